@@ -1,0 +1,127 @@
+"""Images, their files, and a worker's right to one."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from uuid import UUID
+
+from image_service.domain.status import Status
+
+
+class ImageFormat(StrEnum):
+    """A format this service can accept, told by content alone."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    GIF = "gif"
+    WEBP = "webp"
+    AVIF = "avif"
+
+    @property
+    def content_type(self) -> str:
+        """The registered media type."""
+        return f"image/{self.value}"
+
+    @property
+    def extension(self) -> str:
+        """The usual file name extension, without the dot."""
+        return "jpg" if self is ImageFormat.JPEG else self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """What a file's header says, before anything is decoded."""
+
+    format: ImageFormat
+    width: int
+    """Pixels, as stored: before any orientation is applied."""
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """An accepted upload: stored, not yet recorded."""
+
+    id: UUID
+    header: ImageHeader
+    size_bytes: int
+    sha256: str
+    """64 lower-case hex digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """One stored output of an image under a preset."""
+
+    preset: str
+    key: str
+    content_type: str
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageError:
+    """Why an image ended in ERROR."""
+
+    code: str
+    """Stable and kebab-case: programs may depend on it."""
+    detail: str
+    """A sentence for people; it says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An uploaded original with everything known about it."""
+
+    id: UUID
+    status: Status
+    header: ImageHeader
+    size_bytes: int
+    sha256: str
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    error: ImageError | None
+    thumbnails: tuple[Thumbnail, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A worker's right to process an image until its lease ends.
+
+    ``attempt`` is the fence: it grows with every claim, and nothing that carries an older number changes the row.
+    """
+
+    image_id: UUID
+    attempt: int
+    attempts_charged: int
+    """Claims so far that ended without a result and were nobody else's fault, this one included."""
+    decoder_failures: int
+    """How often the decoder has died on this image before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedThumbnail:
+    """One output of a renderer, still in a scratch folder."""
+
+    preset: str
+    path: Path
+    content_type: str
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """Everything a renderer made of one image."""
+
+    width: int
+    """Pixels of the original, as decoded and upright (orientation applied)."""
+    height: int
+    thumbnails: tuple[RenderedThumbnail, ...]

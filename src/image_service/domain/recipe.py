@@ -1,0 +1,45 @@
+"""What is made of an image: presets, and the whole set of them."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One output: a named box that the thumbnail fits inside, never enlarged."""
+
+    name: str
+    """Unique in its recipe, and part of URLs: ``300x300``."""
+
+    width: int
+    """Width of the box in pixels."""
+
+    height: int
+    """Height of the box in pixels."""
+
+    quality: int = 82
+    """Encoder quality from 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The whole set of presets that every image is rendered under."""
+
+    presets: tuple[Preset, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change whenever any output would."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+DEFAULT_RECIPE: Final = Recipe(
+    presets=(
+        Preset(name="100x100", width=100, height=100),
+        Preset(name="300x300", width=300, height=300),
+        Preset(name="1200x1200", width=1200, height=1200),
+    )
+)

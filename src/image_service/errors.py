@@ -1,0 +1,204 @@
+"""Everything that can go wrong, by what the caller can do about it.
+
+::
+
+    ServiceError
+    ├── UploadRejected           the sender must change the request
+    │   ├── EmptyUpload              empty-upload
+    │   ├── MalformedUpload          malformed-upload
+    │   ├── MissingFile              missing-file
+    │   ├── TooManyFiles             too-many-files
+    │   ├── NotMultipart             not-multipart
+    │   ├── UploadStalled            upload-stalled
+    │   ├── UploadTooLarge           upload-too-large
+    │   ├── UnsupportedFormat        unsupported-format
+    │   ├── CorruptImage             corrupt-image
+    │   └── ImageTooLarge            image-too-large
+    ├── NotFound
+    │   ├── ImageNotFound            image-not-found
+    │   └── ThumbnailNotFound        thumbnail-not-found
+    ├── RangeNotSatisfiable      range-not-satisfiable
+    ├── Outage                   try again later; never the image's fault
+    │   ├── DatabaseUnavailable      database-unavailable
+    │   ├── QueueUnavailable         queue-unavailable
+    │   ├── StorageUnavailable       storage-unavailable
+    │   └── StorageFull              storage-full
+    ├── DecoderFailure           counts against the image's attempts
+    │   ├── DecoderCrashed           decoder-crashed
+    │   ├── DecoderTimeout           decoder-timeout
+    │   └── DecoderOutOfMemory       decoder-memory
+    ├── AttemptsExhausted        attempts-exhausted
+    ├── ObjectMissing            object-missing
+    └── FolderInUse              folder-in-use
+
+A class's docstring is the sentence a user reads when nothing more exact is known. The codes are stable: programs
+may depend on them. Nothing here knows HTTP; ``api.problems`` gives each code its status.
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Something went wrong inside the service. Try again, and report it with the request id if it stays."""
+
+    code: ClassVar[str] = "internal-error"
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or (type(self).__doc__ or "").strip()
+        super().__init__(self.detail)
+
+
+class UploadRejected(ServiceError):
+    """The upload cannot be accepted as it is."""
+
+
+class EmptyUpload(UploadRejected):
+    """The uploaded file is empty. Send the image's bytes in the form field `file`."""
+
+    code = "empty-upload"
+
+
+class MalformedUpload(UploadRejected):
+    """The multipart body is malformed or ends too early. Send it again with an ordinary multipart/form-data encoder."""
+
+    code = "malformed-upload"
+
+
+class MissingFile(UploadRejected):
+    """The form has no field `file`. Send the image in it, for example: curl -F file=@photo.jpg."""
+
+    code = "missing-file"
+
+
+class TooManyFiles(UploadRejected):
+    """The form has more than one field `file`. Send one image a request."""
+
+    code = "too-many-files"
+
+
+class NotMultipart(UploadRejected):
+    """The request is not multipart/form-data. Send the image in the form field `file`: curl -F file=@photo.jpg."""
+
+    code = "not-multipart"
+
+
+class UploadStalled(UploadRejected):
+    """No byte of the upload arrived for too long. Send it again over a steadier connection."""
+
+    code = "upload-stalled"
+
+
+class UploadTooLarge(UploadRejected):
+    """The uploaded file is larger than this service accepts. Send a smaller one."""
+
+    code = "upload-too-large"
+
+
+class UnsupportedFormat(UploadRejected):
+    """The file's content is not an image in a supported format. Its name and Content-Type do not matter."""
+
+    code = "unsupported-format"
+
+
+class CorruptImage(UploadRejected):
+    """The file is damaged and cannot be decoded. Export the image again and upload the new file."""
+
+    code = "corrupt-image"
+
+
+class ImageTooLarge(UploadRejected):
+    """The image has more pixels than this service accepts. Scale it down and upload it again."""
+
+    code = "image-too-large"
+
+
+class NotFound(ServiceError):
+    """There is nothing here."""
+
+    code = "not-found"
+
+
+class ImageNotFound(NotFound):
+    """There is no image with this id. Check the id; an image that was refused at upload has none."""
+
+    code = "image-not-found"
+
+
+class ThumbnailNotFound(NotFound):
+    """This image has no such thumbnail (yet). Ask for the image's status; thumbnails exist once it is DONE."""
+
+    code = "thumbnail-not-found"
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The requested range lies outside the file."""
+
+    code = "range-not-satisfiable"
+
+
+class Outage(ServiceError):
+    """A part that the service depends on is away for the moment. Try again in a few seconds."""
+
+
+class DatabaseUnavailable(Outage):
+    """The database cannot be reached. Nothing was changed that you were told of; try again in a few seconds."""
+
+    code = "database-unavailable"
+
+
+class QueueUnavailable(Outage):
+    """The queue cannot be reached. Accepted images are kept and processed once it is back."""
+
+    code = "queue-unavailable"
+
+
+class StorageUnavailable(Outage):
+    """The image storage cannot be reached. Try again in a few seconds."""
+
+    code = "storage-unavailable"
+
+
+class StorageFull(Outage):
+    """The image storage is full. Nothing was stored; try again once the operator has made room."""
+
+    code = "storage-full"
+
+
+class DecoderFailure(ServiceError):
+    """The decoder died on this image."""
+
+
+class DecoderCrashed(DecoderFailure):
+    """The image decoder crashed on this file. Export the image again and upload the new file."""
+
+    code = "decoder-crashed"
+
+
+class DecoderTimeout(DecoderFailure):
+    """Decoding this file took longer than allowed. Export the image again, or scale it down, and upload it."""
+
+    code = "decoder-timeout"
+
+
+class DecoderOutOfMemory(DecoderFailure):
+    """Decoding this file needs more memory than allowed. Scale the image down and upload it again."""
+
+    code = "decoder-memory"
+
+
+class AttemptsExhausted(ServiceError):
+    """Processing this image was interrupted too often. Upload it again; report it with the image id if it stays."""
+
+    code = "attempts-exhausted"
+
+
+class ObjectMissing(ServiceError):
+    """A stored file is missing. Report this with the image id to the service's operator."""
+
+    code = "object-missing"
+
+
+class FolderInUse(ServiceError):
+    """Another process already uses this data folder."""
+
+    code = "folder-in-use"

@@ -1,0 +1,1 @@
+"""Looking at images and making thumbnails, with hostile files in mind."""

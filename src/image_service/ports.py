@@ -1,0 +1,180 @@
+"""What the use cases need from the outside world, and what each adapter owes them.
+
+An obligation written here is tested on every adapter by one suite in ``tests/contract``.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from image_service.domain.image import ImageFormat, ImageHeader, Rendering
+from image_service.domain.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """A file in the storage."""
+
+    key: str
+    age_seconds: float
+    """Seconds since it was written."""
+
+
+class Storage(Protocol):
+    """Keeps files under keys such as ``originals/7f/0190…``.
+
+    Every method raises ``StorageUnavailable`` when the storage cannot be reached and ``StorageFull`` when it has no
+    room; both leave nothing half-written under a key.
+    """
+
+    def scratch(self) -> AbstractAsyncContextManager[Path]:
+        """A new empty local folder, removed with all it holds on leaving, whatever happened."""
+        ...
+
+    async def adopt(self, files: Mapping[str, Path]) -> None:
+        """Move files out of a scratch folder to their keys, durably.
+
+        When this returns, every file survives a power loss. When it raises, a key holds either the whole file or
+        nothing. The given paths may be gone afterwards.
+        """
+        ...
+
+    async def local_path(self, key: str, scratch: Path) -> Path:
+        """A local file with the object's bytes: the stored file itself, or a copy made in ``scratch``. Read only.
+
+        Raises:
+            ObjectMissing: there is nothing under the key.
+        """
+        ...
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The object's bytes from ``start`` on, at most ``length`` of them, in pieces of bounded size.
+
+        Raises:
+            ObjectMissing: there is nothing under the key; raised before the first piece.
+        """
+        ...
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects. A key with nothing under it is fine."""
+        ...
+
+    def list(self, prefix: str) -> AsyncIterator[StoredObject]:
+        """Every object whose key starts with ``prefix``, in no particular order."""
+        ...
+
+    async def sweep_scratch(self, older_than: float) -> int:
+        """Remove scratch folders that a crash left behind more than ``older_than`` seconds ago; returns how many."""
+        ...
+
+    async def probe(self) -> None:
+        """Return if the storage can be written to."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One queue message: it names an image, and nothing else in it matters."""
+
+    image_id: UUID
+    request_id: str | None = None
+    """Ties the worker's log lines to the upload's; absent where the reconciler published."""
+
+
+Handler = Callable[[Delivery], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How a consumer is asked to stop."""
+
+    requested: Callable[[], Awaitable[None]]
+    """Returns once the consumer should take nothing more."""
+    grace: float
+    """Seconds that running handlers then have to finish before they are cancelled."""
+
+
+class TaskQueue(Protocol):
+    """Makes work fast; the database stays the truth, so a duplicate or a lost message is a nuisance, never a loss."""
+
+    async def start(self) -> None:
+        """Begin connecting. Returns without waiting for the broker: it may be away."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. Safe to call twice."""
+        ...
+
+    async def publish(self, delivery: Delivery) -> None:
+        """Hand a message over.
+
+        When this returns, a broker has the message durably and can route it. It never waits longer than the
+        adapter's time limit.
+
+        Raises:
+            QueueUnavailable: not known to be handed over; it may still be delivered.
+        """
+        ...
+
+    async def consume(self, handler: Handler, slots: int, drain: Drain) -> None:
+        """Feed deliveries to ``handler``, at most ``slots`` at once, until the drain; reconnects by itself.
+
+        A handler that returns acknowledges; one that raises gives the message back for a later try. On the drain,
+        deliveries not yet started go back to the queue at once, running handlers get their grace, and nothing is
+        left unacknowledged. Cancelling gives back everything at once.
+        """
+        ...
+
+    async def depth(self) -> int:
+        """How many messages wait that no consumer holds.
+
+        Raises:
+            QueueUnavailable: the broker did not answer.
+        """
+        ...
+
+    async def probe(self) -> None:
+        """Return if the queue answers now.
+
+        Raises:
+            QueueUnavailable: it does not.
+        """
+        ...
+
+
+class Inspector(Protocol):
+    """Judges an upload by its content, without decoding a pixel."""
+
+    def sniff(self, head: bytes) -> ImageFormat:
+        """The format that the first bytes belong to; 4096 bytes, or all there are, decide it.
+
+        Raises:
+            UnsupportedFormat: none that is allowed.
+        """
+        ...
+
+    def inspect(self, path: Path) -> ImageHeader:
+        """Format and dimensions from the file's header, in bounded time and memory.
+
+        Raises:
+            UnsupportedFormat: the content is no allowed format.
+            CorruptImage: the header is damaged.
+            ImageTooLarge: more pixels than allowed.
+        """
+        ...
+
+
+class Renderer(Protocol):
+    """Makes thumbnails of a file that may be hostile."""
+
+    async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
+        """Make every preset of the recipe, as files in the folder ``out``. Cancelling stops the work at once.
+
+        Raises:
+            UploadRejected: the decoder's verdict on the file; another try would end the same.
+            DecoderFailure: the decoder died; another try may end differently.
+        """
+        ...

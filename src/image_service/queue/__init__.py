@@ -1,0 +1,1 @@
+"""Adapters that carry work from the API to the workers: ``ports.TaskQueue``."""

@@ -1,0 +1,1 @@
+"""The use cases, each one transaction script over ports and repositories."""
