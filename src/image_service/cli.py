@@ -1,0 +1,1 @@
+"""The command line: what the program can be asked to do."""

@@ -1,0 +1,72 @@
+# Everything works from a fresh checkout: each target installs what it needs, in .venv, and only when that has changed.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
+COMPOSE := $(wildcard docker-compose*.yml)
+UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header
+# Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
+ARGS ?=
+# The Python to make .venv with: make run PYTHON=python3.12
+PYTHON ?=
+export PYTHON
+# What was installed last; another PYTHON means to do it again.
+RUN := .venv/.installed-run$(subst /,-,$(PYTHON))
+DEV := .venv/.installed-dev$(subst /,-,$(PYTHON))
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+.PHONY: run
+run: $(RUN) ## Start the whole service on this machine, with no other server (options in ARGS)
+	@exec $(BIN)/image-service standalone $(ARGS)
+
+.PHONY: test
+test: $(DEV) ## Run all tests on real servers, which are installed if missing (options for pytest in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m pytest -n auto --dist loadgroup $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+
+.PHONY: lint
+lint: $(DEV) ## Check style, formatting, types and the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint ## Check everything that needs no server: lint, requirements, compose file and workflows
+	$(BIN)/python scripts/check_requirements.py
+	$(BIN)/python -m pip check
+	$(if $(COMPOSE),$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(COMPOSE))
+	$(if $(WORKFLOWS),$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS))
+	$(if $(WORKFLOWS),$(BIN)/zizmor --offline --quiet .github/workflows)
+
+.PHONY: format
+format: $(DEV) ## Format the code and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(DEV) ## Measure (options in ARGS)
+	@for program in benchmarks/*.py; do $(BIN)/python "$$program" $(ARGS) || exit; done
+
+.PHONY: requirements
+requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version
+	$(UV_COMPILE) --output-file requirements.txt
+	$(UV_COMPILE) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+.PHONY: clean
+clean: ## Remove what can be made again; stored images stay
+	rm -rf .venv .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	find src tests migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The development requirements contain those of the program, with the same versions.
+$(RUN): pyproject.toml requirements.txt scripts/make-venv
+	@test -e $(DEV) || sh scripts/make-venv .venv requirements.txt
+	@test ! -e $(DEV) || $(MAKE) --no-print-directory $(DEV)
+	@touch $@
+
+$(DEV): pyproject.toml requirements-dev.txt scripts/make-venv
+	@sh scripts/make-venv .venv requirements-dev.txt
+	@touch $@

@@ -1,0 +1,43 @@
+# ruff: noqa: INP001  (a program, not a package)
+"""Checks that the pinned requirement files are in step with pyproject.toml; `make requirements` brings them there."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
+
+
+def problems() -> list[str]:
+    """What is missing from the files, outside its bounds, different between them, or should not be there."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())
+    needed = {
+        "requirements.txt": project["project"]["dependencies"],
+        "requirements-dev.txt": project["project"]["dependencies"] + project["dependency-groups"]["dev"],
+    }
+    pins = {name: _pins(Path(name)) for name in needed}
+    found = []
+    for name, wanted in needed.items():
+        for requirement in map(Requirement, wanted):
+            version = pins[name].get(canonicalize_name(requirement.name))
+            if version is None or not requirement.specifier.contains(version, prereleases=True):
+                found.append(f"{name} pins {requirement.name} to {version}, but pyproject.toml asks for {requirement}")
+        if re.search(r"https?://|file:|^--(index|extra|find)", Path(name).read_text(), re.MULTILINE):
+            found.append(f"{name} names a place to download from")
+    for package, version in pins["requirements.txt"].items():
+        if pins["requirements-dev.txt"].get(package) != version:
+            found.append(f"requirements-dev.txt does not pin {package} to {version}, as requirements.txt does")
+    return found
+
+
+def _pins(file: Path) -> dict[str, str]:
+    return {canonicalize_name(name): version for name, version in PIN.findall(file.read_text())}
+
+
+if __name__ == "__main__":
+    if found := problems():
+        sys.exit("\n".join([*found, "Run `make requirements`."]))
