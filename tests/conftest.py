@@ -1,0 +1,124 @@
+"""Databases and brokers for the tests. They are real ones, and are never skipped: where they are missing, tests fail.
+
+TEST_DATABASE_URL and TEST_RABBITMQ_URL name servers to use; without them the run starts its own.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from image_service.database.migrations import upgrade
+from tests.support.processes import ServerError
+from tests.support.servers import PostgresServer, RabbitMQServer, create_database, drop_database, new_folder
+from tests.support.shared import SharedServers, shared_url
+
+OWN_SERVERS = {"own_postgres", "own_rabbitmq"}
+SHARED = pytest.StashKey[SharedServers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist asks the process that started it
+        config.stash[SHARED] = SharedServers()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SHARED in config.stash:
+        config.stash[SHARED].close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module that has a server of its own in one worker, which starts it once (``--dist loadgroup``)."""
+    for item in items:
+        if isinstance(item, pytest.Function) and OWN_SERVERS.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    """A PostgreSQL server, shared by all tests: make a database of your own there."""
+    return os.environ.get("TEST_DATABASE_URL") or _shared("postgresql")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    """A RabbitMQ broker, shared by all tests: give your queues names of their own, and never restart it."""
+    return os.environ.get("TEST_RABBITMQ_URL") or _shared("rabbitmq")
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for this module alone, to stop, kill and restart."""
+    with PostgresServer(new_folder()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_rabbitmq() -> Iterator[RabbitMQServer]:
+    """A RabbitMQ broker for this module alone, to stop, kill and restart."""
+    with RabbitMQServer(new_folder()) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A new, migrated database; the test runs once on SQLite and once on PostgreSQL."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_database_url")
+    return url
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A new, migrated SQLite database."""
+    database = tmp_path / "images.db"
+    shutil.copyfile(sqlite_template, database)
+    return f"sqlite+aiosqlite:///{database}"
+
+
+@pytest.fixture
+def postgres_database_url(postgres_url: str, postgres_template: str) -> Iterator[str]:
+    """A new, migrated PostgreSQL database."""
+    name = _unique("test")
+    yield create_database(postgres_url, name, postgres_template)
+    drop_database(postgres_url, name)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database to copy, which is faster than to migrate."""
+    database = tmp_path_factory.mktemp("template") / "images.db"
+    _outside_event_loop(lambda: upgrade(f"sqlite+aiosqlite:///{database}"))
+    leftovers = [path.name for path in database.parent.iterdir() if path != database]
+    assert not leftovers, f"the template is not in one file: {leftovers}"
+    return database
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str) -> Iterator[str]:
+    """The name of a migrated PostgreSQL database to clone."""
+    name = _unique("template")
+    url = create_database(postgres_url, name)
+    _outside_event_loop(lambda: upgrade(url))
+    yield name
+    drop_database(postgres_url, name)
+
+
+def _shared(kind: str) -> str:
+    try:
+        return shared_url(kind)
+    except ServerError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _unique(prefix: str) -> str:
+    return f"{prefix}_{uuid4().hex}"
+
+
+def _outside_event_loop(function: Callable[[], None]) -> None:
+    """In a thread of its own, so that it makes no difference whether the first to ask is an async test."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(function).result()

@@ -1,0 +1,75 @@
+"""The private servers survive what the fault tests do to them, and each run has them to itself."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.support import amqp
+from tests.support.processes import ServerError
+from tests.support.servers import PostgresServer, RabbitMQServer
+from tests.support.waiting import eventually
+
+
+async def test_postgres_keeps_port_and_data_when_killed(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database("before")
+    await _execute(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    own_postgres.kill()
+    with pytest.raises(OSError, match=r"refused|failed"):
+        await _execute(url, "SELECT 1")
+    own_postgres.start()
+    copy = own_postgres.create_database("after", template="before")
+    assert await _execute(copy, "SELECT answer FROM kept") == 42
+    own_postgres.restart()
+    own_postgres.drop_database("before")
+    assert await _execute(copy, "SELECT answer FROM kept") == 42
+
+
+async def test_rabbitmq_keeps_its_port_when_killed(own_rabbitmq: RabbitMQServer) -> None:
+    url = own_rabbitmq.url
+    assert amqp.cluster_name(url)
+    own_rabbitmq.kill()
+    assert amqp.cluster_name(url) is None
+    starting = asyncio.create_task(asyncio.to_thread(own_rabbitmq.start))
+    assert await eventually(lambda: amqp.cluster_name(url), timeout=60)
+    await starting
+    assert own_rabbitmq.url == url
+
+
+def test_fixtures_lead_to_servers_that_answer(postgres_database_url: str, rabbitmq_url: str) -> None:
+    assert asyncio.run(_execute(postgres_database_url, "SELECT count(*) FROM images")) == 0
+    assert amqp.cluster_name(rabbitmq_url)
+
+
+async def test_every_database_is_new_and_migrated(database_url: str) -> None:
+    assert await _execute(database_url, "SELECT count(*) FROM images") == 0
+
+
+def test_start_says_what_is_missing_and_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.servers._rabbitmq_program", lambda: tmp_path / "absent")
+    server = RabbitMQServer(tmp_path / "rabbitmq")
+    with pytest.raises(ServerError, match=r"(?s)RabbitMQ did not start: .*make test.*TEST_RABBITMQ_URL"):
+        server.start()
+    server.close()
+    assert not list(tmp_path.iterdir())
+
+
+async def test_eventually_says_what_it_waited_for() -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)waited 0.05 s in vain for: .*never_true.*last answer was 0"):
+        await eventually(lambda: never_true(), timeout=0.05)  # noqa: PLW0108  (its source names it)
+
+
+def never_true() -> int:
+    return 0
+
+
+async def _execute(url: str, statement: str) -> object:
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            result = await connection.execute(text(statement))
+            return result.scalar() if result.returns_rows else None
+    finally:
+        await engine.dispose()

@@ -1,0 +1,132 @@
+"""A TCP proxy that misbehaves on command, to put between a client and a server."""
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from enum import Enum, auto
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
+
+CHUNK = 65_536
+
+
+class Mode(Enum):
+    """What happens to the bytes of every connection, old and new."""
+
+    PASS = auto()
+    DELAY = auto()
+    """Each piece is forwarded ``delay`` seconds late."""
+
+    RESET = auto()
+    """Connections are reset, and so is each new one."""
+
+    BLACK_HOLE = auto()
+    """Connections are accepted and stay open, but nothing comes through, not even the end of the stream."""
+
+
+class Proxy:
+    """Listens on a free port of 127.0.0.1 while used as an async context manager.
+
+    ``mode`` may be changed at any time with ``switch``. What a black hole has held back is forwarded when the mode
+    changes to PASS or DELAY, as TCP would do after an outage of the network.
+    """
+
+    def __init__(self, host: str, port: int, delay: float = 0.1) -> None:
+        self.mode = Mode.PASS
+        self.delay = delay
+        self.accepted = 0
+        """How many connections there have been."""
+        self._target = (host, port)
+        self._server: asyncio.Server | None = None
+        self._open = asyncio.Event()
+        self._open.set()
+        self._ends: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def before(cls, url: str) -> Self:
+        """A proxy for the server that a URL leads to."""
+        parts = urlsplit(url)
+        assert parts.hostname
+        assert parts.port
+        return cls(parts.hostname, parts.port)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def url(self, url: str) -> str:
+        """The same URL, through the proxy."""
+        parts = urlsplit(url)
+        credentials, at, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
+
+    def switch(self, mode: Mode) -> None:
+        """Change what happens from now on."""
+        self.mode = mode
+        if mode is Mode.BLACK_HOLE:
+            self._open.clear()
+        else:
+            self._open.set()
+        if mode is Mode.RESET:
+            for end in self._ends:
+                _reset(end)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.accepted += 1
+        ends = {writer}
+        try:
+            self._ends |= ends
+            await self._open.wait()
+            if self.mode is Mode.RESET:
+                _reset(writer)
+                return
+            answers, upstream = await asyncio.open_connection(*self._target)
+            ends.add(upstream)
+            self._ends.add(upstream)
+            await asyncio.gather(self._pump(reader, upstream), self._pump(answers, writer))
+        except (OSError, asyncio.CancelledError):
+            pass  # one side is gone, so the other goes too; a cancelled handler would be reported as a failure
+        finally:
+            self._ends -= ends
+            for end in ends:
+                end.transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(CHUNK):
+            if self.mode is Mode.DELAY:
+                await asyncio.sleep(self.delay)
+            await self._open.wait()
+            sink.write(data)
+            await sink.drain()
+        await self._open.wait()
+        with suppress(OSError):
+            sink.write_eof()
+
+
+def _reset(end: asyncio.StreamWriter) -> None:
+    """Close with RST instead of FIN: that is what a zero linger time means."""
+    with suppress(OSError):
+        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end.transport.abort()
