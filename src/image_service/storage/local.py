@@ -1,0 +1,340 @@
+"""Files in a folder: durable by fsync, rename, fsync of the folder."""
+
+import asyncio
+import errno
+import os
+import shutil
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from io import FileIO
+from itertools import islice
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+from uuid import uuid4
+
+from image_service.errors import ObjectMissing, ServiceError, StorageFull, StorageUnavailable
+from image_service.ports import StoredObject
+
+PIECE_BYTES: Final = 256 * 1024
+"""The most that one piece of ``read`` holds."""
+
+PROBE_SECONDS: Final = 2.0
+"""How long ``probe`` waits for the disk."""
+
+_SCRATCH: Final = "scratch"
+_FILE_MODE: Final = 0o640
+_FOLDER_MODE: Final = 0o750
+_BATCH: Final = 256
+"""Directory entries or deletions that one visit to a thread deals with."""
+
+_ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK: Final = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class LocalStorage:
+    """``ports.Storage`` on a file system that has atomic rename: ``root/<key>``, and ``root/scratch`` beside the keys.
+
+    Nothing is touched before the first use, which creates the folders. They are not created a second time: when they
+    vanish under a running service, a volume was unmounted, and writing on into the empty mount point would lose files.
+
+    A key is relative and has no empty part and none that starts with a dot; any other raises ``ValueError``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._scratch = root / _SCRATCH
+        self._prepared = False
+        self._durable: set[Path] = set()
+        self._probing: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """A new empty folder on the same file system, removed with all it holds on leaving, whatever happened.
+
+        An ``OSError`` from the block that only a disk can give leaves as ``StorageFull`` or ``StorageUnavailable``:
+        whoever writes into the folder need not know the difference.
+        """
+        folder = self._scratch / uuid4().hex
+        try:
+            await self._run(folder.mkdir, _FOLDER_MODE)
+            yield folder
+        except OSError as error:
+            if error.errno in _FULL | _DISK:
+                raise _translated(error) from error
+            raise
+        finally:
+            # What cannot be removed now (a cancelled thread may still write into it) is left to sweep_scratch.
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def adopt(self, files: Mapping[str, Path]) -> None:
+        """Move files out of a scratch folder to their keys, durably; on an error, none of them.
+
+        Raises:
+            StorageFull: no room.
+            StorageUnavailable: any other failure of the file system.
+        """
+        moves = [(source, self._path(key)) for key, source in files.items()]
+        await asyncio.gather(*(self._run(_sync_file, source) for source, _ in moves))
+        await self._run(self._place, moves)
+
+    async def local_path(self, key: str, scratch: Path) -> Path:  # noqa: ARG002 - the port's; only remote storages copy
+        """The stored file itself."""
+        path = self._path(key)
+        await self._run(self._require, path)
+        return path
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The object's bytes from ``start`` on, at most ``length`` of them, in pieces of at most 256 KiB."""
+        file, size = await self._open(self._path(key))
+        try:
+            end = size if length is None else min(size, start + length)
+            while start < end:
+                # pread, because a cancelled read may still be running in its thread when the file is closed: it must
+                # not move the position of whatever the descriptor's number stands for by then.
+                piece = await self._run(os.pread, file.fileno(), min(PIECE_BYTES, end - start), start)
+                if not piece:
+                    return
+                yield piece
+                start += len(piece)
+        finally:
+            file.close()
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects. A key with nothing under it is fine.
+
+        Not made durable: a file that a power loss brings back has no row, and the sweeper takes it.
+        """
+        paths = iter([self._path(key) for key in keys])
+        while batch := tuple(islice(paths, _BATCH)):
+            await self._run(_unlink, batch)
+
+    async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
+        """Every object whose key starts with ``prefix``, in no particular order, in memory that does not grow."""
+        folder, _, _ = prefix.rpartition("/")
+        if prefix:
+            _check(prefix.removesuffix("/"))
+        found = self._walk(self._root / folder, prefix)
+        while batch := await self._run(_take, found):
+            for item in batch:
+                yield item
+
+    async def sweep_scratch(self, older_than: float) -> int:
+        """Remove what a crash left in the scratch folder more than ``older_than`` seconds ago; returns how many."""
+        return await self._run(self._sweep, older_than)
+
+    async def probe(self) -> None:
+        """Return if a file can be written.
+
+        Raises:
+            StorageFull: no room for one block.
+            StorageUnavailable: not writable, or no answer within two seconds.
+        """
+        # One at a time: on a disk that hangs, each further probe would take one more thread from the pool for good.
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._run(self._write_probe))
+            self._probing.add_done_callback(_retrieve)
+        done, _ = await asyncio.wait({self._probing}, timeout=PROBE_SECONDS)
+        if not done:
+            raise StorageUnavailable
+        self._probing.result()
+
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call in a thread, once the folders exist, and translate what the file system says."""
+        try:
+            if not self._prepared:
+                await asyncio.to_thread(_create_tree, self._scratch)
+                self._prepared = True
+            return await asyncio.to_thread(function, *args, **kwargs)
+        except OSError as error:
+            raise _translated(error) from error
+
+    async def _open(self, path: Path) -> tuple[FileIO, int]:
+        """The file and its size in bytes."""
+        opening = asyncio.ensure_future(self._run(self._open_now, path))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
+
+    def _open_now(self, path: Path) -> tuple[FileIO, int]:
+        size = self._require(path)
+        return path.open("rb", buffering=0), size
+
+    def _require(self, path: Path) -> int:
+        """The size in bytes of a stored file; ObjectMissing if there is none."""
+        try:
+            status = path.stat()
+        except _ABSENT as error:
+            self._check_mounted()
+            raise ObjectMissing from error
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectMissing
+        return status.st_size
+
+    def _check_mounted(self) -> None:
+        """Tell "no such file" from "no storage": FileNotFoundError if the scratch folder is gone as well."""
+        self._scratch.stat()
+
+    def _path(self, key: str) -> Path:
+        _check(key)
+        return self._root / key
+
+    def _place(self, moves: Iterable[tuple[Path, Path]]) -> None:
+        placed: list[Path] = []
+        try:
+            for _, target in moves:
+                self._ensure_shard(target.parent)
+            for source, target in moves:
+                source.rename(target)
+                placed.append(target)
+            for folder in dict.fromkeys(target.parent for target in placed):
+                _sync_folder(folder)
+        except OSError:
+            self._durable.clear()  # in case a folder was removed behind our back: the next call makes it again
+            for target in placed:
+                with suppress(OSError):
+                    target.unlink()
+            raise
+
+    def _ensure_shard(self, folder: Path) -> None:
+        """Create a folder between a key and the root, and make it durable once in this process's life.
+
+        Even if it exists: another process may have made it a moment ago and not have synced it yet.
+        """
+        if folder == self._root or folder in self._durable:
+            return
+        self._ensure_shard(folder.parent)
+        _create(folder)
+        _sync_folder(folder.parent)
+        self._durable.add(folder)
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[StoredObject]:
+        try:
+            entries = os.scandir(folder)
+        except _ABSENT:
+            self._check_mounted()
+            return
+        with entries:
+            for entry in entries:
+                path = Path(entry.path)
+                key = path.relative_to(self._root).as_posix()
+                if not key.startswith(prefix) or entry.name.startswith(".") or path == self._scratch:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._walk(path, prefix)
+                elif entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):  # deleted since the folder was read
+                        modified = entry.stat(follow_symlinks=False).st_mtime
+                        yield StoredObject(key=key, age_seconds=max(0.0, time.time() - modified))
+
+    def _sweep(self, older_than: float) -> int:
+        removed = 0
+        newest = time.time() - older_than
+        with os.scandir(self._scratch) as entries:
+            for entry in entries:
+                # Its owner may be alive after all and still write or remove; and what cannot be removed must not keep
+                # the rest from being swept.
+                with suppress(OSError):
+                    if _last_written(entry) < newest:
+                        _remove(entry)
+                        removed += 1
+        return removed
+
+    def _write_probe(self) -> None:
+        path = self._scratch / f"probe-{uuid4().hex}"
+        try:
+            path.write_bytes(b"\0")  # an empty file can be created on a full disk
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _check(key: str) -> None:
+    parts = key.split("/")
+    if parts[0] == _SCRATCH or "\0" in key or any(not part or part.startswith(".") for part in parts):
+        raise ValueError(f"not a storage key: {key!r}")
+
+
+def _translated(error: OSError) -> ServiceError:
+    return StorageFull() if error.errno in _FULL else StorageUnavailable()
+
+
+def _create(folder: Path) -> bool:
+    """Create a folder; False if it exists."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if folder.is_dir():
+            return False
+        raise
+    folder.chmod(_FOLDER_MODE)
+    return True
+
+
+def _create_tree(folder: Path) -> None:
+    """Create a folder and its missing parents, durably; fine if it exists."""
+    try:
+        created = _create(folder)
+    except FileNotFoundError:
+        _create_tree(folder.parent)
+        created = _create(folder)
+    if created:
+        _sync_folder(folder.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb", buffering=0) as file:
+        os.fchmod(file.fileno(), _FILE_MODE)
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with suppress(*_ABSENT):
+            path.unlink()
+
+
+def _take(found: Iterator[StoredObject]) -> tuple[StoredObject, ...]:
+    return tuple(islice(found, _BATCH))
+
+
+def _last_written(entry: os.DirEntry[str]) -> float:
+    """When anything in a scratch folder was last written: writing a file does not touch the folder's own time."""
+    latest = entry.stat(follow_symlinks=False).st_mtime
+    if entry.is_dir(follow_symlinks=False):
+        with os.scandir(entry.path) as children:
+            latest = max([latest, *(child.stat(follow_symlinks=False).st_mtime for child in children)])
+    return latest
+
+
+def _remove(entry: os.DirEntry[str]) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path)
+    else:
+        Path(entry.path).unlink()
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at a probe's outcome, so that one whose caller was cancelled is not reported as forgotten."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _close(opening: asyncio.Task[tuple[FileIO, int]]) -> None:
+    """Close a file that nobody waits for any longer."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()

@@ -1,0 +1,278 @@
+"""What every storage owes its users; written against the port alone."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from image_service.errors import ObjectMissing, Outage
+from image_service.ports import Storage
+from image_service.storage.local import LocalStorage
+
+MAKERS: dict[str, Callable[[Path], Storage]] = {
+    "local": lambda folder: LocalStorage(folder / "storage"),
+}
+
+KEY = "originals/7f/0190"
+BIG = os.urandom(1024) * 1500 + b"and an odd end"
+
+
+@pytest.fixture(params=MAKERS)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return MAKERS[request.param](tmp_path)
+
+
+async def put(storage: Storage, files: dict[str, bytes]) -> None:
+    async with storage.scratch() as scratch:
+        paths = {key: scratch / str(number) for number, key in enumerate(files)}
+        for key, path in paths.items():
+            path.write_bytes(files[key])
+        await storage.adopt(paths)
+
+
+async def get(storage: Storage, key: str, start: int = 0, length: int | None = None) -> bytes:
+    return b"".join([piece async for piece in storage.read(key, start, length)])
+
+
+async def keys(storage: Storage, prefix: str) -> set[str]:
+    found = [item.key async for item in storage.list(prefix)]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+async def test_scratch_is_a_new_empty_folder_that_is_removed_with_all_it_holds(storage: Storage) -> None:
+    async with storage.scratch() as one, storage.scratch() as other:
+        assert one != other
+        assert list(one.iterdir()) == []
+        (one / "deep" / "er").mkdir(parents=True)
+        (one / "deep" / "er" / "file").write_bytes(b"x")
+    assert not one.exists()
+    assert not other.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, asyncio.CancelledError])
+async def test_scratch_is_removed_when_the_block_fails_and_the_error_is_kept(
+    storage: Storage, error: type[BaseException]
+) -> None:
+    folder = None
+
+    async def fail() -> None:
+        nonlocal folder
+        async with storage.scratch() as folder:
+            (folder / "file").write_bytes(b"x")
+            raise error
+
+    with pytest.raises(error):
+        await fail()
+    assert folder is not None
+    assert not folder.exists()
+
+
+async def test_an_adopted_file_reads_back_byte_for_byte(storage: Storage) -> None:
+    await put(storage, {KEY: BIG, "thumbnails/7f/0190.1.100x100": b"small", "thumbnails/7f/0190.1.empty": b""})
+    assert await get(storage, KEY) == BIG
+    assert await get(storage, "thumbnails/7f/0190.1.100x100") == b"small"
+    assert await get(storage, "thumbnails/7f/0190.1.empty") == b""
+
+
+async def test_adopting_nothing_is_fine(storage: Storage) -> None:
+    await storage.adopt({})
+    assert await keys(storage, "") == set()
+
+
+async def test_adopting_again_replaces_the_whole_file(storage: Storage) -> None:
+    await put(storage, {KEY: BIG})
+    await put(storage, {KEY: b"short"})
+    assert await get(storage, KEY) == b"short"
+
+
+async def test_a_failed_adopt_leaves_nothing_under_any_key(storage: Storage) -> None:
+    async with storage.scratch() as scratch:
+        whole = scratch / "whole"
+        whole.write_bytes(b"whole")
+        with pytest.raises(Outage):
+            await storage.adopt({KEY: whole, "originals/80/0191": scratch / "never-written"})
+    assert await keys(storage, "") == set()
+
+
+async def test_many_adopt_at_once(storage: Storage) -> None:
+    contents = {f"originals/{number % 8:02x}/{number}": str(number).encode() for number in range(40)}
+    await asyncio.gather(*(put(storage, {key: content}) for key, content in contents.items()))
+    assert {key: await get(storage, key) for key in await keys(storage, "originals/")} == contents
+
+
+async def test_pieces_are_bounded(storage: Storage) -> None:
+    await put(storage, {KEY: BIG})
+    sizes = [len(piece) async for piece in storage.read(KEY)]
+    assert max(sizes) <= 1024 * 1024
+    assert min(sizes) > 0
+
+
+@pytest.mark.parametrize(
+    ("start", "length"),
+    [(0, 0), (0, 1), (1, 3), (700_000, 600_000), (0, 10_000_000), (len(BIG) - 3, None), (len(BIG), None), (10**9, 5)],
+)
+async def test_a_part_is_what_slicing_gives(storage: Storage, start: int, length: int | None) -> None:
+    await put(storage, {KEY: BIG})
+    expected = BIG[start:] if length is None else BIG[start : start + length]
+    assert await get(storage, KEY, start, length) == expected
+
+
+async def test_reading_may_be_given_up_half_way(storage: Storage) -> None:
+    await put(storage, {KEY: BIG})
+    pieces = aiter(storage.read(KEY))
+    first = await anext(pieces)
+    assert BIG.startswith(first)
+    await pieces.aclose()  # type: ignore[attr-defined]  # a generator in every adapter
+    assert await get(storage, KEY) == BIG
+
+
+async def test_a_local_path_has_the_bytes(storage: Storage) -> None:
+    await put(storage, {KEY: BIG})
+    async with storage.scratch() as scratch:
+        path = await storage.local_path(KEY, scratch)
+        assert path.read_bytes() == BIG
+    assert await get(storage, KEY) == BIG
+
+
+@pytest.mark.parametrize("missing", [KEY, "originals/80/0191", "originals/7f", "originals", f"{KEY}/below"])
+async def test_nothing_under_the_key(storage: Storage, missing: str) -> None:
+    if missing != KEY:
+        await put(storage, {KEY: b"x"})
+    with pytest.raises(ObjectMissing):
+        await anext(aiter(storage.read(missing)))
+    with pytest.raises(ObjectMissing):
+        await anext(aiter(storage.read(missing, 0, 0)))
+    async with storage.scratch() as scratch:
+        with pytest.raises(ObjectMissing):
+            await storage.local_path(missing, scratch)
+    await storage.delete([missing])
+    assert await keys(storage, "") == (set() if missing == KEY else {KEY})
+
+
+async def test_delete_removes_exactly_what_it_is_given(storage: Storage) -> None:
+    names = {f"originals/7f/{number}" for number in range(600)}
+    async with storage.scratch() as scratch:
+        for name in names:
+            (scratch / name.rpartition("/")[2]).write_bytes(b"x")
+        await storage.adopt({name: scratch / name.rpartition("/")[2] for name in names})
+    doomed: Iterable[str] = (f"originals/7f/{number}" for number in range(590))
+    await storage.delete(doomed)
+    assert await keys(storage, "") == {f"originals/7f/{number}" for number in range(590, 600)}
+    await storage.delete([])
+
+
+async def test_list_gives_what_starts_with_the_prefix_and_nothing_of_scratch(storage: Storage) -> None:
+    await put(
+        storage, {"originals/7f/a": b"x", "originals/7f/ab": b"x", "originals/80/a": b"x", "thumbnails/7f/a": b"x"}
+    )
+    async with storage.scratch() as scratch:
+        (scratch / "file").write_bytes(b"x")
+        assert await keys(storage, "") == {"originals/7f/a", "originals/7f/ab", "originals/80/a", "thumbnails/7f/a"}
+        assert await keys(storage, "originals/") == {"originals/7f/a", "originals/7f/ab", "originals/80/a"}
+        assert await keys(storage, "orig") == {"originals/7f/a", "originals/7f/ab", "originals/80/a"}
+        assert await keys(storage, "originals/7") == {"originals/7f/a", "originals/7f/ab"}
+        assert await keys(storage, "originals/7f/ab") == {"originals/7f/ab"}
+        assert await keys(storage, "originals/81/") == set()
+        assert await keys(storage, "nothing/") == set()
+
+
+async def test_list_tells_the_age(storage: Storage) -> None:
+    before = time.time()
+    await put(storage, {KEY: b"x"})
+    ages = [item.age_seconds async for item in storage.list("")]
+    assert len(ages) == 1
+    # Some storages keep whole seconds.
+    assert 0 <= ages[0] <= time.time() - before + 1
+
+
+async def test_objects_may_be_deleted_while_they_are_listed(storage: Storage) -> None:
+    await put(storage, {f"originals/{number % 4:02x}/{number}": b"x" for number in range(300)})
+    async for item in storage.list("originals/"):
+        await storage.delete([item.key])
+    await storage.delete(await keys(storage, ""))  # a folder that changes while it is read may hide an entry
+    assert await keys(storage, "") == set()
+
+
+async def test_listing_may_be_given_up_half_way(storage: Storage) -> None:
+    await put(storage, {f"originals/7f/{number}": b"x" for number in range(300)})
+    items = aiter(storage.list(""))
+    await anext(items)
+    await items.aclose()  # type: ignore[attr-defined]  # a generator in every adapter
+
+
+async def test_sweep_removes_old_scratch_folders_only(storage: Storage) -> None:
+    await put(storage, {KEY: b"x"})
+    async with storage.scratch() as live, storage.scratch() as left_behind:
+        (live / "file").write_bytes(b"x")
+        (left_behind / "deep").mkdir()
+        (left_behind / "deep" / "file").write_bytes(b"x")
+        for path in (left_behind / "deep", left_behind):
+            os.utime(path, (time.time() - 7200, time.time() - 7200))
+        assert await storage.sweep_scratch(3600) == 1
+        assert (live / "file").exists()
+        assert not left_behind.exists()
+        assert await storage.sweep_scratch(3600) == 0
+    assert await keys(storage, "") == {KEY}
+
+
+async def test_sweep_spares_an_old_folder_whose_file_is_still_being_written(storage: Storage) -> None:
+    async with storage.scratch() as live:
+        (live / "upload").write_bytes(b"x")
+        os.utime(live, (time.time() - 7200, time.time() - 7200))
+        assert await storage.sweep_scratch(3600) == 0
+        assert (live / "upload").exists()
+
+
+async def test_sweep_before_anything_was_stored(storage: Storage) -> None:
+    assert await storage.sweep_scratch(0) == 0
+
+
+async def test_probe_leaves_nothing_behind(storage: Storage) -> None:
+    await asyncio.gather(storage.probe(), storage.probe())
+    await storage.probe()
+    assert await keys(storage, "") == set()
+    assert await storage.sweep_scratch(-60) == 0
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "originals/../../x",
+        "originals//x",
+        "originals/./x",
+        "originals/\0",
+        ".lock",
+        "originals/.hidden",
+        "scratch",
+        "scratch/x",
+        "originals/",
+    ],
+)
+async def test_what_is_no_key_is_refused(storage: Storage, key: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    with pytest.raises(ValueError, match="not a storage key"):
+        await storage.adopt({KEY: file, key: file})
+    with pytest.raises(ValueError, match="not a storage key"):
+        await storage.local_path(key, tmp_path)
+    with pytest.raises(ValueError, match="not a storage key"):
+        await anext(aiter(storage.read(key)))
+    with pytest.raises(ValueError, match="not a storage key"):
+        await storage.delete([KEY, key])
+    assert file.read_bytes() == b"x"
+    assert await keys(storage, "") == set()
+
+
+@pytest.mark.parametrize("prefix", ["/", "../", "originals/../", "scratch/", "/etc/"])
+async def test_what_no_key_starts_with_is_no_prefix(storage: Storage, prefix: str) -> None:
+    with pytest.raises(ValueError, match="not a storage key"):
+        await keys(storage, prefix)
