@@ -1,0 +1,483 @@
+"""The RabbitMQ queue against a real broker that is restarted, killed, cut off and tampered with."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID, uuid4
+
+import pytest
+from aio_pika import Message, connect
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelPreconditionFailed
+from structlog.testing import capture_logs
+
+from image_service.errors import QueueUnavailable
+from image_service.ports import Delivery, Drain
+from image_service.queue.rabbitmq import RabbitMQQueue
+from tests.support.processes import free_port
+from tests.support.proxy import Mode, Proxy
+from tests.support.servers import RabbitMQServer, _rabbitmq_program
+from tests.support.waiting import eventually
+
+RECOVERY = 30.0
+PUBLISH_LIMIT = 5.5
+ANSWER_LIMIT = 2.5
+AT_ONCE = 0.5
+
+
+@pytest.fixture
+def name() -> str:
+    return f"integration-{uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def lasting(own_rabbitmq: RabbitMQServer) -> str:
+    """A queue that outlives the broker's sudden death.
+
+    RabbitMQ 3.10 registers a new quorum queue's log with a delay: killed in that time, it knows the queue afterwards,
+    confirms its declaration, and never serves it. An orderly restart makes sure of the registration.
+    """
+    name = f"integration-{uuid4().hex}"
+
+    async def declare() -> None:
+        async with started(own_rabbitmq.url, name) as queue:
+            await queue.probe()
+
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(asyncio.run, declare()).result()
+    own_rabbitmq.restart()
+    return name
+
+
+@asynccontextmanager
+async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
+    queue = RabbitMQQueue(url, queue_name=name, give_back_pause=0.05)
+    await queue.start()
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+@asynccontextmanager
+async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
+    """The broker seen past our adapter."""
+    async with await connect(url) as connection, connection.channel() as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def consuming(
+    queue: RabbitMQQueue, handler: Callable[[Delivery], Awaitable[None]], slots: int = 1
+) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+
+    async def requested() -> None:
+        await stop.wait()
+
+    task = asyncio.create_task(queue.consume(handler, slots, Drain(requested, 5.0)))
+    try:
+        yield stop
+        stop.set()
+        await asyncio.wait_for(task, 15.0)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+class Seen(list[UUID]):
+    """A handler that notes the ids."""
+
+    async def __call__(self, delivery: Delivery) -> None:
+        self.append(delivery.image_id)
+
+
+async def publish(queue: RabbitMQQueue) -> UUID:
+    delivery = Delivery(image_id=uuid4())
+    await queue.publish(delivery)
+    return delivery.image_id
+
+
+async def publish_once_it_works(queue: RabbitMQQueue) -> UUID:
+    async with asyncio.timeout(RECOVERY):
+        while True:
+            try:
+                return await publish(queue)
+            except QueueUnavailable:
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < seconds
+
+
+async def delete(url: str, name: str) -> None:
+    async with channel_to(url) as channel:
+        await channel.queue_delete(name)
+
+
+async def eventually_ready(url: str, name: str, expected: int) -> None:
+    async with channel_to(url) as channel, asyncio.timeout(RECOVERY):
+        while (await channel.declare_queue(name, passive=True)).declaration_result.message_count != expected:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+
+
+async def test_messages_survive_a_restart_and_a_kill_of_the_broker(own_rabbitmq: RabbitMQServer, lasting: str) -> None:
+    async with started(own_rabbitmq.url, lasting) as queue:
+        published = {await publish(queue) for _ in range(20)}
+        await asyncio.to_thread(own_rabbitmq.restart)
+        published.add(await publish_once_it_works(queue))
+        await asyncio.to_thread(own_rabbitmq.kill)
+        with pytest.raises(QueueUnavailable):
+            async with within(AT_ONCE):
+                await eventually_lost(queue)
+        await asyncio.to_thread(own_rabbitmq.start)
+        published.add(await publish_once_it_works(queue))
+        seen = Seen()
+        async with consuming(queue, seen, slots=3):
+            await eventually(lambda: published <= set(seen))
+
+
+async def eventually_lost(queue: RabbitMQQueue) -> None:
+    """Raises once the queue knows of the loss; the kernel tells it a moment after the broker's death."""
+    while True:
+        await queue.probe()
+
+
+async def test_a_consumer_resumes_after_a_kill_and_its_running_handler_is_not_disturbed(
+    own_rabbitmq: RabbitMQServer, lasting: str
+) -> None:
+    gate = asyncio.Event()
+    running = most = 0
+    started_ids: list[UUID] = []
+    finished: list[UUID] = []
+
+    async def handler(delivery: Delivery) -> None:
+        nonlocal running, most
+        started_ids.append(delivery.image_id)
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+        finished.append(delivery.image_id)
+
+    async with started(own_rabbitmq.url, lasting) as queue, consuming(queue, handler, slots=2):
+        before = {await publish(queue) for _ in range(3)}
+        await eventually(lambda: running == 2)
+        await asyncio.to_thread(own_rabbitmq.kill)
+        await asyncio.to_thread(own_rabbitmq.start)
+        after = await publish_once_it_works(queue)
+        with capture_logs() as logs:
+            # The consumer is back, holds as many messages as before, and may start none of them.
+            await eventually_depth(queue, 2)
+            assert running == 2
+            gate.set()
+            await eventually(lambda: before | {after} <= set(finished), timeout=RECOVERY)
+        assert most == 2
+        assert len(finished) == 6, "the two that lost their connection were delivered again"
+        assert any("acknowledgement not sent" in log["event"] for log in logs)
+        await eventually_depth(queue, 0)
+
+
+async def eventually_depth(queue: RabbitMQQueue, expected: int) -> None:
+    async with asyncio.timeout(RECOVERY):
+        while await queue.depth() != expected:  # noqa: ASYNC110 - a broker's counter offers no event to wait for
+            await asyncio.sleep(0.05)
+
+
+async def test_a_broker_that_comes_up_after_us_is_found(own_rabbitmq: RabbitMQServer, name: str) -> None:
+    await asyncio.to_thread(own_rabbitmq.stop)
+    seen = Seen()
+    async with within(RECOVERY * 2), started(own_rabbitmq.url, name) as queue, consuming(queue, seen):
+        for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+            async with within(ANSWER_LIMIT):
+                with pytest.raises(QueueUnavailable):
+                    await operation(queue)
+        await asyncio.to_thread(own_rabbitmq.start)
+        published = await publish_once_it_works(queue)
+        await eventually(lambda: seen == [published], timeout=RECOVERY)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://nobody:SECRET@{address}/",
+        "amqp://guest:guest@{address}/no-such-vhost-SECRET",
+        "amqp://guest:SE/CRET@{address}/",
+        "http://guest:SECRET@{address}/",
+        "not a url SECRET",
+        "",
+    ],
+)
+async def test_a_wrong_url_is_retried_and_logged_sparingly_without_the_password(
+    rabbitmq_url: str, name: str, url: str
+) -> None:
+    with capture_logs() as logs:
+        async with started(url.format(address=urlsplit(rabbitmq_url).netloc.rpartition("@")[2]), name) as queue:
+            with pytest.raises(QueueUnavailable):
+                await queue.publish(Delivery(image_id=uuid4()))
+            await eventually(lambda: max(log.get("failures", 0) for log in logs) >= 2)
+    warnings = [log for log in logs if log["log_level"] == "warning"]
+    assert [log["failures"] for log in warnings] == [2**n for n in range(len(warnings))]
+    assert "SECRET" not in str(logs).replace("no-such-vhost-SECRET", "")
+    assert "CRET@" not in str(logs)
+
+
+async def test_the_password_of_the_url_is_decoded(rabbitmq_url: str, name: str) -> None:
+    parts = urlsplit(rabbitmq_url)
+    escaped = urlunsplit(parts._replace(netloc=parts.netloc.replace("guest:guest", "%67uest:gues%74")))
+    async with started(escaped, name) as queue:
+        await queue.probe()
+
+
+async def test_the_queues_are_declared_as_agreed(rabbitmq_url: str, name: str) -> None:
+    async with started(rabbitmq_url, name) as queue:
+        await queue.probe()
+    agreed: dict[str, dict[str, Any]] = {
+        f"{name}.dead": {"x-queue-type": "quorum", "x-max-length": 10_000},
+        name: {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": f"{name}.dead",
+        },
+    }
+    for queue_name, arguments in agreed.items():
+        async with channel_to(rabbitmq_url) as channel:
+            await channel.declare_queue(queue_name, durable=True, arguments=arguments)
+        for missing in arguments.keys() - {"x-queue-type"}:
+            fewer = {key: value for key, value in arguments.items() if key != missing}
+            with pytest.raises(ChannelPreconditionFailed):
+                async with channel_to(rabbitmq_url) as channel:
+                    await channel.declare_queue(queue_name, durable=True, arguments=fewer)
+
+
+async def test_a_queue_with_other_arguments_is_refused_with_a_reason(rabbitmq_url: str, name: str) -> None:
+    async with channel_to(rabbitmq_url) as channel:
+        await channel.declare_queue(name, durable=True)
+    with capture_logs() as logs:
+        async with started(rabbitmq_url, name) as queue:
+            with pytest.raises(QueueUnavailable):
+                await queue.probe()
+            await eventually(lambda: any("other arguments" in log.get("reason", "") for log in logs))
+
+
+async def test_a_message_is_persistent_and_carries_version_and_request_id(rabbitmq_url: str, name: str) -> None:
+    image_id = uuid4()
+    async with started(rabbitmq_url, name) as queue:
+        await queue.publish(Delivery(image_id=image_id, request_id="r-1"))
+    async with channel_to(rabbitmq_url) as channel:
+        message = await (await channel.get_queue(name)).get(no_ack=True)
+    assert message is not None
+    assert message.body == f'{{"v":1,"image_id":"{image_id}"}}'.encode()
+    assert message.correlation_id == "r-1"
+    assert message.delivery_mode == 2
+    assert message.content_type == "application/json"
+
+
+async def test_publishing_survives_that_the_queue_is_deleted(rabbitmq_url: str, name: str) -> None:
+    async with started(rabbitmq_url, name) as queue:
+        await publish(queue)
+        await delete(rabbitmq_url, name)
+        await publish(queue)
+        await publish(queue)
+        assert await queue.depth() == 2
+        await delete(rabbitmq_url, name)
+        assert await queue.depth() == 0
+
+
+async def test_many_publishes_at_once_survive_that_the_queue_is_deleted(rabbitmq_url: str, name: str) -> None:
+    async with started(rabbitmq_url, name) as queue:
+        await queue.probe()
+        await delete(rabbitmq_url, name)
+        await asyncio.gather(*(publish(queue) for _ in range(20)))
+        await eventually_depth(queue, 20)
+
+
+async def test_a_consumer_survives_that_the_queue_is_deleted(rabbitmq_url: str, name: str) -> None:
+    seen = Seen()
+    async with started(rabbitmq_url, name) as queue, consuming(queue, seen):
+        first = await publish(queue)
+        await eventually(lambda: seen == [first])
+        await delete(rabbitmq_url, name)
+        second = await publish(queue)
+        await eventually(lambda: seen == [first, second])
+
+
+async def test_a_consumer_that_the_broker_lost_track_of_comes_back(rabbitmq_url: str, name: str) -> None:
+    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_refresh=1.0)
+    await queue.start()
+    seen = Seen()
+    async with consuming(queue, seen):
+        first = await publish(queue)
+        await eventually(lambda: seen == [first])
+        async with channel_to(rabbitmq_url) as channel:
+            await channel.queue_delete(name)
+            await queue.probe()  # declares it again before the broker has cancelled its consumers
+        second = await publish(queue)
+        await eventually(lambda: second in seen)
+    await queue.close()
+
+
+async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue(rabbitmq_url: str, name: str) -> None:
+    seen = Seen()
+    bodies = {b"garbage", b'{"v":2,"image_id":"01900000-0000-7000-8000-000000000001"}', b"", b"\xff\xfe"}
+    with capture_logs() as logs:
+        async with started(rabbitmq_url, name) as queue, consuming(queue, seen):
+            await queue.probe()
+            async with channel_to(rabbitmq_url) as channel:
+                for body in bodies:
+                    await channel.default_exchange.publish(Message(body), name)
+            good = await publish(queue)
+            await eventually(lambda: seen == [good])
+            await eventually_ready(rabbitmq_url, f"{name}.dead", len(bodies))
+            await queue.probe()
+            await queue.probe()
+    errors = [log["event"] for log in logs if log["log_level"] == "error"]
+    assert errors.count("undecodable message goes to the dead-letter queue") == len(bodies)
+    assert errors.count("messages were dead-lettered") == 1
+    async with channel_to(rabbitmq_url) as channel:
+        dead = await channel.get_queue(f"{name}.dead")
+        assert {(await dead.get(no_ack=True)).body for _ in bodies} == bodies
+
+
+async def test_a_message_that_always_fails_ends_in_the_dead_letter_queue(rabbitmq_url: str, name: str) -> None:
+    tries = 0
+
+    async def handler(_: Delivery) -> None:
+        nonlocal tries
+        tries += 1
+        raise QueueUnavailable
+
+    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, give_back_pause=0.0)
+    await queue.start()
+    async with consuming(queue, handler):
+        await publish(queue)
+        await eventually_ready(rabbitmq_url, f"{name}.dead", 1)
+    await queue.close()
+    assert tries == 21
+
+
+async def test_a_black_hole_costs_a_bounded_time_and_then_fails_fast_until_it_is_over(
+    rabbitmq_url: str, name: str
+) -> None:
+    async with Proxy.before(rabbitmq_url) as proxy, started(proxy.url(rabbitmq_url), name) as queue:
+        await queue.probe()
+        proxy.switch(Mode.BLACK_HOLE)
+        for operation in (RabbitMQQueue.depth, RabbitMQQueue.probe):
+            async with within(ANSWER_LIMIT):
+                with pytest.raises(QueueUnavailable):
+                    await operation(queue)
+        async with within(PUBLISH_LIMIT):
+            results = await asyncio.gather(*(publish(queue) for _ in range(10)), return_exceptions=True)
+        assert all(isinstance(result, QueueUnavailable) for result in results)
+        async with within(AT_ONCE):
+            for _ in range(10):
+                with pytest.raises(QueueUnavailable):
+                    await publish(queue)
+        proxy.switch(Mode.PASS)
+        await publish_once_it_works(queue)
+        await queue.probe()
+
+
+async def test_close_is_bounded_in_a_black_hole(rabbitmq_url: str, name: str) -> None:
+    async with Proxy.before(rabbitmq_url) as proxy, started(proxy.url(rabbitmq_url), name) as queue:
+        await publish(queue)
+        held = asyncio.Event()
+
+        async def handler(_: Delivery) -> None:
+            held.set()
+            await asyncio.Event().wait()
+
+        consumer = asyncio.create_task(queue.consume(handler, 1, Drain(asyncio.Future, 5.0)))
+        await asyncio.wait_for(held.wait(), 10)
+        proxy.switch(Mode.BLACK_HOLE)
+        async with within(8.0):
+            await queue.close()
+            await consumer
+
+
+async def test_a_consumer_leaves_a_black_hole_by_its_heartbeat(rabbitmq_url: str, name: str) -> None:
+    seen = Seen()
+    async with Proxy.before(rabbitmq_url) as proxy, started(rabbitmq_url, name) as queue:
+        behind = RabbitMQQueue(f"{proxy.url(rabbitmq_url)}?heartbeat=1", queue_name=name)
+        async with consuming(behind, seen):
+            first = await publish(queue)
+            await eventually(lambda: seen == [first])
+            proxy.switch(Mode.BLACK_HOLE)
+            second = await publish(queue)
+            accepted = proxy.accepted
+            await eventually(lambda: proxy.accepted > accepted, timeout=RECOVERY)
+            proxy.switch(Mode.PASS)
+            await eventually(lambda: second in seen, timeout=RECOVERY)
+
+
+async def test_a_reset_connection_is_replaced(rabbitmq_url: str, name: str) -> None:
+    seen = Seen()
+    async with (
+        Proxy.before(rabbitmq_url) as proxy,
+        started(proxy.url(rabbitmq_url), name) as queue,
+        consuming(queue, seen),
+    ):
+        published = {await publish(queue)}
+        proxy.switch(Mode.RESET)
+        with pytest.raises(QueueUnavailable):
+            await eventually_lost(queue)
+        proxy.switch(Mode.PASS)
+        published.add(await publish_once_it_works(queue))
+        await eventually(lambda: published <= set(seen), timeout=RECOVERY)
+
+
+async def test_a_slow_network_is_no_outage(rabbitmq_url: str, name: str) -> None:
+    seen = Seen()
+    async with Proxy.before(rabbitmq_url) as proxy:
+        proxy.switch(Mode.DELAY)
+        async with started(proxy.url(rabbitmq_url), name) as queue, consuming(queue, seen):
+            published = await publish_once_it_works(queue)
+            await eventually(lambda: seen == [published])
+
+
+async def control(server: RabbitMQServer, *arguments: str) -> None:
+    """Run the broker's administration tool."""
+    environment = {"PATH": os.environ["PATH"], **server._environment()}
+    tool = _rabbitmq_program().with_name("rabbitmqctl")
+    process = await asyncio.create_subprocess_exec(tool, "-n", server.node, *arguments, env=environment)
+    assert await process.wait() == 0
+
+
+async def test_an_alarm_blocks_publishers_who_then_fail_fast_and_go_on_when_it_is_over(
+    own_rabbitmq: RabbitMQServer, name: str
+) -> None:
+    seen = Seen()
+    async with started(own_rabbitmq.url, name) as queue, consuming(queue, seen):
+        before = await publish_once_it_works(queue)
+        await control(own_rabbitmq, "set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            async with within(PUBLISH_LIMIT):
+                with pytest.raises(QueueUnavailable):
+                    await publish(queue)
+            for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+                async with within(AT_ONCE):
+                    with pytest.raises(QueueUnavailable):
+                        await operation(queue)
+            assert before in seen, "consumers are not blocked"
+        finally:
+            await control(own_rabbitmq, "set_vm_memory_high_watermark", "absolute", "512MiB")
+        after = await publish_once_it_works(queue)
+        await eventually(lambda: {before, after} <= set(seen), timeout=RECOVERY)
+
+
+async def test_a_closed_port_is_no_reason_to_wait(name: str) -> None:
+    async with started(f"amqp://guest:guest@127.0.0.1:{free_port()}/", name) as queue:
+        for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+            async with within(AT_ONCE):
+                with pytest.raises(QueueUnavailable):
+                    await operation(queue)

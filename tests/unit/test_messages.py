@@ -1,0 +1,73 @@
+"""The wire form of deliveries: what was written is read back, and nothing else gets through."""
+
+import json
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from image_service.ports import Delivery
+from image_service.queue.messages import UndecodableMessage, correlation_id, decode, encode
+
+IMAGE_ID = UUID("01900000-0000-7000-8000-000000000001")
+
+
+def test_the_body_is_exactly_this_and_the_request_id_is_not_in_it() -> None:
+    body = encode(Delivery(image_id=IMAGE_ID, request_id="r-1"))
+    assert body == b'{"v":1,"image_id":"01900000-0000-7000-8000-000000000001"}'
+
+
+@given(image_id=st.uuids(), request_id=st.none() | st.text(st.characters(codec="utf-8"), max_size=60))
+def test_what_was_written_is_read_back(image_id: UUID, request_id: str | None) -> None:
+    delivery = Delivery(image_id=image_id, request_id=request_id)
+    assert decode(encode(delivery), correlation_id(delivery)) == delivery
+
+
+@given(request_id=st.text())
+def test_any_request_id_fits_an_amqp_short_string(request_id: str) -> None:
+    carried = correlation_id(Delivery(image_id=IMAGE_ID, request_id=request_id * 50))
+    assert carried is not None
+    assert len(carried.encode()) <= 255
+
+
+def test_fields_of_a_later_minor_change_are_ignored() -> None:
+    body = json.dumps({"v": 1, "image_id": str(IMAGE_ID), "extra": [1]}).encode()
+    assert decode(body) == Delivery(image_id=IMAGE_ID)
+
+
+def test_a_correlation_id_that_is_no_text_is_ignored() -> None:
+    assert decode(encode(Delivery(image_id=IMAGE_ID)), b"\xff").request_id is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b"null",
+        b"[1]",
+        b"{}",
+        b'{"image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":2,"image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":"1","image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":true,"image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":1}',
+        b'{"v":1,"image_id":null}',
+        b'{"v":1,"image_id":7}',
+        b'{"v":1,"image_id":"7"}',
+        b'{"v":1,"image_id":["01900000-0000-7000-8000-000000000001"]}',
+        b'{"v":' + b"9" * 10_000 + b"}",
+    ],
+)
+def test_anything_else_is_undecodable(body: bytes) -> None:
+    with pytest.raises(UndecodableMessage):
+        decode(body)
+
+
+@given(body=st.binary(max_size=200))
+def test_garbage_never_raises_anything_else(body: bytes) -> None:
+    with pytest.raises(UndecodableMessage):
+        decode(body)
