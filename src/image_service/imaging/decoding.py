@@ -1,0 +1,177 @@
+"""From a file to pixels: the only place that meets a decoder."""
+
+import io
+import mmap
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final
+
+from PIL import ExifTags, Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from image_service.domain.image import ImageFormat, ImageHeader
+from image_service.errors import CorruptImage, ImageTooLarge
+from image_service.imaging.scans import ends_in_scan
+
+_DECODERS: Final[dict[ImageFormat, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
+    ImageFormat.JPEG: JpegImageFile,
+    ImageFormat.PNG: PngImageFile,
+    ImageFormat.GIF: GifImageFile,
+    ImageFormat.WEBP: WebPImageFile,
+    ImageFormat.AVIF: AvifImageFile,
+}
+"""The decoder of each format, named outright: no other can ever be reached, whatever a file's content suggests."""
+
+_BROKEN: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's parsers were seen to raise on malformed files."""
+
+_TRANSPARENCY_SCALE: Final[dict[str, Callable[[int], int]]] = {
+    "L;2": lambda value: value * 85,
+    "L;4": lambda value: value * 17,
+    "RGB;16B": lambda value: value >> 8,
+}
+"""From a PNG's transparent sample at its own depth to the 8 bits that Pillow decodes it to, by Pillow raw mode."""
+
+_END_OF_IMAGE: Final = b"\xff\xd9"
+_NOISE: Final = bytes((37 * index + 11) % 251 for index in range(512))
+_STRIP: Final = 64
+
+
+_BYTES_PER_PIXEL: Final = 18
+"""What the hungriest format takes to decode: lossless WebP with transparency."""
+
+
+def open_image(file: BinaryIO, header: ImageHeader) -> ImageFile.ImageFile:
+    """The file's first frame, not decoded yet.
+
+    Raises:
+        CorruptImage: the decoder makes nothing of the file.
+        ImageTooLarge: the decoder refuses its size.
+        MemoryError: there is too little.
+    """
+    with _verdicts(header.width * header.height):
+        image = _DECODERS[header.format](file)
+        if header.format is ImageFormat.PNG:
+            _mend_transparency(image)
+        return image
+
+
+def shrink_on_load(image: ImageFile.ImageFile, width: int, height: int) -> tuple[float, float, float, float]:
+    """Let the decoder skip detail that is not needed for an image of the given size; only JPEG can.
+
+    Returns:
+        The area that the picture will fill once decoded: left, upper, right and lower edge in pixels.
+    """
+    drafted = image.draft(None, (width, height))
+    return drafted[1] if drafted else (0, 0, *image.size)
+
+
+def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Image:
+    """The decoded first frame.
+
+    Raises:
+        CorruptImage: the pixel data is damaged or incomplete.
+        ImageTooLarge: the decoder refuses its size.
+        MemoryError: there is too little.
+    """
+    with _verdicts(image.width * image.height):
+        try:
+            image.load()
+        except OSError:
+            if isinstance(image, JpegImageFile):
+                return _decode_without_end(file)
+            raise
+        return image
+
+
+def orientation(image: Image.Image) -> int:
+    """How the decoded image is to be turned: 1 to 8, as in EXIF 2.32 §4.6.4; 1 where nothing sensible is said.
+
+    For AVIF, Pillow reports the file's own rotation and mirroring here instead, and does not apply them itself.
+    """
+    # Pillow would ask XMP where EXIF says nothing; browsers do not, and neither do AVIF's own rules.
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1  # noqa: PLR2004 — the eight that exist
+
+
+@contextmanager
+def _verdicts(pixels: int) -> Iterator[None]:
+    """Turns whatever a decoder raises about an image into a verdict; running out of memory is none."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge from error
+    except _BROKEN as error:
+        # The WebP and AVIF decoders report a lack of memory as damage.
+        if not _available(pixels * _BYTES_PER_PIXEL):
+            raise MemoryError from error
+        raise CorruptImage(
+            f"The file is damaged and cannot be decoded ({error}). Export the image again and upload the new file."
+        ) from error
+
+
+def _available(size: int) -> bool:
+    """Whether the process may have so many bytes more."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True
+
+
+def _mend_transparency(image: ImageFile.ImageFile) -> None:
+    """Bring a PNG's transparent colour to the depth of the decoded image, which Pillow forgets to do."""
+    scale = _TRANSPARENCY_SCALE.get(str(image.tile[0].args)) if image.tile else None
+    match image.info.get("transparency"), scale:
+        case int(value), Callable() as scaled:
+            image.info["transparency"] = scaled(value)
+        case tuple(values), Callable() as scaled:
+            image.info["transparency"] = tuple(scaled(value) for value in values)
+
+
+def _decode_without_end(file: BinaryIO) -> Image.Image:
+    """A JPEG file that only lacks its end marker, at full size.
+
+    libjpeg fills what is missing, and does not say so through Pillow. But if nothing is, whatever follows the file's
+    last byte leaves the picture as it is.
+
+    Raises:
+        OSError: the picture itself is incomplete.
+    """
+    file.seek(0)
+    data = file.read()
+    if not ends_in_scan(data):
+        raise OSError("the file ends between two scans")
+    plain, noisy = (JpegImageFile(io.BytesIO(data + tail + _END_OF_IMAGE)) for tail in (b"", _NOISE))
+    plain.load()
+    noisy.load()
+    # In strips: a comparison of the whole would need a third image's memory.
+    for top in range(0, plain.height, _STRIP):
+        box = (0, top, plain.width, min(top + _STRIP, plain.height))
+        if plain.crop(box).tobytes() != noisy.crop(box).tobytes():
+            raise OSError("the picture ends before its last row")
+    return plain

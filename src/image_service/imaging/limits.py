@@ -1,0 +1,34 @@
+"""What one rendering may cost."""
+
+from dataclasses import dataclass
+
+from image_service.imaging.inspect import DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderLimits:
+    """Bounds on a decoder process; a file that needs more of anything is given up."""
+
+    wall_seconds: float = 20.0
+    """Time for one image, after which the process is killed."""
+
+    cpu_seconds: int = 10
+    """Processor time for one image, rounded up by at most one second."""
+
+    memory_bytes: int = 1 << 30
+    """Address space of the process."""
+
+    file_bytes: int = 64 << 20
+    """Size of any file it writes."""
+
+    open_files: int = 64
+    """Descriptors it may hold."""
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    """Width times height of an image."""
+
+    jobs_per_child: int = 500
+    """Images after which a process is replaced by a fresh one, so that nothing in it grows for ever."""
+
+    start_seconds: float = 30.0
+    """Time for a fresh process to be ready."""

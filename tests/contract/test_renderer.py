@@ -1,0 +1,334 @@
+"""What every renderer owes its users, written against the port; and what the pool of processes owes on top."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from image_service.domain.image import Rendering
+from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
+from image_service.errors import (
+    CorruptImage,
+    DecoderCrashed,
+    DecoderOutOfMemory,
+    DecoderTimeout,
+    ImageTooLarge,
+    Outage,
+    StorageFull,
+    StorageUnavailable,
+    UnsupportedFormat,
+)
+from image_service.imaging.limits import RenderLimits
+from image_service.imaging.pool import RenderPool
+from image_service.imaging.protocol import Job, decode_reply
+from image_service.ports import Renderer
+from tests.support.images import encoded, gradient, noise
+from tests.support.waiting import eventually
+
+GOOD = encoded(gradient(640, 480), "JPEG")
+SLOW = encoded(noise(4000, 4000), "PNG", compress_level=1)
+"""Takes a good part of a second: long enough to be caught in the middle of it."""
+
+
+@pytest.fixture
+async def make_pool() -> AsyncIterator[Callable[..., RenderPool]]:
+    pools: list[RenderPool] = []
+
+    def make_pool(slots: int = 1, **limits: float) -> RenderPool:
+        pools.append(RenderPool(slots, RenderLimits(**limits)))  # type: ignore[arg-type]
+        return pools[-1]
+
+    yield make_pool
+    for pool in pools:
+        await pool.close()
+    gc.collect()
+
+
+MakePool = Callable[..., RenderPool]
+
+
+@pytest.fixture(params=["pool"])
+def renderer(make_pool: MakePool) -> Renderer:
+    return make_pool(2)
+
+
+@pytest.fixture
+def give(tmp_path: Path) -> Callable[[bytes], tuple[Path, Path]]:
+    """A source file with the content, and a folder for its thumbnails."""
+    given = iter(range(1000))
+
+    def give(content: bytes) -> tuple[Path, Path]:
+        folder = tmp_path / f"job {next(given)} \N{LATIN SMALL LETTER E WITH ACUTE}\n"
+        folder.mkdir()
+        (folder / "source").write_bytes(content)
+        return folder / "source", folder
+
+    return give
+
+
+Give = Callable[[bytes], tuple[Path, Path]]
+
+
+def children() -> set[int]:
+    return {
+        process.pid for process in psutil.Process().children() if "image_service.imaging.child" in process.cmdline()
+    }
+
+
+async def render(renderer: Renderer, paths: tuple[Path, Path], recipe: Recipe = DEFAULT_RECIPE) -> Rendering:
+    source, out = paths
+    return await renderer.render(source, recipe, out)
+
+
+class TestEveryRenderer:
+    async def test_makes_every_preset(self, renderer: Renderer, give: Give) -> None:
+        source, out = give(GOOD)
+        rendering = await renderer.render(source, DEFAULT_RECIPE, out)
+        assert (rendering.width, rendering.height) == (640, 480)
+        assert [(each.width, each.height) for each in rendering.thumbnails] == [(100, 75), (300, 225), (640, 480)]
+        for each in rendering.thumbnails:
+            assert each.path.parent == out
+            assert each.path.stat().st_size == each.size_bytes
+            with Image.open(each.path) as image:
+                assert image.size == (each.width, each.height)
+
+    @pytest.mark.parametrize(
+        ("content", "verdict"),
+        [
+            (GOOD[: len(GOOD) // 2], CorruptImage),
+            (b"text", UnsupportedFormat),
+            (encoded(Image.new("1", (8000, 7000)), "PNG"), ImageTooLarge),
+        ],
+    )
+    async def test_gives_verdicts(
+        self, renderer: Renderer, give: Give, content: bytes, verdict: type[Exception]
+    ) -> None:
+        with pytest.raises(verdict):
+            await render(renderer, give(content))
+        assert (await render(renderer, give(GOOD))).thumbnails
+
+    async def test_renders_many_at_once(self, renderer: Renderer, give: Give) -> None:
+        assert len(await asyncio.gather(*(render(renderer, give(GOOD)) for _ in range(10)))) == 10
+
+    async def test_storage_at_fault_is_no_verdict(self, renderer: Renderer, give: Give, tmp_path: Path) -> None:
+        source, out = give(GOOD)
+        with pytest.raises(StorageUnavailable):
+            await renderer.render(tmp_path / "missing", DEFAULT_RECIPE, out)
+        with pytest.raises(StorageUnavailable):
+            await renderer.render(source, DEFAULT_RECIPE, tmp_path / "missing")
+
+
+async def test_keeps_one_process_warm(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(4)
+    await pool.start()
+    (first,) = children()
+    for _ in range(3):
+        await render(pool, give(GOOD))
+    assert children() == {first}
+
+
+async def test_a_crash_costs_one_job_and_no_neighbour(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(2)
+    await asyncio.gather(pool.start(), pool.start())
+    victim, _ = children()
+    outcomes = asyncio.gather(*(render(pool, give(SLOW)) for _ in range(2)), return_exceptions=True)
+    await asyncio.sleep(0)
+    os.kill(victim, signal.SIGSEGV)
+    crashed, finished = sorted(await outcomes, key=lambda outcome: isinstance(outcome, Rendering))
+    assert isinstance(crashed, DecoderCrashed)
+    assert isinstance(finished, Rendering)
+    assert victim not in children()
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_replaces_a_process_that_died_while_idle(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    await pool.start()
+    (idle,) = children()
+    os.kill(idle, signal.SIGKILL)
+    child = pool._slots[0]._child
+    await eventually(lambda: child is not None and not child.alive)
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_ends_work_that_takes_too_long(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(wall_seconds=0.05)
+    await pool.start()
+    with pytest.raises(DecoderTimeout):
+        await render(pool, give(SLOW))
+    assert not children()
+
+
+async def test_ends_work_that_takes_too_much_processor_time(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(cpu_seconds=1)
+    endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
+    with pytest.raises(DecoderTimeout):
+        await render(pool, give(SLOW), endless)
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_processor_time_counts_per_job(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(cpu_seconds=2)
+    for _ in range(5):
+        await render(pool, give(SLOW))
+    assert len(children()) == 1
+
+
+async def test_ends_work_that_takes_too_much_memory(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(memory_bytes=160 << 20)
+    await pool.start()
+    (first,) = children()
+    with pytest.raises(DecoderOutOfMemory):
+        await render(pool, give(encoded(Image.new("RGB", (6000, 6000)), "PNG")))
+    assert (await render(pool, give(GOOD))).thumbnails
+    assert first not in children()
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
+async def test_lack_of_memory_is_never_a_verdict(make_pool: MakePool, give: Give, name: str) -> None:
+    pool = make_pool(memory_bytes=96 << 20)
+    with pytest.raises((DecoderOutOfMemory, DecoderCrashed)):
+        await render(
+            pool,
+            give(encoded(gradient(3000, 3000), name)),
+            Recipe(presets=(Preset(name="a", width=2500, height=2500),)),
+        )
+
+
+async def test_a_full_disk_is_no_verdict(make_pool: MakePool, give: Give) -> None:
+    huge = Recipe(presets=(Preset(name="huge", width=2000, height=2000, quality=100),))
+    with pytest.raises(StorageFull):
+        await render(make_pool(file_bytes=500_000), give(SLOW), huge)
+
+
+async def test_cancelling_ends_the_work(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    await pool.start()
+    task = asyncio.create_task(render(pool, give(SLOW)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not children()
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_cancelling_while_the_process_starts_leaves_none(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    task = asyncio.create_task(render(pool, give(GOOD)))
+    await eventually(children)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not children()
+
+
+async def test_closing_leaves_no_process(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(2)
+    await asyncio.gather(*(render(pool, give(GOOD)) for _ in range(4)))
+    await pool.close()
+    await pool.close()
+    assert not children()
+    with pytest.raises(Outage):
+        await render(pool, give(GOOD))
+
+
+async def test_closing_ends_running_work(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    await pool.start()
+    endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
+    task = asyncio.create_task(render(pool, give(SLOW), endless))
+    await asyncio.sleep(0)
+    await pool.close()
+    assert not children()
+    # No fault of the image's: it must not count against it.
+    with pytest.raises(Outage):
+        await task
+
+
+async def test_replaces_a_process_after_some_jobs(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(jobs_per_child=2)
+    seen = set()
+    for _ in range(5):
+        await pool.start()
+        seen |= children()
+        await render(pool, give(GOOD))
+    assert len(seen) == 3
+
+
+async def test_confines_its_processes(make_pool: MakePool) -> None:
+    pool = make_pool()
+    await pool.start()
+    (child,) = children()
+    process = psutil.Process(child)
+    assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert process.rlimit(psutil.RLIMIT_AS) == (1 << 30, 1 << 30)
+    assert os.getpgid(child) == child
+    kept = {"LD_LIBRARY_PATH", "PYTHONPATH", *(name for name in os.environ if name.startswith("COVERAGE_"))}
+    assert process.environ().keys() <= {"PYTHONUTF8", "MALLOC_ARENA_MAX"} | kept
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.imaging.pool import RenderPool
+
+async def main():
+    pool = RenderPool(1)
+    await pool.start()
+    task = asyncio.create_task(pool.render(Path(sys.argv[1]), DEFAULT_RECIPE, Path(sys.argv[2])))
+    await asyncio.sleep(0)
+    print(pool._slots[0]._child._process.pid, flush=True)
+    await task
+    await asyncio.sleep(100)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("content", [SLOW, b""], ids=["busy", "idle"])
+async def test_processes_do_not_outlive_a_killed_parent(give: Give, content: bytes) -> None:
+    source, out = give(content)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PARENT,
+        str(source),
+        str(out),
+        stdout=PIPE,
+        stderr=DEVNULL,
+        # A coverage file cut off by the kill would be reported as damaged.
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+    )
+    assert parent.stdout
+    child = int(await parent.stdout.readline())
+    with suppress(ProcessLookupError):
+        parent.kill()
+    await parent.wait()
+    await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_says_when_no_process_can_be_started(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Outage):
+        await make_pool(start_seconds=0).start()
+    for executable in ("/bin/false", "/nonexistent/python"):
+        monkeypatch.setattr("sys.executable", executable)
+        with pytest.raises(Outage):
+            await make_pool().start()
+    assert not children()
+
+
+@pytest.mark.parametrize("line", [b"", b"segmentation", b"[]", b"{}", b'{"code":"nonsense","detail":""}', b"7"])
+def test_trusts_no_reply_that_makes_no_sense(line: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (nothing is said about which)
+        decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path))

@@ -1,0 +1,227 @@
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from image_service.domain.image import ImageFormat, ImageHeader
+from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
+from image_service.imaging.inspect import HeaderInspector
+from tests.support.images import (
+    avif_header,
+    box,
+    encoded,
+    extents,
+    gif_frame,
+    gif_header,
+    gradient,
+    jpeg_frame_header,
+    jpeg_segment,
+    png_chunk,
+    png_header,
+    webp,
+)
+
+INSPECTOR = HeaderInspector(max_pixels=1_000_000)
+SOI = b"\xff\xd8"
+
+
+@pytest.fixture
+def inspect(tmp_path: Path) -> Callable[[bytes], ImageHeader]:
+    def inspect(content: bytes) -> ImageHeader:
+        path = tmp_path / "upload"
+        path.write_bytes(content)
+        return INSPECTOR.inspect(path)
+
+    return inspect
+
+
+Inspect = Callable[[bytes], ImageHeader]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True, "comment": b"x" * 60_000, "exif": b"Exif\0\0" + bytes(5000)}),
+        ("PNG", {}),
+        ("GIF", {"comment": b"c" * 5000}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
+        ("AVIF", {"speed": 10}),
+    ],
+)
+def test_reads_what_encoders_write(inspect: Inspect, name: str, options: dict[str, object]) -> None:
+    data = encoded(gradient(321, 123), name, **options)
+    assert inspect(data) == ImageHeader(format=ImageFormat(name.lower()), width=321, height=123)
+    assert INSPECTOR.sniff(data[:4096]) is ImageFormat(name.lower())
+
+
+def test_reads_animations(inspect: Inspect) -> None:
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (40, 30), "red")]}
+    for name in ("GIF", "PNG", "WEBP", "AVIF"):
+        header = inspect(encoded(gradient(40, 30), name, **frames))
+        assert (header.width, header.height) == (40, 30)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xd8",
+        b"\x89PNG\r\n",
+        b"\x89PNG\n\x1a\n\0\0\0\0",
+        b"GIF88a\1\0\1\0",
+        b"BM" + bytes(60),
+        b"II*\0" + bytes(60),
+        b"MM\0*" + bytes(60),
+        b"RIFF\0\0\0\0WAVEfmt ",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.7",
+        b"%!PS-Adobe",
+        box(b"ftyp", b"heic\0\0\0\0mif1heic"),
+        # Brands end with their box, and the minor version is none.
+        box(b"ftyp", b"heic\0\0\0\0mif1") + b"avif",
+        box(b"ftyp", b"heicavifmif1"),
+    ],
+)
+def test_refuses_what_is_no_known_image(inspect: Inspect, content: bytes) -> None:
+    with pytest.raises(UnsupportedFormat, match="accepted are AVIF, GIF, JPEG, PNG, WEBP"):
+        inspect(content)
+
+
+def test_refuses_formats_that_are_switched_off() -> None:
+    inspector = HeaderInspector(allowed={ImageFormat.JPEG, ImageFormat.PNG})
+    with pytest.raises(UnsupportedFormat, match="a GIF image; accepted are JPEG, PNG"):
+        inspector.sniff(gif_header(1, 1))
+
+
+@pytest.mark.parametrize("brands", [b"avif\0\0\0\0", b"avis\0\0\0\0", b"mif1\0\0\0\0miafavif", b"MA1B\0\0\0\0avis"])
+def test_knows_avif_by_any_of_its_brands(brands: bytes) -> None:
+    assert INSPECTOR.sniff(box(b"ftyp", brands)) is ImageFormat.AVIF
+
+
+LARGE = {
+    "png": png_header(1001, 1000),
+    "png, 2^31": png_header(2**31 - 1, 2**31 - 1),
+    "gif screen": gif_header(1001, 1000) + gif_frame(0, 0, 1, 1),
+    "gif frame beyond its screen": gif_header(1, 1) + gif_frame(901, 900, 100, 100),
+    "jpeg": SOI + jpeg_frame_header(1001, 1000),
+    "webp, extended": webp(b"VP8X", bytes(4) + (1000).to_bytes(3, "little") + (999).to_bytes(3, "little")),
+    "webp, lossless": webp(b"VP8L", b"\x2f" + struct.pack("<I", 1000 | 999 << 14)),
+    "webp, lossy": webp(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 1001, 1000)),
+    "avif": avif_header(extents(60_000, 60_000)),
+    "avif, a large one after a small one": avif_header(extents(1, 1), extents(1001, 1000)),
+    "avif sequence": box(b"ftyp", b"avis\0\0\0\0")
+    + box(b"moov", box(b"trak", box(b"tkhd", bytes(76), struct.pack(">II", 1001 << 16, 1000 << 16)))),
+}
+
+
+@pytest.mark.parametrize("content", LARGE.values(), ids=LARGE)
+def test_refuses_more_pixels_than_allowed(inspect: Inspect, content: bytes) -> None:
+    with pytest.raises(ImageTooLarge, match=r"up to 1 megapixels\. Scale it down"):
+        inspect(content)
+
+
+def test_accepts_exactly_as_many_pixels_as_allowed(inspect: Inspect) -> None:
+    assert inspect(png_header(1000, 1000)).width == 1000
+
+
+def too_short(header: bytes) -> dict[str, bytes]:
+    return {f"{header[:12]!r} cut at {length}": header[:length] for length in range(12, len(header))}
+
+
+DAMAGED = {
+    **too_short(png_header(10, 10)),
+    **too_short(gif_header(10, 10) + gif_frame(0, 0, 1, 1)[:-1]),
+    **too_short(webp(b"VP8L", b"\x2f\0\0\0\0")),
+    "png without IHDR": b"\x89PNG\r\n\x1a\n" + png_chunk(b"tEXt", bytes(13)),
+    "png with a short IHDR": b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", bytes(12)),
+    "png with a wrong checksum": png_header(10, 10)[:-1] + b"\0",
+    "png of 2^31": png_header(2**31, 1),
+    "png of 3 bits": png_header(10, 10, depth=3),
+    "png of an unknown colour type": png_header(10, 10, colour=5),
+    "png without width": png_header(0, 10),
+    "gif without height": gif_header(10, 0) + gif_frame(0, 0, 10, 0),
+    "gif without a frame": gif_header(10, 10) + b";",
+    "jpeg of nothing": SOI + b"\xff",
+    "jpeg that ends": SOI + b"\xff\xd9" + bytes(100),
+    "jpeg with a scan first": SOI + jpeg_segment(0xDA, bytes(10)) + jpeg_frame_header(10, 10),
+    "jpeg without height": SOI + jpeg_frame_header(10, 0),
+    "jpeg of a segment beyond its end": SOI + b"\xff\xe1\xff\xff" + bytes(10),
+    "jpeg of junk": SOI + b"\xff\xd8" + bytes(100_000),
+    "jpeg of a million segments": SOI + jpeg_segment(0xFE, b"") * 100_000,
+    "webp of an unknown chunk": webp(b"JUNK", bytes(20)),
+    "webp with a wrong lossless signature": webp(b"VP8L", bytes(5)),
+    "webp with a wrong start code": webp(b"VP8 ", bytes(10)),
+    "webp that begins in between": webp(b"VP8 ", b"\1\0\0\x9d\x01\x2a\1\0\1\0"),
+    "avif of a brand only": box(b"ftyp", b"avif\0\0\0\0"),
+    "avif without a size": avif_header(),
+    "avif with half a size": avif_header(box(b"ispe", bytes(8))),
+    "avif with half a track header": box(b"ftyp", b"avis\0\0\0\0") + box(b"moov", box(b"trak", box(b"tkhd", bytes(4)))),
+    "avif with a box too short": box(b"ftyp", b"avif\0\0\0\0") + struct.pack(">I4s", 7, b"meta") + bytes(100),
+    "avif of a million boxes": box(b"ftyp", b"avif\0\0\0\0") + box(b"free") * 100_000,
+    "avif without width": avif_header(extents(0, 10)),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_refuses_damaged_headers(inspect: Inspect, content: bytes) -> None:
+    with pytest.raises(CorruptImage):
+        inspect(content)
+
+
+ODD = {
+    "jpeg with fill bytes": SOI + b"\xff\xff\xff" + jpeg_frame_header(7, 5),
+    "jpeg with junk between segments": SOI + jpeg_segment(0xFE, b"a") + b"junk\xff\0\xff\xd0" + jpeg_frame_header(7, 5),
+    "jpeg with a segment shorter than its length": SOI + b"\xff\xfe\0\0" + jpeg_frame_header(7, 5),
+    "jpeg with tables first": SOI + jpeg_segment(0xC4, bytes(17)) + jpeg_frame_header(7, 5, marker=0xC2),
+    "gif with a screen of nothing": gif_header(0, 0) + gif_frame(0, 0, 7, 5),
+    "gif with junk": gif_header(7, 5) + bytes(5000),
+    "avif with a box to the end": box(b"ftyp", b"avif\0\0\0\0")
+    + struct.pack(">I4sI", 0, b"meta", 0)
+    + box(b"iprp", box(b"ipco", extents(7, 5))),
+    "avif with a 64-bit length": box(b"ftyp", b"avif\0\0\0\0")
+    + struct.pack(">I4sQI", 1, b"meta", 20 + 16 + 20, 0)
+    + box(b"iprp", box(b"ipco", extents(7, 5))),
+    "avif with a box that leaves its area": box(b"ftyp", b"avif\0\0\0\0")
+    + struct.pack(">I4sI", 2**31, b"meta", 0)
+    + box(b"iprp", box(b"ipco", extents(7, 5))),
+}
+
+
+@pytest.mark.parametrize("content", ODD.values(), ids=ODD)
+def test_reads_odd_headers_that_decoders_read(inspect: Inspect, content: bytes) -> None:
+    header = inspect(content)
+    assert (header.width, header.height) == (7, 5)
+
+
+BEGINNINGS = [
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    png_header(10, 10)[:16],
+    b"GIF89a",
+    gif_header(9, 9),
+    b"RIFF\0\0\0\0WEBP",
+    *(webp(kind, b"")[:20] for kind in (b"VP8 ", b"VP8L", b"VP8X")),
+    box(b"ftyp", b"avif\0\0\0\0"),
+    avif_header(),
+    avif_header(extents(5, 5))[:-8],
+    b"",
+]
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(beginning=st.sampled_from(BEGINNINGS), rest=st.binary(max_size=300), repeat=st.integers(1, 50))
+@example(beginning=BEGINNINGS[0], rest=b"\xe0\0\2\xff", repeat=50)
+def test_any_bytes_get_an_answer(inspect: Inspect, beginning: bytes, rest: bytes, repeat: int) -> None:
+    try:
+        header = inspect(beginning + rest * repeat)
+    except (CorruptImage, ImageTooLarge, UnsupportedFormat):
+        pass
+    else:
+        assert 0 < header.width * header.height <= 1_000_000
