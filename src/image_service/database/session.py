@@ -1,0 +1,118 @@
+"""Transactions, and what counts as the database being away."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from image_service.database.images import ImageRepository
+from image_service.errors import DatabaseUnavailable
+
+# What PostgreSQL says while it starts, stops, fails over or is full: waiting helps. SQLSTATE classes 08, 53, 57P.
+_PASSING: Final = ("08", "53", "57P")
+
+# The same for SQLite: locked for too long, unreadable, full, cannot be opened. https://sqlite.org/rescode.html
+_PASSING_SQLITE: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
+)
+_PRIMARY_CODE: Final = 0xFF
+
+
+class Repositories:
+    """Every query of the program, inside one transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.images = ImageRepository(connection)
+
+
+class Database:
+    """A pool of connections to PostgreSQL or SQLite."""
+
+    def __init__(self, url: str, *, time_limit: float = 3.5, pool_size: int = 10) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            url: A SQLAlchemy URL with the asyncpg or the aiosqlite driver.
+            time_limit: Seconds one transaction may take before the database counts as away.
+            pool_size: Connections kept; as many more are opened under load.
+        """
+        self._time_limit = time_limit
+        self._engine = _engine(url, time_limit, pool_size)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Repositories]:
+        """Commit when the block ends, roll back when it raises. The block must do nothing but queries.
+
+        Raises:
+            DatabaseUnavailable: the database is away. If that was found out at the commit, the commit may or may not
+                have happened.
+        """
+        try:
+            async with asyncio.timeout(self._time_limit), self._engine.begin() as connection:
+                yield Repositories(connection)
+        except (OSError, TimeoutError, PoolTimeout) as error:
+            raise DatabaseUnavailable from error
+        except DBAPIError as error:
+            if _is_outage(error):
+                raise DatabaseUnavailable from error
+            raise
+
+    async def probe(self) -> None:
+        """Return if the database answers now.
+
+        Raises:
+            DatabaseUnavailable: it does not.
+        """
+        async with self.transaction() as repositories:
+            await repositories.images.probe()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_PASSING)
+    return getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE in _PASSING_SQLITE
+
+
+def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
+    if url.startswith("sqlite"):
+        engine = create_async_engine(url, connect_args={"timeout": time_limit})
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        return engine
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=time_limit,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": time_limit,
+            "server_settings": {
+                "application_name": "image-service",
+                # A transaction whose client vanished must not hold its row locks for ever.
+                "statement_timeout": "10000",
+                "idle_in_transaction_session_timeout": "10000",
+            },
+        },
+    )
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

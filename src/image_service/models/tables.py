@@ -1,0 +1,82 @@
+"""Images and their thumbnails."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Index, Integer, String, Text, Uuid, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from image_service.domain.image import ImageFormat
+from image_service.domain.status import Status
+from image_service.models.base import Base, UtcDateTime
+
+# Both indexes hold open images only, so they stay small however many images are finished.
+_OPEN = text("due_at IS NOT NULL")
+_UNCLAIMED = text("status = 'PROCESSING' AND lease_until IS NULL")
+
+
+def _values(enum: type[Status] | type[ImageFormat]) -> list[str]:
+    return [member.value for member in enum]
+
+
+class ImageRow(Base):
+    """One accepted original. The row is the truth about it, and while NEW it is the outbox too."""
+
+    __tablename__ = "images"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    status: Mapped[Status] = mapped_column(
+        Enum(Status, name="status", native_enum=False, create_constraint=True, length=16, values_callable=_values)
+    )
+
+    format: Mapped[ImageFormat] = mapped_column(
+        Enum(ImageFormat, name="format", native_enum=False, length=16, values_callable=_values)
+    )
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+    attempt: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """The fence: grows with every claim and never falls."""
+    attempts_charged: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Claims that count against the image; one that ended by an outage or a drain is given back."""
+    decoder_failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Until when a worker holds the image, or until when it rests before another try. Empty: nobody ever took it."""
+    queued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the broker last confirmed a message for it."""
+    publishes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How often the reconciler has published it; its delays grow with this."""
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the reconciler looks at it next. Empty in terminal states."""
+
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        CheckConstraint("width > 0 AND height > 0 AND size_bytes > 0", name="positive"),
+        CheckConstraint("(status = 'ERROR') = (error_code IS NOT NULL)", name="error_has_code"),
+        CheckConstraint("(status IN ('DONE', 'ERROR')) = (due_at IS NULL)", name="open_is_due"),
+        Index("ix_images_due_at", "due_at", postgresql_where=_OPEN, sqlite_where=_OPEN),
+        Index("ix_images_unclaimed", "queued_at", postgresql_where=_UNCLAIMED, sqlite_where=_UNCLAIMED),
+    )
+
+
+class ThumbnailRow(Base):
+    """One stored thumbnail of an image that is DONE."""
+
+    __tablename__ = "thumbnails"
+
+    image_id: Mapped[UUID] = mapped_column(Uuid, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    preset: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255))
+    content_type: Mapped[str] = mapped_column(String(64))
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
