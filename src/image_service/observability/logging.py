@@ -1,0 +1,55 @@
+"""One way to log, for our code and for every library: JSON lines on stdout, or readable lines on a terminal."""
+
+import logging
+import sys
+from typing import Literal, cast
+
+import structlog
+from structlog.typing import Processor
+
+LogFormat = Literal["auto", "json", "console"]
+
+
+def configure_logging(level: str, log_format: LogFormat = "auto") -> None:
+    """Send everything that is logged in this process to stdout.
+
+    Args:
+        level: Least severity, as the standard library names it.
+        log_format: ``auto`` is readable on a terminal and JSON elsewhere.
+    """
+    console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+    ]
+    last: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        if console
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    # These announce every connection, frame and request at INFO; our own lines say what matters of them.
+    for chatty in ("aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger that takes facts as keywords: ``log.info("image.claimed", attempt=1)``."""
+    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(name))
