@@ -33,8 +33,8 @@ class ImageRepository:
         self._connection = connection
 
     async def probe(self) -> None:
-        """Ask the database for nothing."""
-        await self._connection.execute(select(1))
+        """Ask for an image, any or none: it shows that the tables are there too."""
+        await self._connection.execute(select(ImageRow.id).limit(1))
 
     async def add(self, original: Original, *, due_in: float) -> None:
         """Record an accepted upload as NEW. Doing it twice is the same as once: the id is the caller's.
@@ -155,19 +155,22 @@ class ImageRepository:
             _held(claim).values(status=Status.ERROR, error_code=error.code, error_detail=error.detail, **_FINISHED)
         )
 
-    async def release(self, claim: Claim, *, delay: float, charge: bool, decoder_failed: bool = False) -> bool:
-        """Give a claim up without a result; the image rests for ``delay`` seconds. False: the claim is lost.
+    async def release(
+        self, claim: Claim, *, rest: float, due_in: float, charge: bool, decoder_failed: bool = False
+    ) -> bool:
+        """Give a claim up without a result. False: the claim is lost, and nothing was changed.
 
         Args:
             claim: The caller's claim.
-            delay: Seconds before anybody may claim the image again.
+            rest: Seconds before anybody may claim the image again.
+            due_in: Seconds after which the reconciler queues it again.
             charge: Whether the attempt counts against the image.
             decoder_failed: Whether the decoder died on it.
         """
         return await self._changed(
             _held(claim).values(
-                lease_until=in_seconds(delay),
-                due_at=in_seconds(delay),
+                lease_until=in_seconds(rest),
+                due_at=in_seconds(due_in),
                 attempts_charged=ImageRow.attempts_charged - (0 if charge else 1),
                 decoder_failures=ImageRow.decoder_failures + (1 if decoder_failed else 0),
                 updated_at=now(),
@@ -181,7 +184,7 @@ class ImageRepository:
         )
 
     async def unclaimed(self, *, queued_before: float, limit: int) -> Sequence[OpenImage]:
-        """Images queued more than ``queued_before`` seconds ago that no worker ever took."""
+        """Images queued more than ``queued_before`` seconds ago that no worker has taken since."""
         return await self._open(
             select(*_OPEN)
             .where(
@@ -196,6 +199,8 @@ class ImageRepository:
     async def take_for_publishing(self, image: OpenImage, *, due_in: float) -> bool:
         """Move an image's due time on, if nobody else has: of two reconcilers, one publishes.
 
+        A lease that has run out is forgotten with it: the image counts as queued and unclaimed again.
+
         Args:
             image: As it was seen.
             due_in: Seconds until it is looked at again.
@@ -203,7 +208,7 @@ class ImageRepository:
         return await self._changed(
             update(ImageRow)
             .where(ImageRow.id == image.id, ImageRow.status == image.status, ImageRow.due_at == image.due_at)
-            .values(due_at=in_seconds(due_in), queued_at=now(), publishes=ImageRow.publishes + 1)
+            .values(due_at=in_seconds(due_in), queued_at=now(), lease_until=None, publishes=ImageRow.publishes + 1)
         )
 
     async def resume_all(self) -> int:

@@ -25,6 +25,10 @@ _PASSING_SQLITE: Final = frozenset(
 )
 _PRIMARY_CODE: Final = 0xFF
 
+# A table or column that does not exist: this program is newer than the database's schema, or older.
+_UNKNOWN_SCHEMA: Final = frozenset({"42P01", "42703"})
+_UNKNOWN_SCHEMA_SQLITE: Final = ("no such table", "no such column", "has no column named")
+
 
 class Repositories:
     """Every query of the program, inside one transaction."""
@@ -63,6 +67,10 @@ class Database:
         except DBAPIError as error:
             if _is_outage(error):
                 raise DatabaseUnavailable from error
+            if _is_unknown_schema(error):
+                raise DatabaseUnavailable(
+                    "The database's tables do not fit this version of the service: run `image-service migrate`."
+                ) from error
             raise
 
     async def probe(self) -> None:
@@ -86,6 +94,12 @@ def _is_outage(error: DBAPIError) -> bool:
     if sqlstate is not None:
         return str(sqlstate).startswith(_PASSING)
     return getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE in _PASSING_SQLITE
+
+
+def _is_unknown_schema(error: DBAPIError) -> bool:
+    if getattr(error.orig, "sqlstate", None) in _UNKNOWN_SCHEMA:
+        return True
+    return isinstance(error.orig, sqlite3.Error) and str(error.orig).startswith(_UNKNOWN_SCHEMA_SQLITE)
 
 
 def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:

@@ -43,7 +43,7 @@ class ImageRow(Base):
     """Claims that count against the image; one that ended by an outage or a drain is given back."""
     decoder_failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Until when a worker holds the image, or until when it rests before another try. Empty: nobody ever took it."""
+    """Until when a worker holds the image, or until when it rests before another try. Empty: it waits to be taken."""
     queued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the broker last confirmed a message for it."""
     publishes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
