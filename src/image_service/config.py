@@ -14,7 +14,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 EMBEDDED_QUEUE: Final = "embedded://"
 """The ``RABBITMQ_URL`` that means: no broker, the queue lives in this process."""
 
-_DATABASES: Final = ("postgresql+asyncpg://", "sqlite+aiosqlite:///")
+_SQLITE: Final = "sqlite+aiosqlite:///"
+_DATABASES: Final = ("postgresql+asyncpg://", _SQLITE)
+
+# Their values hold passwords, and whatever is wrong with them they are not repeated.
+_SECRET: Final = frozenset({"database_url", "rabbitmq_url"})
 
 
 class ConfigError(Exception):
@@ -24,7 +28,7 @@ class ConfigError(Exception):
 class Settings(BaseSettings):
     """The settings, by their environment names in lower case; each field's description says what it does."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
     database_url: str = Field(
         default="postgresql+asyncpg://postgres:postgres@db:5432/images_db",
@@ -149,6 +153,11 @@ class Settings(BaseSettings):
         """Whether the queue lives in this process instead of a broker."""
         return self.rabbitmq_url.startswith(EMBEDDED_QUEUE)
 
+    @property
+    def sole_process(self) -> bool:
+        """Whether no other process can have a part in the work: queue and database belong to this one."""
+        return self.embedded_queue and self.database_url.startswith(_SQLITE)
+
 
 def load_settings(**given: object) -> Settings:
     """The settings from the environment; ``given`` values (a command's options) come before it.
@@ -170,9 +179,10 @@ def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **g
     """
     data = data.absolute()
     own: dict[str, object] = {
-        "database_url": f"sqlite+aiosqlite:///{data / 'images.db'}",
+        "database_url": f"{_SQLITE}{data / 'images.db'}",
         "rabbitmq_url": EMBEDDED_QUEUE,
         "storage_path": data / "storage",
+        "alive_file": data / "worker.alive",
         "api_host": "127.0.0.1",
     }
     unset = {name: value for name, value in own.items() if not environ.get(name.upper())}
@@ -180,12 +190,13 @@ def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **g
 
 
 def _one_sentence(error: ValidationError) -> str:
-    return "; ".join(_problem(problem) for problem in error.errors(include_url=False))
+    return "; ".join(_problem(problem) for problem in error.errors(include_url=False)) + "."
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
-        return f"{message}."
-    name = str(problem["loc"][0]).upper()
-    return f"{name}={problem['input']} is not usable: {message[0].lower()}{message[1:]}."
+        return message
+    field = str(problem["loc"][0])
+    setting = field.upper() if field in _SECRET else f"{field.upper()}={problem['input']}"
+    return f"{setting} is not usable: {message[0].lower()}{message[1:]}"

@@ -14,9 +14,11 @@
     │   ├── UnsupportedFormat        unsupported-format
     │   ├── CorruptImage             corrupt-image
     │   └── ImageTooLarge            image-too-large
-    ├── NotFound
+    ├── NotFound                 not-found
     │   ├── ImageNotFound            image-not-found
     │   └── ThumbnailNotFound        thumbnail-not-found
+    ├── InvalidRequest           invalid-request
+    ├── MethodNotAllowed         method-not-allowed
     ├── RangeNotSatisfiable      range-not-satisfiable
     ├── Outage                   try again later; never the image's fault
     │   ├── DatabaseUnavailable      database-unavailable
@@ -29,7 +31,8 @@
     │   └── DecoderOutOfMemory       decoder-memory
     ├── AttemptsExhausted        attempts-exhausted
     ├── ObjectMissing            object-missing
-    └── FolderInUse              folder-in-use
+    ├── FolderInUse              folder-in-use
+    └── StartError               start-failed
 
 A class's docstring is the sentence a user reads when nothing more exact is known. The codes are stable: programs
 may depend on them. Nothing here knows HTTP; ``api.problems`` gives each code its status.
@@ -113,7 +116,7 @@ class ImageTooLarge(UploadRejected):
 
 
 class NotFound(ServiceError):
-    """There is nothing here."""
+    """There is nothing at this address. The API's documentation is at /docs."""
 
     code = "not-found"
 
@@ -128,6 +131,18 @@ class ThumbnailNotFound(NotFound):
     """This image has no such thumbnail (yet). Ask for the image's status; thumbnails exist once it is DONE."""
 
     code = "thumbnail-not-found"
+
+
+class InvalidRequest(ServiceError):
+    """The request is not valid. The API's documentation is at /docs."""
+
+    code = "invalid-request"
+
+
+class MethodNotAllowed(ServiceError):
+    """This address does not take requests with this method. The API's documentation is at /docs."""
+
+    code = "method-not-allowed"
 
 
 class RangeNotSatisfiable(ServiceError):
@@ -202,3 +217,9 @@ class FolderInUse(ServiceError):
     """Another process already uses this data folder."""
 
     code = "folder-in-use"
+
+
+class StartError(ServiceError):
+    """The process cannot start."""
+
+    code = "start-failed"

@@ -91,7 +91,7 @@ Handler = Callable[[Delivery], Awaitable[None]]
 class Drain:
     """How a consumer is asked to stop."""
 
-    requested: Callable[[], Awaitable[None]]
+    requested: Callable[[], Awaitable[object]]
     """Returns once the consumer should take nothing more."""
     grace: float
     """Seconds that running handlers then have to finish before they are cancelled."""

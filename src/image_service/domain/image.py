@@ -18,6 +18,11 @@ class ImageFormat(StrEnum):
     WEBP = "webp"
     AVIF = "avif"
 
+    @classmethod
+    def of(cls, content_type: str) -> "ImageFormat":
+        """The format that a registered media type of ours stands for."""
+        return cls(content_type.removeprefix("image/"))
+
     @property
     def content_type(self) -> str:
         """The registered media type."""

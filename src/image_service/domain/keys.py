@@ -6,18 +6,16 @@ workers never write the same file and a half-made set is never mistaken for a wh
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 ORIGINALS: Final = "originals/"
 THUMBNAILS: Final = "thumbnails/"
 
-_THUMBNAIL_NAME: Final = re.compile(r"(?P<id>[0-9a-f-]{36})\.(?P<attempt>\d+)\.[\w-]+")
+_THUMBNAIL_NAME: Final = re.compile(r"(?P<id>[0-9a-f-]{36})\.(?P<attempt>\d+)\.(?P<preset>[\w-]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class ThumbnailKey:
+class ThumbnailKey(NamedTuple):
     """What a thumbnail's key says about its origin."""
 
     image_id: UUID
@@ -49,9 +47,10 @@ def parse_thumbnail_key(key: str) -> ThumbnailKey | None:
     if match is None:
         return None
     try:
-        return ThumbnailKey(UUID(match["id"]), int(match["attempt"]))
+        origin = ThumbnailKey(UUID(match["id"]), int(match["attempt"]))
     except ValueError:
         return None
+    return origin if thumbnail_key(origin.image_id, origin.attempt, match["preset"]) == key else None
 
 
 def _shard(image_id: UUID) -> str:

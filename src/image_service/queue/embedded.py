@@ -60,7 +60,7 @@ class EmbeddedQueue:
         await self.probe()
         crew = _Crew(self._waiting, handler, self._give_back_pause)
         workers = [asyncio.create_task(crew.work()) for _ in range(slots)]
-        requested = asyncio.ensure_future(drain.requested())
+        requested: asyncio.Future[Any] = asyncio.ensure_future(drain.requested())
         closing = asyncio.create_task(self._closed.wait())
         try:
             await asyncio.wait({*workers, requested, closing}, return_when=asyncio.FIRST_COMPLETED)
@@ -72,9 +72,9 @@ class EmbeddedQueue:
         finally:
             crew.draining.set()
             await _cancel([*workers, requested, closing])
-        for task in (*workers, requested):
-            if not task.cancelled():
-                task.result()
+        for ended in (*workers, requested):
+            if not ended.cancelled():
+                ended.result()
 
     async def depth(self) -> int:
         """How many deliveries wait.

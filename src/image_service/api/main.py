@@ -1,0 +1,43 @@
+"""The HTTP application, put together."""
+
+from fastapi import FastAPI
+
+from image_service import __version__
+from image_service.api.docs import install_docs
+from image_service.api.middleware import ForwardedHeaders, RequestContext
+from image_service.api.problems import install_handlers
+from image_service.api.routes.health import health_router
+from image_service.api.routes.images import images_router
+from image_service.api.uploads import UploadReader
+from image_service.bootstrap import ApiServices
+from image_service.config import Settings
+
+_DESCRIPTION = """
+Upload an image, and get thumbnails of it: 100x100, 300x300 and 1200x1200, upright, in sRGB, without metadata.
+
+`POST /images` answers **202** once the image is safe. `GET /images/{id}` tells its status: **NEW** (safe, not yet
+queued), **PROCESSING**, **DONE** (all thumbnails exist) or **ERROR** (`error` says why). Every error is a problem
+document (RFC 9457) with a stable `code`.
+"""
+
+
+def create_app(services: ApiServices, settings: Settings) -> FastAPI:
+    """The application, ready to be served."""
+    app = FastAPI(
+        title="Image Processing Service",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
+    install_handlers(app)
+    uploads = UploadReader(max_file_size=settings.max_file_size, idle_timeout=settings.upload_idle_timeout)
+    app.include_router(
+        images_router(ingest=services.ingest, lookup=services.lookup, uploads=uploads, public_url=settings.public_url)
+    )
+    app.include_router(health_router(services.health, standalone=settings.embedded_queue))
+    install_docs(app)
+    # The last one added is the outermost.
+    app.add_middleware(RequestContext)
+    app.add_middleware(ForwardedHeaders, trusted=settings.trusted_proxies)
+    return app

@@ -1,0 +1,112 @@
+"""What surrounds every request: who really asked, an id to follow it by, and a line in the log."""
+
+import re
+import time
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from image_service.api.problems import problem_response
+from image_service.errors import ServiceError
+
+_HEADER: Final = "X-Request-ID"
+_ACCEPTABLE_ID: Final = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
+_SCHEMES: Final = frozenset({"http", "https"})
+_QUIET: Final = ("/health", "/docs-assets")
+"""Asked for so often, or worth so little, that their lines are for debugging only."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ForwardedHeaders:
+    """Believes ``X-Forwarded-For``, ``-Proto`` and ``-Host`` where a trusted proxy sends them.
+
+    Of several values the last counts: it is the one that our own proxy added, and nobody else could have.
+    """
+
+    def __init__(self, app: ASGIApp, *, trusted: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._app = app
+        self._trusted = tuple(trusted)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, corrected."""
+        if scope["type"] == "http" and scope.get("client") and self._trusts(scope["client"][0]):
+            _believe(scope)
+        await self._app(scope, receive, send)
+
+    def _trusts(self, client: str) -> bool:
+        try:
+            address = ip_address(client)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+class RequestContext:
+    """Gives a request its id, logs its end, and turns what nobody expected into a problem with that id in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and see it through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(_HEADER, "")
+        request_id = given if _ACCEPTABLE_ID.fullmatch(given) else str(uuid7())
+        scope.setdefault("state", {})["request_id"] = request_id
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[_HEADER] = request_id
+            await send(message)
+
+        began = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                _log.exception("request failed", method=scope["method"], path=scope["path"])
+                if status is not None:
+                    raise  # the server closes the connection, which tells the client that the answer is incomplete
+                await problem_response(ServiceError())(scope, receive, send_with_id)
+            finally:
+                log = _log.debug if scope["path"].startswith(_QUIET) else _log.info
+                log(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    milliseconds=round((time.perf_counter() - began) * 1000, 1),
+                    client=scope["client"][0] if scope.get("client") else None,
+                )
+
+
+def request_id_of(request: Request) -> str:
+    """The id that ``RequestContext`` gave the request."""
+    request_id: str = request.state.request_id
+    return request_id
+
+
+def _believe(scope: Scope) -> None:
+    headers = MutableHeaders(scope=scope)
+    if client := _last(headers, "X-Forwarded-For"):
+        scope["client"] = (client, 0)
+    if (scheme := _last(headers, "X-Forwarded-Proto")) in _SCHEMES:
+        scope["scheme"] = scheme
+    if host := _last(headers, "X-Forwarded-Host"):
+        headers["Host"] = host
+
+
+def _last(headers: MutableHeaders, name: str) -> str:
+    return ",".join(headers.getlist(name)).rpartition(",")[2].strip()

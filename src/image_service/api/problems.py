@@ -1,0 +1,126 @@
+"""Errors as problem details (RFC 9457): the only place that knows which HTTP status an error code has."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from image_service import errors
+from image_service.api.schemas import Problem
+from image_service.errors import ServiceError
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+STATUS: Final[dict[str, HTTPStatus]] = {
+    errors.EmptyUpload.code: HTTPStatus.BAD_REQUEST,
+    errors.MalformedUpload.code: HTTPStatus.BAD_REQUEST,
+    errors.MissingFile.code: HTTPStatus.BAD_REQUEST,
+    errors.TooManyFiles.code: HTTPStatus.BAD_REQUEST,
+    errors.NotFound.code: HTTPStatus.NOT_FOUND,
+    errors.ImageNotFound.code: HTTPStatus.NOT_FOUND,
+    errors.ThumbnailNotFound.code: HTTPStatus.NOT_FOUND,
+    errors.MethodNotAllowed.code: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.UploadStalled.code: HTTPStatus.REQUEST_TIMEOUT,
+    errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.RangeNotSatisfiable.code: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.InvalidRequest.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ServiceError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ObjectMissing.code: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.DatabaseUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageFull.code: HTTPStatus.INSUFFICIENT_STORAGE,
+}
+"""The status of every error that can be an answer. The others are found in an image's ``error`` or in the log."""
+
+_RETRY_AFTER: Final = {HTTPStatus.SERVICE_UNAVAILABLE: "5", HTTPStatus.INSUFFICIENT_STORAGE: "60"}
+"""Seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+def problem_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that tells of an error.
+
+    Args:
+        error: One whose code has a status.
+        headers: To send along.
+    """
+    status = STATUS[error.code]
+    retry = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else {}
+    return JSONResponse(
+        _document(type(error), error.detail),
+        status,
+        {"Cache-Control": "no-store", **retry, **(headers or {})},
+        MEDIA_TYPE,
+    )
+
+
+def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of the errors that an operation can answer with."""
+    by_status: dict[HTTPStatus, list[type[ServiceError]]] = {}
+    for kind in kinds:
+        by_status.setdefault(STATUS[kind.code], []).append(kind)
+    return {status.value: _description(status, group) for status, group in by_status.items()}
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Have the application answer every error with a problem."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def _document(kind: type[ServiceError], detail: str) -> dict[str, str | int]:
+    return {
+        "type": f"urn:image-service:problem:{kind.code}",
+        "title": kind.code.replace("-", " ").capitalize(),
+        "status": STATUS[kind.code].value,
+        "detail": detail,
+        "code": kind.code,
+    }
+
+
+def _description(status: HTTPStatus, kinds: Iterable[type[ServiceError]]) -> dict[str, Any]:
+    examples = {kind.code: {"value": _document(kind, kind().detail)} for kind in kinds}
+    return {
+        "description": f"{status.phrase}: {', '.join(f'`{code}`' for code in examples)}",
+        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": examples}},
+    }
+
+
+async def _on_service_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        raise TypeError(f"not for this handler: {error!r}")
+    _log.info("request refused", code=error.code, detail=error.detail)
+    if error.code not in STATUS:
+        _log.error("an error that is no answer reached the API", code=error.code, exc_info=error)
+        return problem_response(ServiceError())
+    return problem_response(error)
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise TypeError(f"not for this handler: {error!r}")
+    wrong = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+    return problem_response(errors.InvalidRequest(f"The request is not valid: {wrong}."))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: unknown paths and methods."""
+    if not isinstance(error, HTTPException):
+        raise TypeError(f"not for this handler: {error!r}")
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return problem_response(errors.NotFound(f"There is nothing at {request.url.path}. The API is at /docs."))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        wrong = f"{request.method} is not allowed at {request.url.path}. The API is at /docs."
+        return problem_response(errors.MethodNotAllowed(wrong), error.headers)
+    return problem_response(errors.InvalidRequest(f"The request is not valid: {error.detail}."))

@@ -1,0 +1,166 @@
+"""``/images``: uploads, their status, and their files."""
+
+from contextlib import aclosing
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from image_service import errors
+from image_service.api.files import PRIVATE_FOR_EVER, PUBLIC_FOR_EVER, REVALIDATE, file_response
+from image_service.api.middleware import request_id_of
+from image_service.api.problems import documented
+from image_service.api.schemas import KEPT_MESSAGE, QUEUED_MESSAGE, ImageProblem, ImageStatus, UploadAccepted
+from image_service.api.uploads import FIELD, UploadReader
+from image_service.api.urls import Urls, urls_of, version
+from image_service.domain.image import Image
+from image_service.domain.status import Status
+from image_service.services.ingest import Ingest
+from image_service.services.lookup import Lookup
+
+_UPLOAD_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {
+                        FIELD: {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The image: JPEG, PNG, GIF, WebP or AVIF.",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+"""Written by hand, because the body is streamed: a declared parameter would collect it first."""
+
+_FILE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The file.",
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {"ETag": {"schema": {"type": "string"}, "description": "The SHA-256 of the file, quoted."}},
+    },
+    206: {
+        "description": "The requested range of the file.",
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    304: {"description": "The client's copy is up to date."},
+}
+
+ImageId = Annotated[UUID, Path(description="From the answer to the upload.")]
+
+
+def images_router(*, ingest: Ingest, lookup: Lookup, uploads: UploadReader, public_url: str | None) -> APIRouter:
+    """The operations on images."""
+    router = APIRouter(prefix="/images", tags=["images"])
+
+    @router.post(
+        "",
+        status_code=202,
+        summary="Upload an image",
+        description="The image is stored safely before the answer, and turned into thumbnails afterwards: ask for its "
+        "status at `Location`. The file's content decides what it is; its name and Content-Type are ignored.",
+        response_description="The image is safe, and will end DONE or ERROR.",
+        responses=documented(
+            errors.EmptyUpload,
+            errors.MalformedUpload,
+            errors.MissingFile,
+            errors.TooManyFiles,
+            errors.UploadStalled,
+            errors.UploadTooLarge,
+            errors.NotMultipart,
+            errors.UnsupportedFormat,
+            errors.CorruptImage,
+            errors.ImageTooLarge,
+            errors.DatabaseUnavailable,
+            errors.StorageUnavailable,
+            errors.StorageFull,
+        ),
+        openapi_extra=_UPLOAD_BODY,
+    )
+    async def upload_image(request: Request, response: Response) -> UploadAccepted:
+        async with aclosing(uploads.file(request)) as content:
+            accepted = await ingest.accept(content, request_id=request_id_of(request))
+        response.headers["Location"] = urls_of(request, public_url).location(accepted.id)
+        response.headers["Retry-After"] = "1"  # when to ask for the status: most images are DONE by then
+        queued = accepted.status is not Status.NEW
+        return UploadAccepted(
+            id=accepted.id, status=accepted.status, message=QUEUED_MESSAGE if queued else KEPT_MESSAGE
+        )
+
+    @router.get(
+        "/{image_id}",
+        summary="Ask for an image's status",
+        responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
+    )
+    async def get_image(request: Request, response: Response, image_id: ImageId) -> ImageStatus:
+        image = await lookup.image(image_id)
+        response.headers["Cache-Control"] = "no-store"
+        return _status(image, urls_of(request, public_url))
+
+    file_errors = documented(
+        errors.ImageNotFound,
+        errors.RangeNotSatisfiable,
+        errors.InvalidRequest,
+        errors.ObjectMissing,
+        errors.DatabaseUnavailable,
+        errors.StorageUnavailable,
+    )
+
+    @router.head("/{image_id}/original", include_in_schema=False)
+    @router.get(
+        "/{image_id}/original",
+        summary="Get the original",
+        description="Byte for byte what was uploaded, its metadata included. ETag, If-None-Match and Range work.",
+        response_class=Response,
+        responses=_FILE | file_errors,
+    )
+    async def get_original(request: Request, image_id: ImageId) -> Response:
+        file = await lookup.original(image_id)
+        return await file_response(request, file, lookup.read, cache=PRIVATE_FOR_EVER, attachment=True)
+
+    @router.head("/{image_id}/thumbnails/{size}", include_in_schema=False)
+    @router.get(
+        "/{image_id}/thumbnails/{size}",
+        summary="Get a thumbnail",
+        description="Upright, in sRGB, without metadata. ETag, If-None-Match and Range work.",
+        response_class=Response,
+        responses=_FILE | file_errors | documented(errors.ImageNotFound, errors.ThumbnailNotFound),
+    )
+    async def get_thumbnail(
+        request: Request,
+        image_id: ImageId,
+        size: Annotated[str, Path(examples=["300x300"])],
+        v: Annotated[
+            str | None, Query(description="The version, as in the image's status: makes it cacheable.")
+        ] = None,
+    ) -> Response:
+        file = await lookup.thumbnail(image_id, size)
+        cache = PUBLIC_FOR_EVER if v == version(file.sha256) else REVALIDATE
+        return await file_response(request, file, lookup.read, cache=cache, attachment=False)
+
+    return router
+
+
+def _status(image: Image, urls: Urls) -> ImageStatus:
+    return ImageStatus(
+        id=image.id,
+        status=image.status,
+        original_url=urls.original(image.id),
+        thumbnails={thumbnail.preset: urls.thumbnail(image.id, thumbnail) for thumbnail in image.thumbnails},
+        content_type=image.header.format.content_type,
+        size_bytes=image.size_bytes,
+        sha256=image.sha256,
+        width=image.header.width,
+        height=image.header.height,
+        created_at=image.created_at,
+        updated_at=image.updated_at,
+        finished_at=image.finished_at,
+        error=ImageProblem(code=image.error.code, detail=image.error.detail) if image.error else None,
+    )

@@ -1,0 +1,156 @@
+"""What the commands run: a process's life from its settings to its last breath."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+
+from image_service.api.main import create_app
+from image_service.api.server import serve
+from image_service.bootstrap import api_services, open_resources, worker_services
+from image_service.config import Settings
+from image_service.database.migrations import upgrade
+from image_service.errors import Outage, StartError
+from image_service.observability.logging import configure_logging
+from image_service.storage.lock import FolderLock
+from image_service.worker.runner import Worker
+
+_BACKLOG: Final = 2048
+
+_log = structlog.get_logger(__name__)
+
+
+def run_api(settings: Settings, *, migrate: bool) -> None:
+    """Serve the API until a signal asks to stop.
+
+    Raises:
+        StartError: the address cannot be listened on, or the database not be migrated.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    if migrate:
+        run_migrations(settings)
+    listener = _listen(settings)
+    _run(_api(settings, listener, lambda: _log.info("api started", address=_address(listener))))
+
+
+def run_worker(settings: Settings) -> None:
+    """Process images until a signal asks to stop.
+
+    Raises:
+        Outage: no decoder process can be started.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    _run(_worker(settings))
+
+
+def run_standalone(settings: Settings, data: Path, announce: Callable[[str], None]) -> None:
+    """Do everything in one process, on one folder, until a signal asks to stop.
+
+    Args:
+        settings: From ``standalone_settings``.
+        data: The folder, which no other process may use meanwhile.
+        announce: Called with the address once requests are answered.
+
+    Raises:
+        FolderInUse: another process uses the folder.
+        StartError: the folder or the address cannot be used.
+        Outage: no decoder process can be started.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        with FolderLock(data):
+            run_migrations(settings)
+            listener = _listen(settings)
+            _run(_standalone(settings, listener, lambda: announce(_address(listener))))
+    except OSError as error:
+        raise StartError(f"The data folder {data} cannot be used: {error}. Choose another with --data.") from error
+
+
+def run_migrations(settings: Settings) -> None:
+    """Bring the database's tables to what this version needs.
+
+    Raises:
+        StartError: the database cannot be reached, or refuses.
+    """
+    try:
+        upgrade(settings.database_url)
+    except Exception as error:
+        # Whatever the driver, SQLAlchemy or Alembic says; its first line is the one for people.
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise StartError(
+            f"The database cannot be migrated: {reason}. Check that it runs and that DATABASE_URL is right."
+        ) from error
+
+
+async def _api(settings: Settings, listener: socket.socket, started: Callable[[], None]) -> None:
+    stop = _stop_on_signals()
+    async with open_resources(settings) as resources:
+        app = create_app(api_services(settings, resources), settings)
+        await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started)
+
+
+async def _worker(settings: Settings) -> None:
+    stop = _stop_on_signals()
+    async with open_resources(settings) as resources:
+        await Worker(worker_services(settings, resources), resources, settings).run(stop)
+
+
+async def _standalone(settings: Settings, listener: socket.socket, started: Callable[[], None]) -> None:
+    stop = _stop_on_signals()
+    async with open_resources(settings) as resources:
+        app = create_app(api_services(settings, resources), settings)
+        worker = Worker(worker_services(settings, resources), resources, settings)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(worker.run(stop))
+                tasks.create_task(serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started))
+        except* Outage as outages:
+            raise outages.exceptions[0] from None
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        _log.info("stopping; once more to stop at once")
+        stop.set()
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(sign)
+            signal.signal(sign, signal.SIG_DFL)
+
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, ask)
+    return stop
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.api_host, settings.api_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise StartError(
+            f"Cannot listen on {host} port {port}: {os.strerror(error.errno) if error.errno else error}. "
+            "Stop what uses it, or choose another with --port or API_PORT."
+        ) from error
+
+
+def _address(listener: socket.socket) -> str:
+    """Where a browser on this machine finds the API."""
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 — compared, not listened on
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,77 @@
+"""Finding images, and the files that belong to them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from image_service.database import Database
+from image_service.domain.image import Image, ImageFormat
+from image_service.domain.keys import original_key
+from image_service.errors import ImageNotFound, ThumbnailNotFound
+from image_service.ports import Storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file that can be served."""
+
+    key: str
+    name: str
+    """A file name for whoever saves it."""
+    content_type: str
+    size_bytes: int
+    sha256: str
+
+
+class Lookup:
+    """The use cases of everything that is read."""
+
+    def __init__(self, *, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+
+    async def image(self, image_id: UUID) -> Image:
+        """An image, in any state.
+
+        Raises:
+            ImageNotFound: there is none with this id.
+            DatabaseUnavailable: it cannot be told.
+        """
+        async with self._database.transaction() as repositories:
+            image = await repositories.images.get(image_id)
+        if image is None:
+            raise ImageNotFound
+        return image
+
+    async def original(self, image_id: UUID) -> StoredFile:
+        """An image's original, in any state; raises what ``image`` raises."""
+        image = await self.image(image_id)
+        return StoredFile(
+            key=original_key(image_id),
+            name=f"{image_id}.{image.header.format.extension}",
+            content_type=image.header.format.content_type,
+            size_bytes=image.size_bytes,
+            sha256=image.sha256,
+        )
+
+    async def thumbnail(self, image_id: UUID, preset: str) -> StoredFile:
+        """One thumbnail of an image that is DONE; raises what ``image`` raises.
+
+        Raises:
+            ThumbnailNotFound: not DONE, or there is no such preset.
+        """
+        image = await self.image(image_id)
+        for thumbnail in image.thumbnails:
+            if thumbnail.preset == preset:
+                return StoredFile(
+                    key=thumbnail.key,
+                    name=f"{image_id}-{preset}.{ImageFormat.of(thumbnail.content_type).extension}",
+                    content_type=thumbnail.content_type,
+                    size_bytes=thumbnail.size_bytes,
+                    sha256=thumbnail.sha256,
+                )
+        raise ThumbnailNotFound
+
+    def read(self, file: StoredFile, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The file's bytes; see ``Storage.read``."""
+        return self._storage.read(file.key, start, length)

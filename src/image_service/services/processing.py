@@ -1,0 +1,204 @@
+"""Turning one accepted image into its thumbnails, under a claim that others can tell the end of."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from image_service.database import Database
+from image_service.domain.image import Claim, ImageError, Rendering, Thumbnail
+from image_service.domain.keys import original_key, thumbnail_key
+from image_service.domain.recipe import Recipe
+from image_service.errors import AttemptsExhausted, DecoderFailure, Outage, ServiceError, UploadRejected
+from image_service.ports import Delivery, Renderer, Storage
+from image_service.services.patience import through_outage
+
+_LONGEST_RETRY_DELAY: Final = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessingPolicy:
+    """How long and how often an image is tried."""
+
+    lease: float
+    """Seconds that a claim lasts without a sign of life."""
+    heartbeat: float
+    """Seconds between signs of life."""
+    max_attempts: int
+    """Attempts without a result that an image gets; those that an outage or a drain ended do not count."""
+    max_decoder_failures: int
+    """Deaths of the decoder that it gets."""
+    retry_delay: float
+    """Seconds before the second attempt; doubles with each further one."""
+
+
+class Processing:
+    """The use case behind every queue message."""
+
+    def __init__(
+        self, *, database: Database, storage: Storage, renderer: Renderer, recipe: Recipe, policy: ProcessingPolicy
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._renderer = renderer
+        self._recipe = recipe
+        self._policy = policy
+
+    async def process(self, delivery: Delivery) -> None:
+        """Bring an image to DONE or ERROR, or leave it to a later attempt. A ``Handler`` of the queue.
+
+        Returning means that the message is done with, even where the image is not: then the reconciler queues it when
+        its time has come. Cancelling gives the claim up at no cost to the image.
+
+        Raises:
+            Outage: something is away that the next image needs as well.
+        """
+        facts = {"image_id": str(delivery.image_id), "request_id": delivery.request_id}
+        with structlog.contextvars.bound_contextvars(**{key: value for key, value in facts.items() if value}):
+            claim = await self._claim(delivery.image_id)
+            if claim is None:
+                _log.info("nothing to do: the image is finished, gone, or somebody else's")
+            elif claim.attempts_charged > self._policy.max_attempts:
+                await self._fail(claim, AttemptsExhausted())
+            else:
+                await self._work(claim)
+
+    async def _work(self, claim: Claim) -> None:
+        """One attempt, and what its end means for the image."""
+        try:
+            await self._attempt_while_held(claim)
+        except UploadRejected as verdict:
+            await self._fail(claim, verdict)
+        except DecoderFailure as failure:
+            if claim.decoder_failures + 1 >= self._policy.max_decoder_failures:
+                await self._fail(claim, failure)
+            else:
+                await self._retry_later(claim, failure, decoder_failed=True)
+        except Outage as outage:
+            # Not this image's fault, and the next one would fare no better: the queue holds the message back.
+            await self._give_back(claim, patience=self._policy.lease / 2)
+            _log.warning("attempt ended by an outage", attempt=claim.attempt, reason=outage.detail)
+            raise
+        except asyncio.CancelledError:
+            await self._give_back(claim, patience=0)
+            _log.info("attempt given back", attempt=claim.attempt)
+            raise
+        except Exception as error:  # noqa: BLE001 — whatever it is, the image must not stay PROCESSING for ever
+            _log.exception("attempt failed", attempt=claim.attempt)
+            final = error if isinstance(error, ServiceError) else AttemptsExhausted()
+            if claim.attempts_charged >= self._policy.max_attempts:
+                await self._fail(claim, final)
+            else:
+                await self._retry_later(claim, final)
+
+    async def _attempt_while_held(self, claim: Claim) -> None:
+        """The attempt, with signs of life beside it; ended when the claim turns out to be lost."""
+        attempt = asyncio.create_task(self._attempt(claim))
+        signs_of_life = asyncio.create_task(self._extend_until_lost(claim))
+        try:
+            await asyncio.wait({attempt, signs_of_life}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (attempt, signs_of_life):
+                task.cancel()
+            await asyncio.wait({attempt, signs_of_life})
+        if attempt.cancelled():
+            _log.warning("claim lost: another worker has the image", attempt=claim.attempt)
+        else:
+            attempt.result()
+
+    async def _attempt(self, claim: Claim) -> None:
+        async with self._storage.scratch() as scratch:
+            source = await self._storage.local_path(original_key(claim.image_id), scratch)
+            rendering = await self._renderer.render(source, self._recipe, scratch)
+            thumbnails = _stored(claim, rendering)
+            await self._storage.adopt(
+                {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)}
+            )
+        done = await through_outage(
+            lambda: self._complete(claim, rendering, thumbnails), patience=self._policy.lease / 2
+        )
+        if done:
+            _log.info("image done", attempt=claim.attempt)
+        else:
+            await self._discard(claim, thumbnails)
+
+    async def _extend_until_lost(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(self._policy.heartbeat)
+            try:
+                async with self._database.transaction() as repositories:
+                    if not await repositories.images.extend(claim, lease=self._policy.lease):
+                        return
+            except Outage as outage:
+                # The lease may run out meanwhile. Then the fence decides, as it does for a worker that was paused.
+                _log.warning("no sign of life sent", attempt=claim.attempt, reason=outage.detail)
+
+    async def _claim(self, image_id: UUID) -> Claim | None:
+        async with self._database.transaction() as repositories:
+            return await repositories.images.claim(image_id, lease=self._policy.lease)
+
+    async def _complete(self, claim: Claim, rendering: Rendering, thumbnails: tuple[Thumbnail, ...]) -> bool:
+        async with self._database.transaction() as repositories:
+            return await repositories.images.complete(
+                claim, width=rendering.width, height=rendering.height, thumbnails=thumbnails
+            )
+
+    async def _discard(self, claim: Claim, thumbnails: tuple[Thumbnail, ...]) -> None:
+        """Remove this attempt's files, unless its commit went through and only the reply to it was lost."""
+        async with self._database.transaction() as repositories:
+            recorded = await repositories.images.thumbnail_keys({claim.image_id})
+        if unrecorded := [each.key for each in thumbnails if each.key not in recorded]:
+            await self._storage.delete(unrecorded)
+            _log.warning("fenced off: another worker was given the image", attempt=claim.attempt)
+
+    async def _fail(self, claim: Claim, error: ServiceError) -> None:
+        async def fail() -> bool:
+            async with self._database.transaction() as repositories:
+                return await repositories.images.fail(claim, ImageError(code=error.code, detail=error.detail))
+
+        await through_outage(fail, patience=self._policy.lease / 2)
+        _log.warning("image ended in ERROR", attempt=claim.attempt, code=error.code, detail=error.detail)
+
+    async def _retry_later(self, claim: Claim, error: ServiceError, *, decoder_failed: bool = False) -> None:
+        delay = min(_LONGEST_RETRY_DELAY, self._policy.retry_delay * 2 ** (claim.attempts_charged - 1))
+
+        async def release() -> bool:
+            async with self._database.transaction() as repositories:
+                return await repositories.images.release(
+                    claim, rest=delay, due_in=delay, charge=True, decoder_failed=decoder_failed
+                )
+
+        await through_outage(release, patience=self._policy.lease / 2)
+        _log.warning("attempt failed; another follows", attempt=claim.attempt, code=error.code, in_seconds=delay)
+
+    async def _give_back(self, claim: Claim, *, patience: float) -> None:
+        """Free the claim at once and uncharged: the message goes back to the queue and finds the image claimable."""
+
+        async def release() -> bool:
+            async with self._database.transaction() as repositories:
+                return await repositories.images.release(claim, rest=0, due_in=self._policy.lease, charge=False)
+
+        try:
+            await through_outage(release, patience=patience)
+        except Outage as outage:
+            _log.warning("claim not given back; its lease will run out", attempt=claim.attempt, reason=outage.detail)
+
+
+def _stored(claim: Claim, rendering: Rendering) -> tuple[Thumbnail, ...]:
+    """What a rendering becomes once it is stored by this attempt."""
+    return tuple(
+        Thumbnail(
+            preset=made.preset,
+            key=thumbnail_key(claim.image_id, claim.attempt, made.preset),
+            content_type=made.content_type,
+            width=made.width,
+            height=made.height,
+            size_bytes=made.size_bytes,
+            sha256=made.sha256,
+        )
+        for made in rendering.thumbnails
+    )

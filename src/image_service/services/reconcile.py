@@ -1,0 +1,90 @@
+"""Mending what a crash or an outage left behind: images that nobody works on are queued again."""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from image_service.database import Database
+from image_service.database.images import OpenImage
+from image_service.domain.status import Status
+from image_service.ports import Delivery, TaskQueue
+from image_service.services.timing import QueueTiming
+
+_BATCH: Final = 100
+_LONGEST_DELAY: Final = 3600.0
+_MOST_DOUBLINGS: Final = 10
+
+_log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Safe to run in every worker at once: for each image, one guarded UPDATE decides who publishes it."""
+
+    def __init__(self, *, database: Database, queue: TaskQueue, timing: QueueTiming) -> None:
+        self._database = database
+        self._queue = queue
+        self._timing = timing
+
+    async def resume(self) -> None:
+        """Make every unfinished image due, whoever held it. Only for a process that knows it is the only one.
+
+        Raises:
+            DatabaseUnavailable: nothing was changed.
+        """
+        async with self._database.transaction() as repositories:
+            resumed = await repositories.images.resume_all()
+        if resumed:
+            _log.info("resuming what an earlier run left unfinished", images=resumed)
+
+    async def run_once(self) -> int:
+        """Queue every image whose time has come, and those whose messages got lost; returns how many.
+
+        Raises:
+            Outage: the database or the queue is away; what was not published stays due.
+        """
+        # Asked first: while the queue is away, nothing must be counted as published.
+        waiting = await self._queue.depth()
+        published = 0
+        while batch := await self._due():
+            published += await self._publish_all(batch)
+        if waiting == 0:
+            # No message waits, yet nobody took them: the broker lost its data, or its queue was deleted.
+            began = time.monotonic()
+            while batch := await self._lost(before=began):
+                published += await self._publish_all(batch)
+        if published:
+            _log.info("queued images that nobody worked on", images=published)
+        return published
+
+    async def _due(self) -> Sequence[OpenImage]:
+        async with self._database.transaction() as repositories:
+            return await repositories.images.due(limit=_BATCH)
+
+    async def _lost(self, *, before: float) -> Sequence[OpenImage]:
+        """Images whose message has had its time by the moment ``before``: none that this round published itself."""
+        age = self._timing.unqueued_after + time.monotonic() - before
+        async with self._database.transaction() as repositories:
+            return await repositories.images.unclaimed(queued_before=age, limit=_BATCH)
+
+    async def _publish_all(self, images: Sequence[OpenImage]) -> int:
+        return sum([await self._publish(image) for image in images])
+
+    async def _publish(self, image: OpenImage) -> bool:
+        """Queue one image, unless another reconciler was faster."""
+        new = image.status is Status.NEW
+        # A growing delay: in a deep backlog a message is not lost because it takes long. One that is lost all the same
+        # shows once the queue is empty; but NEW images are not looked for then, so they stay due until they are queued.
+        delay = min(_LONGEST_DELAY, self._timing.unclaimed_after * 2 ** min(image.publishes, _MOST_DOUBLINGS))
+        delay *= random.uniform(1.0, 1.2)  # noqa: S311 — jitter, not cryptography
+        async with self._database.transaction() as repositories:
+            due_in = self._timing.unqueued_after if new else delay
+            if not await repositories.images.take_for_publishing(image, due_in=due_in):
+                return False
+        await self._queue.publish(Delivery(image_id=image.id))
+        if new:
+            async with self._database.transaction() as repositories:
+                await repositories.images.mark_queued(image.id, due_in=delay)
+        return True
