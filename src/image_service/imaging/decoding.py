@@ -1,5 +1,6 @@
 """From a file to pixels: the only place that meets a decoder."""
 
+import hashlib
 import io
 import mmap
 import struct
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -17,6 +18,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.errors import CorruptImage, ImageTooLarge
+from image_service.imaging.colour import MAX_PROFILE_BYTES
 from image_service.imaging.scans import ends_in_scan
 
 _DECODERS: Final[dict[ImageFormat, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
@@ -51,6 +53,9 @@ _TRANSPARENCY_SCALE: Final[dict[str, Callable[[int], int]]] = {
 }
 """From a PNG's transparent sample at its own depth to the 8 bits that Pillow decodes it to, by Pillow raw mode."""
 
+# Also the limit on profiles, which are the only compressed metadata that is still there when Pillow sees the file.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
+
 _END_OF_IMAGE: Final = b"\xff\xd9"
 _NOISE: Final = bytes((37 * index + 11) % 251 for index in range(512))
 _STRIP: Final = 64
@@ -68,7 +73,7 @@ def open_image(file: BinaryIO, header: ImageHeader) -> ImageFile.ImageFile:
         ImageTooLarge: the decoder refuses its size.
         MemoryError: there is too little.
     """
-    with _verdicts(header.width * header.height):
+    with verdicts(header.width * header.height):
         image = _DECODERS[header.format](file)
         if header.format is ImageFormat.PNG:
             _mend_transparency(image)
@@ -93,7 +98,7 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Image:
         ImageTooLarge: the decoder refuses its size.
         MemoryError: there is too little.
     """
-    with _verdicts(image.width * image.height):
+    with verdicts(image.width * image.height):
         try:
             image.load()
         except OSError:
@@ -109,8 +114,7 @@ def orientation(image: Image.Image) -> int:
     For AVIF, Pillow reports the file's own rotation and mirroring here instead, and does not apply them itself.
     """
     # Pillow would ask XMP where EXIF says nothing; browsers do not, and neither do AVIF's own rules.
-    for key in ("xmp", "XML:com.adobe.xmp"):
-        image.info.pop(key, None)
+    image.info.pop("xmp", None)
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except _BROKEN:
@@ -119,8 +123,14 @@ def orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _verdicts(pixels: int) -> Iterator[None]:
-    """Turns whatever a decoder raises about an image into a verdict; running out of memory is none."""
+def verdicts(pixels: int) -> Iterator[None]:
+    """Turns whatever a codec raises about an image of so many pixels into a verdict; running out of memory is none.
+
+    Raises:
+        CorruptImage: in place of anything that broken images cause.
+        ImageTooLarge: the decoder refuses the size.
+        MemoryError: there was too little.
+    """
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -129,8 +139,9 @@ def _verdicts(pixels: int) -> Iterator[None]:
         # The WebP and AVIF decoders report a lack of memory as damage.
         if not _available(pixels * _BYTES_PER_PIXEL):
             raise MemoryError from error
+        reason = str(error) or type(error).__name__
         raise CorruptImage(
-            f"The file is damaged and cannot be decoded ({error}). Export the image again and upload the new file."
+            f"The file is damaged and cannot be decoded ({reason}). Export the image again and upload the new file."
         ) from error
 
 
@@ -166,12 +177,23 @@ def _decode_without_end(file: BinaryIO) -> Image.Image:
     data = file.read()
     if not ends_in_scan(data):
         raise OSError("the file ends between two scans")
-    plain, noisy = (JpegImageFile(io.BytesIO(data + tail + _END_OF_IMAGE)) for tail in (b"", _NOISE))
-    plain.load()
-    noisy.load()
-    # In strips: a comparison of the whole would need a third image's memory.
-    for top in range(0, plain.height, _STRIP):
-        box = (0, top, plain.width, min(top + _STRIP, plain.height))
-        if plain.crop(box).tobytes() != noisy.crop(box).tobytes():
-            raise OSError("the picture ends before its last row")
+    # One after the other: at full size, a second picture is hundreds of megabytes.
+    expected = _digest(_load(data + _NOISE + _END_OF_IMAGE))
+    plain = _load(data + _END_OF_IMAGE)
+    if _digest(plain) != expected:
+        raise OSError("the picture ends before its last row")
     return plain
+
+
+def _load(data: bytes) -> Image.Image:
+    image = JpegImageFile(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def _digest(image: Image.Image) -> bytes:
+    """A digest of the pixels, taken in strips: the bytes of the whole would need as much memory again."""
+    digest = hashlib.sha256()
+    for top in range(0, image.height, _STRIP):
+        digest.update(image.crop((0, top, image.width, min(top + _STRIP, image.height))).tobytes())
+    return digest.digest()

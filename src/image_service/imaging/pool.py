@@ -189,7 +189,7 @@ class _Child:
             if not ready:
                 await child.kill()
         if not ready:
-            _log.error("decoder.start_failed", last_words=child.last_words)
+            _log.error("decoder does not start", last_words=child.last_words)
             raise Outage("The decoder process does not start; the log says why. Try again in a few seconds.")
         return child
 
@@ -218,7 +218,7 @@ class _Child:
             return reply
         await self.kill()
         status = self._process.returncode or 0
-        _log.warning("decoder.died", pid=self._process.pid, status=status, last_words=self.last_words)
+        _log.warning("decoder died", pid=self._process.pid, status=status, last_words=self.last_words)
         if status == -signal.SIGXCPU:
             raise DecoderTimeout
         raise DecoderCrashed

@@ -14,6 +14,7 @@ from image_service.domain.image import ImageFormat, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Preset, Recipe
 from image_service.imaging import decoding
 from image_service.imaging.colour import to_srgb
+from image_service.imaging.essentials import read_essentials
 from image_service.imaging.inspect import DEFAULT_MAX_PIXELS, HeaderInspector, check_size
 from image_service.imaging.modes import normalise
 from image_service.imaging.scans import check_scans
@@ -79,7 +80,7 @@ def render(source: Path, recipe: Recipe, out: Path, *, max_pixels: int = DEFAULT
     header = HeaderInspector(max_pixels=max_pixels).inspect(source)
     if header.format is ImageFormat.JPEG:
         check_scans(source)
-    with warnings.catch_warnings(), source.open("rb") as file:
+    with warnings.catch_warnings(), read_essentials(source, header.format) as file:
         # Codecs warn of flaws that they can live with; so can we.
         warnings.simplefilter("ignore")
         opened = decoding.open_image(file, header)
@@ -116,7 +117,9 @@ def _note(work: _Work) -> None:
 
 
 def _normalise(work: _Work) -> None:
-    work.image = normalise(work.image)
+    # Palettes and transparent colours were taken over as they are: here it shows whether they make sense.
+    with decoding.verdicts(work.image.width * work.image.height):
+        work.image = normalise(work.image)
 
 
 def _shrink(work: _Work) -> None:

@@ -1,21 +1,16 @@
 """The scans of a JPEG file, each of which costs a pass over the whole picture."""
 
-import re
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from image_service.errors import ImageTooLarge
+from image_service.imaging.segments import START_OF_SCAN, segments
 
 MAX_SCANS: Final = 100
 """The most found in a legitimate file was 20; a hostile one of 200 KB had 1,000, and took 12 s to decode."""
 
-_START_OF_SCAN: Final = b"\xff\xda"
-_MARKER: Final = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-"""A marker with its fill bytes; stuffed zeros and restart markers belong to the entropy-coded data around them."""
-_END_OF_IMAGE: Final = 0xD9
-_WITHOUT_LENGTH: Final = frozenset({0x01, 0xD8})
+_MARKER: Final = bytes((0xFF, START_OF_SCAN))
 _PIECE: Final = 1 << 20
 
 
@@ -36,9 +31,9 @@ def check_scans(source: Path) -> None:
 def ends_in_scan(data: bytes) -> bool:
     """Whether the last thing a JPEG file begins is a scan: else what it announced next is missing."""
     last = 0
-    for code in _segments(data):
+    for code, _, _ in segments(data):
         last = code
-    return last == _START_OF_SCAN[1]
+    return last == START_OF_SCAN
 
 
 def _occurrences(source: Path) -> int:
@@ -46,23 +41,11 @@ def _occurrences(source: Path) -> int:
     count, last = 0, b""
     with source.open("rb") as file:
         while piece := file.read(_PIECE):
-            count += (last + piece).count(_START_OF_SCAN)
+            count += (last + piece).count(_MARKER)
             last = piece[-1:]
     return count
 
 
 def _exceeds_limit(data: bytes) -> bool:
-    scans = (code for code in _segments(data) if code == _START_OF_SCAN[1])
+    scans = (code for code, _, _ in segments(data) if code == START_OF_SCAN)
     return next(islice(scans, MAX_SCANS, None), None) is not None
-
-
-def _segments(data: bytes) -> Iterator[int]:
-    """The marker codes of the segments of the first image in the file (ITU-T T.81 §B.1.1)."""
-    position = 2
-    while marker := _MARKER.search(data, position):
-        code, position = marker[1][0], marker.end()
-        if code == _END_OF_IMAGE:
-            return
-        if code not in _WITHOUT_LENGTH:
-            yield code
-            position += int.from_bytes(data[position : position + 2])
