@@ -347,7 +347,7 @@ OPERATIONS: dict[str, Callable[[TaskQueue], Awaitable[object]]] = {
     "publish": lambda queue: queue.publish(Delivery(image_id=uuid4())),
     "depth": lambda queue: queue.depth(),
     "probe": lambda queue: queue.probe(),
-    "consume": lambda queue: queue.consume(recorder(), 1, Drain(asyncio.Event().wait, GRACE)),  # type: ignore[arg-type]
+    "consume": lambda queue: queue.consume(recorder(), 1, Drain(asyncio.Event().wait, GRACE)),
 }
 
 

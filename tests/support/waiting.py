@@ -1,20 +1,30 @@
 """Waiting for something to become true, instead of sleeping and hoping."""
 
+# ruff: noqa: ASYNC109  (a time limit that is looked at between tries: no try is cut short)
+
 import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import pytest
 
 Result = TypeVar("Result")
 
 
+@overload
 async def eventually(
-    condition: Callable[[], Result | Awaitable[Result]],
-    timeout: float = 10.0,  # noqa: ASYNC109  (checked between tries: a try is never cut short)
-    interval: float = 0.02,
+    condition: Callable[[], Awaitable[Result]], timeout: float = ..., interval: float = ...
+) -> Result: ...
+
+
+@overload
+async def eventually(condition: Callable[[], Result], timeout: float = ..., interval: float = ...) -> Result: ...
+
+
+async def eventually(
+    condition: Callable[[], Result | Awaitable[Result]], timeout: float = 10.0, interval: float = 0.02
 ) -> Result:
     """Call the condition until it gives something true, and return that; fail the test when time is up."""
     deadline = time.monotonic() + timeout

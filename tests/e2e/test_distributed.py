@@ -1,0 +1,229 @@
+"""API and worker as processes of their own, on PostgreSQL and RabbitMQ, while things break."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from image_service.queue.rabbitmq import RabbitMQQueue
+from tests.support.images import encoded, gradient
+from tests.support.proxy import Mode, Proxy
+from tests.support.servers import RabbitMQServer
+from tests.support.service import SWIFT, Api, Worker, client, done, finished, status, upload, upload_all
+from tests.support.waiting import eventually
+
+SMALL = encoded(gradient(64, 48), "JPEG")
+PHOTO = encoded(gradient(1600, 1200), "JPEG")
+SLOW = encoded(gradient(7000, 7000), "WEBP", method=0)
+"""Takes more than a second to render: long enough to be caught in the middle of it."""
+MANY = 400
+RECOVERY = 60.0
+
+
+@pytest.fixture
+def env(postgres_database_url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path) -> dict[str, str]:
+    return {
+        "DATABASE_URL": postgres_database_url,
+        "RABBITMQ_URL": own_rabbitmq.url,
+        "STORAGE_PATH": str(tmp_path / "storage"),
+        **SWIFT,
+    }
+
+
+@pytest.fixture
+def running() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def api(env: dict[str, str], running: ExitStack, tmp_path: Path) -> Api:
+    return running.enter_context(Api(tmp_path, env))
+
+
+@pytest.fixture
+def start_worker(env: dict[str, str], running: ExitStack, tmp_path: Path) -> Callable[..., Worker]:
+    def start_worker(name: str = "worker", **settings: str) -> Worker:
+        return running.enter_context(Worker(tmp_path, env | settings, name))
+
+    return start_worker
+
+
+async def depth(env: dict[str, str]) -> int:
+    """Messages that wait in the queue, asked of the broker itself."""
+    queue = RabbitMQQueue(env["RABBITMQ_URL"])
+    await queue.start()
+    try:
+        return await queue.depth()
+    finally:
+        await queue.close()
+
+
+def renders(worker: Worker) -> bool:
+    """Whether a decoder of the worker is using the processor."""
+    return any(child.cpu_percent(interval=0.05) > 20 for child in psutil.Process(worker.process.pid).children())
+
+
+async def test_a_photo_becomes_thumbnails_and_its_request_id_reaches_the_worker(
+    api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    worker = start_worker()
+    async with client(api.url) as http:
+        accepted = await upload(http, PHOTO, **{"X-Request-ID": "from-the-client"})
+        assert accepted["status"] == "PROCESSING"
+        image = await done(http, accepted["id"])
+        assert set(image["thumbnails"]) == {"100x100", "300x300", "1200x1200"}
+        assert (await http.get(image["original_url"])).content == PHOTO
+        health = (await http.get("/health")).json()
+    assert health["status"] == "healthy"
+    assert health["mode"] == "distributed"
+    (line,) = worker.lines("image done")
+    assert (line["image_id"], line["request_id"]) == (accepted["id"], "from-the-client")
+
+
+@pytest.mark.parametrize("content", [SMALL, PHOTO], ids=["tiny", "ordinary"])
+async def test_of_400_uploads_none_stays_processing(
+    api: Api, start_worker: Callable[..., Worker], env: dict[str, str], content: bytes
+) -> None:
+    start_worker()
+    async with client(api.url) as http:
+        ids = await upload_all(http, [content] * MANY)
+        images = await finished(http, ids, timeout=RECOVERY)
+    assert [image["status"] for image in images] == ["DONE"] * MANY
+    assert await depth(env) == 0
+
+
+async def test_a_broker_restart_in_the_middle_loses_nothing(
+    api: Api, start_worker: Callable[..., Worker], own_rabbitmq: RabbitMQServer
+) -> None:
+    start_worker()
+    async with client(api.url) as http:
+        first = await upload_all(http, [SMALL] * (MANY // 2))
+        restart = asyncio.create_task(asyncio.to_thread(own_rabbitmq.restart))
+        second = await upload_all(http, [SMALL] * (MANY // 2))
+        await restart
+        images = await finished(http, first + second, timeout=RECOVERY)
+    assert [image["status"] for image in images] == ["DONE"] * MANY
+
+
+async def test_a_backlog_survives_a_broker_restart(
+    api: Api, start_worker: Callable[..., Worker], own_rabbitmq: RabbitMQServer, env: dict[str, str]
+) -> None:
+    async with client(api.url) as http:
+        ids = await upload_all(http, [SMALL] * 20)
+        await asyncio.to_thread(own_rabbitmq.restart)
+        assert await depth(env) == 20
+        start_worker(UNCLAIMED_AFTER="3600")
+        images = await finished(http, ids, timeout=RECOVERY)
+    assert [image["status"] for image in images] == ["DONE"] * 20
+
+
+async def test_uploads_are_kept_while_the_broker_is_down_and_processed_once_it_is_back(
+    api: Api, start_worker: Callable[..., Worker], own_rabbitmq: RabbitMQServer
+) -> None:
+    start_worker()
+    await asyncio.to_thread(own_rabbitmq.stop)
+    try:
+        async with client(api.url) as http:
+            await eventually(lambda: _condition_is(http, "degraded"))
+            accepted = await upload(http, PHOTO)
+            assert accepted["status"] == "NEW"
+            assert (await status(http, accepted["id"]))["status"] == "NEW"
+    finally:
+        await asyncio.to_thread(own_rabbitmq.start)
+    async with client(api.url) as http:
+        await done(http, accepted["id"], timeout=RECOVERY)
+        await eventually(lambda: _condition_is(http, "healthy"), timeout=RECOVERY)
+
+
+async def _condition_is(http: httpx.AsyncClient, expected: str) -> bool:
+    answer = await http.get("/health")
+    assert answer.status_code == 200
+    return bool(answer.json()["status"] == expected)
+
+
+async def test_a_worker_killed_in_the_middle_is_replaced_by_another(
+    api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    doomed = start_worker("doomed")
+    async with client(api.url) as http:
+        ids = await upload_all(http, [SLOW] * 3)
+        await eventually(lambda: renders(doomed))
+        doomed.crash()
+        start_worker("heir")
+        images = await finished(http, ids, timeout=RECOVERY)
+    assert [image["status"] for image in images] == ["DONE"] * 3
+
+
+async def test_an_api_killed_between_commit_and_publish_loses_nothing(
+    env: dict[str, str], start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    async with Proxy.before(env["RABBITMQ_URL"]) as proxy:
+        with Api(tmp_path, env | {"RABBITMQ_URL": proxy.url(env["RABBITMQ_URL"])}) as api:
+            async with client(api.url) as http:
+                await eventually(lambda: _condition_is(http, "healthy"))
+                proxy.switch(Mode.BLACK_HOLE)  # the publish now waits for its confirmation, after the commit
+                uploading = asyncio.create_task(upload(http, PHOTO))
+                await eventually(lambda: _originals(tmp_path))
+                await eventually(lambda: not _scratch(tmp_path))
+                api.kill()
+                with pytest.raises(httpx.HTTPError):
+                    await uploading
+    (image_id,) = [path.name for path in _originals(tmp_path)]
+    start_worker()
+    with Api(tmp_path / "again", env) as api:
+        async with client(api.url) as http:
+            await done(http, image_id)
+
+
+def _originals(folder: Path) -> list[Path]:
+    return list((folder / "storage" / "originals").glob("*/*"))
+
+
+def _scratch(folder: Path) -> list[Path]:
+    return list((folder / "storage" / "scratch").iterdir())
+
+
+async def test_a_worker_that_wakes_after_its_lease_changes_nothing(
+    api: Api, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    stale = start_worker("stale")
+    async with client(api.url) as http:
+        image_id = (await upload(http, SLOW))["id"]
+        await eventually(lambda: renders(stale))
+        stale.process.suspend()
+        start_worker("other")
+        before = await done(http, image_id)
+        stale.process.resume()
+        await eventually(
+            lambda: (
+                stale.lines("claim lost: another worker has the image")
+                or stale.lines("fenced off: another worker was given the image")
+            )
+        )
+        after = await status(http, image_id)
+        assert after == before
+        for url in after["thumbnails"].values():
+            assert (await http.get(url)).status_code == 200
+    await eventually(lambda: len(list((tmp_path / "storage" / "thumbnails").glob("*/*"))) == 3)
+
+
+async def test_a_stopped_worker_finishes_what_it_holds_and_gives_back_the_rest(
+    api: Api, start_worker: Callable[..., Worker], env: dict[str, str]
+) -> None:
+    worker = start_worker(DECODE_SLOTS="1")
+    async with client(api.url) as http:
+        ids = await upload_all(http, [SLOW] * 3)
+        await eventually(lambda: renders(worker))
+        await asyncio.to_thread(worker.stop)
+        states = [(await status(http, image_id))["status"] for image_id in ids]
+        finished_by_it = states.count("DONE")
+        assert finished_by_it in {1, 2}
+        assert await depth(env) == 3 - finished_by_it
+        start_worker("next")
+        images = await finished(http, ids)
+    assert [image["status"] for image in images] == ["DONE"] * 3

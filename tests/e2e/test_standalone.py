@@ -1,0 +1,109 @@
+"""The whole service in one process, as `make run` starts it."""
+
+import hashlib
+import io
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from tests.support.images import encoded, gradient, noise
+from tests.support.service import PROGRAM, Standalone, client, done, finished, status, upload, upload_all
+from tests.support.waiting import eventually
+
+PHOTO = encoded(gradient(1600, 1200), "JPEG")
+SLOW = encoded(gradient(7000, 7000), "WEBP", method=0)
+"""Takes more than a second to render: long enough to be caught in the middle of it."""
+
+
+@pytest.fixture
+def standalone(tmp_path: Path) -> Iterator[Standalone]:
+    with Standalone(tmp_path) as service:
+        yield service
+
+
+async def test_an_upload_becomes_three_thumbnails_and_stays_what_it_was(standalone: Standalone) -> None:
+    async with client(standalone.url) as api:
+        accepted = await upload(api, PHOTO)
+        assert accepted["status"] == "PROCESSING"
+        image = await done(api, accepted["id"])
+        original = await api.get(image["original_url"])
+        thumbnails = {name: await api.get(url) for name, url in image["thumbnails"].items()}
+    assert original.content == PHOTO
+    assert image["sha256"] == hashlib.sha256(PHOTO).hexdigest()
+    sizes = {name: Image.open(io.BytesIO(answer.content)).size for name, answer in thumbnails.items()}
+    assert sizes == {"100x100": (100, 75), "300x300": (300, 225), "1200x1200": (1200, 900)}
+
+
+async def test_the_address_that_is_printed_answers_as_healthy(standalone: Standalone) -> None:
+    async with client(standalone.url) as api:
+        report = (await api.get("/health")).json()
+    assert report["status"] == "healthy"
+    assert report["mode"] == "standalone"
+    assert f"curl -F file=@photo.jpg {standalone.url}/images" in standalone.log
+
+
+async def test_a_killed_run_resumes_its_unfinished_images_at_the_next_start(standalone: Standalone) -> None:
+    async with client(standalone.url) as api:
+        ids = await upload_all(api, [SLOW] * 4)
+        assert any([(await status(api, image_id))["status"] != "DONE" for image_id in ids])
+    standalone.kill()
+    standalone.start()
+    async with client(standalone.url) as api:
+        images = await finished(api, ids)
+    assert [image["status"] for image in images] == ["DONE"] * 4
+
+
+async def test_decoders_do_not_outlive_a_service_that_dies(standalone: Standalone) -> None:
+    async with client(standalone.url) as api:
+        await upload(api, SLOW)
+        decoders = await eventually(lambda: psutil.Process(standalone.process.pid).children())
+    standalone.crash()
+    await eventually(lambda: not any(decoder.is_running() and decoder.status() != "zombie" for decoder in decoders))
+
+
+async def test_stopping_finishes_what_is_being_rendered(standalone: Standalone) -> None:
+    async with client(standalone.url) as api:
+        image_id = (await upload(api, SLOW))["id"]
+        await eventually(lambda: psutil.Process(standalone.process.pid).children())
+    standalone.stop()
+    assert [line["image_id"] for line in standalone.lines("image done")] == [image_id]
+
+
+def test_a_second_process_on_the_same_folder_is_refused(standalone: Standalone) -> None:
+    second = subprocess.run(  # noqa: S603  (our own program)
+        [PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert f"in use by another process (pid {standalone.process.pid})" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_port_in_use_is_explained(standalone: Standalone, tmp_path: Path) -> None:
+    port = standalone.url.rpartition(":")[2]
+    second = subprocess.run(  # noqa: S603  (our own program)
+        [PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"image-service: Cannot listen on 127.0.0.1 port {port}: Address already in use.")
+
+
+async def test_a_full_disk_refuses_the_upload_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    with Standalone(tmp_path, disk_megabytes=6) as service:
+        async with client(service.url) as api:
+            answer = await api.post("/images", files={"file": encoded(noise(2000, 2000), "PNG")})
+            assert answer.status_code == 507, answer.text
+            assert answer.json()["code"] == "storage-full"
+            assert (await api.get("/health")).json()["status"] == "healthy"
+            assert (await done(api, (await upload(api, PHOTO))["id"]))["status"] == "DONE"
