@@ -171,8 +171,9 @@ class ImageRepository:
             _held(claim).values(
                 lease_until=in_seconds(rest),
                 due_at=in_seconds(due_in),
-                attempts_charged=ImageRow.attempts_charged - (0 if charge else 1),
-                decoder_failures=ImageRow.decoder_failures + (1 if decoder_failed else 0),
+                # From the claim rather than from the row: doing it twice is the same as once.
+                attempts_charged=claim.attempts_charged - (0 if charge else 1),
+                decoder_failures=claim.decoder_failures + (1 if decoder_failed else 0),
                 updated_at=now(),
             )
         )

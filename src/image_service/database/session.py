@@ -16,8 +16,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from image_service.database.images import ImageRepository
 from image_service.errors import DatabaseUnavailable
 
-# What PostgreSQL says while it starts, stops, fails over or is full: waiting helps. SQLSTATE classes 08, 53, 57P.
-_PASSING: Final = ("08", "53", "57P")
+# What PostgreSQL says while it starts, stops, fails over or is full, or does not let us in (yet): no image is to blame.
+# SQLSTATE classes 08, 28, 3D, 53, 57P.
+_PASSING: Final = ("08", "28", "3D", "53", "57P")
 
 # The same for SQLite: locked for too long, unreadable, full, cannot be opened. https://sqlite.org/rescode.html
 _PASSING_SQLITE: Final = frozenset(

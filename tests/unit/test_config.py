@@ -1,0 +1,320 @@
+"""The settings: their defaults, what is refused and in which words, and that all of them are documented."""
+
+import os
+import re
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from image_service.config import ConfigError, Settings, load_settings, standalone_settings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTED = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+COMPOSE_ONLY = {
+    "POSTGRES_USER",
+    "POSTGRES_PASSWORD",
+    "POSTGRES_DB",
+    "RABBITMQ_USER",
+    "RABBITMQ_PASSWORD",
+    "RABBITMQ_MANAGEMENT_HOST",
+}
+NAMES = sorted(name.upper() for name in Settings.model_fields)
+DEPENDS_ON_THE_MACHINE = {"DECODE_SLOTS", "ALIVE_FILE"}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper() in NAMES:
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("database_url", "postgresql+asyncpg://postgres:postgres@db:5432/images_db"),
+        ("rabbitmq_url", "amqp://guest:guest@rabbit:5672/"),
+        ("storage_path", Path("/app/storage")),
+        ("max_file_size", 10485760),
+        ("log_level", "INFO"),
+        ("api_host", "0.0.0.0"),  # noqa: S104  (what is documented)
+        ("api_port", 8000),
+    ],
+)
+def test_the_documented_defaults_are_exactly_these(name: str, default: object) -> None:
+    assert getattr(load_settings(), name) == default
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_FILE_SIZE", "1234")
+    monkeypatch.setenv("STORAGE_PATH", "/srv/images")
+    monkeypatch.setenv("SOMETHING_ELSE", "is not ours")
+    settings = load_settings()
+    assert settings.max_file_size == 1234
+    assert settings.storage_path == Path("/srv/images")
+
+
+def test_what_a_command_is_given_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_PORT", "1234")
+    assert load_settings(api_port=5678).api_port == 5678
+    assert load_settings(api_port=None).api_port == 1234
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "")
+    assert load_settings() == Settings()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings().api_port = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("DATABASE_URL", "mysql://db/images", "must start with postgresql+asyncpg:// or sqlite+aiosqlite:///"),
+        ("DATABASE_URL", "postgresql://db/images", "must start with postgresql+asyncpg:// or sqlite+aiosqlite:///"),
+        ("DATABASE_URL", "images.db", "must start with postgresql+asyncpg:// or sqlite+aiosqlite:///"),
+        ("RABBITMQ_URL", "http://rabbit:15672/", "must start with amqp:// or amqps://"),
+        ("RABBITMQ_URL", "rabbit", "must start with amqp:// or amqps://"),
+        ("MAX_FILE_SIZE", "0", "greater than or equal to 1"),
+        ("MAX_FILE_SIZE", "10MB", "valid integer"),
+        ("MAX_FILE_SIZE", "1.5", "valid integer"),
+        ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'"),
+        ("LOG_FORMAT", "xml", "'auto', 'json' or 'console'"),
+        ("API_PORT", "-1", "greater than or equal to 0"),
+        ("API_PORT", "65536", "less than or equal to 65535"),
+        ("API_PORT", "http", "valid integer"),
+        ("PUBLIC_URL", "img.example.org", "must look like https://img.example.org"),
+        ("PUBLIC_URL", "ftp://img.example.org", "must look like https://img.example.org"),
+        ("PUBLIC_URL", "https://", "must look like https://img.example.org"),
+        ("PUBLIC_URL", "https://img.example.org/?a=b", "must look like https://img.example.org"),
+        ("PUBLIC_URL", "https://img.example.org/#a", "must look like https://img.example.org"),
+        ("PUBLIC_URL", "https://[", "invalid IPv6 URL"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,proxy", "'proxy' does not appear to be an IPv4 or IPv6 network"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33", "does not appear to be an IPv4 or IPv6 network"),
+        ("UPLOAD_IDLE_TIMEOUT", "0", "greater than 0"),
+        ("UPLOAD_IDLE_TIMEOUT", "30s", "valid number"),
+        ("MAX_PIXELS", "0", "greater than or equal to 1"),
+        ("DECODE_SLOTS", "0", "greater than or equal to 1"),
+        ("DECODE_SLOTS", "257", "less than or equal to 256"),
+        ("DECODE_TIMEOUT", "0", "greater than 0"),
+        ("DECODE_CPU_SECONDS", "0", "greater than or equal to 1"),
+        ("DECODE_MEMORY", "1000000", "greater than or equal to 134217728"),
+        ("LEASE_SECONDS", "-60", "greater than 0"),
+        ("LEASE_SECONDS", "inf", "finite number"),
+        ("LEASE_SECONDS", "nan", "finite number"),
+        ("HEARTBEAT_SECONDS", "0", "greater than 0"),
+        ("MAX_ATTEMPTS", "0", "greater than or equal to 1"),
+        ("MAX_DECODER_FAILURES", "0", "greater than or equal to 1"),
+        ("RETRY_DELAY", "0", "greater than 0"),
+        ("PUBLISH_TIMEOUT", "0", "greater than 0"),
+        ("PUBLISH_TIMEOUT", "5.1", "less than or equal to 5"),
+        ("RECONCILE_INTERVAL", "0", "greater than 0"),
+        ("UNQUEUED_AFTER", "0", "greater than 0"),
+        ("UNCLAIMED_AFTER", "0", "greater than 0"),
+        ("SWEEP_INTERVAL", "0", "greater than 0"),
+        ("ORPHAN_GRACE", "0", "greater than 0"),
+        ("DRAIN_TIMEOUT", "0", "greater than 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    shown = name if name in {"DATABASE_URL", "RABBITMQ_URL"} else f"{name}={value}"
+    message = str(caught.value)
+    assert message.startswith(f"{shown} is not usable: ")
+    assert problem in message
+    assert message.endswith(".")
+    assert not re.search(r"[.\n]\s", message)
+
+
+def test_several_wrong_values_are_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_PORT", "http")
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+    with pytest.raises(ConfigError, match=r"^LOG_LEVEL=LOUD is .*[^.]; API_PORT=http is .*[^.]\.$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgres://service:s3cret@db/images",
+        "amqp//service:s3cret@rabbit",
+        "service:s3cret@db",
+        "https://rabbit/?password=s3cret",
+        " postgresql+asyncpg://service:s3cret@db/images",
+    ],
+)
+@pytest.mark.parametrize("name", ["DATABASE_URL", "RABBITMQ_URL"])
+def test_no_password_is_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_wrong_value_beside_a_right_url_repeats_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://service:s3cret@db/images")
+    monkeypatch.setenv("HEARTBEAT_SECONDS", "59")
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", ["60", "61"])
+def test_a_lease_outlasts_the_decoder(monkeypatch: pytest.MonkeyPatch, timeout: str) -> None:
+    monkeypatch.setenv("DECODE_TIMEOUT", timeout)
+    message = rf"^LEASE_SECONDS \(60\) must be more than DECODE_TIMEOUT \({timeout}\)\.$"
+    with pytest.raises(ConfigError, match=message):
+        load_settings()
+
+
+def test_a_lease_has_time_for_two_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTBEAT_SECONDS", "30")
+    assert load_settings().heartbeat_seconds == 30
+    monkeypatch.setenv("HEARTBEAT_SECONDS", "30.5")
+    message = r"^HEARTBEAT_SECONDS \(30\.5\) must be at most half of LEASE_SECONDS \(60\)\.$"
+    with pytest.raises(ConfigError, match=message):
+        load_settings()
+
+
+def test_a_log_level_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert load_settings().log_level == "DEBUG"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://img.example.org", "https://img.example.org"),
+        ("https://example.org/images-api/", "https://example.org/images-api"),
+        ("http://localhost:8000//", "http://localhost:8000"),
+    ],
+)
+def test_a_public_url_has_no_slash_at_its_end(monkeypatch: pytest.MonkeyPatch, value: str, expected: str) -> None:
+    monkeypatch.setenv("PUBLIC_URL", value)
+    assert load_settings().public_url == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "networks"),
+    [
+        ("10.0.0.1", ["10.0.0.1/32"]),
+        ("10.0.0.0/8", ["10.0.0.0/8"]),
+        ("10.1.2.3/8", ["10.0.0.0/8"]),
+        (" 10.0.0.0/8 , 2001:db8::/32,", ["10.0.0.0/8", "2001:db8::/32"]),
+        ("::1", ["::1/128"]),
+        (",", []),
+    ],
+)
+def test_trusted_proxies_are_addresses_and_networks_with_commas_between(
+    monkeypatch: pytest.MonkeyPatch, value: str, networks: list[str]
+) -> None:
+    monkeypatch.setenv("TRUSTED_PROXIES", value)
+    assert load_settings().trusted_proxies == tuple(ip_network(network) for network in networks)
+
+
+def test_only_this_machine_is_a_trusted_proxy_by_default() -> None:
+    assert load_settings().trusted_proxies == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+def test_the_queue_is_embedded_when_the_url_says_so() -> None:
+    assert load_settings(rabbitmq_url="embedded://").embedded_queue
+    assert not load_settings().embedded_queue
+
+
+def test_only_with_a_queue_and_a_database_of_its_own_is_a_process_the_sole_one(tmp_path: Path) -> None:
+    assert standalone_settings(tmp_path).sole_process
+    assert not standalone_settings(tmp_path, database_url="postgresql+asyncpg://db/images").sole_process
+    assert not standalone_settings(tmp_path, rabbitmq_url="amqp://rabbit/").sole_process
+
+
+def test_standalone_needs_no_server(tmp_path: Path) -> None:
+    settings = standalone_settings(tmp_path)
+    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/images.db"
+    assert settings.embedded_queue
+    assert settings.storage_path == tmp_path / "storage"
+    assert settings.api_host == "127.0.0.1"
+    assert settings.api_port == 8000
+
+
+def test_standalone_keeps_its_data_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = standalone_settings(Path("data"))
+    monkeypatch.chdir("/")
+    assert settings.storage_path == tmp_path / "data" / "storage"
+    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/data/images.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql+asyncpg://db/images"),
+        ("RABBITMQ_URL", "amqp://rabbit/"),
+        ("STORAGE_PATH", "/srv/images"),
+        ("API_HOST", "192.0.2.1"),
+    ],
+)
+def test_standalone_uses_what_the_environment_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    others = {key: setting for key, setting in standalone_settings(tmp_path) if key != name.lower()}
+    assert str(getattr(standalone_settings(tmp_path), name.lower())) == value
+    monkeypatch.setenv(name, "")
+    unset = dict(standalone_settings(tmp_path))
+    assert str(unset.pop(name.lower())) != value
+    assert others == unset
+
+
+def test_standalone_takes_what_the_command_is_given_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_HOST", "192.0.2.1")
+    settings = standalone_settings(tmp_path, api_host="192.0.2.2", api_port=0)
+    assert (settings.api_host, settings.api_port) == ("192.0.2.2", 0)
+    assert standalone_settings(tmp_path, api_host=None).api_host == "192.0.2.1"
+
+
+def test_standalone_refuses_a_wrong_value_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^API_PORT=70000 is not usable: .*\.$"):
+        standalone_settings(tmp_path, api_port=70000)
+
+
+def test_every_setting_says_what_it_does() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_example_file_names_every_setting_and_nothing_unknown() -> None:
+    assert set(DOCUMENTED) == {*NAMES, *COMPOSE_ONLY}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_file_shows_the_real_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    default = getattr(Settings(), name.lower())
+    assert (DOCUMENTED[name] == "") == (default is None or name in DEPENDS_ON_THE_MACHINE)
+    monkeypatch.setenv(name, DOCUMENTED[name])
+    assert getattr(load_settings(), name.lower()) == default
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE_ONLY))
+def test_the_example_file_shows_the_compose_files_default(name: str) -> None:
+    defaults = set(re.findall(rf"\$\{{{name}:-([^}}]*)\}}", COMPOSE))
+    assert defaults == {DOCUMENTED[name]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_reaches_a_container_unless_it_stays_as_it_is(name: str) -> None:
+    fixed = {"STORAGE_PATH", "API_HOST", "ALIVE_FILE"}
+    passed_on = rf"^ +{name}:( \$\{{{name}:-.+\}})?$"
+    assert bool(re.search(passed_on, COMPOSE, re.MULTILINE)) == (name not in fixed)

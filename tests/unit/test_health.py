@@ -1,0 +1,117 @@
+"""What is asked to tell whether the service is well, and what the answers mean."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import product
+from typing import cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from image_service.database import Database
+from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
+from image_service.ports import Storage, TaskQueue
+from image_service.services import health
+from image_service.services.health import Condition, Health, HealthCheck
+
+PARTS = ("database", "queue", "storage")
+OUTAGES = {"database": DatabaseUnavailable, "queue": QueueUnavailable, "storage": StorageUnavailable}
+
+Probe = Callable[[], Awaitable[None]]
+
+
+class Part:
+    """Something that the service depends on."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+
+
+async def answer() -> None:
+    pass
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+def failing(part: str) -> Probe:
+    async def fail() -> None:
+        raise OUTAGES[part]("It is away.")
+
+    return fail
+
+
+def check(**probes: Probe) -> HealthCheck:
+    parts = {part: Part(probes.get(part, answer)) for part in PARTS}
+    return HealthCheck(
+        database=cast("Database", parts["database"]),
+        queue=cast("TaskQueue", parts["queue"]),
+        storage=cast("Storage", parts["storage"]),
+    )
+
+
+@pytest.mark.parametrize(("database", "queue", "storage"), list(product([True, False], repeat=3)))
+def test_without_database_or_storage_it_is_unhealthy_and_without_the_queue_degraded(
+    *, database: bool, queue: bool, storage: bool
+) -> None:
+    condition = Health(database=database, queue=queue, storage=storage).condition
+    if database and storage:
+        assert condition is (Condition.HEALTHY if queue else Condition.DEGRADED)
+    else:
+        assert condition is Condition.UNHEALTHY
+
+
+async def test_when_everything_answers_it_is_healthy() -> None:
+    with capture_logs() as logs:
+        assert await check().run() == Health(database=True, queue=True, storage=True)
+    assert logs == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_part_that_is_away_is_told_from_the_others_and_logged(part: str) -> None:
+    with capture_logs() as logs:
+        found = await check(**{part: failing(part)}).run()
+    assert {each: getattr(found, each) for each in PARTS} == {each: each != part for each in PARTS}
+    assert [(line["part"], line["reason"]) for line in logs] == [(part, "It is away.")]
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_part_that_hangs_counts_as_away_before_long(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert health._PROBE_LIMIT == 2
+    monkeypatch.setattr(health, "_PROBE_LIMIT", 0.05)
+    with capture_logs() as logs:
+        async with asyncio.timeout(2):
+            found = await check(**{part: hang}).run()
+    assert {each: getattr(found, each) for each in PARTS} == {each: each != part for each in PARTS}
+    assert [(line["part"], line["reason"]) for line in logs] == [(part, "no answer in time")]
+
+
+async def test_all_parts_are_asked_at_once() -> None:
+    all_are_asked = asyncio.Barrier(3)
+
+    async def meet() -> None:
+        await all_are_asked.wait()
+
+    assert (await check(database=meet, queue=meet, storage=meet).run()).condition is Condition.HEALTHY
+
+
+async def test_every_part_is_asked_afresh_each_time() -> None:
+    answers = iter([True, False, True])
+
+    async def probe() -> None:
+        if not next(answers):
+            raise QueueUnavailable
+
+    checking = check(queue=probe)
+    conditions = [(await checking.run()).condition for _ in range(3)]
+    assert conditions == [Condition.HEALTHY, Condition.DEGRADED, Condition.HEALTHY]
+
+
+async def test_a_check_that_is_given_up_leaves_no_probe_behind() -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await check(database=hang, queue=hang, storage=hang).run()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before

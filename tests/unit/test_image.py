@@ -1,0 +1,29 @@
+"""What each format is called: its media type, and the end of a file's name."""
+
+import pytest
+
+from image_service.domain.image import ImageFormat
+
+NAMES = {
+    ImageFormat.JPEG: ("image/jpeg", "jpg"),
+    ImageFormat.PNG: ("image/png", "png"),
+    ImageFormat.GIF: ("image/gif", "gif"),
+    ImageFormat.WEBP: ("image/webp", "webp"),
+    ImageFormat.AVIF: ("image/avif", "avif"),
+}
+
+
+@pytest.mark.parametrize("image_format", ImageFormat)
+def test_a_formats_names_are_the_usual_ones(image_format: ImageFormat) -> None:
+    assert (image_format.content_type, image_format.extension) == NAMES[image_format]
+
+
+@pytest.mark.parametrize("image_format", ImageFormat)
+def test_a_media_type_leads_back_to_its_format(image_format: ImageFormat) -> None:
+    assert ImageFormat.of(image_format.content_type) is image_format
+
+
+@pytest.mark.parametrize("content_type", ["image/svg+xml", "text/html", "", "image/"])
+def test_no_other_media_type_leads_to_a_format(content_type: str) -> None:
+    with pytest.raises(ValueError, match="not a valid ImageFormat"):
+        ImageFormat.of(content_type)
