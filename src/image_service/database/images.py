@@ -91,7 +91,7 @@ class ImageRepository:
             .where(
                 ImageRow.id == image_id,
                 ImageRow.status.in_(CLAIMABLE),
-                or_(ImageRow.lease_until.is_(None), ImageRow.lease_until < now()),
+                or_(ImageRow.lease_until.is_(None), ImageRow.lease_until <= now()),
             )
             .values(
                 status=Status.PROCESSING,

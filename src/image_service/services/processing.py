@@ -1,6 +1,7 @@
 """Turning one accepted image into its thumbnails, under a claim that others can tell the end of."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from image_service.database import Database
+from image_service.database.images import ImageRepository
 from image_service.domain.image import Claim, ImageError, Rendering, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
@@ -16,6 +18,7 @@ from image_service.ports import Delivery, Renderer, Storage
 from image_service.services.patience import through_outage
 
 _LONGEST_RETRY_DELAY: Final = 60.0
+_LOST: Final = "claim lost: another worker was given the image"
 
 _log = structlog.get_logger(__name__)
 
@@ -80,7 +83,7 @@ class Processing:
                 await self._retry_later(claim, failure, decoder_failed=True)
         except Outage as outage:
             # Not this image's fault, and the next one would fare no better: the queue holds the message back.
-            await self._give_back(claim, patience=self._policy.lease / 2)
+            await self._give_back(claim)
             _log.warning("attempt ended by an outage", attempt=claim.attempt, reason=outage.detail)
             raise
         except asyncio.CancelledError:
@@ -106,7 +109,8 @@ class Processing:
                 task.cancel()
             await asyncio.wait({attempt, signs_of_life})
         if attempt.cancelled():
-            _log.warning("claim lost: another worker has the image", attempt=claim.attempt)
+            signs_of_life.result()  # raises what ended them, if that was an error
+            _log.warning(_LOST, attempt=claim.attempt)
         else:
             attempt.result()
 
@@ -118,13 +122,13 @@ class Processing:
             await self._storage.adopt(
                 {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)}
             )
-        done = await through_outage(
-            lambda: self._complete(claim, rendering, thumbnails), patience=self._policy.lease / 2
+        done = await self._change(
+            lambda images: images.complete(claim, width=rendering.width, height=rendering.height, thumbnails=thumbnails)
         )
-        if done:
+        if done or not await self._discard(claim, thumbnails):
             _log.info("image done", attempt=claim.attempt)
         else:
-            await self._discard(claim, thumbnails)
+            _log.warning(_LOST, attempt=claim.attempt)
 
     async def _extend_until_lost(self, claim: Claim) -> None:
         while True:
@@ -141,51 +145,47 @@ class Processing:
         async with self._database.transaction() as repositories:
             return await repositories.images.claim(image_id, lease=self._policy.lease)
 
-    async def _complete(self, claim: Claim, rendering: Rendering, thumbnails: tuple[Thumbnail, ...]) -> bool:
-        async with self._database.transaction() as repositories:
-            return await repositories.images.complete(
-                claim, width=rendering.width, height=rendering.height, thumbnails=thumbnails
-            )
-
-    async def _discard(self, claim: Claim, thumbnails: tuple[Thumbnail, ...]) -> None:
+    async def _discard(self, claim: Claim, thumbnails: tuple[Thumbnail, ...]) -> bool:
         """Remove this attempt's files, unless its commit went through and only the reply to it was lost."""
         async with self._database.transaction() as repositories:
             recorded = await repositories.images.thumbnail_keys({claim.image_id})
-        if unrecorded := [each.key for each in thumbnails if each.key not in recorded]:
-            await self._storage.delete(unrecorded)
-            _log.warning("fenced off: another worker was given the image", attempt=claim.attempt)
+        unrecorded = [each.key for each in thumbnails if each.key not in recorded]
+        await self._storage.delete(unrecorded)
+        return bool(unrecorded)
 
     async def _fail(self, claim: Claim, error: ServiceError) -> None:
-        async def fail() -> bool:
-            async with self._database.transaction() as repositories:
-                return await repositories.images.fail(claim, ImageError(code=error.code, detail=error.detail))
-
-        await through_outage(fail, patience=self._policy.lease / 2)
-        _log.warning("image ended in ERROR", attempt=claim.attempt, code=error.code, detail=error.detail)
+        failed = await self._change(lambda images: images.fail(claim, ImageError(code=error.code, detail=error.detail)))
+        event = "image ended in ERROR" if failed else _LOST
+        _log.warning(event, attempt=claim.attempt, code=error.code, detail=error.detail)
 
     async def _retry_later(self, claim: Claim, error: ServiceError, *, decoder_failed: bool = False) -> None:
         delay = min(_LONGEST_RETRY_DELAY, self._policy.retry_delay * 2 ** (claim.attempts_charged - 1))
+        released = await self._change(
+            lambda images: images.release(claim, rest=delay, due_in=delay, charge=True, decoder_failed=decoder_failed)
+        )
+        event = "attempt failed; another follows" if released else _LOST
+        _log.warning(event, attempt=claim.attempt, code=error.code, in_seconds=delay)
 
-        async def release() -> bool:
-            async with self._database.transaction() as repositories:
-                return await repositories.images.release(
-                    claim, rest=delay, due_in=delay, charge=True, decoder_failed=decoder_failed
-                )
-
-        await through_outage(release, patience=self._policy.lease / 2)
-        _log.warning("attempt failed; another follows", attempt=claim.attempt, code=error.code, in_seconds=delay)
-
-    async def _give_back(self, claim: Claim, *, patience: float) -> None:
+    async def _give_back(self, claim: Claim, *, patience: float | None = None) -> None:
         """Free the claim at once and uncharged: the message goes back to the queue and finds the image claimable."""
-
-        async def release() -> bool:
-            async with self._database.transaction() as repositories:
-                return await repositories.images.release(claim, rest=0, due_in=self._policy.lease, charge=False)
-
         try:
-            await through_outage(release, patience=patience)
+            await self._change(
+                lambda images: images.release(claim, rest=0, due_in=self._policy.lease, charge=False),
+                patience=patience,
+            )
         except Outage as outage:
             _log.warning("claim not given back; its lease will run out", attempt=claim.attempt, reason=outage.detail)
+
+    async def _change(
+        self, change: Callable[[ImageRepository], Awaitable[bool]], *, patience: float | None = None
+    ) -> bool:
+        """Make a change in a transaction of its own, through outages of up to half a lease unless told otherwise."""
+
+        async def once() -> bool:
+            async with self._database.transaction() as repositories:
+                return await change(repositories.images)
+
+        return await through_outage(once, patience=self._policy.lease / 2 if patience is None else patience)
 
 
 def _stored(claim: Claim, rendering: Rendering) -> tuple[Thumbnail, ...]:

@@ -26,12 +26,19 @@ class Worker:
         """Work until ``stop`` is set; then finish what is held, within the drain's time, and return.
 
         Raises:
-            Outage: no decoder process can be started.
+            Outage: no decoder process can be started, or what an earlier run left cannot be resumed.
         """
+        try:
+            await self._services.renderer.start()
+            if self._settings.sole_process:
+                await self._services.reconciler.resume()
+            await self._work(stop)
+        finally:
+            await self._services.renderer.close()
+        _log.info("worker stopped")
+
+    async def _work(self, stop: asyncio.Event) -> None:
         alive = AliveFile(self._settings.alive_file, self._all_well)
-        await self._services.renderer.start()
-        if self._settings.sole_process:
-            await self._services.reconciler.resume()
         beside = [
             asyncio.create_task(
                 every(self._settings.reconcile_interval, self._services.reconciler.run_once, "reconciler")
@@ -51,8 +58,6 @@ class Worker:
                 task.cancel()
             await asyncio.wait(beside)
             alive.remove()
-            await self._services.renderer.close()
-        _log.info("worker stopped")
 
     async def _all_well(self) -> bool:
         return (await self._services.health.run()).condition is Condition.HEALTHY

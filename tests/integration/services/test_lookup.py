@@ -1,0 +1,71 @@
+"""Finding images and their files."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from image_service.domain.status import Status
+from image_service.errors import DatabaseUnavailable, ImageNotFound, ThumbnailNotFound
+from image_service.ports import Delivery
+from tests.support.fakes import IMAGE
+from tests.support.stage import Stage
+
+
+async def in_state(stage: Stage, status: Status) -> UUID:
+    if status is Status.NEW:
+        return await stage.new()
+    if status is Status.PROCESSING:
+        return await stage.queued()
+    if status is Status.ERROR:
+        claim = await stage.claimed()
+        await stage.fail(claim)
+        return claim.image_id
+    image_id = await stage.queued()
+    await stage.processing().process(Delivery(image_id=image_id))
+    return image_id
+
+
+@pytest.mark.parametrize("status", Status)
+async def test_an_image_and_its_original_are_found_in_every_state(stage: Stage, status: Status) -> None:
+    image_id = await in_state(stage, status)
+    lookup = stage.lookup()
+    image = await lookup.image(image_id)
+    assert (image.id, image.status) == (image_id, status)
+    file = await lookup.original(image_id)
+    assert (file.name, file.content_type) == (f"{image_id}.png", "image/png")
+    assert (file.size_bytes, file.sha256) == (image.size_bytes, image.sha256)
+    assert b"".join([piece async for piece in lookup.read(file)]) == IMAGE
+    assert b"".join([piece async for piece in lookup.read(file, 1, 3)]) == IMAGE[1:4]
+
+
+async def test_the_thumbnails_of_an_image_that_is_done_are_found(sqlite_stage: Stage) -> None:
+    image_id = await in_state(sqlite_stage, Status.DONE)
+    lookup = sqlite_stage.lookup()
+    for made in (await lookup.image(image_id)).thumbnails:
+        file = await lookup.thumbnail(image_id, made.preset)
+        assert (file.name, file.content_type) == (f"{image_id}-{made.preset}.jpg", "image/jpeg")
+        content = b"".join([piece async for piece in lookup.read(file)])
+        assert (len(content), file.sha256) == (file.size_bytes, made.sha256)
+        assert content.startswith(made.preset.encode())
+
+
+async def test_there_is_no_thumbnail_of_an_unknown_preset_or_before_the_image_is_done(sqlite_stage: Stage) -> None:
+    lookup = sqlite_stage.lookup()
+    with pytest.raises(ThumbnailNotFound):
+        await lookup.thumbnail(await in_state(sqlite_stage, Status.DONE), "99x99")
+    for status in (Status.NEW, Status.PROCESSING, Status.ERROR):
+        with pytest.raises(ThumbnailNotFound):
+            await lookup.thumbnail(await in_state(sqlite_stage, status), "100x100")
+
+
+async def test_nothing_is_found_under_an_unknown_id(stage: Stage) -> None:
+    lookup = stage.lookup()
+    for found in (lookup.image(uuid4()), lookup.original(uuid4()), lookup.thumbnail(uuid4(), "100x100")):
+        with pytest.raises(ImageNotFound):
+            await found
+
+
+async def test_without_the_database_it_cannot_be_told_whether_there_is_an_image(sqlite_stage: Stage) -> None:
+    sqlite_stage.script.fail("get", [DatabaseUnavailable])
+    with pytest.raises(DatabaseUnavailable):
+        await sqlite_stage.lookup().image(uuid4())

@@ -1,0 +1,175 @@
+"""The sweeper: files that no row names go once they are old, and nothing else ever does."""
+
+from collections.abc import Callable
+from itertools import count
+from uuid import UUID, uuid4
+
+import pytest
+
+from image_service.domain.image import Claim, Thumbnail
+from image_service.domain.keys import original_key, thumbnail_key
+from image_service.domain.status import Status
+from image_service.errors import DatabaseUnavailable
+from image_service.ports import Delivery
+from image_service.services import sweep
+from tests.support.stage import GRACE, Stage
+
+OLD = GRACE + 60
+YOUNG = GRACE - 60
+
+
+def own_thumbnail(image_id: UUID, attempt: int) -> str:
+    return thumbnail_key(image_id, attempt, "100x100")
+
+
+async def complete(stage: Stage, claim: Claim) -> None:
+    """What another worker does at the end of its attempt."""
+    made = Thumbnail(
+        preset="100x100",
+        key=own_thumbnail(claim.image_id, claim.attempt),
+        content_type="image/jpeg",
+        width=75,
+        height=100,
+        size_bytes=1,
+        sha256="cd" * 32,
+    )
+    assert await stage.ask(lambda r: r.images.complete(claim, width=480, height=640, thumbnails=[made]))
+
+
+async def put_thumbnail(stage: Stage, image_id: UUID, attempt: int, age: float = OLD) -> str:
+    key = own_thumbnail(image_id, attempt)
+    await stage.put(key, age=age)
+    return key
+
+
+@pytest.mark.parametrize("key", [original_key, lambda image_id: own_thumbnail(image_id, 1)])
+async def test_a_file_without_a_row_goes_once_it_is_old(stage: Stage, key: Callable[[UUID], str]) -> None:
+    old, young = key(uuid4()), key(uuid4())
+    await stage.put(old, age=OLD)
+    await stage.put(young, age=YOUNG)
+    assert await stage.sweeper().run_once() == 1
+    assert await stage.files() == {young}
+
+
+async def test_a_scratch_folder_goes_once_it_is_old(sqlite_stage: Stage) -> None:
+    async with sqlite_stage.storage.scratch() as old, sqlite_stage.storage.scratch() as young:
+        for folder, age in ((old, OLD), (young, YOUNG)):
+            (folder / "file").write_bytes(b"x")
+            sqlite_stage.grow_old(f"scratch/{folder.name}/file", age)
+            sqlite_stage.grow_old(f"scratch/{folder.name}", age)
+        assert await sqlite_stage.sweeper().run_once() == 1
+        assert sqlite_stage.scratch() == [young]
+
+
+async def test_recorded_originals_stay_in_every_state(stage: Stage) -> None:
+    new, done = await stage.new(), await stage.queued()
+    held, failed = await stage.claimed(), await stage.claimed()
+    await stage.processing().process(Delivery(image_id=done))
+    await stage.fail(failed)
+    images = [new, held.image_id, done, failed.image_id]
+    assert {await stage.status(image_id) for image_id in images} == set(Status)
+    for name in await stage.files():
+        stage.grow_old(name, OLD)
+    before = await stage.files()
+    assert await stage.sweeper().run_once() == 0
+    assert await stage.files() == before
+    assert {original_key(image_id) for image_id in images} <= before
+
+
+async def test_of_an_image_that_is_done_only_the_files_of_the_attempt_that_won_stay(stage: Stage) -> None:
+    claim = await stage.claimed()
+    await stage.time_passes(claim.image_id, 3600)
+    winner = await stage.claim(claim.image_id)
+    stale = await put_thumbnail(stage, claim.image_id, claim.attempt)
+    recorded = await put_thumbnail(stage, claim.image_id, winner.attempt)
+    await complete(stage, winner)
+    assert await stage.sweeper().run_once() == 1
+    assert recorded in await stage.files()
+    assert stale not in await stage.files()
+
+
+async def test_the_files_of_an_attempt_in_progress_stay_however_old_and_those_before_it_go(stage: Stage) -> None:
+    claim = await stage.claimed()
+    await stage.time_passes(claim.image_id, 3600)
+    current = await stage.claim(claim.image_id)
+    earlier = await put_thumbnail(stage, claim.image_id, claim.attempt)
+    fresh = await put_thumbnail(stage, claim.image_id, current.attempt)
+    assert await stage.sweeper().run_once() == 1
+    assert await stage.files("thumbnails/") == {fresh}
+    assert earlier != fresh
+
+
+async def test_thumbnails_of_an_image_that_failed_go(stage: Stage) -> None:
+    claim = await stage.claimed()
+    await put_thumbnail(stage, claim.image_id, claim.attempt)
+    await stage.fail(claim)
+    assert await stage.sweeper().run_once() == 1
+    assert await stage.files() == {original_key(claim.image_id)}
+
+
+async def test_an_attempt_that_ends_while_the_sweeper_asks_keeps_its_files(stage: Stage) -> None:
+    claim = await stage.claimed()
+    key = await put_thumbnail(stage, claim.image_id, claim.attempt)
+    questions = count(1)
+
+    async def complete_before_the_second(_: object) -> None:
+        if next(questions) == 2:
+            await complete(stage, claim)
+
+    for name in ("attempts_in_progress", "thumbnail_keys"):
+        stage.script.before(name, complete_before_the_second)
+    assert await stage.sweeper().run_once() == 0
+    assert await stage.status(claim.image_id) is Status.DONE
+    assert key in await stage.files()
+
+
+async def test_files_that_are_not_ours_are_left_alone(sqlite_stage: Stage) -> None:
+    image_id = uuid4()
+    wrong_shard = "00" if image_id.hex[-2:] != "00" else "01"
+    foreign = {
+        "readme.txt",
+        "backup/7f/file",
+        "originals/readme.txt",
+        f"originals/{image_id}",
+        f"originals/{wrong_shard}/{image_id}",
+        f"{original_key(image_id)}.bak",
+        "thumbnails/readme.txt",
+        f"thumbnails/{wrong_shard}/{image_id}.1.100x100",
+        f"thumbnails/{image_id.hex[-2:]}/{image_id}.first.100x100",
+        f"thumbnails/{image_id.hex[-2:]}/{image_id}.1",
+    }
+    for name in foreign:
+        await sqlite_stage.put(name, age=OLD)
+    assert await sqlite_stage.sweeper().run_once() == 0
+    assert await sqlite_stage.files() == foreign
+
+
+async def test_however_many_they_are_exactly_the_orphans_go(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "_BATCH", 3)
+    recorded = {original_key(await stage.new()) for _ in range(4)}
+    for key in recorded:
+        stage.grow_old(key, OLD)
+    for _ in range(7):
+        await stage.put(original_key(uuid4()), age=OLD)
+        await put_thumbnail(stage, uuid4(), 1)
+    assert await stage.sweeper().run_once() == 14
+    assert await stage.files() == recorded
+
+
+@pytest.mark.parametrize("question", ["existing", "attempts_in_progress", "thumbnail_keys"])
+async def test_while_the_database_is_away_nothing_is_removed_that_it_was_not_asked_about(
+    sqlite_stage: Stage, question: str
+) -> None:
+    image_id = await sqlite_stage.new()
+    sqlite_stage.grow_old(original_key(image_id), OLD)
+    await put_thumbnail(sqlite_stage, image_id, 1)
+    before = await sqlite_stage.files()
+    sqlite_stage.script.fail(question, [DatabaseUnavailable])
+    with pytest.raises(DatabaseUnavailable):
+        await sqlite_stage.sweeper().run_once()
+    assert await sqlite_stage.files() == before
+
+
+async def test_an_empty_storage_has_nothing_to_sweep(sqlite_stage: Stage) -> None:
+    assert await sqlite_stage.sweeper().run_once() == 0
+    assert await sqlite_stage.files() == set()

@@ -1,0 +1,287 @@
+"""A worker's life on the embedded queue: what it does while it runs, and what it leaves when it ends."""
+
+import asyncio
+import io
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from PIL import Image
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from image_service.bootstrap import Resources, WorkerServices, api_services, open_resources, worker_services
+from image_service.config import EMBEDDED_QUEUE, Settings
+from image_service.domain.keys import original_key
+from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.domain.status import Status
+from image_service.errors import DatabaseUnavailable, Outage
+from image_service.imaging.pool import RenderPool
+from image_service.ports import Delivery
+from image_service.services.reconcile import Reconciler
+from image_service.services.sweep import Sweeper
+from image_service.worker import runner
+from image_service.worker.alive import is_fresh
+from image_service.worker.runner import Worker
+from tests.support.images import encoded, gradient
+from tests.support.stage import Stage
+from tests.support.waiting import eventually
+
+PNG = encoded(gradient(400, 300), "PNG")
+
+
+@pytest.fixture
+async def stage(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with Stage.on(sqlite_url, tmp_path / "storage") as stage:
+        yield stage
+
+
+@pytest.fixture
+def settings(sqlite_url: str, stage: Stage, tmp_path: Path) -> Settings:
+    return Settings(
+        database_url=sqlite_url,
+        rabbitmq_url=EMBEDDED_QUEUE,
+        storage_path=stage.folder,
+        alive_file=tmp_path / "worker.alive",
+        decode_slots=1,
+        reconcile_interval=0.05,
+    )
+
+
+@dataclass
+class Running:
+    """A worker at work."""
+
+    resources: Resources
+    services: WorkerServices
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    async def ended(self) -> None:
+        self.stop.set()
+        await asyncio.wait_for(self.task, 20)
+
+
+@asynccontextmanager
+async def working(settings: Settings, **instead: Any) -> AsyncIterator[Running]:  # noqa: ANN401  (any service)
+    """A worker of these settings, with other services instead of some of its own."""
+    async with open_resources(settings) as resources:
+        services = replace(worker_services(settings, resources), **instead)
+        stop = asyncio.Event()
+        task = asyncio.create_task(Worker(services, resources, settings).run(stop))
+        running = Running(resources, services, stop, task)
+        try:
+            yield running
+            if not task.done():
+                await running.ended()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def pieces(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def test_an_uploaded_image_becomes_done_with_thumbnails_that_decode(settings: Settings, stage: Stage) -> None:
+    async with working(settings) as worker:
+        accepted = await api_services(settings, worker.resources).ingest.accept(pieces(PNG))
+        await eventually(lambda: is_done(stage, accepted.id), timeout=60)
+    thumbnails = (await stage.image(accepted.id)).thumbnails
+    assert {each.preset for each in thumbnails} == {preset.name for preset in DEFAULT_RECIPE.presets}
+    for each in thumbnails:
+        with Image.open(io.BytesIO(await stage.content(each.key))) as made:
+            made.load()
+            assert made.size == (each.width, each.height)
+    assert stage.scratch() == []
+
+
+async def is_done(stage: Stage, image_id: UUID) -> bool:
+    return await stage.status(image_id) is Status.DONE
+
+
+async def test_beside_its_work_it_reconciles_and_sweeps(settings: Settings, stage: Stage) -> None:
+    image_id = await stage.new(PNG)
+    await stage.time_passes(image_id, settings.unqueued_after + 1)
+    orphan = original_key(uuid4())
+    await stage.put(orphan, age=settings.orphan_grace + 60)
+    async with working(settings):
+        await eventually(lambda: is_done(stage, image_id), timeout=60)
+        await eventually(lambda: orphan_is_gone(stage, orphan))
+    assert original_key(image_id) in await stage.files()
+
+
+async def orphan_is_gone(stage: Stage, orphan: str) -> bool:
+    return orphan not in await stage.files()
+
+
+async def test_when_it_stops_it_finishes_what_it_holds_and_begins_nothing(settings: Settings, stage: Stage) -> None:
+    images = [await stage.queued(), await stage.queued()]
+    stage.renderer.gate.clear()
+    async with working(settings, processing=stage.processing()) as worker:
+        await eventually(lambda: stage.renderer.running)
+        worker.stop.set()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not worker.task.done()
+        stage.renderer.gate.set()
+        await worker.ended()
+    rows = [await stage.row(image_id) for image_id in images]
+    assert sorted((row["status"], row["attempt"]) for row in rows) == [(Status.DONE, 1), (Status.PROCESSING, 0)]
+
+
+async def test_what_does_not_finish_in_time_is_given_back_at_no_cost(settings: Settings, stage: Stage) -> None:
+    image_id = await stage.queued()
+    stage.renderer.gate.clear()
+    impatient = settings.model_copy(update={"drain_timeout": 0.1})
+    async with working(impatient, processing=stage.processing()) as worker:
+        await eventually(lambda: stage.renderer.running)
+        await worker.ended()
+    await is_given_back(stage, image_id)
+
+
+async def test_a_worker_that_is_cancelled_gives_back_what_it_holds(settings: Settings, stage: Stage) -> None:
+    image_id = await stage.queued()
+    stage.renderer.gate.clear()
+    async with working(settings, processing=stage.processing()) as worker:
+        await eventually(lambda: stage.renderer.running)
+        worker.task.cancel()
+        await asyncio.wait({worker.task}, timeout=10)
+        assert worker.task.cancelled()
+    await is_given_back(stage, image_id)
+    assert not settings.alive_file.exists()
+
+
+async def is_given_back(stage: Stage, image_id: UUID) -> None:
+    assert stage.renderer.cancelled == 1
+    row = await stage.row(image_id)
+    assert (row["status"], row["attempt"], row["attempts_charged"]) == (Status.PROCESSING, 1, 0)
+    await stage.time_passes(image_id, 0.01)
+    assert (await stage.claim(image_id)).attempts_charged == 1
+
+
+async def test_the_only_worker_resumes_what_an_earlier_run_was_killed_at(settings: Settings, stage: Stage) -> None:
+    assert settings.sole_process
+    claim = await stage.claimed()
+    async with working(settings, processing=stage.processing()):
+        await eventually(lambda: is_done(stage, claim.image_id))
+    assert (await stage.row(claim.image_id))["attempt"] == claim.attempt + 1
+
+
+async def test_a_worker_among_others_leaves_their_images_alone(
+    settings: Settings, postgres_database_url: str, tmp_path: Path
+) -> None:
+    shared = settings.model_copy(update={"database_url": postgres_database_url})
+    assert not shared.sole_process
+    async with Stage.on(postgres_database_url, tmp_path / "storage") as stage:
+        claim, image_id = await stage.claimed(), await stage.new()
+        before = await stage.row(claim.image_id)
+        await stage.time_passes(image_id, settings.unqueued_after + 1)
+        async with working(shared, processing=stage.processing()):
+            await eventually(lambda: is_done(stage, image_id))
+        assert await stage.row(claim.image_id) == before
+
+
+async def test_while_all_is_well_it_gives_signs_of_life_and_none_once_it_has_ended(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "INTERVAL", 0.02)
+    async with working(settings):
+        await eventually(lambda: is_fresh(settings.alive_file), timeout=60)
+        os.utime(settings.alive_file, (0, 0))
+        await eventually(lambda: is_fresh(settings.alive_file))
+    assert not settings.alive_file.exists()
+
+
+async def test_it_gives_no_sign_of_life_while_something_is_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "INTERVAL", 0.02)
+    with capture_logs() as logs:
+        async with working(settings):
+            await eventually(lambda: is_fresh(settings.alive_file), timeout=60)
+            shutil.rmtree(settings.storage_path)
+            await eventually(lambda: complaints(logs) >= 1)
+            os.utime(settings.alive_file, (0, 0))
+            await eventually(lambda: complaints(logs) >= 4)
+            assert not is_fresh(settings.alive_file)
+
+
+def complaints(logs: list[EventDict]) -> int:
+    """How many rounds have found the storage away."""
+    return sum(line.get("part") == "storage" for line in logs)
+
+
+class Job:
+    """A periodic job with a defect."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    async def resume(self) -> None:
+        pass
+
+    async def run_once(self) -> int:
+        self.runs += 1
+        raise RuntimeError("a defect")
+
+
+async def test_a_job_that_fails_does_not_end_the_worker(settings: Settings, stage: Stage) -> None:
+    image_id = await stage.queued()
+    reconciler, sweeper = Job(), Job()
+    hasty = settings.model_copy(update={"reconcile_interval": 0.01, "sweep_interval": 0.01})
+    with capture_logs():
+        async with working(
+            hasty,
+            processing=stage.processing(),
+            reconciler=cast("Reconciler", reconciler),
+            sweeper=cast("Sweeper", sweeper),
+        ) as worker:
+            await eventually(lambda: reconciler.runs >= 3 and sweeper.runs >= 3, timeout=60)
+            await worker.resources.queue.publish(Delivery(image_id=image_id))
+            await eventually(lambda: is_done(stage, image_id))
+
+
+class Pool:
+    """A renderer without processes."""
+
+    def __init__(self, failure: Outage | None = None) -> None:
+        self.closed = False
+        self._failure = failure
+
+    async def start(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_worker_without_a_decoder_does_not_start(settings: Settings, stage: Stage) -> None:
+    image_id = await stage.queued()
+    pool = Pool(Outage("No decoder."))
+    async with working(settings, renderer=cast("RenderPool", pool)) as worker:
+        await asyncio.wait({worker.task}, timeout=10)
+        with pytest.raises(Outage, match="No decoder"):
+            worker.task.result()
+    assert pool.closed
+    assert (await stage.row(image_id))["attempt"] == 0
+
+
+async def test_a_worker_that_cannot_resume_does_not_start_and_leaves_no_decoder(
+    settings: Settings, stage: Stage
+) -> None:
+    stage.script.fail("resume_all", [DatabaseUnavailable])
+    pool = Pool()
+    instead = {"renderer": cast("RenderPool", pool), "reconciler": stage.reconciler()}
+    async with working(settings, **instead) as worker:
+        await asyncio.wait({worker.task}, timeout=10)
+        with pytest.raises(DatabaseUnavailable):
+            worker.task.result()
+    assert pool.closed

@@ -1,0 +1,202 @@
+"""Stand-ins for what the use cases depend on: they note what is done, and fail when the script says so."""
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from image_service.database import Database, Repositories
+from image_service.database.images import ImageRepository
+from image_service.domain.image import ImageFormat, ImageHeader, RenderedThumbnail, Rendering
+from image_service.domain.recipe import Preset, Recipe
+from image_service.errors import CorruptImage, UnsupportedFormat
+from image_service.ports import Delivery
+from image_service.queue.embedded import EmbeddedQueue
+from image_service.storage.local import LocalStorage
+
+PATIENT = 60.0
+
+IMAGE = b"IMAGE"
+"""What a file begins with that ``FakeInspector`` takes for an image."""
+DAMAGED = b"IMAGE damaged"
+HEADER = ImageHeader(format=ImageFormat.PNG, width=640, height=480)
+
+Failure: TypeAlias = Exception | type[Exception]
+
+
+class Script:
+    """What has been done, by name and in order; what fails next; and what happens meanwhile.
+
+    The names are those of the methods: ``adopt`` of a storage, ``publish`` of a queue, ``add`` of a repository.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.tried: Counter[str] = Counter()
+        self._failures: dict[str, Iterator[Failure]] = {}
+        self._lost_replies: dict[str, Iterator[Failure]] = {}
+        self._hooks: dict[str, Callable[..., Awaitable[object]]] = {}
+
+    def fail(self, name: str, failures: Iterable[Failure]) -> None:
+        """Let the next calls fail before they have any effect, one with each of the failures."""
+        self._failures[name] = iter(failures)
+
+    def lose_replies(self, name: str, failures: Iterable[Failure]) -> None:
+        """Let the next calls fail after they have taken effect."""
+        self._lost_replies[name] = iter(failures)
+
+    def before(self, name: str, hook: Callable[..., Awaitable[object]]) -> None:
+        """Let something happen before each call takes effect; the hook gets the call's positional arguments."""
+        self._hooks[name] = hook
+
+    async def begin(self, name: str, *args: object) -> None:
+        self.tried[name] += 1
+        if hook := self._hooks.get(name):
+            await hook(*args)
+        for failure in self._failures.get(name, ()):
+            raise failure
+
+    def end(self, name: str) -> None:
+        self.done.append(name)
+        for failure in self._lost_replies.get(name, ()):
+            raise failure
+
+    @asynccontextmanager
+    async def effect(self, name: str, *args: object) -> AsyncIterator[None]:
+        await self.begin(name, *args)
+        yield
+        self.end(name)
+
+
+class ScriptedDatabase(Database):
+    """A real database. A query's effect is its commit, so that a lost reply is one to COMMIT."""
+
+    def __init__(self, url: str, script: Script) -> None:
+        super().__init__(url, time_limit=PATIENT)
+        self._script = script
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Repositories]:
+        asked: list[str] = []
+        async with super().transaction() as repositories:
+            repositories.images = cast("ImageRepository", _ScriptedRepository(repositories.images, self._script, asked))
+            yield repositories
+        for name in asked:
+            self._script.end(name)
+
+
+class _ScriptedRepository:
+    def __init__(self, images: ImageRepository, script: Script, asked: list[str]) -> None:
+        self._images = images
+        self._script = script
+        self._asked = asked
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        async def ask(*args: Any, **options: Any) -> object:  # noqa: ANN401  (any query's own)
+            await self._script.begin(name, *args)
+            self._asked.append(name)
+            answer: object = await getattr(self._images, name)(*args, **options)
+            return answer
+
+        return ask
+
+
+class ScriptedStorage(LocalStorage):
+    """A real folder."""
+
+    def __init__(self, root: Path, script: Script) -> None:
+        super().__init__(root)
+        self._script = script
+
+    async def adopt(self, files: Mapping[str, Path]) -> None:
+        async with self._script.effect("adopt", files):
+            await super().adopt(files)
+
+    async def local_path(self, key: str, scratch: Path) -> Path:
+        async with self._script.effect("local_path", key):
+            return await super().local_path(key, scratch)
+
+
+class ScriptedQueue(EmbeddedQueue):
+    """A real queue that nothing consumes."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__()
+        self._script = script
+        self.published: list[Delivery] = []
+
+    async def publish(self, delivery: Delivery) -> None:
+        async with self._script.effect("publish", delivery):
+            await super().publish(delivery)
+            self.published.append(delivery)
+
+    async def depth(self) -> int:
+        async with self._script.effect("depth"):
+            return await super().depth()
+
+    def lose_everything(self) -> None:
+        """Forget the messages that wait, as a broker does whose disk was lost."""
+        self._waiting = asyncio.Queue()
+
+
+class FakeInspector:
+    """Takes for an image what begins with ``IMAGE``."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+
+    def sniff(self, head: bytes) -> ImageFormat:
+        self.heads.append(head)
+        if not head.startswith(IMAGE):
+            raise UnsupportedFormat
+        return HEADER.format
+
+    def inspect(self, path: Path) -> ImageHeader:
+        content = path.read_bytes()
+        self.sniff(content[:4096])
+        if content.startswith(DAMAGED):
+            raise CorruptImage
+        return HEADER
+
+
+class FakeRenderer:
+    """Writes a few bytes for each preset, and lets nothing pass its gate while that is shut."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.running = 0
+        self.cancelled = 0
+
+    async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
+        async with self._script.effect("render", source):
+            self.running += 1
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            finally:
+                self.running -= 1
+            thumbnails = tuple(_thumbnail(preset, source, out) for preset in recipe.presets)
+            return Rendering(width=480, height=640, thumbnails=thumbnails)
+
+
+def _thumbnail(preset: Preset, source: Path, out: Path) -> RenderedThumbnail:
+    made = b"%s of %s, like no other: %s" % (preset.name.encode(), source.read_bytes()[:20], os.urandom(16))
+    path = out / preset.name
+    path.write_bytes(made)
+    return RenderedThumbnail(
+        preset=preset.name,
+        path=path,
+        content_type="image/jpeg",
+        width=75,
+        height=100,
+        size_bytes=len(made),
+        sha256=hashlib.sha256(made).hexdigest(),
+    )
