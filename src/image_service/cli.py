@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import typer
 
@@ -156,10 +156,11 @@ def _give_up(reason: str, status: int) -> None:
 
 
 def _answers(url: str) -> bool:
+    no_proxy = ProxyHandler({})  # one that the environment names could not reach this machine's ports
     try:
-        with urlopen(url, timeout=_HEALTH_LIMIT):  # noqa: S310 — http, to this machine; raises on other answers
+        with build_opener(no_proxy).open(url, timeout=_HEALTH_LIMIT):  # raises on other answers
             return True
-    except (URLError, OSError):
+    except (OSError, HTTPException):
         return False
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    ServiceError
+    ServiceError                 internal-error; groups without a code of their own share it
     ├── UploadRejected           the sender must change the request
     │   ├── EmptyUpload              empty-upload
     │   ├── MalformedUpload          malformed-upload
@@ -98,7 +98,7 @@ class UploadTooLarge(UploadRejected):
 
 
 class UnsupportedFormat(UploadRejected):
-    """The file's content is not an image in a supported format. Its name and Content-Type do not matter."""
+    """The file's content is not an image in a supported format. Send another; name and Content-Type do not matter."""
 
     code = "unsupported-format"
 
@@ -146,7 +146,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The requested range lies outside the file."""
+    """The requested range lies outside the file. Ask for one within it, or for the whole file."""
 
     code = "range-not-satisfiable"
 
@@ -162,7 +162,7 @@ class DatabaseUnavailable(Outage):
 
 
 class QueueUnavailable(Outage):
-    """The queue cannot be reached. Accepted images are kept and processed once it is back."""
+    """The queue cannot be reached. Wait until it is back: accepted images are kept, and processed then."""
 
     code = "queue-unavailable"
 
@@ -214,12 +214,12 @@ class ObjectMissing(ServiceError):
 
 
 class FolderInUse(ServiceError):
-    """Another process already uses this data folder."""
+    """Another process already uses this data folder. Stop it, or choose another folder."""
 
     code = "folder-in-use"
 
 
 class StartError(ServiceError):
-    """The process cannot start."""
+    """The process cannot start. Look at its log, mend the cause and start it again."""
 
     code = "start-failed"

@@ -1,7 +1,6 @@
 """What the commands run: a process's life from its settings to its last breath."""
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -142,8 +141,9 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address there
         raise StartError(
-            f"Cannot listen on {host} port {port}: {os.strerror(error.errno) if error.errno else error}. "
+            f"Cannot listen on {host} port {port}: {reason}. "
             "Stop what uses it, or choose another with --port or API_PORT."
         ) from error
 

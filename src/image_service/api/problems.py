@@ -118,9 +118,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """What the framework itself refuses: unknown paths and methods."""
     if not isinstance(error, HTTPException):
         raise TypeError(f"not for this handler: {error!r}")
+    path = request.scope["path"]  # request.url cannot be had of every request: a query may be no UTF-8
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return problem_response(errors.NotFound(f"There is nothing at {request.url.path}. The API is at /docs."))
+        return problem_response(errors.NotFound(f"There is nothing at {path}. The API is at /docs."))
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        wrong = f"{request.method} is not allowed at {request.url.path}. The API is at /docs."
+        wrong = f"{request.method} is not allowed at {path}. The API is at /docs."
         return problem_response(errors.MethodNotAllowed(wrong), error.headers)
     return problem_response(errors.InvalidRequest(f"The request is not valid: {error.detail}."))

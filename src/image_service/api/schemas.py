@@ -89,6 +89,19 @@ class ServicesHealth(BaseModel):
 class HealthReport(BaseModel):
     """Whether the service can do its work."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "healthy",
+                    "services": {"database": True, "rabbitmq": True, "storage": True},
+                    "timestamp": "2026-11-25T07:30:00.120000Z",
+                    "mode": "distributed",
+                }
+            ]
+        }
+    )
+
     status: Condition = Field(description="degraded: uploads are accepted, but wait for the queue.")
     services: ServicesHealth
     timestamp: datetime

@@ -51,10 +51,9 @@ class UploadReader:
             raise self._too_large()
         files = 0
         in_file = False
-        # Latin-1, because it decodes any file name: names are not looked at, so they cannot be wrong.
-        parser = PushMultipartParser(boundary, max_segment_count=_MAX_FIELDS, header_charset="latin-1")
         try:
-            with parser:
+            # Latin-1, because it decodes any file name: names are not looked at, so they cannot be wrong.
+            with PushMultipartParser(boundary, max_segment_count=_MAX_FIELDS, header_charset="latin-1") as parser:
                 async for chunk in self._body(request):
                     for event in parser.parse(chunk):
                         if isinstance(event, MultipartSegment):

@@ -35,7 +35,7 @@ class Urls:
 
 def urls_of(request: Request, public_url: str | None) -> Urls:
     """Addresses below the configured base, or else below the one that the request was made to."""
-    return Urls(public_url or f"{request.url.scheme}://{_host(request)}")
+    return Urls(public_url or f"{request.scope['scheme']}://{_host(request)}")
 
 
 def version(sha256: str) -> str:
@@ -48,4 +48,6 @@ def _host(request: Request) -> str:
     if _HOST.fullmatch(host):
         return host
     address, port = request.scope.get("server") or ("localhost", None)
+    if ":" in address:
+        address = f"[{address}]"
     return f"{address}:{port}" if port else address

@@ -41,7 +41,7 @@ class Repositories:
 class Database:
     """A pool of connections to PostgreSQL or SQLite."""
 
-    def __init__(self, url: str, *, time_limit: float = 3.5, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, time_limit: float = 3.0, pool_size: int = 10) -> None:
         """Connects to nothing yet.
 
         Args:

@@ -9,7 +9,20 @@ from image_service.api.schemas import Alive, HealthReport, ServicesHealth
 from image_service.services.health import Condition, HealthCheck
 
 _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
-    503: {"model": HealthReport, "description": "Uploads cannot be kept: the database or the storage is away."}
+    503: {
+        "model": HealthReport,
+        "description": "Uploads cannot be kept: the database or the storage is away.",
+        "content": {
+            "application/json": {
+                "example": {
+                    "status": "unhealthy",
+                    "services": {"database": False, "rabbitmq": True, "storage": True},
+                    "timestamp": "2026-11-25T07:30:00.120000Z",
+                    "mode": "distributed",
+                }
+            }
+        },
+    }
 }
 
 

@@ -97,6 +97,7 @@ def images_router(*, ingest: Ingest, lookup: Lookup, uploads: UploadReader, publ
     @router.get(
         "/{image_id}",
         summary="Ask for an image's status",
+        description="NEW and PROCESSING become DONE, with thumbnails, or ERROR, with the reason; those two stay.",
         responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
     )
     async def get_image(request: Request, response: Response, image_id: ImageId) -> ImageStatus:

@@ -1,0 +1,343 @@
+"""The API behind its real server, asked by clients that break the rules of HTTP or their connection."""
+
+import asyncio
+import json
+import os
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+
+from image_service.api.server import serve
+from image_service.domain.image import ImageFormat, ImageHeader, Original
+from image_service.domain.keys import original_key
+from tests.support.api import Api, api_on
+from tests.support.forms import CONTENT_TYPE, form, part
+from tests.support.images import encoded, gradient
+from tests.support.waiting import eventually
+
+PNG = encoded(gradient(60, 40), "PNG")
+FORM = form(part(PNG))
+MAX_FILE_SIZE = 300_000
+TOO_LARGE = 5_000_000
+IDLE_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.body)
+        return content
+
+
+class Connection:
+    """A client that sends exactly the bytes it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def head(self) -> bytes:
+        """The next status line and headers."""
+        async with asyncio.timeout(10):
+            return await self._reader.readuntil(b"\r\n\r\n")
+
+    async def reply(self) -> Reply:
+        head = (await self.head()).decode("latin-1")
+        headers = dict(re.findall(r"^([\w-]+): (.*)\r$", head, re.MULTILINE))
+        async with asyncio.timeout(10):
+            body = await self._reader.readexactly(int(headers["content-length"]))
+        return Reply(int(head.split()[1]), headers, body)
+
+    async def is_closed(self) -> bool:
+        async with asyncio.timeout(10):
+            return await self._reader.read() == b""
+
+    def cut(self) -> None:
+        """End the connection with a reset, as when a client dies."""
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """End the connection in good order."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+class Server:
+    """The server under test."""
+
+    def __init__(self, api: Api, port: int, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        self.api = api
+        self.port = port
+        self.stop = stop
+        self.task = task
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield Connection(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def ask(self, request: bytes) -> Reply:
+        async with self.connection() as connection:
+            await connection.send(request)
+            return await connection.reply()
+
+    async def lives_and_keeps_nothing(self) -> None:
+        """Nothing of an upload is left, and the next one is accepted."""
+        await eventually(lambda: not self.api.scratch)
+        assert not self.api.originals
+        assert (await self.ask(upload(FORM))).status == 202
+
+
+def upload(body: bytes, *headers: str, length: int | None = None) -> bytes:
+    """An upload that says it has ``length`` bytes: by default those that it has."""
+    announced = f"Content-Length: {len(body) if length is None else length}"
+    lines = ["POST /images HTTP/1.1", "Host: api.example", f"Content-Type: {CONTENT_TYPE}", announced, *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def chunked(body: bytes, size: int = 60_000) -> list[bytes]:
+    """The body as chunks, without the one that ends it."""
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    return [f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces]
+
+
+CHUNKED = (
+    f"POST /images HTTP/1.1\r\nHost: a\r\nContent-Type: {CONTENT_TYPE}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+)
+
+
+@pytest.fixture
+async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    async with api_on(
+        sqlite_url, tmp_path, max_file_size=MAX_FILE_SIZE, upload_idle_timeout=IDLE_TIMEOUT, public_url=None
+    ) as api:
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        stop, started = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(serve(api.app, listener, stop, drain_timeout=10, started=started.set))
+        await asyncio.wait_for(started.wait(), 10)
+        yield Server(api, port, stop, task)
+        stop.set()
+        async with asyncio.timeout(10):
+            await task
+        assert listener.fileno() == -1
+
+
+async def test_an_upload_over_the_wire(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM, "X-Request-ID: r-1"))
+        accepted = await connection.reply()
+        assert accepted.status == 202
+        assert accepted.headers["x-request-id"] == "r-1"
+        assert "server" not in accepted.headers
+        await connection.send(b"GET %b HTTP/1.1\r\nHost: api.example\r\n\r\n" % accepted.headers["location"].encode())
+        image = await connection.reply()
+    assert image.status == 200
+    assert image.json["original_url"] == f"http://api.example/images/{accepted.json['id']}/original"
+
+
+async def test_a_chunked_upload_over_the_wire(server: Server) -> None:
+    reply = await server.ask(CHUNKED + b"".join(chunked(FORM, 7)) + b"0\r\n\r\n")
+    assert reply.status == 202
+    assert [path.read_bytes() for path in server.api.originals] == [PNG]
+
+
+@pytest.mark.parametrize("sent", [0, 1, 60, len(FORM) - 20, len(FORM)])
+@pytest.mark.parametrize("cut", [True, False])
+async def test_a_client_that_goes_away_before_the_end_leaves_nothing_behind(
+    server: Server, sent: int, *, cut: bool
+) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM[:sent], length=len(FORM) + 1000))
+        await eventually(lambda: server.api.scratch)
+        if cut:
+            connection.cut()
+        else:
+            await connection.close()
+    await server.lives_and_keeps_nothing()
+
+
+@pytest.mark.parametrize("sent", [0, 60, len(FORM)])
+async def test_a_body_shorter_than_announced_ends_in_a_timeout(server: Server, sent: int) -> None:
+    reply = await server.ask(upload(FORM[:sent], length=len(FORM) + 1000))
+    assert reply.status == 408
+    assert reply.json["code"] == "upload-stalled"
+    await server.lives_and_keeps_nothing()
+
+
+async def test_a_slow_upload_is_no_stalled_one(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(b"", length=len(FORM)))
+        began = asyncio.get_running_loop().time()
+        for at in range(0, len(FORM), len(FORM) // 5):
+            await connection.send(FORM[at : at + len(FORM) // 5])
+            await asyncio.sleep(IDLE_TIMEOUT / 4)
+        assert asyncio.get_running_loop().time() - began > IDLE_TIMEOUT
+        assert (await connection.reply()).status == 202
+
+
+@pytest.mark.parametrize("length", [0, len(FORM) - 30, len(FORM)])
+async def test_a_body_longer_than_announced_is_refused_with_its_connection(server: Server, length: int) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM + b"and more, which is no request", length=length))
+        assert (await connection.reply()).status == 400
+        assert await connection.is_closed()
+    await server.lives_and_keeps_nothing()
+
+
+async def test_what_follows_an_accepted_upload_and_is_no_request_changes_nothing(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM))
+        assert (await connection.reply()).status == 202
+        await connection.send(b"and more, which is no request")
+        assert (await connection.reply()).status == 400
+        assert await connection.is_closed()
+    assert [path.read_bytes() for path in server.api.originals] == [PNG]
+
+
+async def test_a_client_that_asks_first_is_told_before_it_sends_anything(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(b"", "Expect: 100-continue", length=TOO_LARGE))
+        reply = await connection.reply()
+    assert reply.status == 413
+    assert reply.json["code"] == "upload-too-large"
+    await server.lives_and_keeps_nothing()
+
+
+async def test_a_client_that_asks_first_and_may_is_told_to_go_on(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(b"", "Expect: 100-continue", length=len(FORM)))
+        assert await connection.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await connection.send(FORM)
+        assert (await connection.reply()).status == 202
+
+
+async def test_a_client_that_sends_too_much_is_told_before_it_has_sent_it(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM[:60], length=TOO_LARGE))
+        reply = await connection.reply()
+        assert reply.status == 413
+        assert reply.json["code"] == "upload-too-large"
+        # A client that only looks once it has sent everything must be able to send everything.
+        await connection.send(bytes(TOO_LARGE - 60))
+        await connection.send(upload(FORM))
+        assert (await connection.reply()).status == 202
+
+
+async def test_a_client_that_only_looks_at_the_end_sees_the_refusal(server: Server) -> None:
+    body = form(part(PNG + bytes(TOO_LARGE)))
+    reply = await server.ask(upload(body))
+    assert reply.status == 413
+    await server.lives_and_keeps_nothing()
+
+
+async def test_chunks_beyond_the_limit_are_refused_while_they_arrive(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(CHUNKED)
+        for chunk in chunked(form(part(PNG + bytes(MAX_FILE_SIZE + 200_000)))):
+            await connection.send(chunk)
+        reply = await connection.reply()
+    assert reply.status == 413
+    assert reply.json["code"] == "upload-too-large"
+    await server.lives_and_keeps_nothing()
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_download_leaves_no_file_open(
+    server: Server, tmp_path: Path
+) -> None:
+    size = 50_000_000
+    original = Original(
+        id=UUID("01900000-0000-7000-8000-000000000001"),
+        header=ImageHeader(format=ImageFormat.PNG, width=1, height=1),
+        size_bytes=size,
+        sha256="0" * 64,
+    )
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", size)
+    await server.api.resources.storage.adopt({original_key(original.id): tmp_path / "large"})
+    async with server.api.database.transaction() as repositories:
+        await repositories.images.add(original, due_in=60)
+
+    def is_open() -> bool:
+        return any(str(original.id) in file.path for file in psutil.Process().open_files())
+
+    async with server.connection() as connection:
+        await connection.send(f"GET /images/{original.id}/original HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert (await connection.head()).startswith(b"HTTP/1.1 200 ")
+        await eventually(is_open)
+        connection.cut()
+    await eventually(lambda: not is_open())
+    assert (await server.ask(upload(FORM))).status == 202
+
+
+async def test_what_is_no_image_is_refused_before_it_has_arrived(server: Server) -> None:
+    body = form(part(b"text" * 25_000))
+    async with server.connection() as connection:
+        await connection.send(upload(body[:10_000], length=len(body)))
+        reply = await connection.reply()
+    assert reply.status == 415
+    await server.lives_and_keeps_nothing()
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /images/\xff HTTP/1.1",
+        b"GET /nothing?\xff HTTP/1.1",
+        b"GET /images/%ff?%ff HTTP/1.1",
+        b"GET /%00 HTTP/1.1",
+    ],
+)
+async def test_a_weird_address_is_the_client_s_fault(server: Server, request_line: bytes) -> None:
+    reply = await server.ask(request_line + b"\r\nHost: a b\r\n\r\n")
+    assert 400 <= reply.status < 500
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "99999999999999999999999", "1, 2", "+5"])
+async def test_a_content_length_that_is_none_is_refused(server: Server, length: str) -> None:
+    request = f"POST /images HTTP/1.1\r\nHost: a\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {length}\r\n\r\n"
+    assert (await server.ask(request.encode())).status == 400
+
+
+async def test_stopping_finishes_an_upload_that_is_under_way(server: Server) -> None:
+    async with server.connection() as idle, server.connection() as connection:
+        await idle.send(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await idle.reply()).status == 200
+        await connection.send(upload(FORM[:60], length=len(FORM)))
+        await eventually(lambda: server.api.scratch)
+        server.stop.set()
+        assert await idle.is_closed()
+        ended, _ = await asyncio.wait({server.task}, timeout=IDLE_TIMEOUT / 4)
+        assert not ended
+        await connection.send(FORM[60:])
+        reply = await connection.reply()
+        assert reply.status == 202
+        assert reply.headers["connection"] == "close"
+        assert await connection.is_closed()
+    async with asyncio.timeout(5):
+        await server.task
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+    assert [path.read_bytes() for path in server.api.originals] == [PNG]

@@ -1,0 +1,18 @@
+"""Bodies of multipart/form-data, byte by byte."""
+
+BOUNDARY = b"-----boundary"
+CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY.decode()}"
+
+
+def part(content: bytes, name: bytes = b"file", file_name: bytes | None = b"photo.jpg", *headers: bytes) -> bytes:
+    """One field of a form, with headers beside its Content-Disposition."""
+    disposition = b'Content-Disposition: form-data; name="' + name + b'"'
+    if file_name is not None:
+        disposition += b'; filename="' + file_name + b'"'
+    lines = [b"--" + BOUNDARY, disposition, *headers, b"", content]
+    return b"\r\n".join(lines) + b"\r\n"
+
+
+def form(*parts: bytes) -> bytes:
+    """A whole body."""
+    return b"".join(parts) + b"--" + BOUNDARY + b"--\r\n"

@@ -1,0 +1,120 @@
+"""Addresses in answers are those that clients can use, whatever a request claims about itself."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from image_service.api.urls import Urls, urls_of, version
+from image_service.domain.image import Thumbnail
+from tests.support.asgi import request
+
+ID = UUID("01900000-0000-7000-8000-000000000001")
+THUMBNAIL = Thumbnail(
+    preset="300x300",
+    key="thumbnails/01/x",
+    content_type="image/jpeg",
+    width=300,
+    height=200,
+    size_bytes=1,
+    sha256="0123456789abcdef" * 4,
+)
+
+
+@pytest.mark.parametrize(
+    ("base", "path"),
+    [
+        ("http://localhost:8000", ""),
+        ("https://img.example.org", ""),
+        ("https://example.org/images-api", "/images-api"),
+        ("https://example.org:8443/a/b", "/a/b"),
+    ],
+)
+def test_addresses_lie_below_the_base(base: str, path: str) -> None:
+    urls = Urls(base)
+    assert urls.location(ID) == f"{path}/images/{ID}"
+    assert urls.original(ID) == f"{base}/images/{ID}/original"
+    assert urls.thumbnail(ID, THUMBNAIL) == f"{base}/images/{ID}/thumbnails/300x300?v=0123456789abcdef"
+
+
+def test_versions_differ_where_files_do() -> None:
+    assert version("a" * 64) == "a" * 16
+    assert version("a" * 64) != version("b" * 64)
+
+
+@pytest.mark.parametrize("host", ["img.example.org", "evil.example", ""])
+def test_a_configured_base_counts_more_than_the_request(host: str) -> None:
+    asked = request(headers={"host": host})
+    assert urls_of(asked, "https://cdn.example/api").original(ID) == f"https://cdn.example/api/images/{ID}/original"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost:8000", "img.example.org", "under_score.example", "127.0.0.1:1", "[::1]", "[2001:db8::1]:8443", "XN--A"],
+)
+def test_without_one_addresses_lie_where_the_request_went(scheme: str, host: str) -> None:
+    asked = request(headers={"host": host}, scheme=scheme)
+    assert urls_of(asked, None).original(ID) == f"{scheme}://{host}/images/{ID}/original"
+    assert urls_of(asked, None).location(ID) == f"/images/{ID}"
+
+
+WEIRD = [
+    "a b",
+    "[",
+    "[::1",
+    "]",
+    "a/b",
+    "a@b",
+    "user:password@host",
+    "a?b",
+    "a#b",
+    "a\\b",
+    'a"><script>',
+    "a:b",
+    "a:",
+    ":80",
+    "a:123456",
+    "a,b",
+    "\xe9.example",
+    "[zz]",
+    "http://a",
+    "a\r\nb",
+    "",
+]
+
+
+@pytest.mark.parametrize("host", WEIRD)
+def test_a_host_that_is_none_is_replaced_by_our_own_address(host: str) -> None:
+    assert urls_of(request(headers={"host": host}), None).original(ID) == f"http://192.0.2.1:8000/images/{ID}/original"
+
+
+@given(host=st.text(st.characters(max_codepoint=255), max_size=30))
+def test_no_host_breaks_out_of_the_address(host: str) -> None:
+    address = urls_of(request(headers={"host": host}), None).original(ID)
+    start, end = "http://", f"/images/{ID}/original"
+    assert address.startswith(start)
+    assert address.endswith(end)
+    authority = address.removeprefix(start).removesuffix(end)
+    assert authority in {host, "192.0.2.1:8000"}
+    assert authority.isascii()
+    assert not set(authority) & set("/?#@\\ \"'<>\r\n")
+
+
+@pytest.mark.parametrize(
+    ("server", "base"),
+    [
+        (("192.0.2.1", 8000), "http://192.0.2.1:8000"),
+        (("::1", 8000), "http://[::1]:8000"),
+        (None, "http://localhost"),
+    ],
+)
+def test_without_a_host_our_own_address_counts(server: tuple[str, int | None] | None, base: str) -> None:
+    assert urls_of(request(server=server), None).original(ID) == f"{base}/images/{ID}/original"
+
+
+@pytest.mark.parametrize("query", [b"\xff", b"a=%ff", b"?#&&="])
+def test_a_weird_query_does_not_matter(query: bytes) -> None:
+    asked = request(headers={"host": "a"}, query_string=query)
+    assert urls_of(asked, None).original(ID) == f"http://a/images/{ID}/original"

@@ -1,0 +1,245 @@
+"""The command line: what it says, what it refuses, and how little a health check costs."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from image_service import __version__
+from image_service.cli import app
+from image_service.config import Settings
+from tests.support.logs import logging_kept
+from tests.support.processes import free_port
+
+COMMANDS = ["standalone", "api", "worker", "migrate", "healthcheck"]
+
+
+@pytest.fixture(autouse=True)
+def keep_logging_as_it_was() -> Iterator[None]:
+    with logging_kept():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(app, arguments, env=environment, terminal_width=120)
+
+
+def plain(text: str) -> str:
+    """Without colours, frames and line breaks."""
+    return re.sub(r"[\s│╭╮╰╯─]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("-h",)])
+def test_help_names_every_command_and_where_settings_are_explained(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    said = plain(result.output)
+    assert result.exit_code == 0
+    assert "Accepts images over HTTP" in said
+    assert ".env.example" in said
+    assert all(f" {command} " in said for command in COMMANDS)
+
+
+def test_without_a_command_there_is_help() -> None:
+    assert "Usage: " in run().output
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("standalone", ["--host", "--port", "--data", "127.0.0.1", "8000", "Ctrl-C", "MAX_FILE_SIZE"]),
+        ("api", ["--host", "--port", "--migrate", "DATABASE_URL", "STORAGE_PATH", "RABBITMQ_URL"]),
+        ("worker", ["STORAGE_PATH", "SIGTERM"]),
+        ("migrate", ["tables"]),
+        ("healthcheck", ["api", "worker"]),
+    ],
+)
+def test_every_command_explains_itself(command: str, words: list[str]) -> None:
+    result = run(command, "--help")
+    said = plain(result.output)
+    assert result.exit_code == 0
+    assert [word for word in words if word not in said] == []
+
+
+def test_the_version() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"image-service {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("healthcheck", "database"), ("api", "--port", "x")])
+def test_what_it_does_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in plain(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "wrong"),
+    [
+        (("standalone",), {"MAX_FILE_SIZE": "big"}, "MAX_FILE_SIZE=big"),
+        (("standalone", "--port", "70000"), {}, "API_PORT=70000"),
+        (("api",), {"LOG_LEVEL": "loud"}, "LOG_LEVEL=LOUD"),
+        (("api",), {"PUBLIC_URL": "img.example.org"}, "PUBLIC_URL=img.example.org"),
+        (("worker",), {"DECODE_SLOTS": "0"}, "DECODE_SLOTS=0"),
+        (("migrate",), {"DATABASE_URL": "mysql://x:secret@y/z"}, "DATABASE_URL"),
+        (("healthcheck", "worker"), {"API_PORT": "-1"}, "API_PORT=-1"),
+    ],
+)
+def test_a_wrong_setting_ends_it_with_one_sentence_that_names_it(
+    arguments: tuple[str, ...], environment: dict[str, str], wrong: str, tmp_path: Path
+) -> None:
+    options = ("--data", str(tmp_path / "data")) if "standalone" in arguments else ()
+    result = run(*arguments, *options, **environment)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"image-service: {wrong} is not usable: ")
+    assert line.endswith(".")
+    assert "secret" not in line
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("no host at all", "Name or service not known"), ("192.0.2.1", "Cannot assign requested address")],
+)
+def test_an_address_that_cannot_be_listened_on_is_explained(host: str, reason: str) -> None:
+    result = run("api", "--host", host, "--port", "8000")
+    assert result.exit_code == 1
+    assert f"image-service: Cannot listen on {host} port 8000: {reason}." in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_database_that_cannot_be_migrated_is_explained() -> None:
+    result = run("migrate", DATABASE_URL=f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("image-service: The database cannot be migrated: ")
+    assert line.endswith("Check that it runs and that DATABASE_URL is right.")
+
+
+def test_a_worker_that_showed_a_sign_of_life_lately_is_healthy(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    alive.touch()
+    result = run("healthcheck", "worker", ALIVE_FILE=str(alive))
+    assert (result.exit_code, result.stdout) == (0, "healthy\n")
+
+
+@pytest.mark.parametrize("age", [None, 60])
+def test_a_worker_without_a_sign_of_life_is_not(tmp_path: Path, age: float | None) -> None:
+    alive = tmp_path / "alive"
+    if age is not None:
+        alive.touch()
+        then = alive.stat().st_mtime - age
+        os.utime(alive, (then, then))
+    result = run("healthcheck", "worker", ALIVE_FILE=str(alive))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"unhealthy: no sign of life in {alive}\n"
+
+
+@contextmanager
+def api(status: int, host: str = "127.0.0.1") -> Iterator[int]:
+    """Something that answers ``GET /health/ready`` with the status; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/health/ready" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    with Server((host, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("listens_on", "api_host"),
+    [("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "localhost"), ("::1", "::"), ("::1", "::1")],  # noqa: S104  (nothing listens there)
+)
+def test_an_api_that_is_ready_is_healthy(listens_on: str, api_host: str) -> None:
+    with api(200, listens_on) as port:
+        result = run("healthcheck", "api", API_HOST=api_host, API_PORT=str(port))
+    assert (result.exit_code, result.stdout) == (0, "healthy\n")
+
+
+def test_a_proxy_for_the_rest_of_the_world_is_not_asked() -> None:
+    proxy = f"http://127.0.0.1:{free_port()}"
+    with api(200) as port:
+        result = run("healthcheck", "api", API_PORT=str(port), http_proxy=proxy, HTTP_PROXY=proxy, no_proxy="")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("status", [503, 500, 404])
+def test_an_api_that_is_not_ready_is_not_healthy(status: int) -> None:
+    with api(status) as port:
+        result = run("healthcheck", "api", API_PORT=str(port))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"unhealthy: http://127.0.0.1:{port}/health/ready does not answer 200\n"
+
+
+def test_an_api_that_does_not_run_is_not_healthy() -> None:
+    result = run("healthcheck", "api", API_PORT=str(free_port()))
+    assert result.exit_code == 1
+    assert "does not answer 200" in result.stderr
+
+
+def test_what_speaks_no_http_is_not_healthy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def babble() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"220 smtp.example ESMTP\r\n")
+
+        thread = threading.Thread(target=babble)
+        thread.start()
+        result = run("healthcheck", "api", API_PORT=str(listener.getsockname()[1]))
+        thread.join()
+    assert result.exit_code == 1
+    assert "does not answer 200" in result.stderr
+
+
+def test_a_health_check_loads_nothing_of_the_program(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    alive.touch()
+    script = (
+        "import sys; from image_service.cli import app; app(['healthcheck', 'worker'], standalone_mode=False);"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    checked = subprocess.run(  # noqa: S603  (our own program)
+        [sys.executable, "-c", script],
+        env={"PATH": os.environ["PATH"], "ALIVE_FILE": str(alive)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    verdict, loaded = checked.stdout.splitlines()
+    assert verdict == "healthy"
+    costly = {"sqlalchemy", "fastapi", "starlette", "PIL", "uvicorn", "aio_pika", "alembic", "structlog", "asyncpg"}
+    assert costly & set(loaded.split()) == set()
