@@ -1,6 +1,8 @@
 """API and worker as processes of their own, on PostgreSQL and RabbitMQ, while things break."""
 
 import asyncio
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +15,7 @@ from image_service.queue.rabbitmq import RabbitMQQueue
 from tests.support.images import encoded, gradient
 from tests.support.proxy import Mode, Proxy
 from tests.support.servers import RabbitMQServer
-from tests.support.service import SWIFT, Api, Worker, client, done, finished, status, upload, upload_all
+from tests.support.service import PROGRAM, SWIFT, Api, Worker, client, done, finished, status, upload, upload_all
 from tests.support.waiting import eventually
 
 SMALL = encoded(gradient(64, 48), "JPEG")
@@ -83,6 +85,23 @@ async def test_a_photo_becomes_thumbnails_and_its_request_id_reaches_the_worker(
     assert health["mode"] == "distributed"
     (line,) = worker.lines("image done")
     assert (line["image_id"], line["request_id"]) == (accepted["id"], "from-the-client")
+
+
+async def test_an_api_can_make_its_own_tables(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
+    with Api(tmp_path, env | {"DATABASE_URL": empty_postgres_url}, "--migrate") as api:
+        async with client(api.url) as http:
+            await eventually(lambda: _condition_is(http, "healthy"))
+
+
+async def test_the_tables_can_be_made_beforehand(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
+    env |= {"DATABASE_URL": empty_postgres_url}
+    migrated = subprocess.run(  # noqa: S603, ASYNC221  (our own program, and nothing else to do meanwhile)
+        [PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (migrated.returncode, migrated.stdout) == (0, "The database's tables are up to date.\n"), migrated.stderr
+    with Api(tmp_path, env) as api:
+        async with client(api.url) as http:
+            await eventually(lambda: _condition_is(http, "healthy"))
 
 
 @pytest.mark.parametrize("content", [SMALL, PHOTO], ids=["tiny", "ordinary"])

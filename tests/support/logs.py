@@ -9,14 +9,29 @@ import structlog
 
 @contextmanager
 def logging_kept() -> Iterator[None]:
-    """Leave logging as it was, whatever the block configures."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    levels = {logger: logger.level for logger in loggers}
-    handlers = list(logging.root.handlers)
+    """Begin with no logger configured, and leave logging as it was, whatever the block makes of it."""
+    before = {logger: (logger.level, logger.propagate, list(logger.handlers)) for logger in _loggers()}
+    for logger in before:
+        if logger is not logging.root:
+            _configure(logger)
     try:
         yield
     finally:
-        logging.root.handlers = handlers
-        for logger in (logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)):
-            logger.setLevel(levels.get(logger, logging.NOTSET))
+        for logger in _loggers():
+            _configure(logger, *before.get(logger, ()))
         structlog.reset_defaults()
+
+
+def _loggers() -> list[logging.Logger]:
+    return [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+
+
+def _configure(
+    logger: logging.Logger,
+    level: int = logging.NOTSET,
+    propagate: bool = True,  # noqa: FBT001, FBT002  (a logger's attributes in a row)
+    handlers: list[logging.Handler] | None = None,
+) -> None:
+    logger.setLevel(level)
+    logger.propagate = propagate
+    logger.handlers = handlers or []

@@ -107,10 +107,10 @@ class Service:
 class Api(Service):
     """An API process, at the same address after every restart."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], *options: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = (PROGRAM, "api", "--host", "127.0.0.1", "--port", str(port))
+        command: tuple[str | Path, ...] = (PROGRAM, "api", "--host", "127.0.0.1", "--port", str(port), *options)
         super().__init__(folder / "api", *command, started='"api started"', env=env)
 
 

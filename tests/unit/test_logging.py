@@ -11,7 +11,8 @@ import pytest
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from image_service.observability.logging import configure_logging, get_logger
+from image_service.observability.logging import configure_logging
+from tests.support.logs import logging_kept
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
 CHATTY = ["aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "alembic"]
@@ -19,15 +20,8 @@ CHATTY = ["aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.ac
 
 @pytest.fixture(autouse=True)
 def keep_logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in CHATTY}
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(levels[name])
-    structlog.reset_defaults()
+    with logging_kept():
+        yield
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -38,7 +32,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 def test_a_line_is_json_with_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "json")
-    get_logger("image_service.test").info("image.claimed", attempt=1, image_id=ID, note="späť\nnext line")
+    structlog.get_logger("image_service.test").info("image.claimed", attempt=1, image_id=ID, note="späť\nnext line")
     (line,) = lines(capsys)
     time = datetime.fromisoformat(line.pop("timestamp"))
     assert time.tzinfo is not None
@@ -56,9 +50,9 @@ def test_a_line_is_json_with_its_facts(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_line_carries_the_request_it_belongs_to(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "json")
     with bound_contextvars(request_id="r-1"):
-        get_logger("ours").info("inside")
+        structlog.get_logger("ours").info("inside")
         logging.getLogger("library").info("inside")
-    get_logger("ours").info("outside")
+    structlog.get_logger("ours").info("outside")
     assert [line.get("request_id") for line in lines(capsys)] == ["r-1", "r-1", None]
 
 
@@ -76,7 +70,7 @@ def test_nothing_below_the_level_is_logged(capsys: pytest.CaptureFixture[str], l
     configure_logging(level, "json")
     names = ["debug", "info", "warning", "error", "critical"]
     for name in names:
-        getattr(get_logger("ours"), name)("event")
+        getattr(structlog.get_logger("ours"), name)("event")
         getattr(logging.getLogger("library"), name)("event")
     expected = names[names.index(level.lower()) :]
     logged = [(line["logger"], line["level"]) for line in lines(capsys)]
@@ -84,7 +78,7 @@ def test_nothing_below_the_level_is_logged(capsys: pytest.CaptureFixture[str], l
 
 
 def test_a_logger_made_before_the_configuration_obeys_it(capsys: pytest.CaptureFixture[str]) -> None:
-    early = get_logger("early")
+    early = structlog.get_logger("early")
     configure_logging("WARNING", "json")
     early.info("not this")
     early.warning("this")
@@ -105,7 +99,7 @@ def test_chatty_libraries_are_heard_from_warnings_on(
 def test_configuring_twice_does_not_log_twice(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("DEBUG", "console")
     configure_logging("INFO", "json")
-    get_logger("ours").info("once")
+    structlog.get_logger("ours").info("once")
     assert [line["event"] for line in lines(capsys)] == ["once"]
 
 
@@ -122,7 +116,7 @@ def test_an_exception_is_part_of_its_line_and_shows_no_variables(
         fail(password="s3" + "cret")
     except RuntimeError:
         if logger == "ours":
-            get_logger("ours").exception("broken")
+            structlog.get_logger("ours").exception("broken")
         else:
             logging.getLogger("library").exception("broken")
     output = capsys.readouterr().out
@@ -137,7 +131,7 @@ def test_an_exception_is_part_of_its_line_and_shows_no_variables(
 def test_on_the_console_a_line_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "console")
     with bound_contextvars(request_id="r-1"):
-        get_logger("ours").info("image.claimed", attempt=1)
+        structlog.get_logger("ours").info("image.claimed", attempt=1)
         logging.getLogger("library").warning("lost %s", "connection")
     ours, theirs = capsys.readouterr().out.splitlines()
     for line, facts in (
@@ -154,7 +148,7 @@ def test_on_the_console_an_exception_follows_its_line(capsys: pytest.CaptureFixt
     try:
         fail(password="s3" + "cret")
     except RuntimeError:
-        get_logger("ours").exception("broken")
+        structlog.get_logger("ours").exception("broken")
     output = capsys.readouterr().out
     assert "broken" in output.splitlines()[0]
     assert "RuntimeError: a failure with 6 characters" in output
@@ -167,7 +161,7 @@ def test_auto_writes_for_people_on_a_terminal_and_json_elsewhere(
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     configure_logging("INFO", "auto")
-    get_logger("ours").info("event")
+    structlog.get_logger("ours").info("event")
     output = capsys.readouterr().out
     assert output.startswith("{") != terminal
     assert "event" in output

@@ -74,9 +74,30 @@ def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
 
 def install_handlers(app: FastAPI) -> None:
     """Have the application answer every error with a problem."""
-    app.add_exception_handler(ServiceError, _on_service_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+
+    @app.exception_handler(ServiceError)
+    async def on_service_error(_request: Request, error: ServiceError) -> Response:
+        _log.info("request refused", code=error.code, detail=error.detail)
+        if error.code not in STATUS:
+            _log.error("an error that is no answer reached the API", code=error.code, exc_info=error)
+            return problem_response(ServiceError())
+        return problem_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_request(_request: Request, error: RequestValidationError) -> Response:
+        wrong = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+        return problem_response(errors.InvalidRequest(f"The request is not valid: {wrong}."))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
+        """What the framework itself refuses: unknown paths and methods."""
+        path = request.scope["path"]  # request.url cannot be had of every request: a query may be no UTF-8
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return problem_response(errors.NotFound(f"There is nothing at {path}. The API is at /docs."))
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            wrong = f"{request.method} is not allowed at {path}. The API is at /docs."
+            return problem_response(errors.MethodNotAllowed(wrong), error.headers)
+        return problem_response(errors.InvalidRequest(f"The request is not valid: {error.detail}."))
 
 
 def _document(kind: type[ServiceError], detail: str) -> dict[str, str | int]:
@@ -95,33 +116,3 @@ def _description(status: HTTPStatus, kinds: Iterable[type[ServiceError]]) -> dic
         "description": f"{status.phrase}: {', '.join(f'`{code}`' for code in examples)}",
         "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": examples}},
     }
-
-
-async def _on_service_error(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, ServiceError):
-        raise TypeError(f"not for this handler: {error!r}")
-    _log.info("request refused", code=error.code, detail=error.detail)
-    if error.code not in STATUS:
-        _log.error("an error that is no answer reached the API", code=error.code, exc_info=error)
-        return problem_response(ServiceError())
-    return problem_response(error)
-
-
-async def _on_invalid_request(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestValidationError):
-        raise TypeError(f"not for this handler: {error!r}")
-    wrong = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-    return problem_response(errors.InvalidRequest(f"The request is not valid: {wrong}."))
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: unknown paths and methods."""
-    if not isinstance(error, HTTPException):
-        raise TypeError(f"not for this handler: {error!r}")
-    path = request.scope["path"]  # request.url cannot be had of every request: a query may be no UTF-8
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return problem_response(errors.NotFound(f"There is nothing at {path}. The API is at /docs."))
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        wrong = f"{request.method} is not allowed at {path}. The API is at /docs."
-        return problem_response(errors.MethodNotAllowed(wrong), error.headers)
-    return problem_response(errors.InvalidRequest(f"The request is not valid: {error.detail}."))

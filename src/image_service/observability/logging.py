@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Literal, cast
+from typing import Literal
 
 import structlog
 from structlog.processors import ExceptionRenderer
@@ -53,8 +53,3 @@ def configure_logging(level: str, log_format: LogFormat = "auto") -> None:
     # These announce every connection, frame and request at INFO; our own lines say what matters of them.
     for chatty in ("aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
-
-
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger that takes facts as keywords: ``log.info("image.claimed", attempt=1)``."""
-    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(name))
