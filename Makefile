@@ -5,7 +5,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 COMPOSE := $(wildcard docker-compose*.yml)
-UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header
+UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
 # The Python to make .venv with: make run PYTHON=python3.12
@@ -14,6 +14,7 @@ export PYTHON
 # What was installed last; another PYTHON means to do it again.
 RUN := .venv/.installed-run$(subst /,-,$(PYTHON))
 DEV := .venv/.installed-dev$(subst /,-,$(PYTHON))
+BENCH := .venv-bench/.installed$(subst /,-,$(PYTHON))
 
 .PHONY: help
 help: ## Show this list
@@ -51,14 +52,20 @@ format: $(DEV) ## Format the code and mend what can be mended by itself
 bench: $(DEV) ## Measure (options in ARGS)
 	@for program in benchmarks/*.py; do $(BIN)/python "$$program" $(ARGS) || exit; done
 
+.PHONY: bench-imaging
+bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are installed apart (options in ARGS)
+	@sh scripts/install-bench-peers build/bench-imaging
+	@.venv-bench/bin/python -m benchmarks.imaging $(ARGS)
+
 .PHONY: requirements
 requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version
-	$(UV_COMPILE) --output-file requirements.txt
-	$(UV_COMPILE) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
+	$(UV_COMPILE) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 .PHONY: clean
 clean: ## Remove what can be made again; stored images stay
-	rm -rf .venv .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .venv .venv-bench build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.
@@ -69,4 +76,9 @@ $(RUN): pyproject.toml requirements.txt scripts/make-venv
 
 $(DEV): pyproject.toml requirements-dev.txt scripts/make-venv
 	@sh scripts/make-venv .venv requirements-dev.txt
+	@touch $@
+
+# What the renderer is compared with never becomes a dependency of it.
+$(BENCH): requirements-bench.txt scripts/make-venv
+	@sh scripts/make-venv .venv-bench requirements-bench.txt
 	@touch $@

@@ -18,6 +18,7 @@ def problems() -> list[str]:
     needed = {
         "requirements.txt": project["project"]["dependencies"],
         "requirements-dev.txt": project["project"]["dependencies"] + project["dependency-groups"]["dev"],
+        "requirements-bench.txt": project["dependency-groups"]["bench"],
     }
     pins = {name: _pins(Path(name)) for name in needed}
     found = []

@@ -1,0 +1,28 @@
+"""This renderer in its decoder process, inside all limits, as the service uses it."""
+
+import asyncio
+from pathlib import Path
+
+from benchmarks.imaging.workers.serve import serve
+
+from image_service import __version__
+from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.imaging.pool import RenderPool
+
+
+def main() -> None:
+    """Serve jobs through a pool with one slot."""
+    pool = RenderPool(1)
+    with asyncio.Runner() as runner:
+
+        def render(source: Path, out: Path) -> None:
+            runner.run(pool.render(source, DEFAULT_RECIPE, out))
+
+        try:
+            serve(__version__, render)
+        finally:
+            runner.run(pool.close())
+
+
+if __name__ == "__main__":
+    main()
