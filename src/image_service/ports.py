@@ -11,6 +11,7 @@ from typing import Protocol
 from uuid import UUID
 
 from image_service.domain.image import ImageFormat, ImageHeader, Rendering
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import Recipe
 
 
@@ -80,6 +81,8 @@ class Delivery:
     """One queue message: it names an image, and nothing else in it matters."""
 
     image_id: UUID
+    lane: Lane = Lane.NORMAL
+    """Where it waits."""
     request_id: str | None = None
     """Ties the worker's log lines to the upload's; absent where the reconciler published."""
 
@@ -119,8 +122,8 @@ class TaskQueue(Protocol):
         """
         ...
 
-    async def consume(self, handler: Handler, slots: int, drain: Drain) -> None:
-        """Feed deliveries to ``handler``, at most ``slots`` at once, until the drain; reconnects by itself.
+    async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
+        """Feed a lane's deliveries to ``handler``, at most ``slots`` at once, until the drain; reconnects by itself.
 
         A handler that returns acknowledges; one that raises gives the message back for a later try. On the drain,
         deliveries not yet started go back to the queue at once, running handlers get their grace, and nothing is
@@ -129,7 +132,7 @@ class TaskQueue(Protocol):
         ...
 
     async def depth(self) -> int:
-        """How many messages wait that no consumer holds.
+        """How many messages wait, in all lanes, that no consumer holds.
 
         Raises:
             QueueUnavailable: the broker did not answer.

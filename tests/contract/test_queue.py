@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
@@ -89,13 +90,15 @@ class Running:
 
 
 @asynccontextmanager
-async def consuming(queue: TaskQueue, handler: Handler, slots: int = 1, grace: float = GRACE) -> AsyncIterator[Running]:
+async def consuming(
+    queue: TaskQueue, handler: Handler, slots: int = 1, grace: float = GRACE, lane: Lane = Lane.NORMAL
+) -> AsyncIterator[Running]:
     stop = asyncio.Event()
 
     async def requested() -> None:
         await stop.wait()
 
-    task = asyncio.create_task(queue.consume(handler, slots, Drain(requested, grace)))
+    task = asyncio.create_task(queue.consume(handler, slots, Drain(requested, grace), lane))
     running = Running(task, stop)
     try:
         yield running
@@ -341,6 +344,26 @@ async def test_depth_counts_what_waits_and_not_what_is_held(queue: TaskQueue) ->
 
 async def test_an_open_queue_passes_its_probe(queue: TaskQueue) -> None:
     await queue.probe()
+
+
+async def test_a_lane_does_not_wait_for_another(queue: TaskQueue) -> None:
+    busy, free = recorder(shut=True), recorder()
+    normal = await publish(queue, 3)
+    async with consuming(queue, busy), consuming(queue, free, lane=Lane.EXPRESS):
+        await eventually(lambda: busy.started)
+        express = Delivery(image_id=uuid4(), lane=Lane.EXPRESS)
+        await queue.publish(express)
+        await eventually(lambda: free.finished)
+        assert ids(free.started) == {express.image_id}
+        busy.gate.set()
+        await eventually(lambda: len(busy.finished) == 3)
+    assert ids(busy.finished) == normal
+
+
+async def test_the_depth_counts_all_lanes(queue: TaskQueue) -> None:
+    await publish(queue, 2)
+    await queue.publish(Delivery(image_id=uuid4(), lane=Lane.EXPRESS))
+    await depth_is(queue, 3)
 
 
 OPERATIONS: dict[str, Callable[[TaskQueue], Awaitable[object]]] = {

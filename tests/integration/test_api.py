@@ -28,6 +28,7 @@ from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery
 from image_service.queue.embedded import EmbeddedQueue
 from tests.support.api import BASE, Api, api_on
+from tests.support.fakes import FINDINGS
 from tests.support.forms import CONTENT_TYPE, form, part
 from tests.support.images import encoded, gradient, png_header
 from tests.support.processes import free_port
@@ -101,7 +102,7 @@ async def finish(api: Api, image_id: str) -> dict[str, bytes]:
         for name, content in contents.items()
     ]
     async with api.database.transaction() as repositories:
-        assert await repositories.images.complete(claim, width=40, height=60, thumbnails=thumbnails)
+        assert await repositories.images.complete(claim, width=40, height=60, thumbnails=thumbnails, findings=FINDINGS)
     return contents
 
 
@@ -196,6 +197,9 @@ async def test_an_image_in_every_state(api: Api) -> None:
         "sha256": hashlib.sha256(JPEG).hexdigest(),
         "width": 60,
         "height": 40,
+        "placeholder": None,
+        "dominant_colour": None,
+        "metadata_removed": None,
         "finished_at": None,
         "error": None,
     }
@@ -208,6 +212,9 @@ async def test_an_image_in_every_state(api: Api) -> None:
         "status": "DONE",
         "width": 40,
         "height": 60,
+        "placeholder": FINDINGS.placeholder,
+        "dominant_colour": "#8b5a2b",
+        "metadata_removed": ["exif", "gps"],
         "thumbnails": {
             name: f"{BASE}/images/{image_id}/thumbnails/{name}?v={hashlib.sha256(content).hexdigest()[:16]}"
             for name, content in contents.items()
@@ -302,7 +309,8 @@ async def test_the_request_id_follows_the_image_into_the_queue(sqlite_url: str, 
 
     async with api_on(sqlite_url, tmp_path, Listening()) as api:
         answer = await api.client.post("/images", files={"file": PNG}, headers={"X-Request-ID": "r-1"})
-    assert published == [Delivery(image_id=UUID(answer.json()["id"]), request_id="r-1")]
+    ((image_id, request_id),) = [(each.image_id, each.request_id) for each in published]
+    assert (str(image_id), request_id) == (answer.json()["id"], "r-1")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 
 from image_service.domain.image import ImageError, Thumbnail
 from tests.support.api import Api, api_on
+from tests.support.fakes import FINDINGS
 from tests.support.images import encoded, gradient
 
 CHECKS = [
@@ -64,7 +65,9 @@ async def stock(api: Api) -> tuple[str, ...]:
             claim = await repositories.images.claim(image_id, lease=60)
             assert claim is not None
             if image_id == done:
-                await repositories.images.complete(claim, width=60, height=40, thumbnails=[thumbnail])
+                await repositories.images.complete(
+                    claim, width=60, height=40, thumbnails=[thumbnail], findings=FINDINGS
+                )
             else:
                 await repositories.images.fail(claim, ImageError(code="corrupt-image", detail="Export it again."))
     return str(processing), str(done), str(failed)

@@ -16,7 +16,14 @@ from PIL import Image
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from image_service.bootstrap import Resources, WorkerServices, api_services, open_resources, worker_services
+from image_service.bootstrap import (
+    EXPRESS_SLOTS,
+    Resources,
+    WorkerServices,
+    api_services,
+    open_resources,
+    worker_services,
+)
 from image_service.config import EMBEDDED_QUEUE, Settings
 from image_service.domain.keys import original_key
 from image_service.domain.recipe import DEFAULT_RECIPE
@@ -122,10 +129,10 @@ async def orphan_is_gone(stage: Stage, orphan: str) -> bool:
 
 
 async def test_when_it_stops_it_finishes_what_it_holds_and_begins_nothing(settings: Settings, stage: Stage) -> None:
-    images = [await stage.queued(), await stage.queued()]
+    images = [await stage.queued() for _ in range(3)]
     stage.renderer.gate.clear()
     async with working(settings, processing=stage.processing()) as worker:
-        await eventually(lambda: stage.renderer.running)
+        await eventually(lambda: stage.renderer.running == settings.decode_slots + EXPRESS_SLOTS)
         worker.stop.set()
         for _ in range(100):
             await asyncio.sleep(0)
@@ -133,7 +140,8 @@ async def test_when_it_stops_it_finishes_what_it_holds_and_begins_nothing(settin
         stage.renderer.gate.set()
         await worker.ended()
     rows = [await stage.row(image_id) for image_id in images]
-    assert sorted((row["status"], row["attempt"]) for row in rows) == [(Status.DONE, 1), (Status.PROCESSING, 0)]
+    states = sorted((row["status"], row["attempt"]) for row in rows)
+    assert states == [(Status.DONE, 1), (Status.DONE, 1), (Status.PROCESSING, 0)]
 
 
 async def test_what_does_not_finish_in_time_is_given_back_at_no_cost(settings: Settings, stage: Stage) -> None:

@@ -11,7 +11,15 @@ from typing import Any, TypeAlias, cast
 
 from image_service.database import Database, Repositories
 from image_service.database.images import ImageRepository
-from image_service.domain.image import ImageFormat, ImageHeader, RenderedThumbnail, Rendering
+from image_service.domain.image import (
+    Findings,
+    ImageFormat,
+    ImageHeader,
+    MetadataKind,
+    RenderedThumbnail,
+    Rendering,
+)
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import Preset, Recipe
 from image_service.errors import CorruptImage, UnsupportedFormat
 from image_service.ports import Delivery
@@ -24,6 +32,11 @@ IMAGE = b"IMAGE"
 """What a file begins with that ``FakeInspector`` takes for an image."""
 DAMAGED = b"IMAGE damaged"
 HEADER = ImageHeader(format=ImageFormat.PNG, width=640, height=480)
+FINDINGS = Findings(
+    placeholder="k0oGLQaSVsN0BVhn2oq2Z5SQUQcZ",
+    dominant_colour="#8b5a2b",
+    metadata_removed=(MetadataKind.EXIF, MetadataKind.GPS),
+)
 
 Failure: TypeAlias = Exception | type[Exception]
 
@@ -140,7 +153,7 @@ class ScriptedQueue(EmbeddedQueue):
 
     def lose_everything(self) -> None:
         """Forget the messages that wait, as a broker does whose disk was lost."""
-        self._waiting = asyncio.Queue()
+        self._waiting = {lane: asyncio.Queue() for lane in Lane}
 
 
 class FakeInspector:
@@ -184,7 +197,7 @@ class FakeRenderer:
             finally:
                 self.running -= 1
             thumbnails = tuple(_thumbnail(preset, source, out) for preset in recipe.presets)
-            return Rendering(width=480, height=640, thumbnails=thumbnails)
+            return Rendering(width=480, height=640, thumbnails=thumbnails, findings=FINDINGS)
 
 
 def _thumbnail(preset: Preset, source: Path, out: Path) -> RenderedThumbnail:

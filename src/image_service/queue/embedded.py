@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import structlog
 
+from image_service.domain.lane import Lane
 from image_service.errors import Outage, QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler
 
@@ -30,7 +31,7 @@ class EmbeddedQueue:
 
     def __init__(self, give_back_pause: float = 0.5) -> None:
         self._give_back_pause = give_back_pause
-        self._waiting: asyncio.Queue[_Entry] = asyncio.Queue()
+        self._waiting: dict[Lane, asyncio.Queue[_Entry]] = {lane: asyncio.Queue() for lane in Lane}
         self._started = False
         self._closed = asyncio.Event()
 
@@ -43,22 +44,22 @@ class EmbeddedQueue:
         self._closed.set()
 
     async def publish(self, delivery: Delivery) -> None:
-        """Put a delivery into the queue.
+        """Put a delivery into its lane.
 
         Raises:
             QueueUnavailable: not started, or closed.
         """
         await self.probe()
-        self._waiting.put_nowait(_Entry(delivery))
+        self._waiting[delivery.lane].put_nowait(_Entry(delivery))
 
-    async def consume(self, handler: Handler, slots: int, drain: Drain) -> None:
-        """Feed deliveries to ``handler`` until the drain; see ``ports.TaskQueue``.
+    async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
+        """Feed a lane's deliveries to ``handler`` until the drain; see ``ports.TaskQueue``.
 
         Raises:
             QueueUnavailable: the queue is not started, or closed.
         """
         await self.probe()
-        crew = _Crew(self._waiting, handler, self._give_back_pause)
+        crew = _Crew(self._waiting[lane], handler, self._give_back_pause)
         workers = [asyncio.create_task(crew.work()) for _ in range(slots)]
         requested: asyncio.Future[Any] = asyncio.ensure_future(drain.requested())
         closing = asyncio.create_task(self._closed.wait())
@@ -83,7 +84,7 @@ class EmbeddedQueue:
             QueueUnavailable: the queue is not started, or closed.
         """
         await self.probe()
-        return self._waiting.qsize()
+        return sum(lane.qsize() for lane in self._waiting.values())
 
     async def probe(self) -> None:
         """Return while the queue is open.

@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from image_service.database import Database
 from image_service.domain.image import Original
 from image_service.domain.keys import original_key
+from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
 from image_service.errors import EmptyUpload, Outage, UploadTooLarge
 from image_service.ports import Delivery, Inspector, Storage, TaskQueue
@@ -80,7 +81,8 @@ class Ingest:
             await self._storage.adopt({original_key(original.id): path})
         # A file whose recording fails stays: the commit may have happened after all. If not, the sweeper takes it.
         await through_outage(lambda: self._record(original), patience=_RECORD_PATIENCE)
-        queued = await self._enqueue(original.id, request_id, answer_by)
+        delivery = Delivery(image_id=original.id, lane=lane_of(header), request_id=request_id)
+        queued = await self._enqueue(delivery, answer_by)
         _log.info(
             "image accepted",
             image_id=str(original.id),
@@ -125,16 +127,17 @@ class Ingest:
         async with self._database.transaction() as repositories:
             await repositories.images.add(original, due_in=self._timing.unqueued_after)
 
-    async def _enqueue(self, image_id: UUID, request_id: str | None, answer_by: float) -> bool:
+    async def _enqueue(self, delivery: Delivery, answer_by: float) -> bool:
         """Whether the image is known to be queued. If not, it waits as NEW, and the reconciler queues it."""
         try:
             async with asyncio.timeout_at(answer_by):
-                await self._queue.publish(Delivery(image_id=image_id, request_id=request_id))
+                await self._queue.publish(delivery)
                 async with self._database.transaction() as repositories:
                     # False means that a worker was faster: the image is queued all the more.
-                    await repositories.images.mark_queued(image_id, due_in=self._timing.unclaimed_after)
+                    await repositories.images.mark_queued(delivery.image_id, due_in=self._timing.unclaimed_after)
         except (Outage, TimeoutError) as error:
-            _log.warning("image waits to be queued", image_id=str(image_id), reason=str(error) or "no answer in time")
+            reason = str(error) or "no answer in time"
+            _log.warning("image waits to be queued", image_id=str(delivery.image_id), reason=reason)
             return False
         return True
 

@@ -123,7 +123,13 @@ class Processing:
                 {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)}
             )
         done = await self._change(
-            lambda images: images.complete(claim, width=rendering.width, height=rendering.height, thumbnails=thumbnails)
+            lambda images: images.complete(
+                claim,
+                width=rendering.width,
+                height=rendering.height,
+                thumbnails=thumbnails,
+                findings=rendering.findings,
+            )
         )
         if done or not await self._discard(claim, thumbnails):
             _log.info("image done", attempt=claim.attempt)

@@ -9,6 +9,7 @@ import structlog
 
 from image_service.database import Database
 from image_service.database.images import OpenImage
+from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
 from image_service.ports import Delivery, TaskQueue
 from image_service.services.timing import QueueTiming
@@ -83,7 +84,7 @@ class Reconciler:
             due_in = self._timing.unqueued_after if new else delay
             if not await repositories.images.take_for_publishing(image, due_in=due_in):
                 return False
-        await self._queue.publish(Delivery(image_id=image.id))
+        await self._queue.publish(Delivery(image_id=image.id, lane=lane_of(image.header)))
         if new:
             async with self._database.transaction() as repositories:
                 await repositories.images.mark_queued(image.id, due_in=delay)

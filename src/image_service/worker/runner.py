@@ -4,8 +4,9 @@ import asyncio
 
 import structlog
 
-from image_service.bootstrap import Resources, WorkerServices
+from image_service.bootstrap import EXPRESS_SLOTS, Resources, WorkerServices
 from image_service.config import Settings
+from image_service.domain.lane import Lane
 from image_service.ports import Drain
 from image_service.services.health import Condition
 from image_service.worker.alive import INTERVAL, AliveFile
@@ -27,6 +28,7 @@ class Worker:
 
         Raises:
             Outage: no decoder process can be started, or what an earlier run left cannot be resumed.
+            StartError: decoders cannot be shut in, and have to be.
         """
         try:
             await self._services.renderer.start()
@@ -48,16 +50,19 @@ class Worker:
         ]
         _log.info("worker started", decode_slots=self._settings.decode_slots)
         try:
-            await self._queue.consume(
-                self._services.processing.process,
-                self._settings.decode_slots,
-                Drain(stop.wait, self._settings.drain_timeout),
-            )
+            await self._consume(Drain(stop.wait, self._settings.drain_timeout))
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
             alive.remove()
+
+    async def _consume(self, drain: Drain) -> None:
+        """Take from every lane. Normal images leave at least one decoder to the express lane."""
+        handler, slots = self._services.processing.process, self._settings.decode_slots
+        async with asyncio.TaskGroup() as lanes:
+            lanes.create_task(self._queue.consume(handler, slots, drain, Lane.NORMAL))
+            lanes.create_task(self._queue.consume(handler, slots + EXPRESS_SLOTS, drain, Lane.EXPRESS))
 
     async def _all_well(self) -> bool:
         return (await self._services.health.run()).condition is Condition.HEALTHY

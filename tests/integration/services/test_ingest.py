@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from image_service.domain.keys import original_key
+from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.errors import (
     CorruptImage,
@@ -52,7 +53,7 @@ class Upload:
 async def test_an_upload_is_stored_and_then_recorded_and_then_published_and_then_marked(stage: Stage) -> None:
     accepted = await stage.ingest().accept(aiter(Upload(IMAGE)), request_id="r-1")
     assert stage.script.done == ["adopt", "add", "publish", "mark_queued"]
-    assert stage.queue.published == [Delivery(image_id=accepted.id, request_id="r-1")]
+    assert stage.queue.published == [Delivery(image_id=accepted.id, lane=Lane.EXPRESS, request_id="r-1")]
     assert accepted.status is Status.PROCESSING
     row = await stage.row(accepted.id)
     assert row["status"] is Status.PROCESSING

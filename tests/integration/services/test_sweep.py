@@ -12,6 +12,7 @@ from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable
 from image_service.ports import Delivery
 from image_service.services import sweep
+from tests.support.fakes import FINDINGS
 from tests.support.stage import GRACE, Stage
 
 OLD = GRACE + 60
@@ -33,7 +34,9 @@ async def complete(stage: Stage, claim: Claim) -> None:
         size_bytes=1,
         sha256="cd" * 32,
     )
-    assert await stage.ask(lambda r: r.images.complete(claim, width=480, height=640, thumbnails=[made]))
+    assert await stage.ask(
+        lambda r: r.images.complete(claim, width=480, height=640, thumbnails=[made], findings=FINDINGS)
+    )
 
 
 async def put_thumbnail(stage: Stage, image_id: UUID, attempt: int, age: float = OLD) -> str:

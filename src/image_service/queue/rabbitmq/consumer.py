@@ -9,6 +9,7 @@ from typing import Final, NoReturn, cast
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
 
+from image_service.domain.lane import Lane
 from image_service.errors import Outage
 from image_service.ports import Delivery, Drain, Handler
 from image_service.queue import messages
@@ -25,12 +26,15 @@ _log = structlog.get_logger(__name__)
 class Consumer:
     """One call of ``consume``. Handlers belong to it, not to a connection: they outlive a lost one."""
 
-    def __init__(self, url: str, topology: Topology, handler: Handler, slots: int, give_back_pause: float) -> None:
+    def __init__(
+        self, url: str, topology: Topology, lane: Lane, handler: Handler, *, slots: int, give_back_pause: float
+    ) -> None:
         self._topology = topology
+        self._queue_name = topology.queue_of(lane)
         self._handler = handler
         self._prefetch = slots
         self._give_back_pause = give_back_pause
-        self._link = Link(url, f"image-service consumer {topology.name}", self._set_up)
+        self._link = Link(url, f"image-service consumer {self._queue_name}", self._set_up)
         self._slots = asyncio.Semaphore(slots)
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: set[asyncio.Task[None]] = set()
@@ -88,7 +92,7 @@ class Consumer:
         # The broker cancels a consumer whose queue is deleted; the connection and the channel stay as they are.
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(session.on_close)
-        queue = await channel.get_queue(self._topology.name, ensure=False)
+        queue = await channel.get_queue(self._queue_name, ensure=False)
 
         async def arrived(message: AbstractIncomingMessage) -> None:
             # A task of our own: aio-pika's ends with the channel, and would take the handler with it.

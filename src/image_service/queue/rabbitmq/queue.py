@@ -9,6 +9,7 @@ import structlog
 from aio_pika import DeliveryMode, Message
 from aio_pika.exceptions import DeliveryError, PublishError
 
+from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler
 from image_service.queue import messages
@@ -31,7 +32,7 @@ class RabbitMQQueue:
     Args:
         url: ``amqp://`` or ``amqps://``, with credentials and virtual host. A wrong one is retried and logged.
         publish_timeout: Seconds that one publish may take in all.
-        queue_name: Name of the queue; its dead-letter queue is called the same with ``.dead`` added.
+        queue_name: Name of the normal lane's queue; the others, and the dead-letter queue, have it before a dot.
         give_back_pause: Seconds before a message whose handler raised goes back to the queue for the first time;
             doubled with each further try, up to ten seconds.
         idle_refresh: Seconds without a message after which a consumer connects anew, for it may have been forgotten.
@@ -84,7 +85,7 @@ class RabbitMQQueue:
             correlation_id=messages.correlation_id(delivery),
         )
         try:
-            await within(deadline - now(), self._hand_over(session, message))
+            await within(deadline - now(), self._hand_over(session, message, self._topology.queue_of(delivery.lane)))
         except TimeoutError:
             await self._trip(session)
             raise QueueUnavailable("The broker did not confirm the message in time.") from None
@@ -92,8 +93,8 @@ class RabbitMQQueue:
             # Whatever aio-pika raises here, from a dozen unrelated classes, means the same to the caller.
             raise QueueUnavailable("The broker did not take the message.") from error
 
-    async def consume(self, handler: Handler, slots: int, drain: Drain) -> None:
-        """Feed deliveries to ``handler`` until the drain; see ``ports.TaskQueue``.
+    async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
+        """Feed a lane's deliveries to ``handler`` until the drain; see ``ports.TaskQueue``.
 
         A message that cannot be decoded goes to the dead-letter queue. After a lost connection the handlers run on,
         and their messages are delivered again, here or elsewhere.
@@ -103,7 +104,9 @@ class RabbitMQQueue:
         """
         if self._closed.is_set():
             raise QueueUnavailable("The queue is closed.")
-        consumer = Consumer(self._url, self._topology, handler, slots, self._give_back_pause)
+        consumer = Consumer(
+            self._url, self._topology, lane, handler, slots=slots, give_back_pause=self._give_back_pause
+        )
         await consumer.run(drain, self._closed, self._idle_refresh)
 
     async def depth(self) -> int:
@@ -144,15 +147,15 @@ class RabbitMQQueue:
             raise QueueUnavailable("The broker is short of memory or disk and takes no messages.")
         return session
 
-    async def _hand_over(self, session: Session, message: Message) -> None:
+    async def _hand_over(self, session: Session, message: Message, queue: str) -> None:
         for last_try in (False, False, True):
             try:
-                await session.channel.default_exchange.publish(message, self._topology.name, mandatory=True)
+                await session.channel.default_exchange.publish(message, queue, mandatory=True)
             except PublishError:
                 # Somebody deleted the queue. Without `mandatory` the broker would have confirmed and lost the message.
                 if last_try:
                     raise
-                _log.warning("queue is missing; declaring it again", queue=self._topology.name)
+                _log.warning("queue is missing; declaring it again", queue=queue)
                 # Not at once: RabbitMQ 3.10 would then move the deleted queue's consumers to the new one, and count
                 # messages as delivered to them that it never sends. Given a moment it cancels them, and they come back.
                 await asyncio.sleep(_REDECLARE_PAUSE)
