@@ -60,7 +60,7 @@ bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are
 .PHONY: requirements
 requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
-	$(UV_COMPILE) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 .PHONY: clean

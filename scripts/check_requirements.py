@@ -15,9 +15,10 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
 def problems() -> list[str]:
     """What is missing from the files, outside its bounds, different between them, or should not be there."""
     project = tomllib.loads(Path("pyproject.toml").read_text())
+    program, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"]
     needed = {
-        "requirements.txt": project["project"]["dependencies"],
-        "requirements-dev.txt": project["project"]["dependencies"] + project["dependency-groups"]["dev"],
+        "requirements.txt": program,
+        "requirements-dev.txt": sum(extras.values(), program) + project["dependency-groups"]["dev"],
         "requirements-bench.txt": project["dependency-groups"]["bench"],
     }
     pins = {name: _pins(Path(name)) for name in needed}

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from image_service.config import Settings
 from image_service.database import Database
+from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.limits import RenderLimits
@@ -20,7 +22,10 @@ from image_service.services.processing import Processing, ProcessingPolicy
 from image_service.services.reconcile import Reconciler
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
-from image_service.storage.local import LocalStorage
+from image_service.storage.local import SCRATCH, LocalStorage
+
+EXPRESS_SLOTS: Final = 1
+"""Decoders beyond the configured number, which only images of the express lane may use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,9 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
             database=resources.database,
             storage=resources.storage,
             queue=resources.queue,
-            inspector=HeaderInspector(max_pixels=settings.max_pixels),
+            inspector=HeaderInspector(
+                max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=_formats(settings)
+            ),
             max_file_size=settings.max_file_size,
             timing=_timing(settings),
         ),
@@ -86,12 +93,17 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
     """The use cases of a worker on these resources."""
     renderer = RenderPool(
-        settings.decode_slots,
+        settings.decode_slots + EXPRESS_SLOTS,
         RenderLimits(
             wall_seconds=settings.decode_timeout,
             cpu_seconds=settings.decode_cpu_seconds,
             memory_bytes=settings.decode_memory,
             max_pixels=settings.max_pixels,
+            readable=(str(settings.storage_path),),
+            writable=(str(settings.storage_path / SCRATCH),),
+            require_sandbox=settings.require_sandbox,
+            formats=_formats(settings),
+            truncated=settings.render_truncated,
         ),
     )
     return WorkerServices(
@@ -113,6 +125,10 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
         sweeper=Sweeper(database=resources.database, storage=resources.storage, grace=settings.orphan_grace),
         health=_health(resources),
     )
+
+
+def _formats(settings: Settings) -> tuple[ImageFormat, ...]:
+    return tuple(sorted(map(ImageFormat, settings.enabled_formats)))
 
 
 def _timing(settings: Settings) -> QueueTiming:

@@ -3,9 +3,10 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -19,6 +20,10 @@ _DATABASES: Final = ("postgresql+asyncpg://", _SQLITE)
 
 # Their values hold passwords, and whatever is wrong with them they are not repeated.
 _SECRET: Final = frozenset({"database_url", "rabbitmq_url"})
+
+
+FormatName = Literal["jpeg", "png", "gif", "webp", "avif", "heic", "tiff", "bmp"]
+"""What can be enabled: every format that there is a decoder for, and nothing else."""
 
 
 class ConfigError(Exception):
@@ -60,6 +65,10 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="Seconds without a byte after which an upload is given up."
     )
 
+    enabled_formats: Annotated[frozenset[FormatName], NoDecode] = Field(
+        default=frozenset({"jpeg", "png", "gif", "webp", "avif"}),
+        description="Comma-separated formats that are accepted; heic, tiff and bmp can be added.",
+    )
     max_pixels: int = Field(default=50_000_000, ge=1, description="Largest accepted image, in pixels (width x height).")
     decode_slots: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Images decoded at once by one worker."
@@ -68,6 +77,14 @@ class Settings(BaseSettings):
     decode_cpu_seconds: int = Field(default=10, ge=1, description="CPU seconds one image may take to render.")
     decode_memory: int = Field(
         default=1_073_741_824, ge=134_217_728, description="Address space one decoder process may use, in bytes."
+    )
+
+    require_sandbox: bool = Field(
+        default=False, description="Whether a kernel without the means to shut decoders in is refused, not warned of."
+    )
+
+    render_truncated: bool = Field(
+        default=False, description="Whether an incomplete file is rendered as far as it goes instead of ending ERROR."
     )
 
     lease_seconds: float = Field(default=60.0, gt=0, description="Seconds a claim lasts without a sign of life.")
@@ -134,6 +151,21 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+
+    @field_validator("enabled_formats", mode="before")
+    @classmethod
+    def _formats(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = frozenset(name.strip().lower() for name in value.split(",") if name.strip())
+        possible = get_args(FormatName)
+        if not names or not names.issubset(possible):
+            msg = f"must name one or more of {', '.join(possible)}, with commas between"
+            raise ValueError(msg)
+        if "heic" in names and find_spec("pillow_heif") is None:
+            msg = "heic needs the package pillow-heif, which is not installed: install image-processing-service[heic]"
+            raise ValueError(msg)
+        return names
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

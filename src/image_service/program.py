@@ -43,6 +43,7 @@ def run_worker(settings: Settings) -> None:
 
     Raises:
         Outage: no decoder process can be started.
+        StartError: decoders cannot be shut in, and REQUIRE_SANDBOX says that they must.
     """
     configure_logging(settings.log_level, settings.log_format)
     _run(_worker(settings))
@@ -109,8 +110,8 @@ async def _standalone(settings: Settings, listener: socket.socket, started: Call
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(worker.run(stop))
                 tasks.create_task(serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started))
-        except* Outage as outages:
-            raise outages.exceptions[0] from None
+        except* (Outage, StartError) as failures:
+            raise failures.exceptions[0] from None
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

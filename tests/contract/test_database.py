@@ -18,10 +18,20 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from image_service.database import Database, Repositories
 from image_service.database.clock import in_seconds
 from image_service.database.images import OpenImage
-from image_service.domain.image import Claim, ImageError, ImageFormat, ImageHeader, Original, Thumbnail
+from image_service.domain.image import (
+    Claim,
+    Findings,
+    ImageError,
+    ImageFormat,
+    ImageHeader,
+    MetadataKind,
+    Original,
+    Thumbnail,
+)
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable
 from image_service.models import ImageRow, ThumbnailRow
+from tests.support.fakes import FINDINGS
 from tests.support.processes import free_port
 
 Result = TypeVar("Result")
@@ -116,7 +126,9 @@ async def try_claim(database: Database, image_id: UUID, lease: float = 60) -> Cl
 
 async def complete(database: Database, claim: Claim, *thumbnails: Thumbnail) -> bool:
     made = thumbnails or (thumbnail(claim),)
-    return await run(database, lambda r: r.images.complete(claim, width=480, height=640, thumbnails=made))
+    return await run(
+        database, lambda r: r.images.complete(claim, width=480, height=640, thumbnails=made, findings=FINDINGS)
+    )
 
 
 async def release(
@@ -181,7 +193,7 @@ async def test_a_new_image_is_what_was_recorded(database: Database) -> None:
     assert image is not None
     assert (image.id, image.status, image.header) == (original.id, Status.NEW, original.header)
     assert (image.size_bytes, image.sha256) == (5 * 2**30, "ab" * 32)
-    assert (image.finished_at, image.error, image.thumbnails) == (None, None, ())
+    assert (image.finished_at, image.error, image.findings, image.thumbnails) == (None, None, None, ())
     assert close(image.created_at, image.updated_at)
 
 
@@ -356,7 +368,9 @@ async def test_a_renewed_lease_keeps_the_image(database: Database) -> None:
 
 CHANGES: dict[str, Callable[[Repositories, Claim], Awaitable[bool]]] = {
     "extend": lambda r, claim: r.images.extend(claim, lease=60),
-    "complete": lambda r, claim: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)]),
+    "complete": lambda r, claim: r.images.complete(
+        claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS
+    ),
     "fail": lambda r, claim: r.images.fail(claim, ERROR),
     "release": lambda r, claim: r.images.release(claim, rest=-1, due_in=-1, charge=False, decoder_failed=True),
 }
@@ -430,8 +444,8 @@ async def test_the_fence_holds_while_both_attempts_finish_at_once(database: Data
     newest = await claimed(database, stale.image_id)
     outcome = await at_once(
         database,
-        lambda r: r.images.complete(stale, width=1, height=1, thumbnails=[thumbnail(stale)]),
-        lambda r: r.images.complete(newest, width=2, height=2, thumbnails=[thumbnail(newest)]),
+        lambda r: r.images.complete(stale, width=1, height=1, thumbnails=[thumbnail(stale)], findings=FINDINGS),
+        lambda r: r.images.complete(newest, width=2, height=2, thumbnails=[thumbnail(newest)], findings=FINDINGS),
         lambda r: r.images.fail(stale, ERROR),
     )
     assert outcome == [False, True, False]
@@ -445,9 +459,9 @@ async def test_one_attempt_ends_one_way(database: Database) -> None:
     claim = await claimed(database, await recorded(database))
     outcome = await at_once(
         database,
-        lambda r: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)]),
+        lambda r: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS),
         lambda r: r.images.fail(claim, ERROR),
-        lambda r: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)]),
+        lambda r: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS),
     )
     assert sorted(outcome) == [False, False, True]
     image = await run(database, lambda r: r.images.get(claim.image_id))
@@ -468,8 +482,33 @@ async def test_a_complete_image_has_all_its_thumbnails_smallest_first(database: 
     assert (image.header.width, image.header.height) == (480, 640)
     assert close(image.finished_at, image.updated_at)
     assert image.error is None
+    assert image.findings == FINDINGS
     after = await row(database, claim.image_id)
     assert (after["lease_until"], after["due_at"]) == (None, None)
+
+
+@pytest.mark.parametrize("kinds", [(), tuple(MetadataKind)], ids=["nothing removed", "everything removed"])
+async def test_what_an_image_without_colour_was_found_to_be(
+    database: Database, kinds: tuple[MetadataKind, ...]
+) -> None:
+    claim = await claimed(database, await recorded(database))
+    findings = Findings(placeholder="AAAA", dominant_colour=None, metadata_removed=kinds)
+    made = [thumbnail(claim)]
+    assert await run(
+        database, lambda r: r.images.complete(claim, width=1, height=1, thumbnails=made, findings=findings)
+    )
+    image = await run(database, lambda r: r.images.get(claim.image_id))
+    assert image is not None
+    assert image.findings == findings
+
+
+async def test_an_image_that_was_done_before_anybody_looked_has_no_findings(database: Database) -> None:
+    claim = await finished(database, Status.DONE)
+    unknown = {"placeholder": None, "dominant_colour": None, "metadata_removed": None}
+    await execute(database, update(ImageRow).where(ImageRow.id == claim.image_id).values(unknown))
+    image = await run(database, lambda r: r.images.get(claim.image_id))
+    assert image is not None
+    assert (image.status, image.findings) == (Status.DONE, None)
 
 
 async def test_an_image_completes_with_all_thumbnails_or_not_at_all(database: Database) -> None:
@@ -737,7 +776,9 @@ EVENTS: dict[str, Callable[[Repositories, UUID, Claim], Awaitable[object]]] = {
     "claimed and lost": lambda r, image_id, _: r.images.claim(image_id, lease=-1),
     "extended": lambda r, _, claim: r.images.extend(claim, lease=60),
     "released": lambda r, _, claim: r.images.release(claim, rest=-1, due_in=-1, charge=True),
-    "completed": lambda r, _, claim: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)]),
+    "completed": lambda r, _, claim: r.images.complete(
+        claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS
+    ),
     "failed": lambda r, _, claim: r.images.fail(claim, ERROR),
     "resumed": lambda r, _, __: r.images.resume_all(),
 }

@@ -9,13 +9,14 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from PIL import Image
 
-from image_service.domain.image import Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
+from image_service.domain.image import ImageFormat, MetadataKind, Rendering
+from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
 from image_service.errors import (
     CorruptImage,
     DecoderCrashed,
@@ -31,7 +32,7 @@ from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
 from image_service.imaging.protocol import Job, decode_reply
 from image_service.ports import Renderer
-from tests.support.images import encoded, gradient, noise
+from tests.support.images import encoded, gradient, noise, oriented
 from tests.support.waiting import eventually
 
 GOOD = encoded(gradient(640, 480), "JPEG")
@@ -43,8 +44,8 @@ SLOW = encoded(noise(4000, 4000), "PNG", compress_level=1)
 async def make_pool() -> AsyncIterator[Callable[..., RenderPool]]:
     pools: list[RenderPool] = []
 
-    def make_pool(slots: int = 1, **limits: float) -> RenderPool:
-        pools.append(RenderPool(slots, RenderLimits(**limits)))  # type: ignore[arg-type]
+    def make_pool(slots: int = 1, **limits: Any) -> RenderPool:  # noqa: ANN401  (the limits' own fields)
+        pools.append(RenderPool(slots, RenderLimits(**limits)))
         return pools[-1]
 
     yield make_pool
@@ -127,6 +128,54 @@ class TestEveryRenderer:
             await renderer.render(source, DEFAULT_RECIPE, tmp_path / "missing")
 
 
+@pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
+async def test_a_process_decodes_the_formats_that_are_enabled_and_no_others(
+    make_pool: MakePool, give: Give, name: str
+) -> None:
+    content = encoded(gradient(640, 480), name)
+    assert (await render(make_pool(formats=tuple(ImageFormat)), give(content))).thumbnails
+    for formats in ({}, {"formats": (ImageFormat.JPEG,)}):
+        with pytest.raises(UnsupportedFormat):
+            await render(make_pool(**formats), give(content))
+
+
+async def test_a_process_renders_what_there_is_if_it_may(make_pool: MakePool, give: Give) -> None:
+    rendering = await render(make_pool(truncated=True), give(GOOD[: len(GOOD) // 2]))
+    assert (rendering.width, rendering.height) == (640, 480)
+
+
+async def test_an_optional_output_that_takes_too_long_costs_nothing_but_the_process(
+    make_pool: MakePool, give: Give
+) -> None:
+    pool = make_pool(wall_seconds=6)
+    await pool.start()
+    (first,) = children()
+    dear = Preset(name="dear", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
+    source, out = give(SLOW)
+    rendering = await pool.render(source, Recipe(presets=(dear, *DEFAULT_RECIPE.presets)), out)
+    assert [each.preset for each in rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
+    assert {path.name for path in out.iterdir()} == {"source", "100x100", "300x300", "1200x1200"}
+    assert first not in children()
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_makes_optional_outputs(make_pool: MakePool, give: Give) -> None:
+    recipe = Recipe(presets=(Preset(name="extra", width=300, height=300, format=OutputFormat.AVIF, optional=True),))
+    pool = make_pool()
+    for _ in range(2):
+        rendering = await render(pool, give(GOOD), recipe)
+        assert [each.content_type for each in rendering.thumbnails] == ["image/avif"]
+    assert len(children()) == 1
+
+
+async def test_tells_what_it_found_out(renderer: Renderer, give: Give) -> None:
+    content = encoded(Image.new("RGB", (640, 480), "#ff0000"), "PNG", exif=oriented(Image.new("L", (1, 1)), 1))
+    findings = (await render(renderer, give(content))).findings
+    assert findings.metadata_removed == (MetadataKind.EXIF,)
+    assert findings.dominant_colour is not None
+    assert len(findings.placeholder) > 20
+
+
 async def test_keeps_one_process_warm(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(4)
     await pool.start()
@@ -188,15 +237,16 @@ async def test_ends_work_that_takes_too_much_memory(make_pool: MakePool, give: G
     await pool.start()
     (first,) = children()
     with pytest.raises(DecoderOutOfMemory):
-        await render(pool, give(encoded(Image.new("RGB", (6000, 6000)), "PNG")))
+        # Little enough to be tried.
+        await render(pool, give(encoded(Image.new("RGB", (5400, 5000)), "PNG")))
     assert (await render(pool, give(GOOD))).thumbnails
     assert first not in children()
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
-async def test_lack_of_memory_is_never_a_verdict(make_pool: MakePool, give: Give, name: str) -> None:
+async def test_lack_of_memory_is_never_taken_for_damage(make_pool: MakePool, give: Give, name: str) -> None:
     pool = make_pool(memory_bytes=96 << 20)
-    with pytest.raises((DecoderOutOfMemory, DecoderCrashed)):
+    with pytest.raises((DecoderOutOfMemory, DecoderCrashed, ImageTooLarge)):
         await render(
             pool,
             give(encoded(gradient(3000, 3000), name)),
@@ -272,9 +322,12 @@ async def test_confines_its_processes(make_pool: MakePool) -> None:
     process = psutil.Process(child)
     assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
     assert process.rlimit(psutil.RLIMIT_AS) == (1 << 30, 1 << 30)
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (64 << 20, 64 << 20)
+    assert process.rlimit(psutil.RLIMIT_NOFILE) == (64, 64)
+    assert process.num_threads() == 1  # Landlock confines the thread that asks for it, and those it starts later
     assert os.getpgid(child) == child
     kept = {"LD_LIBRARY_PATH", "PYTHONPATH", *(name for name in os.environ if name.startswith("COVERAGE_"))}
-    assert process.environ().keys() <= {"PYTHONUTF8", "MALLOC_ARENA_MAX"} | kept
+    assert process.environ().keys() <= {"PYTHONUTF8", "MALLOC_ARENA_MAX", "OPENBLAS_NUM_THREADS"} | kept
 
 
 PARENT = """

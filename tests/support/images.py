@@ -3,10 +3,12 @@
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
+from pillow_heif import register_heif_opener
 
+register_heif_opener()
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -84,6 +86,90 @@ def extents(width: int, height: int) -> bytes:
 def avif_header(*properties: bytes, brands: bytes = b"avif\0\0\0\0avifmif1") -> bytes:
     """An AVIF file that holds nothing but properties."""
     return box(b"ftyp", brands) + box(b"meta", bytes(4), box(b"iprp", box(b"ipco", *properties)))
+
+
+HEIC = b"heic\0\0\0\0mif1heic"
+"""The brands of a HEIC file."""
+
+SHORT, LONG, LONG8 = 3, 4, 16
+"""Types of values in TIFF, by number."""
+
+
+def tiff(
+    *entries: tuple[int, int, int, int], order: Literal["<", ">"] = "<", big: bool = False, rest: bytes = b""
+) -> bytes:
+    """A TIFF file: a directory of entries (tag, type, number of values, the value or its position), then the rest."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    if big:
+        start = mark + struct.pack(f"{order}HHHQ", 43, 8, 0, 16) + struct.pack(f"{order}Q", len(entries))
+    else:
+        start = mark + struct.pack(f"{order}HI", 42, 8) + struct.pack(f"{order}H", len(entries))
+    values = {SHORT: "H", LONG: "I", LONG8: "Q"}
+    size = 8 if big else 4
+    fields = [
+        struct.pack(f"{order}HH{'Q' if big else 'I'}", tag, kind, count)
+        + struct.pack(order + values.get(kind, "I"), value)[:size].ljust(size, b"\0")
+        for tag, kind, count, value in entries
+    ]
+    return b"".join((start, *fields, bytes(size), rest))
+
+
+def tiff_size(width: int, height: int, kind: int = LONG) -> list[tuple[int, int, int, int]]:
+    """The entries of a TIFF directory that give the size."""
+    return [(256, kind, 1, width), (257, kind, 1, height)]
+
+
+def raw_tiff(
+    width: int,
+    height: int,
+    pixels: bytes,
+    *entries: tuple[int, int, int, int],
+    order: Literal["<", ">"] = "<",
+    grey: bool = False,
+) -> bytes:
+    """A TIFF file of one strip with raw pixels of 8 bits a sample, unless further entries say otherwise."""
+    photometric, samples = (1, 1) if grey else (2, 3)
+    ours = [
+        *tiff_size(width, height),
+        (258, SHORT, 1, 8),
+        (259, SHORT, 1, 1),
+        (262, SHORT, 1, photometric),
+        (273, LONG, 1, 0),
+        (277, SHORT, 1, samples),
+        (278, LONG, 1, height),
+        (279, LONG, 1, len(pixels)),
+    ]
+    merged = {entry[0]: entry for entry in (*ours, *entries)}
+    if merged[273] in ours:
+        merged[273] = (273, LONG, 1, len(tiff(*merged.values())))
+    return tiff(*merged.values(), order=order, rest=pixels)
+
+
+def deflated_tiff(image: Image.Image, rows: int = 50) -> bytes:
+    """An RGB image as a TIFF file of several strips, each deflated, behind the directory."""
+    tops = range(0, image.height, rows)
+    strips = [zlib.compress(image.crop((0, top, image.width, top + rows)).tobytes()) for top in tops]
+    count, start = len(strips), 8 + 2 + 9 * 12 + 4
+    lengths = [len(strip) for strip in strips]
+    places = [start + 8 * count + sum(lengths[:index]) for index in range(count)]
+    tables = struct.pack(f"<{2 * count}I", *places, *lengths)
+    return raw_tiff(
+        *image.size,
+        tables + b"".join(strips),
+        (259, SHORT, 1, 8),
+        (273, LONG, count, start),
+        (278, LONG, 1, rows),
+        (279, LONG, count, start + 4 * count),
+    )
+
+
+def bmp_header(width: int, height: int, *, length: int = 40) -> bytes:
+    """The file header and the information header of a BMP file of 24 bits a pixel, whose pixels follow."""
+    if length == 12:
+        header = struct.pack("<IHHHH", length, width, height, 1, 24)
+    else:
+        header = struct.pack("<IiiHH", length, width, height, 1, 24).ljust(length, b"\0")
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(header)) + header
 
 
 def gif_header(width: int, height: int) -> bytes:

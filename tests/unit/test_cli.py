@@ -12,15 +12,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from image_service import __version__
 from image_service.cli import app
 from image_service.config import Settings
+from tests.support.images import encoded, gradient
 from tests.support.logs import logging_kept
 from tests.support.processes import free_port
 
-COMMANDS = ["standalone", "api", "worker", "migrate", "healthcheck"]
+COMMANDS = ["standalone", "api", "worker", "migrate", "render", "healthcheck"]
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +67,7 @@ def test_without_a_command_there_is_help() -> None:
         ("api", ["--host", "--port", "--migrate", "DATABASE_URL", "STORAGE_PATH", "RABBITMQ_URL"]),
         ("worker", ["STORAGE_PATH", "SIGTERM"]),
         ("migrate", ["tables"]),
+        ("render", ["--out", "thumbnails", "trust", "MAX_PIXELS"]),
         ("healthcheck", ["api", "worker"]),
     ],
 )
@@ -96,6 +99,7 @@ def test_what_it_does_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> N
         (("api",), {"PUBLIC_URL": "img.example.org"}, "PUBLIC_URL=img.example.org"),
         (("worker",), {"DECODE_SLOTS": "0"}, "DECODE_SLOTS=0"),
         (("migrate",), {"DATABASE_URL": "mysql://x:secret@y/z"}, "DATABASE_URL"),
+        (("render", "photo.jpg"), {"MAX_PIXELS": "0"}, "MAX_PIXELS=0"),
         (("healthcheck", "worker"), {"API_PORT": "-1"}, "API_PORT=-1"),
     ],
 )
@@ -130,6 +134,99 @@ def test_a_database_that_cannot_be_migrated_is_explained() -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith("image-service: The database cannot be migrated: ")
     assert line.endswith("Check that it runs and that DATABASE_URL is right.")
+
+
+def test_rendering_tells_what_it_made_and_what_each_step_took(tmp_path: Path) -> None:
+    photo, out = tmp_path / "photo.png", tmp_path / "new" / "folder"
+    photo.write_bytes(encoded(Image.new("RGB", (400, 300), "#ff0000"), "PNG"))
+    result = run("render", str(photo), "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert f"{photo}: 400x300" in result.stdout
+    assert {path.name for path in out.iterdir()} == {f"photo-{box}.jpg" for box in ("100x100", "300x300", "1200x1200")}
+    for box, size in (("100x100", (100, 75)), ("300x300", (300, 225)), ("1200x1200", (400, 300))):
+        path = out / f"photo-{box}.jpg"
+        with Image.open(path) as image:
+            assert image.size == size
+        said = rf"{box} +{size[0]}x{size[1]} +{path.stat().st_size:,} bytes +image/jpeg +{re.escape(str(path))}\n"
+        assert re.search(said, result.stdout)
+    assert "dominant colour #ff0000" in result.stdout
+    assert "metadata removed: nothing" in result.stdout
+    for step in ("inspect", "decode", "shrink", "placeholder", "encode 100x100", "all"):
+        assert re.search(rf"^  {step} +\d+\.\d\d ms$", result.stdout, re.MULTILINE)
+
+
+def test_rendering_replaces_what_it_made_before_and_nothing_else(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(encoded(Image.new("RGBA", (40, 30)), "PNG"))
+    (tmp_path / "100x100").write_text("mine")
+    for _ in range(2):
+        assert run("render", str(photo), "--out", str(tmp_path)).exit_code == 0
+    made = {f"photo-{box}.webp" for box in ("100x100", "300x300", "1200x1200")}
+    assert {path.name for path in tmp_path.iterdir()} == {"photo.png", "100x100"} | made
+    assert (tmp_path / "100x100").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "environment", "said"),
+    [
+        (b"text", {}, "unsupported-format: The file's content is no image"),
+        (encoded(gradient(300, 200), "PNG")[:400], {}, "corrupt-image: The file is damaged"),
+        (encoded(gradient(300, 200), "PNG"), {"MAX_PIXELS": "100"}, "image-too-large: The image is 300x200 pixels"),
+        (encoded(gradient(300, 200), "PNG"), {"ENABLED_FORMATS": "gif"}, "unsupported-format: The file's content is a"),
+        (None, {}, "storage-unavailable: "),
+    ],
+    ids=["no image", "damaged", "too large", "not enabled", "missing"],
+)
+def test_a_file_that_cannot_be_rendered_is_explained_in_one_sentence(
+    content: bytes | None, environment: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo"
+    if content is not None:
+        photo.write_bytes(content)
+    result = run("render", str(photo), "--out", str(tmp_path / "out"), **environment)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"image-service: {said}")
+    assert line.endswith(".")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(encoded(gradient(30, 20), "PNG"))
+    result = run("render", str(tmp_path / "photo"), "--out", str(tmp_path / "photo" / "out"))
+    assert result.exit_code == 1
+    assert result.stderr == f"image-service: storage-unavailable: {tmp_path / 'photo' / 'out'}: Not a directory.\n"
+
+
+def test_lack_of_memory_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("image_service.imaging.rendering.render", exhausted)
+    result = run("render", str(tmp_path / "photo"), "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("image-service: decoder-memory: ")
+
+
+def test_rendering_works_as_a_command_and_loads_no_service(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(encoded(gradient(30, 20), "PNG"))
+    script = (
+        "import sys; from image_service.cli import app; app(sys.argv[1:], standalone_mode=False);"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(  # noqa: S603  (our own program)
+        [sys.executable, "-c", script, "render", str(photo)],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert (tmp_path / "thumbnails" / "photo-100x100.jpg").exists()
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"sqlalchemy", "fastapi", "uvicorn", "aio_pika", "alembic"} & loaded == set()
 
 
 def test_a_worker_that_showed_a_sign_of_life_lately_is_healthy(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 import os
 import re
+import sys
 from ipaddress import ip_network
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from image_service.config import ConfigError, Settings, load_settings, standalone_settings
+from image_service.config import ConfigError, FormatName, Settings, load_settings, standalone_settings
+from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
@@ -100,6 +103,21 @@ def test_settings_do_not_change() -> None:
         ("TRUSTED_PROXIES", "10.0.0.0/33", "does not appear to be an IPv4 or IPv6 network"),
         ("UPLOAD_IDLE_TIMEOUT", "0", "greater than 0"),
         ("UPLOAD_IDLE_TIMEOUT", "30s", "valid number"),
+        (
+            "ENABLED_FORMATS",
+            "jpeg,svg",
+            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, with commas",
+        ),
+        (
+            "ENABLED_FORMATS",
+            "jpeg png",
+            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, with commas",
+        ),
+        ("ENABLED_FORMATS", "image/jpeg", "must name one or more of jpeg, png"),
+        ("ENABLED_FORMATS", "pdf", "must name one or more of jpeg, png"),
+        ("ENABLED_FORMATS", "all", "must name one or more of jpeg, png"),
+        ("ENABLED_FORMATS", ",", "must name one or more of jpeg, png"),
+        ("RENDER_TRUNCATED", "maybe", "valid boolean"),
         ("MAX_PIXELS", "0", "greater than or equal to 1"),
         ("DECODE_SLOTS", "0", "greater than or equal to 1"),
         ("DECODE_SLOTS", "257", "less than or equal to 256"),
@@ -226,6 +244,37 @@ def test_trusted_proxies_are_addresses_and_networks_with_commas_between(
 
 def test_only_this_machine_is_a_trusted_proxy_by_default() -> None:
     assert load_settings().trusted_proxies == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@pytest.mark.parametrize(
+    ("value", "formats"),
+    [
+        ("jpeg", {"jpeg"}),
+        ("jpeg,png,gif,webp,avif,heic,tiff,bmp", set(ImageFormat)),
+        (" JPEG , heic,jpeg,", {"jpeg", "heic"}),
+    ],
+)
+def test_formats_are_enabled_by_name(monkeypatch: pytest.MonkeyPatch, value: str, formats: set[str]) -> None:
+    monkeypatch.setenv("ENABLED_FORMATS", value)
+    assert load_settings().enabled_formats == formats
+
+
+def test_every_format_that_there_is_can_be_enabled_and_the_same_ones_are_by_default() -> None:
+    assert get_args(FormatName) == tuple(ImageFormat)
+    assert load_settings().enabled_formats == DEFAULT_FORMATS
+
+
+def test_heic_is_enabled_only_where_its_decoder_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setenv("ENABLED_FORMATS", "jpeg,heic")
+    message = (
+        r"^ENABLED_FORMATS=jpeg,heic is not usable: heic needs the package pillow-heif, which is not installed: "
+        r"install image-processing-service\[heic\]\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_settings()
+    monkeypatch.setenv("ENABLED_FORMATS", "jpeg,tiff,bmp")
+    assert load_settings().enabled_formats == {"jpeg", "tiff", "bmp"}
 
 
 def test_the_queue_is_embedded_when_the_url_says_so() -> None:

@@ -10,6 +10,9 @@ NAMES = {
     ImageFormat.GIF: ("image/gif", "gif"),
     ImageFormat.WEBP: ("image/webp", "webp"),
     ImageFormat.AVIF: ("image/avif", "avif"),
+    ImageFormat.HEIC: ("image/heic", "heic"),
+    ImageFormat.TIFF: ("image/tiff", "tiff"),
+    ImageFormat.BMP: ("image/bmp", "bmp"),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
+from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
 
 SIDES = st.integers(min_value=1, max_value=10_000)
 PRESETS = st.builds(
@@ -17,9 +17,20 @@ PRESETS = st.builds(
     width=SIDES,
     height=SIDES,
     quality=st.integers(1, 100),
+    format=st.sampled_from(OutputFormat),
+    effort=st.sampled_from(Effort),
+    optional=st.booleans(),
 )
 PRESET = Preset(name="300x300", width=300, height=300)
-CHANGES: list[dict[str, Any]] = [{"name": "other"}, {"width": 301}, {"height": 301}, {"quality": 83}]
+CHANGES: list[dict[str, Any]] = [
+    {"name": "other"},
+    {"width": 301},
+    {"height": 301},
+    {"quality": 83},
+    {"format": OutputFormat.AVIF},
+    {"effort": Effort.SMALL},
+    {"optional": True},
+]
 
 
 def fingerprint(*presets: Preset) -> str:
@@ -38,6 +49,7 @@ def test_the_default_presets_have_names_of_their_own_and_a_legal_quality() -> No
     names = [preset.name for preset in DEFAULT_RECIPE.presets]
     assert len(set(names)) == len(names)
     assert all(1 <= preset.quality <= 100 for preset in DEFAULT_RECIPE.presets)
+    assert not any(preset.optional for preset in DEFAULT_RECIPE.presets)
 
 
 def test_a_fingerprint_is_sixteen_hex_digits() -> None:

@@ -6,14 +6,17 @@ from benchmarks.imaging.workers.serve import serve
 from PIL import AvifImagePlugin
 
 from image_service import __version__
+from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging import render
+from image_service.imaging.heap import keep_freed_memory
 
 
 def _render(source: Path, out: Path) -> None:
-    render(source, DEFAULT_RECIPE, out)
+    render(source, DEFAULT_RECIPE, out, formats=ImageFormat)
 
 
 if __name__ == "__main__":
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as imaging.child does
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as imaging.child does, like the next
+    keep_freed_memory()
     serve(__version__, _render)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from image_service.domain.image import MetadataKind
 from image_service.domain.status import Status
 from image_service.services.health import Condition
 
@@ -54,6 +55,9 @@ class ImageStatus(BaseModel):
                     "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
                     "width": 3024,
                     "height": 4032,
+                    "placeholder": "k0oGLQaSVsN0BVhn2oq2Z5SQUQcZ",
+                    "dominant_colour": "#8b5a2b",
+                    "metadata_removed": ["exif", "gps", "icc", "thumbnail"],
                     "created_at": "2026-11-25T07:30:00.120000Z",
                     "updated_at": "2026-11-25T07:30:00.215000Z",
                     "finished_at": "2026-11-25T07:30:00.215000Z",
@@ -72,6 +76,16 @@ class ImageStatus(BaseModel):
     sha256: str = Field(description="Of the original, in hexadecimal.")
     width: int = Field(description="Of the original in pixels; upright, once the image is DONE.")
     height: int
+    placeholder: str | None = Field(
+        description="A ThumbHash in base64: a blurred picture to show while the real one loads. "
+        "This and the next two are null until the image is DONE."
+    )
+    dominant_colour: str | None = Field(
+        description="As #rrggbb; null also where nothing of the image can be seen.", pattern="^#[0-9a-f]{6}$"
+    )
+    metadata_removed: list[MetadataKind] | None = Field(
+        description="What the original carries and the thumbnails do not."
+    )
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = Field(description="When the image became DONE or ERROR.")

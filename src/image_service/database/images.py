@@ -11,7 +11,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds, now
-from image_service.domain.image import Claim, Image, ImageError, ImageHeader, Original, Thumbnail
+from image_service.domain.image import (
+    Claim,
+    Findings,
+    Image,
+    ImageError,
+    ImageHeader,
+    MetadataKind,
+    Original,
+    Thumbnail,
+)
 from image_service.domain.status import CLAIMABLE, Status
 from image_service.models import ImageRow, ThumbnailRow
 
@@ -22,6 +31,7 @@ class OpenImage:
 
     id: UUID
     status: Status
+    header: ImageHeader
     due_at: datetime
     publishes: int
 
@@ -119,7 +129,9 @@ class ImageRepository:
             _held(claim).values(lease_until=in_seconds(lease), due_at=in_seconds(lease), updated_at=now())
         )
 
-    async def complete(self, claim: Claim, *, width: int, height: int, thumbnails: Iterable[Thumbnail]) -> bool:
+    async def complete(
+        self, claim: Claim, *, width: int, height: int, thumbnails: Iterable[Thumbnail], findings: Findings
+    ) -> bool:
         """PROCESSING → DONE with all thumbnails at once. False: the claim is lost, and nothing was changed.
 
         Args:
@@ -127,9 +139,18 @@ class ImageRepository:
             width: Pixels of the original, upright.
             height: Pixels of the original, upright.
             thumbnails: The stored thumbnails.
+            findings: What else the rendering told.
         """
         done = await self._changed(
-            _held(claim).values(status=Status.DONE, width=width, height=height, **_FINISHED),
+            _held(claim).values(
+                status=Status.DONE,
+                width=width,
+                height=height,
+                placeholder=findings.placeholder,
+                dominant_colour=findings.dominant_colour,
+                metadata_removed=list(findings.metadata_removed),
+                **_FINISHED,
+            )
         )
         if done:
             # The UPDATE came first: it holds the row, so no other attempt can be between the two statements.
@@ -244,9 +265,18 @@ class ImageRepository:
     async def _changed(self, statement: Update) -> bool:
         return bool((await self._connection.execute(statement)).rowcount)
 
-    async def _open(self, statement: Any) -> Sequence[OpenImage]:  # noqa: ANN401 — a Select of four columns has no shorter type
+    async def _open(self, statement: Any) -> Sequence[OpenImage]:  # noqa: ANN401 — a Select of so many columns has no shorter type
         rows: Sequence[Row[Any]] = (await self._connection.execute(statement)).all()
-        return [OpenImage(id=row.id, status=row.status, due_at=row.due_at, publishes=row.publishes) for row in rows]
+        return [
+            OpenImage(
+                id=row.id,
+                status=row.status,
+                header=ImageHeader(format=row.format, width=row.width, height=row.height),
+                due_at=row.due_at,
+                publishes=row.publishes,
+            )
+            for row in rows
+        ]
 
 
 _IMAGE = (
@@ -262,6 +292,9 @@ _IMAGE = (
     ImageRow.finished_at,
     ImageRow.error_code,
     ImageRow.error_detail,
+    ImageRow.placeholder,
+    ImageRow.dominant_colour,
+    ImageRow.metadata_removed,
 )
 _THUMBNAIL = (
     ThumbnailRow.preset,
@@ -272,7 +305,15 @@ _THUMBNAIL = (
     ThumbnailRow.size_bytes.label("thumbnail_size_bytes"),
     ThumbnailRow.sha256.label("thumbnail_sha256"),
 )
-_OPEN = (ImageRow.id, ImageRow.status, ImageRow.due_at, ImageRow.publishes)
+_OPEN = (
+    ImageRow.id,
+    ImageRow.status,
+    ImageRow.format,
+    ImageRow.width,
+    ImageRow.height,
+    ImageRow.due_at,
+    ImageRow.publishes,
+)
 _FINISHED = {"lease_until": None, "due_at": None, "finished_at": now(), "updated_at": now()}
 
 
@@ -297,7 +338,18 @@ def _image(rows: Sequence[RowMapping]) -> Image:
         updated_at=row["updated_at"],
         finished_at=row["finished_at"],
         error=ImageError(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None,
+        findings=_findings(row),
         thumbnails=tuple(_thumbnail(row) for row in rows if row["preset"] is not None),
+    )
+
+
+def _findings(row: RowMapping) -> Findings | None:
+    if row["placeholder"] is None:
+        return None
+    return Findings(
+        placeholder=row["placeholder"],
+        dominant_colour=row["dominant_colour"],
+        metadata_removed=tuple(map(MetadataKind, row["metadata_removed"])),
     )
 
 

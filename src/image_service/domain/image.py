@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 from image_service.domain.status import Status
@@ -17,6 +18,9 @@ class ImageFormat(StrEnum):
     GIF = "gif"
     WEBP = "webp"
     AVIF = "avif"
+    HEIC = "heic"
+    TIFF = "tiff"
+    BMP = "bmp"
 
     @classmethod
     def of(cls, content_type: str) -> "ImageFormat":
@@ -32,6 +36,12 @@ class ImageFormat(StrEnum):
     def extension(self) -> str:
         """The usual file name extension, without the dot."""
         return "jpg" if self is ImageFormat.JPEG else self.value
+
+
+DEFAULT_FORMATS: Final = frozenset(
+    {ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.GIF, ImageFormat.WEBP, ImageFormat.AVIF}
+)
+"""What is accepted unless a setting says otherwise: the formats that browsers show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,35 @@ class ImageError:
     """A sentence for people; it says what to do."""
 
 
+class MetadataKind(StrEnum):
+    """What a file may carry beside its picture; no thumbnail carries any of it."""
+
+    EXIF = "exif"
+    """Camera, time, settings."""
+    GPS = "gps"
+    """Where the picture was taken."""
+    XMP = "xmp"
+    IPTC = "iptc"
+    ICC = "icc"
+    """A colour profile; thumbnails are converted to sRGB, which needs none."""
+    COMMENT = "comment"
+    THUMBNAIL = "thumbnail"
+    """A smaller or further version of the picture."""
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What rendering an image found out about it."""
+
+    placeholder: str
+    """A ThumbHash in base64."""
+    dominant_colour: str | None
+    """As #rrggbb; None where nothing of the image can be seen."""
+    metadata_removed: tuple[MetadataKind, ...]
+    """What the original carries and the thumbnails do not, in the order of the enumeration."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """An uploaded original with everything known about it."""
@@ -91,6 +130,8 @@ class Image:
     updated_at: datetime
     finished_at: datetime | None
     error: ImageError | None
+    findings: Findings | None = None
+    """Known once the image is DONE, unless a version did it that did not look."""
     thumbnails: tuple[Thumbnail, ...] = field(default=())
 
 
@@ -130,3 +171,6 @@ class Rendering:
     """Pixels of the original, as decoded and upright (orientation applied)."""
     height: int
     thumbnails: tuple[RenderedThumbnail, ...]
+    findings: Findings
+    timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    """Each step with the seconds it took, where they were asked for: only in the process that rendered."""

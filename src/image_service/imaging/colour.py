@@ -1,6 +1,7 @@
 """From an embedded colour profile to sRGB."""
 
 import io
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -11,7 +12,11 @@ MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
 
 _SPACES: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 """The colour space that a profile must be for, by Pillow mode (ICC.1 §7.2.6)."""
+_SPACE: Final = slice(16, 20)
+"""Where a profile's header names the colour space that it is for."""
 _SRGB: Final = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_SAME: Final = 0.002
+"""By how much the primaries of profiles for one space differ, rounded as their makers like."""
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -23,7 +28,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         image: In mode L, RGB, RGBA or CMYK.
         profile: The ICC profile embedded in the file.
     """
-    opaque = image.convert("RGB") if image.mode == "RGBA" else image
+    opaque = _opaque(image, grey=profile is not None and profile[_SPACE] == b"GRAY")
     transform = _transform(profile, opaque.mode) if profile and len(profile) <= MAX_PROFILE_BYTES else None
     if transform is None:
         return image.convert("RGB") if image.mode == "CMYK" else image
@@ -31,6 +36,16 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode == "RGBA":
         converted.putalpha(image.getchannel("A"))
     return converted
+
+
+def _opaque(image: Image.Image, *, grey: bool) -> Image.Image:
+    """The image without alpha; in one channel if it shows only greys, and ``grey`` ones are wanted."""
+    if image.mode != "RGBA":
+        return image
+    # Greys with alpha come as RGBA too, and their profile is for one channel.
+    if grey and image.getchannel("R") == image.getchannel("G") == image.getchannel("B"):
+        return image.getchannel("R")
+    return image.convert("RGB")
 
 
 @lru_cache(maxsize=8)
@@ -53,4 +68,16 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    return "sRGB" in (profile.profile.profile_description or "")
+    # The name alone says little: "Display P3 Gamut with sRGB Transfer" is a common one.
+    core, srgb = profile.profile, _SRGB.profile
+    if "sRGB" not in (core.profile_description or ""):
+        return False
+    pairs = (
+        (core.red_colorant, srgb.red_colorant),
+        (core.green_colorant, srgb.green_colorant),
+        (core.blue_colorant, srgb.blue_colorant),
+    )
+    return all(
+        found and wanted and all(math.isclose(a, b, abs_tol=_SAME) for a, b in zip(found[0], wanted[0], strict=True))
+        for found, wanted in pairs
+    )

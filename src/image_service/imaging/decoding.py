@@ -11,24 +11,34 @@ from typing import BinaryIO, Final
 
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.errors import CorruptImage, ImageTooLarge
 from image_service.imaging.colour import MAX_PROFILE_BYTES
+from image_service.imaging.decoders.heic import open_heic
+from image_service.imaging.decoders.jpeg import Jpeg
+from image_service.imaging.decoders.png import Png
+from image_service.imaging.decoders.tiff import open_tiff
+from image_service.imaging.decoders.webp import open_webp
 from image_service.imaging.scans import ends_in_scan
 
 _DECODERS: Final[dict[ImageFormat, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
-    ImageFormat.JPEG: JpegImageFile,
-    ImageFormat.PNG: PngImageFile,
+    ImageFormat.JPEG: Jpeg,
+    ImageFormat.PNG: Png,
     ImageFormat.GIF: GifImageFile,
-    ImageFormat.WEBP: WebPImageFile,
+    ImageFormat.WEBP: open_webp,
     ImageFormat.AVIF: AvifImageFile,
+    ImageFormat.HEIC: open_heic,
+    ImageFormat.TIFF: open_tiff,
+    ImageFormat.BMP: BmpImageFile,
 }
 """The decoder of each format, named outright: no other can ever be reached, whatever a file's content suggests."""
+
+_FILLED: Final = frozenset({ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.GIF, ImageFormat.TIFF, ImageFormat.BMP})
+"""Formats whose decoders keep what they could make of a truncated file; the others make all of it or nothing."""
 
 _BROKEN: Final = (
     ArithmeticError,
@@ -65,6 +75,17 @@ _BYTES_PER_PIXEL: Final = 18
 """What the hungriest format takes to decode: lossless WebP with transparency."""
 
 
+@contextmanager
+def tolerance(image_format: ImageFormat, *, truncated: bool) -> Iterator[None]:
+    """Whether files of the format may be incomplete meanwhile, as far as the process is concerned."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = truncated and image_format in _FILLED
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 def open_image(file: BinaryIO, header: ImageHeader) -> ImageFile.ImageFile:
     """The file's first frame, not decoded yet.
 
@@ -81,7 +102,9 @@ def open_image(file: BinaryIO, header: ImageHeader) -> ImageFile.ImageFile:
 
 
 def shrink_on_load(image: ImageFile.ImageFile, width: int, height: int) -> tuple[float, float, float, float]:
-    """Let the decoder skip detail that is not needed for an image of the given size; only JPEG can.
+    """Let the decoder skip detail that is not needed for an image of the given size, if it can.
+
+    How much it has to keep beyond that is the decoder's business.
 
     Returns:
         The area that the picture will fill once decoded: left, upper, right and lower edge in pixels.
@@ -104,8 +127,11 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Image:
         except OSError:
             if isinstance(image, JpegImageFile):
                 return _decode_without_end(file)
+            # TIFF's decoder complains in the end, but leaves what it has made.
+            if ImageFile.LOAD_TRUNCATED_IMAGES and not image.tile:
+                return image
             raise
-        return image
+        return _on_canvas(image) if isinstance(image, GifImageFile) else image
 
 
 def orientation(image: Image.Image) -> int:
@@ -120,6 +146,19 @@ def orientation(image: Image.Image) -> int:
     except _BROKEN:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1  # noqa: PLR2004 — the eight that exist
+
+
+def _on_canvas(image: GifImageFile) -> Image.Image:
+    """A GIF's first frame, with nothing around it: Pillow puts the palette's first colour there.
+
+    Except where the frame has a transparent colour, which Pillow takes for the rest of the canvas too.
+    """
+    area = image.dispose_extent
+    if area is None or area == (0, 0, *image.size) or "transparency" in image.info:
+        return image
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(image.crop(area).convert("RGBA"), area)
+    return canvas
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from image_service.domain.image import ImageFormat, ImageHeader
+from image_service.domain.image import DEFAULT_FORMATS, ImageFormat, ImageHeader
 from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
+from image_service.imaging.cost import least_memory
 from image_service.imaging.headers import DIMENSIONS
 from image_service.imaging.headers.magic import identify
 from image_service.imaging.headers.reader import Reader
@@ -23,9 +24,21 @@ class HeaderInspector:
     """
 
     def __init__(
-        self, *, max_pixels: int = DEFAULT_MAX_PIXELS, allowed: Iterable[ImageFormat] = frozenset(ImageFormat)
+        self,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_memory: int | None = None,
+        allowed: Iterable[ImageFormat] = DEFAULT_FORMATS,
     ) -> None:
+        """Make an inspector.
+
+        Args:
+            max_pixels: Width times height that is still accepted.
+            max_memory: Address space that a decoder may use, in bytes; any, if left out.
+            allowed: The formats that are.
+        """
         self._max_pixels = max_pixels
+        self._max_memory = max_memory
         self._allowed = frozenset(allowed)
 
     def sniff(self, head: bytes) -> ImageFormat:
@@ -44,9 +57,20 @@ class HeaderInspector:
         with path.open("rb") as file:
             image_format = self.sniff(file.read(_HEAD))
             file.seek(0)
-            width, height = DIMENSIONS[image_format](Reader(file))
-        check_size(width, height, self._max_pixels)
+            reader = Reader(file)
+            width, height = DIMENSIONS[image_format](reader)
+            check_size(width, height, self._max_pixels)
+            if self._max_memory is not None:
+                _check_memory(least_memory(image_format, width, height, reader), self._max_memory)
         return ImageHeader(format=image_format, width=width, height=height)
+
+
+def _check_memory(least: int, limit: int) -> None:
+    if least > limit:
+        raise ImageTooLarge(
+            f"Decoding the image takes {least / 1e6:.0f} MB of memory or more; this service allows {limit / 1e6:.0f} "
+            "MB. Scale it down and upload it again."
+        )
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 from image_service.imaging.inspect import DEFAULT_MAX_PIXELS
 
 
@@ -27,8 +28,27 @@ class RenderLimits:
     max_pixels: int = DEFAULT_MAX_PIXELS
     """Width times height of an image."""
 
+    formats: tuple[ImageFormat, ...] = tuple(sorted(DEFAULT_FORMATS))
+    """The only ones that reach a decoder, whatever was accepted before."""
+
+    truncated: bool = False
+    """Whether an incomplete file is rendered as far as it goes."""
+
+    readable: tuple[str, ...] = ("/",)
+    """Folders it may read below, where the kernel can see to it; of what it is itself made of it can always read."""
+
+    writable: tuple[str, ...] = ("/",)
+    """Folders it may write below, where the kernel can see to it."""
+
+    require_sandbox: bool = False
+    """Whether a kernel that cannot shut the process in is refused."""
+
     jobs_per_child: int = 500
     """Images after which a process is replaced by a fresh one, so that nothing in it grows for ever."""
 
     start_seconds: float = 30.0
     """Time for a fresh process to be ready."""
+
+    def __post_init__(self) -> None:
+        # JSON, in which they travel, makes plain strings of them.
+        object.__setattr__(self, "formats", tuple(map(ImageFormat, self.formats)))

@@ -9,6 +9,7 @@ from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Final, Self, cast
 
@@ -16,9 +17,17 @@ import structlog
 
 from image_service.domain.image import Rendering
 from image_service.domain.recipe import Recipe
-from image_service.errors import DecoderCrashed, DecoderFailure, DecoderOutOfMemory, DecoderTimeout, Outage
+from image_service.errors import (
+    DecoderCrashed,
+    DecoderFailure,
+    DecoderOutOfMemory,
+    DecoderTimeout,
+    Outage,
+    StartError,
+    StorageUnavailable,
+)
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.protocol import READY, Job, decode_reply, encode_job
+from image_service.imaging.protocol import Job, decode_ready, decode_reply, encode_job
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +67,7 @@ class RenderPool:
 
         Raises:
             Outage: no decoder process can be started.
+            StartError: the kernel cannot shut it in, and the limits say that it must.
         """
         slot = await self._idle.get()
         try:
@@ -79,15 +89,23 @@ class RenderPool:
         job = Job(source=source, recipe=recipe, out=out)
         slot = await self._idle.get()
         try:
-            if self._closed:
-                raise Outage(_SHUTTING_DOWN)
+            with suppress(StorageUnavailable):
+                return await self._attempt(slot, job)
+            # A process may enter the folders that were there when it started; a volume mounted since is another.
+            await slot.retire()
+            return await self._attempt(slot, job)
+        finally:
+            self._idle.put_nowait(slot)
+
+    async def _attempt(self, slot: "_Slot", job: Job) -> Rendering:
+        if self._closed:
+            raise Outage(_SHUTTING_DOWN)
+        try:
             return await slot.render(job)
         except DecoderCrashed as error:
             if self._closed:
                 raise Outage(_SHUTTING_DOWN) from error
             raise
-        finally:
-            self._idle.put_nowait(slot)
 
 
 class _Slot:
@@ -116,6 +134,9 @@ class _Slot:
                 reply = await child.ask(encode_job(job))
             rendering = decode_reply(reply, job)
             usable = True
+            if len(rendering.thumbnails) < len(job.recipe.presets):
+                # The encoder of an optional preset that took too long may still be at it.
+                self._jobs = self._limits.jobs_per_child
         except TimeoutError:
             raise DecoderTimeout from None
         except ValueError as error:
@@ -163,6 +184,7 @@ class _Child:
 
         Raises:
             Outage: there is none to be had.
+            StartError: it would not be shut in as it has to be.
         """
         try:
             child = cls(
@@ -180,17 +202,17 @@ class _Child:
             )
         except OSError as error:
             raise Outage(f"No decoder process can be started: {error}.") from error
-        ready = False
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(limits.start_seconds):
-                    ready = await child._stdout.readline() == READY
-        finally:
-            if not ready:
-                await child.kill()
-        if not ready:
+            async with asyncio.timeout(limits.start_seconds):
+                lacking = decode_ready(await child._stdout.readline())
+            _judge(lacking, required=limits.require_sandbox)
+        except (TimeoutError, ValueError) as error:
+            await child.kill()
             _log.error("decoder does not start", last_words=child.last_words)
-            raise Outage("The decoder process does not start; the log says why. Try again in a few seconds.")
+            raise Outage("The decoder process does not start; the log says why. Try again in a few seconds.") from error
+        except BaseException:
+            await child.kill()
+            raise
         return child
 
     @property
@@ -219,6 +241,8 @@ class _Child:
         await self.kill()
         status = self._process.returncode or 0
         _log.warning("decoder died", pid=self._process.pid, status=status, last_words=self.last_words)
+        if status == -signal.SIGSYS:
+            _log.error("a file took over its decoder, which the sandbox ended", pid=self._process.pid)
         if status == -signal.SIGXCPU:
             raise DecoderTimeout
         raise DecoderCrashed
@@ -245,10 +269,32 @@ class _Child:
             self._last_words = (self._last_words + piece)[-_LAST_WORDS:]
 
 
+def _judge(lacking: tuple[str, ...], *, required: bool) -> None:
+    """Say once in this process's life what the kernel does not offer to shut decoders in; or refuse.
+
+    Raises:
+        StartError: it is required.
+    """
+    if not lacking:
+        return
+    if required:
+        raise StartError(
+            f"REQUIRE_SANDBOX is set, but decoders cannot be shut in here: {', '.join(lacking)} is missing. Run a "
+            "Linux kernel of version 5.13 or later with Landlock and seccomp turned on, or unset REQUIRE_SANDBOX."
+        )
+    _warn(lacking)
+
+
+@cache
+def _warn(lacking: tuple[str, ...]) -> None:
+    _log.warning("DECODERS ARE NOT SHUT IN: a file that takes one over can do what this process can", lacking=lacking)
+
+
 def _environment() -> dict[str, str]:
     """What a decoder process may know: where to find code, and how to report coverage; no credentials."""
     kept = {
         name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIX)
     }
-    # File names are UTF-8 whatever the locale; one malloc arena, as each reserves address space.
-    return kept | {"PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"}
+    # File names are UTF-8 whatever the locale; one malloc arena, as each reserves address space, and no
+    # threads for NumPy, which comes with a decoder and reserves more for each.
+    return kept | {"PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}

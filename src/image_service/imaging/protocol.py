@@ -1,12 +1,13 @@
 """What the pool and its decoder processes say to each other: one line of JSON a job, one a reply."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from image_service.domain.image import RenderedThumbnail, Rendering
-from image_service.domain.recipe import Preset, Recipe
+from image_service.domain.image import Findings, MetadataKind, RenderedThumbnail, Rendering
+from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
 from image_service.errors import (
     CorruptImage,
     DecoderOutOfMemory,
@@ -16,9 +17,6 @@ from image_service.errors import (
     StorageUnavailable,
     UnsupportedFormat,
 )
-
-READY: Final = b"ready\n"
-"""The first line of a process that can take jobs."""
 
 _ERRORS: Final[dict[str, type[ServiceError]]] = {
     error.code: error
@@ -36,6 +34,23 @@ class Job:
     """An existing folder for the thumbnails."""
 
 
+def encode_ready(lacking: Sequence[str]) -> bytes:
+    """The first line of a process that can take jobs, and what protection it lacks."""
+    return _line({"lacking": lacking})
+
+
+def decode_ready(line: bytes) -> tuple[str, ...]:
+    """What protection a process lacks that began with this line.
+
+    Raises:
+        ValueError: it is not ready.
+    """
+    try:
+        return tuple(map(str, json.loads(line)["lacking"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not ready: {line[:80]!r}") from error
+
+
 def encode_job(job: Job) -> bytes:
     """The line for a job. JSON escapes line breaks and undecodable bytes in file names."""
     return _line({"source": str(job.source), "out": str(job.out), "presets": asdict(job.recipe)["presets"]})
@@ -44,16 +59,18 @@ def encode_job(job: Job) -> bytes:
 def decode_job(line: bytes) -> Job:
     """The job of a line from ``encode_job``."""
     told = json.loads(line)
-    recipe = Recipe(presets=tuple(Preset(**preset) for preset in told["presets"]))
+    recipe = Recipe(presets=tuple(_preset(**preset) for preset in told["presets"]))
     return Job(source=Path(told["source"]), recipe=recipe, out=Path(told["out"]))
 
 
 def encode_rendering(rendering: Rendering) -> bytes:
     """The line for a success."""
-    thumbnails = [
-        [each.content_type, each.width, each.height, each.size_bytes, each.sha256] for each in rendering.thumbnails
-    ]
-    return _line({"width": rendering.width, "height": rendering.height, "thumbnails": thumbnails})
+    thumbnails = {
+        each.preset: [each.content_type, each.width, each.height, each.size_bytes, each.sha256]
+        for each in rendering.thumbnails
+    }
+    size = {"width": rendering.width, "height": rendering.height}
+    return _line({**size, "thumbnails": thumbnails, "findings": asdict(rendering.findings)})
 
 
 def encode_error(error: ServiceError) -> bytes:
@@ -78,23 +95,39 @@ def decode_reply(line: bytes, job: Job) -> Rendering:
         return Rendering(
             width=int(told["width"]),
             height=int(told["height"]),
-            thumbnails=tuple(
-                RenderedThumbnail(
-                    preset=preset.name,
-                    path=job.out / preset.name,
-                    content_type=str(content_type),
-                    width=int(width),
-                    height=int(height),
-                    size_bytes=int(size_bytes),
-                    sha256=str(sha256),
-                )
-                for preset, (content_type, width, height, size_bytes, sha256) in zip(
-                    job.recipe.presets, told["thumbnails"], strict=True
-                )
-            ),
+            thumbnails=tuple(_thumbnails(told["thumbnails"], job)),
+            findings=_findings(**told["findings"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no reply to a job: {line[:80]!r}") from error
+
+
+def _preset(*, format: str, effort: str, **rest: Any) -> Preset:  # noqa: A002, ANN401 — as JSON has them
+    return Preset(format=OutputFormat(format), effort=Effort(effort), **rest)
+
+
+def _thumbnails(told: dict[str, list[Any]], job: Job) -> Iterator[RenderedThumbnail]:
+    for preset in job.recipe.presets:
+        if preset.optional and preset.name not in told:
+            continue
+        content_type, width, height, size_bytes, sha256 = told[preset.name]
+        yield RenderedThumbnail(
+            preset=preset.name,
+            path=job.out / preset.name,
+            content_type=str(content_type),
+            width=int(width),
+            height=int(height),
+            size_bytes=int(size_bytes),
+            sha256=str(sha256),
+        )
+
+
+def _findings(*, placeholder: str, dominant_colour: str | None, metadata_removed: list[str]) -> Findings:
+    return Findings(
+        placeholder=str(placeholder),
+        dominant_colour=None if dominant_colour is None else str(dominant_colour),
+        metadata_removed=tuple(map(MetadataKind, metadata_removed)),
+    )
 
 
 def _line(content: object) -> bytes:

@@ -1,30 +1,33 @@
 """Makes an image's thumbnails: small steps, one after another, over one piece of work."""
 
 import hashlib
-import io
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final
 
 from PIL import Image, ImageFile
 
 from image_service.domain.geometry import fit_inside
-from image_service.domain.image import ImageFormat, RenderedThumbnail, Rendering
+from image_service.domain.image import DEFAULT_FORMATS, Findings, ImageFormat, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Preset, Recipe
 from image_service.imaging import decoding
+from image_service.imaging.bounded import in_time
 from image_service.imaging.colour import to_srgb
+from image_service.imaging.encoding import encode, output_format
 from image_service.imaging.essentials import read_essentials
 from image_service.imaging.inspect import DEFAULT_MAX_PIXELS, HeaderInspector, check_size
+from image_service.imaging.metadata import find_metadata
 from image_service.imaging.modes import normalise
+from image_service.imaging.placeholder import describe
+from image_service.imaging.resizing import Box, resize, whole
 from image_service.imaging.scans import check_scans
+from image_service.imaging.stopwatch import Stopwatch
 
-_DRAFT_MARGIN: Final = 1.5
-"""A scaled JPEG decode keeps this many times the wanted size: less would show after resizing, more is wasted."""
-_REDUCING_GAP: Final = 2.0
-"""Large reductions may box-filter down to this many times the target first (``Image.resize``)."""
-_WEBP_METHOD: Final = 2
-"""Twice as fast as the default of 4, for files 2 % larger."""
+_JOB_SECONDS: Final = 20.0
+_OPTIONAL_SECONDS: Final = 2.0
+"""The most that one optional output may hold the others up; half of what is left of the job, if that is less."""
 
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,9 +41,6 @@ _TURNS: Final = {
 """What makes an image with an EXIF orientation upright."""
 _SIDES_SWAPPED: Final = frozenset({5, 6, 7, 8})
 
-_Box: TypeAlias = tuple[float, float, float, float]
-"""Left, upper, right and lower edge in pixels."""
-
 
 @dataclass(slots=True)
 class _Work:
@@ -52,7 +52,7 @@ class _Work:
     opened: ImageFile.ImageFile
     image: Image.Image
     """The picture as far as it has come."""
-    box: _Box = (0, 0, 0, 0)
+    box: Box = (0, 0, 0, 0)
     """The part of ``image`` that the picture fills; a scaled decode may round its edges up."""
     size: tuple[int, int] = (0, 0)
     """Of the original in pixels; upright once the orientation is known."""
@@ -62,32 +62,76 @@ class _Work:
     """The upright size of each preset's thumbnail."""
 
 
-def render(source: Path, recipe: Recipe, out: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Rendering:
+def render(  # noqa: PLR0913 — what, and its bounds, by keyword
+    source: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_memory: int | None = None,
+    formats: Iterable[ImageFormat] = DEFAULT_FORMATS,
+    truncated: bool = False,
+    seconds: float = _JOB_SECONDS,
+) -> Rendering:
     """Make every preset of the recipe from the file ``source``, as files in the folder ``out`` named like presets.
 
-    Thumbnails are upright, in sRGB, never enlarged, and carry no metadata. Opaque images become JPEG, images with any
-    transparency WebP; of an animation the first frame is taken.
+    Thumbnails are upright, in sRGB, never enlarged, and carry no metadata; of an animation the first frame is taken.
+    Optional presets come last, and are left out where they fail or would take too long.
 
     Runs codecs in the calling process: ``RenderPool`` is the safe way to call it for files from strangers.
 
+    Args:
+        source: The original.
+        recipe: What to make of it.
+        out: An existing folder.
+        max_pixels: Width times height that is still decoded.
+        max_memory: Address space that this process may use, in bytes, if it is limited.
+        formats: The only ones that reach a decoder.
+        truncated: Whether an incomplete file is rendered as far as it goes, where its decoder can.
+        seconds: What the whole may take; only optional presets are given up for it.
+
     Raises:
-        UnsupportedFormat: the content is no known format.
+        UnsupportedFormat: the content is in none of the formats.
         CorruptImage: the content is damaged.
-        ImageTooLarge: more than ``max_pixels`` pixels, or more scans than anyone needs.
+        ImageTooLarge: more pixels or memory than is allowed, or more scans than anyone needs.
         MemoryError: the process may not have as much memory as the image takes.
         OSError: ``source`` cannot be read, or ``out`` not be written to.
     """
-    header = HeaderInspector(max_pixels=max_pixels).inspect(source)
+    watch = Stopwatch()
+    header = HeaderInspector(max_pixels=max_pixels, max_memory=max_memory, allowed=formats).inspect(source)
     if header.format is ImageFormat.JPEG:
         check_scans(source)
-    with warnings.catch_warnings(), read_essentials(source, header.format) as file:
+    watch.lap("inspect")
+    metadata = find_metadata(source, header.format)
+    watch.lap("metadata")
+    with (
+        warnings.catch_warnings(),
+        decoding.tolerance(header.format, truncated=truncated),
+        read_essentials(source, header.format) as file,
+    ):
         # Codecs warn of flaws that they can live with; so can we.
         warnings.simplefilter("ignore")
         opened = decoding.open_image(file, header)
         work = _Work(file, recipe, max_pixels, opened, opened)
+        watch.lap("open")
         for step in (_check, _decode, _note, _normalise, _shrink, _convert_colour, _turn):
             step(work)
-        return _encode_all(work, out)
+            watch.lap(step.__name__.strip("_"))
+    made = {}
+    for preset, picture in _pictures(work):
+        watch.lap(f"resize {preset.name}")
+        allowed = min(_OPTIONAL_SECONDS, (seconds - watch.elapsed) / 2)
+        made[preset.name] = _encode(picture, preset, out, allowed)
+        watch.lap(f"encode {preset.name}")
+    placeholder, dominant_colour = describe(work.image)
+    watch.lap("placeholder")
+    return Rendering(
+        width=work.size[0],
+        height=work.size[1],
+        thumbnails=tuple(each for preset in recipe.presets if (each := made[preset.name])),
+        findings=Findings(placeholder=placeholder, dominant_colour=dominant_colour, metadata_removed=metadata),
+        timings=watch.laps,
+    )
 
 
 def _check(work: _Work) -> None:
@@ -100,11 +144,11 @@ def _decode(work: _Work) -> None:
     """Decode the first frame, at a fraction of its size where the format can and nothing is lost."""
     longest = max(max(preset.width, preset.height) for preset in work.recipe.presets)
     width, height = fit_inside(*work.size, longest, longest)
-    work.box = decoding.shrink_on_load(work.opened, int(width * _DRAFT_MARGIN), int(height * _DRAFT_MARGIN))
+    work.box = decoding.shrink_on_load(work.opened, width, height)
     expected = work.opened.size
     work.image = decoding.decode(work.opened, work.file)
     if work.image.size != expected:
-        work.box = _whole(work.image)
+        work.box = whole(work.image)
 
 
 def _note(work: _Work) -> None:
@@ -127,7 +171,7 @@ def _shrink(work: _Work) -> None:
     width, height = max(work.targets.values())
     if work.orientation in _SIDES_SWAPPED:
         width, height = height, width
-    work.image = _resize(work.image, (width, height), work.box)
+    work.image = resize(work.image, (width, height), work.box)
 
 
 def _convert_colour(work: _Work) -> None:
@@ -140,50 +184,32 @@ def _turn(work: _Work) -> None:
         work.image = work.image.transpose(turn)
 
 
-def _encode_all(work: _Work, out: Path) -> Rendering:
-    """Write every thumbnail, from the largest down, each made from the one before."""
-    made: dict[str, RenderedThumbnail] = {}
+def _pictures(work: _Work) -> Iterator[tuple[Preset, Image.Image]]:
+    """What each preset shows, from the largest down, each made from the one before; optional ones aside, and last."""
+    optional = []
     for preset in sorted(work.recipe.presets, key=lambda preset: work.targets[preset.name], reverse=True):
-        work.image = _resize(work.image, work.targets[preset.name], _whole(work.image))
-        made[preset.name] = _encode(work.image, preset, out)
-    return Rendering(
-        width=work.size[0],
-        height=work.size[1],
-        thumbnails=tuple(made[preset.name] for preset in work.recipe.presets),
-    )
+        picture = resize(work.image, work.targets[preset.name])
+        if preset.optional:
+            optional.append((preset, picture))
+        else:
+            work.image = picture
+            yield preset, picture
+    yield from optional
 
 
-def _resize(image: Image.Image, size: tuple[int, int], box: _Box) -> Image.Image:
-    if image.size == size and box == _whole(image):
-        return image
-    if image.mode == "RGBA":
-        # Premultiplied, so that no colour of invisible pixels bleeds in; Pillow would do it too, but forget the gap.
-        return _resize(image.convert("RGBa"), size, box).convert("RGBA")
-    return image.resize(size, Image.Resampling.BICUBIC, box, _REDUCING_GAP)
-
-
-def _whole(image: Image.Image) -> _Box:
-    return 0, 0, image.width, image.height
-
-
-def _encode(image: Image.Image, preset: Preset, out: Path) -> RenderedThumbnail:
-    # Encoders take comments, profiles and densities from here.
-    image.info.clear()
-    data = io.BytesIO()
-    if image.mode == "RGBA":
-        image.save(data, "WEBP", quality=preset.quality, method=_WEBP_METHOD)
-        image_format = ImageFormat.WEBP
-    else:
-        image.save(data, "JPEG", quality=preset.quality)
-        image_format = ImageFormat.JPEG
+def _encode(image: Image.Image, preset: Preset, out: Path, seconds: float) -> RenderedThumbnail | None:
+    """The thumbnail, written; None for an optional one that fails or takes more than so many seconds."""
+    content = in_time(lambda: encode(image, preset), seconds) if preset.optional else encode(image, preset)
+    if content is None:
+        return None
     path = out / preset.name
-    path.write_bytes(data.getbuffer())
+    path.write_bytes(content)
     return RenderedThumbnail(
         preset=preset.name,
         path=path,
-        content_type=image_format.content_type,
+        content_type=output_format(image, preset).content_type,
         width=image.width,
         height=image.height,
-        size_bytes=data.tell(),
-        sha256=hashlib.sha256(data.getbuffer()).hexdigest(),
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
     )

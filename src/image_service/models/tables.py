@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, ForeignKey, Index, Integer, String, Text, Uuid, text
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Enum, ForeignKey, Index, Integer, String, Text, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from image_service.domain.image import ImageFormat
@@ -53,6 +53,11 @@ class ImageRow(Base):
 
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
+
+    placeholder: Mapped[str | None] = mapped_column(String(64))
+    """A ThumbHash in base64. This and the next two are known once the image is DONE."""
+    dominant_colour: Mapped[str | None] = mapped_column(String(7))
+    metadata_removed: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -23,7 +23,9 @@ PIECE_BYTES: Final = 256 * 1024
 PROBE_SECONDS: Final = 2.0
 """How long ``probe`` waits for the disk."""
 
-_SCRATCH: Final = "scratch"
+SCRATCH: Final = "scratch"
+"""The folder below the root that holds what is not stored yet."""
+
 _FILE_MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
 _BATCH: Final = 256
@@ -48,7 +50,7 @@ class LocalStorage:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._scratch = root / _SCRATCH
+        self._scratch = root / SCRATCH
         self._prepared = False
         self._durable: set[Path] = set()
         self._probing: asyncio.Task[None] | None = None
@@ -257,7 +259,7 @@ class LocalStorage:
 
 def _check(key: str) -> None:
     parts = key.split("/")
-    if parts[0] == _SCRATCH or "\0" in key or any(not part or part.startswith(".") for part in parts):
+    if parts[0] == SCRATCH or "\0" in key or any(not part or part.startswith(".") for part in parts):
         raise ValueError(f"not a storage key: {key!r}")
 
 

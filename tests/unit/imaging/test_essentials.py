@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from image_service.domain.image import ImageFormat, Rendering
+from image_service.domain.image import ImageFormat, RenderedThumbnail
 from image_service.domain.recipe import Preset, Recipe
 from image_service.errors import CorruptImage
 from image_service.imaging import render
 from image_service.imaging.essentials import read_essentials
-from tests.support.images import display_p3, encoded, gradient, jpeg_segment, oriented, png, png_chunk
+from tests.support.images import display_p3, encoded, gradient, jpeg_segment, oriented, png, png_chunk, tiff, tiff_size
 
 SMALL = Recipe(presets=(Preset(name="small", width=40, height=40, quality=95),))
 PICTURE = gradient(120, 60)
@@ -22,15 +23,15 @@ PNG_PIXELS, PNG_END = PNG.index(b"IDAT") - 4, len(PNG) - 12
 JPEG_SCAN = JPEG.index(b"\xff\xda")
 GIF_SCREEN = 13 + 3 * 256
 
-Make = Callable[[bytes], Rendering]
+Make = Callable[[bytes], tuple[RenderedThumbnail, ...]]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def make(content: bytes) -> Rendering:
+    def make(content: bytes) -> tuple[RenderedThumbnail, ...]:
         source = tmp_path / "source"
         source.write_bytes(content)
-        return render(source, SMALL, tmp_path)
+        return render(source, SMALL, tmp_path).thumbnails
 
     return make
 
@@ -85,9 +86,9 @@ def test_png_shows_whatever_follows_its_pixels(make: Make, rest: bytes) -> None:
 
 def test_png_keeps_a_large_profile(make: Make) -> None:
     image = Image.new("RGB", (80, 80), (200, 100, 50))
-    small = make(encoded(image, "PNG", icc_profile=display_p3() + bytes(2_000_000))).thumbnails[0]
-    assert small == make(encoded(image, "PNG", icc_profile=display_p3())).thumbnails[0]
-    assert small != make(encoded(image, "PNG")).thumbnails[0]
+    small = make(encoded(image, "PNG", icc_profile=display_p3() + bytes(2_000_000)))[0]
+    assert small == make(encoded(image, "PNG", icc_profile=display_p3()))[0]
+    assert small != make(encoded(image, "PNG"))[0]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +169,25 @@ def test_running_out_of_memory_for_a_conversion_is_no_verdict(make: Make, monkey
     monkeypatch.setattr("image_service.imaging.rendering.normalise", exhausted)
     with pytest.raises(MemoryError):
         make(PNG)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_leads_to_nothing_but_the_first_page_of_a_tiff(tmp_path: Path, *, big: bool) -> None:
+    pages = {"save_all": True, "append_images": [gradient(9, 9)] * 5}
+    content = encoded(PICTURE, "TIFF", big_tiff=big, description="secret", icc_profile=display_p3(), **pages)
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    with read_essentials(source, ImageFormat.TIFF) as file:
+        image = TiffImageFile(file)
+        assert image.n_frames == 1
+        assert {256, 257, 273, 34675} <= set(image.tag_v2)
+        assert 270 not in image.tag_v2
+        assert image.convert("RGB").tobytes() == PICTURE.tobytes()
+        assert len(file.getbuffer()) == len(content)  # type: ignore[attr-defined]
+
+
+def test_takes_a_tag_that_is_told_twice_as_it_was_told_first(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(tiff(*tiff_size(8, 8), *tiff_size(9, 9)))
+    with read_essentials(source, ImageFormat.TIFF) as file:
+        assert file.read().startswith(tiff(*tiff_size(8, 8)))

@@ -3,6 +3,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,22 +11,32 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from image_service.domain.geometry import fit_inside
-from image_service.domain.image import Rendering
+from image_service.domain.image import DEFAULT_FORMATS, ImageFormat, Rendering
 from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
 from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
 from image_service.imaging import render
+from image_service.imaging.decoders.heic import open_heic
+from image_service.imaging.scans import check_scans
 from tests.support.images import (
+    LONG,
+    SHORT,
+    bmp_header,
+    deflated_tiff,
     display_p3,
     encoded,
     gif_frame,
     gif_header,
     gradient,
+    jpeg_frame_header,
     jpeg_segment,
     linear_grey,
     noise,
     oriented,
     png,
     png_chunk,
+    raw_tiff,
+    tiff,
+    tiff_size,
 )
 
 SMALL = Recipe(presets=(Preset(name="small", width=40, height=40, quality=95),))
@@ -54,12 +65,12 @@ Make = Callable[..., Thumbnails]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def make(content: bytes, recipe: Recipe = SMALL, **options: int) -> Thumbnails:
+    def make(content: bytes, recipe: Recipe = SMALL, **options: Any) -> Thumbnails:  # noqa: ANN401  (of render)
         source = tmp_path / "source"
         source.write_bytes(content)
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
-        return Thumbnails(render(source, recipe, out, **options))
+        return Thumbnails(render(source, recipe, out, **({"formats": ImageFormat} | options)))
 
     return make
 
@@ -79,7 +90,7 @@ def assert_alike(image: Image.Image, expected: Image.Image, tolerance: int = 12)
     assert all(isinstance(high, (int, float)) and high <= tolerance for high in extremes), extremes
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "TIFF", "BMP"])
 def test_makes_every_preset(make: Make, name: str) -> None:
     made = make(encoded(gradient(2600, 1300), name), DEFAULT_RECIPE)
     assert [each.preset for each in made.rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
@@ -112,7 +123,7 @@ def test_obeys_presets_of_any_shape_and_quality(make: Make) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (39, 40), (17, 5)])
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 def test_never_enlarges_and_never_vanishes(make: Make, size: tuple[int, int], name: str) -> None:
     made = make(encoded(gradient(*size), name))
     assert made.small.size == fit_inside(*size, 40, 40)
@@ -143,9 +154,9 @@ TURNS_BACK = {
 
 
 @pytest.mark.parametrize("orientation", TURNS_BACK)
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
 def test_applies_orientation_once(make: Make, orientation: int, name: str) -> None:
-    # In AVIF, Pillow writes it as irot and imir boxes, the only place where it counts there.
+    # In AVIF and HEIC, it is written as irot and imir boxes, the only place where it counts there.
     turn = TURNS_BACK[orientation]
     upright = gradient(120, 60)
     stored = upright if turn is None else upright.transpose(turn)
@@ -183,7 +194,7 @@ def test_finds_orientation_after_the_pixels_of_a_png(make: Make) -> None:
     assert make(content[:-12] + chunk + content[-12:]).small.size == (40, 20)
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
 def test_converts_colours_to_srgb(make: Make, name: str) -> None:
     made = make(encoded(Image.new("RGB", (80, 80), (200, 100, 50)), name, quality=95, icc_profile=display_p3()))
     # What Display P3 calls (200, 100, 50) is a stronger orange in sRGB terms.
@@ -219,8 +230,9 @@ def test_leaves_srgb_alone(make: Make) -> None:
     assert_close(made.small, (200, 100, 50), tolerance=3)
 
 
-def test_converts_cmyk(make: Make) -> None:
-    made = make(encoded(Image.new("CMYK", (80, 80), (0, 255, 255, 0)), "JPEG", quality=95))
+@pytest.mark.parametrize("name", ["JPEG", "TIFF"])
+def test_converts_cmyk(make: Make, name: str) -> None:
+    made = make(encoded(Image.new("CMYK", (80, 80), (0, 255, 255, 0)), name, quality=95))
     assert_close(made.small, (255, 0, 0))
 
 
@@ -228,6 +240,14 @@ def test_scales_16_bit_grey_instead_of_clipping_it(make: Make) -> None:
     made = make(png(80, 80, struct.pack(">H", 0x8000) * 6400, depth=16, colour=0))
     assert_close(made.small, (128, 128, 128))
     assert made.small.mode == "L"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("grey", [True, False])
+def test_scales_16_bit_tiff_too(make: Make, order: Literal["<", ">"], *, grey: bool) -> None:
+    pixels = struct.pack(f"{order}H", 0x8000) * 6400 * (1 if grey else 3)
+    made = make(raw_tiff(80, 80, pixels, (258, SHORT, 1, 16), grey=grey, order=order))
+    assert_close(made.small, (128, 128, 128))
 
 
 def test_keeps_black_and_white_smooth(make: Make) -> None:
@@ -250,6 +270,8 @@ TRANSPARENT = {
     "palette with alpha values": encoded(Image.new("P", (80, 80), 0), "PNG", transparency=b"\0\x80"),
     "GIF": encoded(Image.new("P", (80, 80), 0), "GIF", transparency=0),
     "WebP": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "WEBP", lossless=True),
+    "HEIC": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "HEIF"),
+    "TIFF": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "TIFF"),
     "AVIF": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "AVIF"),
     "8-bit colour key": png(80, 80, bytes(RED) * 6400, png_chunk(b"tRNS", bytes((0, 255, 0, 0, 0, 0)))),
     "16-bit colour key": png(80, 80, b"\xff\xff\0\0\0\0" * 6400, png_chunk(b"tRNS", b"\xff\xff\0\0\0\0"), depth=16),
@@ -279,7 +301,7 @@ def test_invisible_colours_leave_no_fringe(make: Make) -> None:
     assert alpha.getextrema() == (0, 255)
 
 
-@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
 def test_takes_the_first_frame(make: Make, name: str) -> None:
     frames = [Image.new("RGB", (80, 60), colour) for colour in ("blue", "lime", "red")]
     made = make(encoded(frames[0], name, save_all=True, append_images=frames[1:], duration=50))
@@ -307,6 +329,50 @@ def test_removes_all_metadata(make: Make, name: str, mode: str) -> None:
     assert not {"exif", "xmp", "comment", "icc_profile", "dpi"} & {key for key in small.info if key != "jfif"}
 
 
+@pytest.mark.parametrize(
+    "compression", [None, "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg", "group4"]
+)
+@pytest.mark.parametrize("big", [False, True])
+def test_reads_tiff_of_every_compression(make: Make, compression: str | None, *, big: bool) -> None:
+    mode = "1" if compression == "group4" else "RGB"
+    image = gradient(200, 100).convert(mode)
+    made = make(encoded(image, "TIFF", compression=compression, big_tiff=big))
+    assert_alike(made.small, image.convert("RGB").resize((40, 20), Image.Resampling.BICUBIC), tolerance=25)
+
+
+def test_reads_no_tag_of_a_tiff_that_makes_no_picture(make: Make) -> None:
+    # EXIF and GPS directories that lie nowhere or in the pixels, and a next page that is none.
+    nonsense = [(34665, LONG, 1, 2**32 - 1), (34853, LONG, 1, 200), (700, LONG, 2**32 - 1, 9)]
+    content = raw_tiff(80, 80, bytes(RED) * 6400, *nonsense)
+    at = content.index(bytes(RED)) - 4
+    assert_close(make(content[:at] + struct.pack("<I", 5) + content[at + 4 :]).small, RED)
+
+
+def test_reads_bmp_from_either_end(make: Make) -> None:
+    image = gradient(80, 40)
+    rows = [image.crop((0, y, 80, y + 1)).tobytes("raw", "BGR") for y in range(40)]
+    for content in (bmp_header(80, -40) + b"".join(rows), bmp_header(80, 40, length=12) + b"".join(reversed(rows))):
+        assert_alike(make(content).small, gradient(40, 20))
+
+
+def test_decodes_the_picture_of_a_heic_file_and_never_its_preview() -> None:
+    image = open_heic(io.BytesIO(encoded(gradient(640, 480), "HEIF", thumbnails=[64])))
+    assert image.draft(None, (16, 12)) is None
+    assert image.size == (640, 480)
+
+
+@pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
+def test_decodes_no_format_that_is_not_enabled(make: Make, name: str) -> None:
+    content = encoded(gradient(80, 40), name)
+    with pytest.raises(UnsupportedFormat, match="accepted are AVIF, GIF, JPEG, PNG, WEBP"):
+        make(content, formats=DEFAULT_FORMATS)
+
+
+def test_decodes_no_format_that_was_taken_away(make: Make) -> None:
+    with pytest.raises(UnsupportedFormat, match="a GIF image; accepted are PNG"):
+        make(encoded(gradient(80, 40), "GIF"), formats={ImageFormat.PNG})
+
+
 def test_accepts_jpeg_without_its_end_marker(make: Make) -> None:
     for size in ((200, 100), (2000, 1000)):
         whole = encoded(gradient(*size), "JPEG", quality=95)
@@ -318,8 +384,10 @@ def test_accepts_jpeg_with_more_after_its_end(make: Make) -> None:
     assert make(content).small.size == (40, 20)
 
 
-def cut(name: str, at: float, *, size: tuple[int, int] = (200, 200), **options: object) -> bytes:
-    whole = encoded(noise(*size), name, **options)
+def cut(
+    name: str, at: float, *, size: tuple[int, int] = (200, 200), image: Image.Image | None = None, **options: object
+) -> bytes:
+    whole = encoded(image or noise(*size), name, **options)
     return whole[: int(len(whole) * at)]
 
 
@@ -334,6 +402,15 @@ CORRUPT = {
     "GIF without pixels": gif_header(9, 9) + gif_frame(0, 0, 9, 9),
     "WebP of a header": encoded(noise(64, 64), "WEBP")[:40],
     "AVIF of a header": encoded(noise(64, 64), "AVIF")[:300],
+    "HEIC cut in its pixels": cut("HEIF", 0.7),
+    "TIFF cut in its pixels": cut("TIFF", 0.5),
+    "TIFF without pixels": tiff(*tiff_size(9, 9)),
+    "TIFF of a compression that is none": raw_tiff(9, 9, bytes(243), (259, SHORT, 1, 99)),
+    "TIFF of 12 bits": raw_tiff(8, 8, bytes(96), (258, SHORT, 1, 12), grey=True),
+    "TIFF of fractions": encoded(Image.new("F", (8, 8)), "TIFF"),
+    "TIFF of 32 bits": encoded(Image.new("I", (8, 8)), "TIFF"),
+    "BMP cut in its pixels": cut("BMP", 0.5),
+    "BMP without pixels": bmp_header(9, 9),
 }
 
 
@@ -343,12 +420,44 @@ def test_finds_damage(make: Make, content: bytes) -> None:
         make(content)
 
 
+INCOMPLETE = {
+    **{name: cut(name, 0.6, image=gradient(200, 200), interlace=0) for name in ("JPEG", "PNG", "GIF", "TIFF")},
+    "progressive JPEG": cut("JPEG", 0.6, image=gradient(200, 200), progressive=True),
+    "compressed TIFF": deflated_tiff(gradient(200, 200))[:-100],
+    "BMP": bmp_header(200, -200) + gradient(200, 200).tobytes("raw", "BGR")[:60_000],
+}
+
+
+@pytest.mark.parametrize("content", INCOMPLETE.values(), ids=INCOMPLETE)
+def test_renders_what_there_is_of_an_incomplete_file_when_told_to(make: Make, content: bytes) -> None:
+    with pytest.raises(CorruptImage):
+        make(content)
+    made = make(content, truncated=True)
+    assert (made.rendering.width, made.rendering.height) == (200, 200)
+    assert_alike(made.small.crop((2, 0, 38, 12)), gradient(40, 40).crop((2, 0, 38, 12)), tolerance=40)
+    with pytest.raises(CorruptImage):
+        make(content)
+
+
+@pytest.mark.parametrize("name", ["WEBP", "AVIF", "HEIF"])
+def test_makes_up_no_picture_where_a_decoder_gives_none(make: Make, name: str) -> None:
+    with pytest.raises(CorruptImage):
+        make(cut(name, 0.7), truncated=True)
+
+
+def test_refuses_tiff_that_would_be_decoded_over_and_over(make: Make) -> None:
+    # Each strip is nearly the whole image, and all lie in the same place.
+    content = raw_tiff(80, 80, bytes(3 * 6400), (273, SHORT, 20, 200), (278, LONG, 1, 79))
+    with pytest.raises(ImageTooLarge, match="on top of each other"):
+        make(content)
+
+
 def test_refuses_other_content(make: Make) -> None:
     with pytest.raises(UnsupportedFormat):
         make(b"%!PS\n{} loop")
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "TIFF", "BMP"])
 def test_refuses_more_pixels_than_allowed(make: Make, name: str) -> None:
     content = encoded(gradient(100, 80), name)
     with pytest.raises(ImageTooLarge, match="100x80"):
@@ -370,7 +479,7 @@ def test_refuses_a_size_that_only_the_decoder_sees(make: Make) -> None:
 def test_refuses_what_the_decoder_calls_a_bomb(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ImageTooLarge):
-        make(encoded(gradient(100, 80), "WEBP"))
+        make(encoded(gradient(100, 80), "WEBP", save_all=True, append_images=[gradient(100, 80).rotate(90)]))
 
 
 def test_refuses_a_thousand_scans(make: Make) -> None:
@@ -379,6 +488,24 @@ def test_refuses_a_thousand_scans(make: Make) -> None:
     scan = content[start : content.index(b"\xff\xc4", start)]
     with pytest.raises(ImageTooLarge, match="more than 100 scans"):
         make(content[:start] + scan * 1000 + content[start:])
+
+
+def test_refuses_a_thousand_scans_of_a_sequential_image(make: Make) -> None:
+    # Each channel in a scan of its own, which libjpeg takes in any number too.
+    scans = jpeg_segment(0xDA, bytes((1, 1, 0, 0, 63, 0))) * 1000
+    with pytest.raises(ImageTooLarge, match="more than 100 scans"):
+        make(b"\xff\xd8" + jpeg_frame_header(64, 64) + scans)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [b"", jpeg_frame_header(9, 9, 0xC2), jpeg_frame_header(9, 9) * 2, jpeg_frame_header(9, 9)[:-10]],
+    ids=["none", "progressive", "two", "cut"],
+)
+def test_counts_scans_where_one_may_not_be_all(tmp_path: Path, frames: bytes) -> None:
+    (tmp_path / "source").write_bytes(b"\xff\xd8" + frames + jpeg_segment(0xDA, bytes((3, *range(9)))) * 102)
+    with pytest.raises(ImageTooLarge):
+        check_scans(tmp_path / "source")
 
 
 def test_counts_no_scans_in_metadata(make: Make) -> None:

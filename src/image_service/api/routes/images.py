@@ -30,7 +30,8 @@ _UPLOAD_BODY: Final[dict[str, Any]] = {
                         FIELD: {
                             "type": "string",
                             "format": "binary",
-                            "description": "The image: JPEG, PNG, GIF, WebP or AVIF.",
+                            "description": "The image: JPEG, PNG, GIF, WebP or AVIF; also HEIC, TIFF or BMP where the "
+                            "setting ENABLED_FORMATS adds them. It can take others away.",
                         }
                     },
                 }
@@ -150,6 +151,7 @@ def images_router(*, ingest: Ingest, lookup: Lookup, uploads: UploadReader, publ
 
 
 def _status(image: Image, urls: Urls) -> ImageStatus:
+    findings = image.findings
     return ImageStatus(
         id=image.id,
         status=image.status,
@@ -160,6 +162,9 @@ def _status(image: Image, urls: Urls) -> ImageStatus:
         sha256=image.sha256,
         width=image.header.width,
         height=image.header.height,
+        placeholder=findings.placeholder if findings else None,
+        dominant_colour=findings.dominant_colour if findings else None,
+        metadata_removed=list(findings.metadata_removed) if findings else None,
         created_at=image.created_at,
         updated_at=image.updated_at,
         finished_at=image.finished_at,

@@ -1,7 +1,7 @@
 """The part of a file that makes its picture, which is all that a decoder gets to see.
 
 Decoders parse comments, previews, text and animation data in passing, and fail on flaws there that no viewer minds,
-or spend seconds and hundreds of megabytes on what is thrown away afterwards. WebP and AVIF keep such things apart.
+or spend seconds and hundreds of megabytes on what is thrown away afterwards. The others keep such things apart.
 """
 
 import io
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from image_service.domain.image import ImageFormat
-from image_service.imaging.essentials import gif, jpeg, png
+from image_service.imaging.essentials import gif, jpeg, png, tiff
 
 _EXTRACT: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
     ImageFormat.JPEG: jpeg.essentials,
     ImageFormat.PNG: png.essentials,
     ImageFormat.GIF: gif.essentials,
+    ImageFormat.TIFF: tiff.essentials,
 }
 
 

@@ -27,8 +27,8 @@ def essentials(content: bytes) -> bytes:
     Of animations the default image stays; scattered pixel chunks are cut off after the first run.
     """
     colour = content[_COLOUR_TYPE]
-    kept, wanted, in_pixels = [content[:_FIRST_CHUNK]], _BEFORE_PIXELS, False
-    for kind, chunk in _chunks(content):
+    kept, wanted, in_pixels = [memoryview(content)[:_FIRST_CHUNK]], _BEFORE_PIXELS, False
+    for kind, chunk in chunks(content):
         if kind == b"IDAT":
             in_pixels = True
         elif in_pixels:
@@ -38,12 +38,12 @@ def essentials(content: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """The kind and the whole of every chunk, until one has an impossible name; the last may be cut off."""
-    position = _FIRST_CHUNK
+    position, view = _FIRST_CHUNK, memoryview(content)
     while kind := _KIND.match(content, position + 4):
         end = position + _LENGTH_AND_KIND + int.from_bytes(content[position : position + 4]) + _CHECKSUM
-        yield kind[0], content[position:end]
+        yield kind[0], view[position:end]
         position = end
 
 
@@ -52,14 +52,14 @@ def _is_critical(kind: bytes) -> bool:
     return kind[:1].isupper()
 
 
-def _is_sound(kind: bytes, chunk: bytes, colour: int) -> bool:
+def _is_sound(kind: bytes, chunk: memoryview, colour: int) -> bool:
     """Whether an optional chunk is complete and makes sense."""
     content, checksum = chunk[_LENGTH_AND_KIND:-_CHECKSUM], int.from_bytes(chunk[-_CHECKSUM:])
-    if zlib.crc32(kind + content) != checksum:
+    if zlib.crc32(content, zlib.crc32(kind)) != checksum:
         return False
     if kind == b"tRNS":
         return len(content) in _TRANSPARENCY_LENGTHS.get(colour, ())
-    return kind != b"iCCP" or _holds_profile(content)
+    return kind != b"iCCP" or _holds_profile(bytes(content))
 
 
 def _holds_profile(content: bytes) -> bool:

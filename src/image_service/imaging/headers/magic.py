@@ -3,23 +3,35 @@
 from typing import Final
 
 from image_service.domain.image import ImageFormat
+from image_service.imaging.directory import LAYOUTS
+from image_service.imaging.headers import bmp
 
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
-_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_BEGINNINGS: Final = {
+    b"\xff\xd8\xff": ImageFormat.JPEG,
+    b"\x89PNG\r\n\x1a\n": ImageFormat.PNG,
+    b"GIF87a": ImageFormat.GIF,
+    b"GIF89a": ImageFormat.GIF,
+    **dict.fromkeys(LAYOUTS, ImageFormat.TIFF),
+}
+_BRANDS: Final = {
+    ImageFormat.AVIF: frozenset({b"avif", b"avis"}),
+    ImageFormat.HEIC: frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}),
+}
+"""The brands that name a codec, by what they make of a file; a file that has several kinds is the first of these."""
 
 
 def identify(head: bytes) -> ImageFormat | None:
-    """The format of a file that begins with ``head``; None for anything else, HEIC, TIFF and BMP included."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return ImageFormat.JPEG
-    if head.startswith(_PNG):
-        return ImageFormat.PNG
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return ImageFormat.GIF
+    """The format of a file that begins with ``head``; None for anything else."""
+    for beginning, image_format in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return image_format
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return ImageFormat.WEBP
-    if head[4:8] == b"ftyp" and _AVIF_BRANDS & set(_brands(head)):
-        return ImageFormat.AVIF
+    if head.startswith(b"BM") and int.from_bytes(head[bmp.HEADER_AT :][:4], "little") in bmp.HEADER_LENGTHS:
+        return ImageFormat.BMP
+    if head[4:8] == b"ftyp":
+        brands = set(_brands(head))
+        return next((name for name, own in _BRANDS.items() if own & brands), None)
     return None
 
 

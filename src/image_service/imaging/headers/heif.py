@@ -1,4 +1,4 @@
-"""AVIF: image spatial extents and track headers (ISO 23008-12 §6.5.3, ISO 14496-12 §8.3.2)."""
+"""AVIF and HEIC: image spatial extents and track headers (ISO 23008-12 §6.5.3, ISO 14496-12 §8.3.2)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Final
 
 from image_service.imaging.headers.reader import Reader, damaged
 
+_FAMILY: Final = "AVIF or HEIC"
 _CONTAINERS: Final = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
 """Boxes that lead to a size, and how many bytes stand before their first child."""
 _EXTENTS: Final = b"ispe"
@@ -32,7 +33,7 @@ def dimensions(reader: Reader) -> tuple[int, int]:
     """
     sizes = [_declared_size(reader, box) for box in _boxes(reader) if box.kind in {_EXTENTS, _TRACK_HEADER}]
     if not sizes:
-        raise damaged("AVIF", "it does not say how large the image is")
+        raise damaged(_FAMILY, "it does not say how large the image is")
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
@@ -59,7 +60,7 @@ def _boxes(reader: Reader) -> Iterator[_Box]:
         if box.kind in _CONTAINERS:
             areas.append((box.content + _CONTAINERS[box.kind], box.end))
         yield box
-    raise damaged("AVIF", "it has too many boxes")
+    raise damaged(_FAMILY, "it has too many boxes")
 
 
 def _box_at(reader: Reader, position: int, end: int) -> _Box:
@@ -71,6 +72,6 @@ def _box_at(reader: Reader, position: int, end: int) -> _Box:
     elif size == 0:
         size = end - position
     if size < header:
-        raise damaged("AVIF", "a box is shorter than its own header")
+        raise damaged(_FAMILY, "a box is shorter than its own header")
     # A box that leaves its area is the decoder's business: the sizes may still be all there.
     return _Box(kind, position + header, min(position + size, end))
