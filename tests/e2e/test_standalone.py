@@ -1,22 +1,20 @@
 """The whole service in one process, as `make run` starts it."""
 
+import asyncio
 import hashlib
 import io
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 
 from tests.support.images import encoded, gradient, noise
-from tests.support.service import PROGRAM, Standalone, client, done, finished, status, upload, upload_all
+from tests.support.service import PROGRAM, STOPPING, Standalone, client, done, finished, status, upload, upload_all
 from tests.support.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
-SLOW = encoded(gradient(7000, 7000), "WEBP", method=0)
-"""Takes more than a second to render: long enough to be caught in the middle of it."""
 
 
 @pytest.fixture
@@ -47,9 +45,10 @@ async def test_the_address_that_is_printed_answers_as_healthy(standalone: Standa
 
 
 async def test_a_killed_run_resumes_its_unfinished_images_at_the_next_start(standalone: Standalone) -> None:
+    standalone.hold_decoders()
     async with client(standalone.url) as api:
-        ids = await upload_all(api, [SLOW] * 4)
-        assert any([(await status(api, image_id))["status"] != "DONE" for image_id in ids])
+        ids = await upload_all(api, [PHOTO] * 4)
+        assert any([(await status(api, image_id))["status"] == "PROCESSING" for image_id in ids])
     standalone.kill()
     standalone.start()
     async with client(standalone.url) as api:
@@ -58,18 +57,20 @@ async def test_a_killed_run_resumes_its_unfinished_images_at_the_next_start(stan
 
 
 async def test_decoders_do_not_outlive_a_service_that_dies(standalone: Standalone) -> None:
-    async with client(standalone.url) as api:
-        await upload(api, SLOW)
-        decoders = await eventually(lambda: psutil.Process(standalone.process.pid).children())
+    decoders = standalone.process.children()
+    assert decoders
     standalone.crash()
     await eventually(lambda: not any(decoder.is_running() and decoder.status() != "zombie" for decoder in decoders))
 
 
 async def test_stopping_finishes_what_is_being_rendered(standalone: Standalone) -> None:
+    standalone.hold_decoders()
     async with client(standalone.url) as api:
-        image_id = (await upload(api, SLOW))["id"]
-        await eventually(lambda: psutil.Process(standalone.process.pid).children())
-    standalone.stop()
+        image_id = (await upload(api, PHOTO))["id"]
+    stopping = asyncio.create_task(asyncio.to_thread(standalone.stop))
+    await eventually(lambda: standalone.lines(STOPPING))
+    standalone.release_decoders()
+    await stopping
     assert [line["image_id"] for line in standalone.lines("image done")] == [image_id]
 
 

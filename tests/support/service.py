@@ -24,6 +24,8 @@ PROGRAM = Path(sys.executable).with_name("image-service")
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 ANSWER_LIMIT = 30.0
+STOPPING = "stopping; once more to stop at once"
+"""What it logs when it is asked to end."""
 SWIFT = {
     "LEASE_SECONDS": "3",
     "HEARTBEAT_SECONDS": "0.5",
@@ -86,6 +88,16 @@ class Service:
         )
         if not ready or self.process.poll() is not None:
             pytest.fail(f"{self._command} did not start:\n{self._group.tail()}")
+
+    def hold_decoders(self) -> None:
+        """Have the decoder processes stand still: what is rendered from now on stays in the middle of it."""
+        for decoder in self.process.children():
+            decoder.suspend()
+
+    def release_decoders(self) -> None:
+        """Let them go on."""
+        for decoder in self.process.children():
+            decoder.resume()
 
     def stop(self) -> None:
         """End it with SIGTERM, in good order."""
