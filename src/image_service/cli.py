@@ -179,19 +179,19 @@ def _explained() -> Iterator[None]:
 
 def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
     """The thumbnails, as files named like the photo and the preset."""
-    from image_service.imaging import render  # noqa: PLC0415 — the codecs are loaded where they are needed
+    # The codecs are loaded where they are needed.
+    from image_service.imaging import render  # noqa: PLC0415
+    from image_service.imaging.limits import RenderLimits  # noqa: PLC0415
 
     out.mkdir(parents=True, exist_ok=True)
     # Nothing half-made, and nothing of the same name that lies there already, comes to harm.
     with TemporaryDirectory(dir=out, prefix=".render-") as scratch:
-        rendering = render(
-            photo,
-            DEFAULT_RECIPE,
-            Path(scratch),
+        limits = RenderLimits(
             max_pixels=settings.max_pixels,
-            formats=map(ImageFormat, settings.enabled_formats),
+            formats=tuple(map(ImageFormat, settings.enabled_formats)),
             truncated=settings.render_truncated,
         )
+        rendering = render(photo, DEFAULT_RECIPE, Path(scratch), limits)
         places = [
             made.path.replace(out / f"{photo.stem}-{made.preset}.{ImageFormat.of(made.content_type).extension}")
             for made in rendering.thumbnails

@@ -6,6 +6,7 @@ import pytest
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Recipe
 from image_service.imaging import render
+from image_service.imaging.limits import RenderLimits
 from tests.golden.rendering import Rendered
 
 
@@ -17,6 +18,6 @@ def make(tmp_path: Path) -> Callable[..., Rendered]:
         source, out = tmp_path / name, tmp_path / "out"
         source.write_bytes(content)
         out.mkdir(exist_ok=True)
-        return Rendered(render(source, recipe, out, formats=ImageFormat))
+        return Rendered(render(source, recipe, out, RenderLimits(formats=tuple(ImageFormat))))
 
     return make

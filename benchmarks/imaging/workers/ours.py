@@ -10,10 +10,11 @@ from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging import render
 from image_service.imaging.heap import keep_freed_memory
+from image_service.imaging.limits import RenderLimits
 
 
 def _render(source: Path, out: Path) -> None:
-    render(source, DEFAULT_RECIPE, out, formats=ImageFormat)
+    render(source, DEFAULT_RECIPE, out, RenderLimits(formats=tuple(ImageFormat)))
 
 
 if __name__ == "__main__":

@@ -57,17 +57,7 @@ def main() -> None:
 
 def _work(job: Job, limits: RenderLimits) -> bytes:
     try:
-        rendering = render(
-            job.source,
-            job.recipe,
-            job.out,
-            max_pixels=limits.max_pixels,
-            max_memory=limits.memory_bytes,
-            formats=limits.formats,
-            truncated=limits.truncated,
-            seconds=limits.wall_seconds,
-        )
-        return encode_rendering(rendering)
+        return encode_rendering(render(job.source, job.recipe, job.out, limits))
     except ServiceError as error:
         return encode_error(error)
     except OSError as error:

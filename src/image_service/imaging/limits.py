@@ -1,6 +1,7 @@
 """What one rendering may cost."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 from image_service.imaging.inspect import DEFAULT_MAX_PIXELS
@@ -52,3 +53,7 @@ class RenderLimits:
     def __post_init__(self) -> None:
         # JSON, in which they travel, makes plain strings of them.
         object.__setattr__(self, "formats", tuple(map(ImageFormat, self.formats)))
+
+
+DEFAULT_LIMITS: Final = RenderLimits()
+"""What the service's settings say unless they are changed."""

@@ -26,7 +26,7 @@ from image_service.errors import (
     StartError,
     StorageUnavailable,
 )
-from image_service.imaging.limits import RenderLimits
+from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
 from image_service.imaging.protocol import Job, decode_ready, decode_reply, encode_job
 
 _log = structlog.get_logger(__name__)
@@ -47,14 +47,13 @@ class RenderPool:
     process and no neighbour.
     """
 
-    def __init__(self, slots: int, limits: RenderLimits | None = None) -> None:
+    def __init__(self, slots: int, limits: RenderLimits = DEFAULT_LIMITS) -> None:
         """Make a pool; nothing runs yet.
 
         Args:
             slots: Images that may be rendered at once; more wait.
             limits: What each may cost; the defaults if left out.
         """
-        limits = limits or RenderLimits()
         self._slots = tuple(_Slot(limits) for _ in range(slots))
         # Last in, first out: a quiet service keeps few processes, and keeps them warm.
         self._idle: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -10,14 +10,15 @@ from typing import BinaryIO, Final
 from PIL import Image, ImageFile
 
 from image_service.domain.geometry import fit_inside
-from image_service.domain.image import DEFAULT_FORMATS, Findings, ImageFormat, RenderedThumbnail, Rendering
+from image_service.domain.image import Findings, ImageFormat, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Preset, Recipe
 from image_service.imaging import decoding
 from image_service.imaging.bounded import in_time
 from image_service.imaging.colour import to_srgb
 from image_service.imaging.encoding import encode, output_format
 from image_service.imaging.essentials import read_essentials
-from image_service.imaging.inspect import DEFAULT_MAX_PIXELS, HeaderInspector, check_size
+from image_service.imaging.inspect import HeaderInspector, check_size
+from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
 from image_service.imaging.metadata import find_metadata
 from image_service.imaging.modes import normalise
 from image_service.imaging.placeholder import describe
@@ -25,7 +26,6 @@ from image_service.imaging.resizing import Box, resize, whole
 from image_service.imaging.scans import check_scans
 from image_service.imaging.stopwatch import Stopwatch
 
-_JOB_SECONDS: Final = 20.0
 _OPTIONAL_SECONDS: Final = 2.0
 """The most that one optional output may hold the others up; half of what is left of the job, if that is less."""
 
@@ -48,7 +48,7 @@ class _Work:
 
     file: BinaryIO
     recipe: Recipe
-    max_pixels: int
+    limits: RenderLimits
     opened: ImageFile.ImageFile
     image: Image.Image
     """The picture as far as it has come."""
@@ -62,17 +62,7 @@ class _Work:
     """The upright size of each preset's thumbnail."""
 
 
-def render(  # noqa: PLR0913 — what, and its bounds, by keyword
-    source: Path,
-    recipe: Recipe,
-    out: Path,
-    *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    max_memory: int | None = None,
-    formats: Iterable[ImageFormat] = DEFAULT_FORMATS,
-    truncated: bool = False,
-    seconds: float = _JOB_SECONDS,
-) -> Rendering:
+def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAULT_LIMITS) -> Rendering:
     """Make every preset of the recipe from the file ``source``, as files in the folder ``out`` named like presets.
 
     Thumbnails are upright, in sRGB, never enlarged, and carry no metadata; of an animation the first frame is taken.
@@ -84,11 +74,8 @@ def render(  # noqa: PLR0913 — what, and its bounds, by keyword
         source: The original.
         recipe: What to make of it.
         out: An existing folder.
-        max_pixels: Width times height that is still decoded.
-        max_memory: Address space that this process may use, in bytes, if it is limited.
-        formats: The only ones that reach a decoder.
-        truncated: Whether an incomplete file is rendered as far as it goes, where its decoder can.
-        seconds: What the whole may take; only optional presets are given up for it.
+        limits: Which images are accepted. Those on the process itself are ``RenderPool``'s business; its time is only
+            looked at to give up optional presets.
 
     Raises:
         UnsupportedFormat: the content is in none of the formats.
@@ -98,7 +85,8 @@ def render(  # noqa: PLR0913 — what, and its bounds, by keyword
         OSError: ``source`` cannot be read, or ``out`` not be written to.
     """
     watch = Stopwatch()
-    header = HeaderInspector(max_pixels=max_pixels, max_memory=max_memory, allowed=formats).inspect(source)
+    inspector = HeaderInspector(max_pixels=limits.max_pixels, max_memory=limits.memory_bytes, allowed=limits.formats)
+    header = inspector.inspect(source)
     if header.format is ImageFormat.JPEG:
         check_scans(source)
     watch.lap("inspect")
@@ -106,13 +94,13 @@ def render(  # noqa: PLR0913 — what, and its bounds, by keyword
     watch.lap("metadata")
     with (
         warnings.catch_warnings(),
-        decoding.tolerance(header.format, truncated=truncated),
+        decoding.tolerance(header.format, truncated=limits.truncated),
         read_essentials(source, header.format) as file,
     ):
         # Codecs warn of flaws that they can live with; so can we.
         warnings.simplefilter("ignore")
         opened = decoding.open_image(file, header)
-        work = _Work(file, recipe, max_pixels, opened, opened)
+        work = _Work(file, recipe, limits, opened, opened)
         watch.lap("open")
         for step in (_check, _decode, _note, _normalise, _shrink, _convert_colour, _turn):
             step(work)
@@ -120,7 +108,7 @@ def render(  # noqa: PLR0913 — what, and its bounds, by keyword
     made = {}
     for preset, picture in _pictures(work):
         watch.lap(f"resize {preset.name}")
-        allowed = min(_OPTIONAL_SECONDS, (seconds - watch.elapsed) / 2)
+        allowed = min(_OPTIONAL_SECONDS, (limits.wall_seconds - watch.elapsed) / 2)
         made[preset.name] = _encode(picture, preset, out, allowed)
         watch.lap(f"encode {preset.name}")
     placeholder, dominant_colour = describe(work.image)
@@ -137,7 +125,7 @@ def render(  # noqa: PLR0913 — what, and its bounds, by keyword
 def _check(work: _Work) -> None:
     """Hold the size against the limit once more: a GIF frame may exceed its screen, and headers may disagree."""
     work.size = work.opened.size
-    check_size(*work.size, work.max_pixels)
+    check_size(*work.size, work.limits.max_pixels)
 
 
 def _decode(work: _Work) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from image_service.domain.image import ImageFormat, MetadataKind, RenderedThumbnail, Rendering
 from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
 from image_service.imaging import encoding, render
+from image_service.imaging.limits import RenderLimits
 from image_service.imaging.metadata import find_metadata
 from tests.support.images import display_p3, encoded, gradient, jpeg_segment, noise, oriented
 
@@ -31,7 +32,7 @@ def make(tmp_path: Path) -> Make:
         (tmp_path / "source").write_bytes(content)
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
-        return render(tmp_path / "source", Recipe(presets=presets), out, **options)  # type: ignore[arg-type]
+        return render(tmp_path / "source", Recipe(presets=presets), out, RenderLimits(**options))  # type: ignore[arg-type]
 
     return make
 
@@ -160,7 +161,7 @@ def test_optional_outputs_come_last_and_change_no_other(make: Make) -> None:
 
 
 def test_an_optional_output_is_left_out_when_no_time_is_left(make: Make) -> None:
-    rendering = make(OPAQUE, EXTRA, BOX, seconds=0)
+    rendering = make(OPAQUE, EXTRA, BOX, wall_seconds=0)
     assert [each.preset for each in rendering.thumbnails] == ["box"]
 
 
@@ -172,7 +173,7 @@ def test_an_optional_output_is_left_out_when_it_takes_too_long(make: Make, monke
 
     monkeypatch.setattr("image_service.imaging.rendering.encode", slowly)
     began = time.monotonic()
-    rendering = make(OPAQUE, EXTRA, BOX, seconds=0.4)
+    rendering = make(OPAQUE, EXTRA, BOX, wall_seconds=0.4)
     assert time.monotonic() - began < 0.9
     assert [each.preset for each in rendering.thumbnails] == ["box"]
     assert not (rendering.thumbnails[0].path.parent / "extra").exists()

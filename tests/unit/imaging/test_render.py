@@ -16,6 +16,7 @@ from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
 from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
 from image_service.imaging import render
 from image_service.imaging.decoders.heic import open_heic
+from image_service.imaging.limits import RenderLimits
 from image_service.imaging.scans import check_scans
 from tests.support.images import (
     LONG,
@@ -65,12 +66,13 @@ Make = Callable[..., Thumbnails]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def make(content: bytes, recipe: Recipe = SMALL, **options: Any) -> Thumbnails:  # noqa: ANN401  (of render)
+    def make(content: bytes, recipe: Recipe = SMALL, **options: Any) -> Thumbnails:  # noqa: ANN401  (limits)
         source = tmp_path / "source"
         source.write_bytes(content)
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
-        return Thumbnails(render(source, recipe, out, **({"formats": ImageFormat} | options)))
+        limits = RenderLimits(**({"formats": tuple(ImageFormat)} | options))
+        return Thumbnails(render(source, recipe, out, limits))
 
     return make
 
@@ -365,12 +367,12 @@ def test_decodes_the_picture_of_a_heic_file_and_never_its_preview() -> None:
 def test_decodes_no_format_that_is_not_enabled(make: Make, name: str) -> None:
     content = encoded(gradient(80, 40), name)
     with pytest.raises(UnsupportedFormat, match="accepted are AVIF, GIF, JPEG, PNG, WEBP"):
-        make(content, formats=DEFAULT_FORMATS)
+        make(content, formats=tuple(DEFAULT_FORMATS))
 
 
 def test_decodes_no_format_that_was_taken_away(make: Make) -> None:
     with pytest.raises(UnsupportedFormat, match="a GIF image; accepted are PNG"):
-        make(encoded(gradient(80, 40), "GIF"), formats={ImageFormat.PNG})
+        make(encoded(gradient(80, 40), "GIF"), formats=(ImageFormat.PNG,))
 
 
 def test_accepts_jpeg_without_its_end_marker(make: Make) -> None:
