@@ -26,7 +26,7 @@ TAKEN_OVER = """
 import image_service.imaging.rendering as rendering
 import image_service.imaging.sandbox as sandbox
 
-def render(source, recipe, out, **limits):
+def render(source, recipe, out, limits):
     exec(source.read_text(), {"out": out})
 
 rendering.render = render
