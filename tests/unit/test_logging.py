@@ -15,7 +15,7 @@ from image_service.observability.logging import configure_logging
 from tests.support.logs import logging_kept
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
-CHATTY = ["aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "alembic"]
+CHATTY = ["aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "uvicorn.error", "alembic"]
 
 
 @pytest.fixture(autouse=True)

@@ -51,5 +51,5 @@ def configure_logging(level: str, log_format: LogFormat = "auto") -> None:
     root.handlers = [handler]
     root.setLevel(level)
     # These announce every connection, frame and request at INFO; our own lines say what matters of them.
-    for chatty in ("aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "alembic"):
+    for chatty in ("aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))

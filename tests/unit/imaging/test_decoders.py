@@ -4,6 +4,7 @@ import io
 import random
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_webp_with_a_canvas_that_is_not_its_frame_is_damaged() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any size is worth the other decoder."""
-    pytest.importorskip("kornia_rs")
+    assert find_spec("kornia_rs"), "the PNG decoder is missing: install requirements-dev.txt, on glibc"
     monkeypatch.setattr(png_decoder, "_WORTHWHILE", 0)
 
 

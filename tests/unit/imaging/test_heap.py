@@ -35,7 +35,6 @@ print(kept >> 20, left >> 20)
 """
 
 
-@pytest.mark.skipif(heap._library is None, reason="another C library")
 def test_keeps_what_an_image_takes_and_no_more() -> None:
     done = subprocess.run([sys.executable, "-c", KEEPS], check=True, capture_output=True, text=True)  # noqa: S603 (a script of its own)
     kept, left = map(int, done.stdout.split())
