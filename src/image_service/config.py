@@ -71,7 +71,10 @@ class Settings(BaseSettings):
     )
     max_pixels: int = Field(default=50_000_000, ge=1, description="Largest accepted image, in pixels (width x height).")
     decode_slots: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Images decoded at once by one worker."
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=256,
+        description="Images decoded at once by one worker, beside one small one.",
     )
     decode_timeout: float = Field(default=20.0, gt=0, description="Seconds one image may take to render, by the clock.")
     decode_cpu_seconds: int = Field(default=10, ge=1, description="CPU seconds one image may take to render.")
