@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from image_service.config import Settings
@@ -12,20 +12,32 @@ from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
-from image_service.ports import Storage, TaskQueue
+from image_service.ports import DeadLetters, Renderer, Storage, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
-from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
+from image_service.services.audit import Audit
+from image_service.services.backlog import Backlog
+from image_service.services.deletion import Deletion
 from image_service.services.health import HealthCheck
 from image_service.services.ingest import Ingest
 from image_service.services.lookup import Lookup
 from image_service.services.processing import Processing, ProcessingPolicy
+from image_service.services.queueing import Queueing
 from image_service.services.reconcile import Reconciler
+from image_service.services.reprocessing import Backfill, Reprocessing
+from image_service.services.requeueing import Requeueing
+from image_service.services.retention import Retention
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
 from image_service.storage.local import SCRATCH, LocalStorage
 
 EXPRESS_SLOTS: Final = 1
 """Decoders beyond the configured number, which only images of the express lane may use."""
+BACKFILL_SLOTS: Final = 1
+"""Decoders of their own that images of the back-fill lane have."""
+_BACKFILL_NICENESS: Final = 10
+"""Steps back behind everything else, yet a tenth of a processor's time even when all others want it."""
+_DAY: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +54,10 @@ class ApiServices:
     """The use cases behind the API."""
 
     ingest: Ingest
+    backlog: Backlog
     lookup: Lookup
+    reprocessing: Reprocessing
+    deletion: Deletion
     health: HealthCheck
 
 
@@ -50,11 +65,28 @@ class ApiServices:
 class WorkerServices:
     """The use cases behind a worker."""
 
-    renderer: RenderPool
+    renderers: tuple[RenderPool, ...]
+    """The main one first."""
     processing: Processing
+    backfilling: Processing
+    """The same, for the images that can wait."""
     reconciler: Reconciler
     sweeper: Sweeper
+    deletion: Deletion
+    retention: Retention
     health: HealthCheck
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CareServices:
+    """The use cases behind the commands for operators."""
+
+    audit: Audit
+    requeueing: Requeueing
+    backfill: Backfill
+    lookup: Lookup
+    dead_letters: DeadLetters | None
+    """None where the queue has no broker."""
 
 
 @asynccontextmanager
@@ -74,56 +106,91 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 
 def api_services(settings: Settings, resources: Resources) -> ApiServices:
     """The use cases of the API on these resources."""
+    queueing = Queueing(database=resources.database, queue=resources.queue, timing=_timing(settings))
     return ApiServices(
         ingest=Ingest(
             database=resources.database,
             storage=resources.storage,
-            queue=resources.queue,
+            queueing=queueing,
             inspector=HeaderInspector(
                 max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=_formats(settings)
             ),
             max_file_size=settings.max_file_size,
-            timing=_timing(settings),
         ),
+        backlog=Backlog(database=resources.database, limit=settings.max_backlog),
         lookup=Lookup(database=resources.database, storage=resources.storage),
+        reprocessing=Reprocessing(database=resources.database, queueing=queueing),
+        deletion=_deletion(resources),
         health=_health(resources),
     )
 
 
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
     """The use cases of a worker on these resources."""
-    renderer = RenderPool(
-        settings.decode_slots + EXPRESS_SLOTS,
-        RenderLimits(
-            wall_seconds=settings.decode_timeout,
-            cpu_seconds=settings.decode_cpu_seconds,
-            memory_bytes=settings.decode_memory,
-            max_pixels=settings.max_pixels,
-            readable=(str(settings.storage_path),),
-            writable=(str(settings.storage_path / SCRATCH),),
-            require_sandbox=settings.require_sandbox,
-            formats=_formats(settings),
-            truncated=settings.render_truncated,
-        ),
-    )
+    limits = _limits(settings)
+    renderer = RenderPool(settings.decode_slots + EXPRESS_SLOTS, limits)
+    yielding = RenderPool(BACKFILL_SLOTS, replace(limits, niceness=_BACKFILL_NICENESS))
     return WorkerServices(
-        renderer=renderer,
-        processing=Processing(
+        renderers=(renderer, yielding),
+        processing=_processing(settings, resources, renderer),
+        backfilling=_processing(settings, resources, yielding),
+        reconciler=_reconciler(settings, resources),
+        sweeper=_sweeper(settings, resources),
+        deletion=_deletion(resources),
+        retention=Retention(
+            database=resources.database,
+            originals_for=_seconds(settings.retain_originals_days),
+            images_for=_seconds(settings.retain_images_days),
+        ),
+        health=_health(resources),
+    )
+
+
+def care_services(settings: Settings, resources: Resources) -> CareServices:
+    """The use cases of the commands for operators, on these resources."""
+    broker = not settings.embedded_queue
+    return CareServices(
+        audit=Audit(
             database=resources.database,
             storage=resources.storage,
-            renderer=renderer,
-            recipe=DEFAULT_RECIPE,
-            policy=ProcessingPolicy(
-                lease=settings.lease_seconds,
-                heartbeat=settings.heartbeat_seconds,
-                max_attempts=settings.max_attempts,
-                max_decoder_failures=settings.max_decoder_failures,
-                retry_delay=settings.retry_delay,
-            ),
+            sweeper=_sweeper(settings, resources),
+            # A queue inside another process cannot be reached from here.
+            reconciler=_reconciler(settings, resources) if broker else None,
         ),
-        reconciler=Reconciler(database=resources.database, queue=resources.queue, timing=_timing(settings)),
-        sweeper=Sweeper(database=resources.database, storage=resources.storage, grace=settings.orphan_grace),
-        health=_health(resources),
+        requeueing=Requeueing(database=resources.database),
+        backfill=Backfill(database=resources.database, recipe=DEFAULT_RECIPE),
+        lookup=Lookup(database=resources.database, storage=resources.storage),
+        dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url) if broker else None,
+    )
+
+
+def _limits(settings: Settings) -> RenderLimits:
+    return RenderLimits(
+        wall_seconds=settings.decode_timeout,
+        cpu_seconds=settings.decode_cpu_seconds,
+        memory_bytes=settings.decode_memory,
+        max_pixels=settings.max_pixels,
+        readable=(str(settings.storage_path),),
+        writable=(str(settings.storage_path / SCRATCH),),
+        require_sandbox=settings.require_sandbox,
+        formats=_formats(settings),
+        truncated=settings.render_truncated,
+    )
+
+
+def _processing(settings: Settings, resources: Resources, renderer: Renderer) -> Processing:
+    return Processing(
+        database=resources.database,
+        storage=resources.storage,
+        renderer=renderer,
+        recipe=DEFAULT_RECIPE,
+        policy=ProcessingPolicy(
+            lease=settings.lease_seconds,
+            heartbeat=settings.heartbeat_seconds,
+            max_attempts=settings.max_attempts,
+            max_decoder_failures=settings.max_decoder_failures,
+            retry_delay=settings.retry_delay,
+        ),
     )
 
 
@@ -133,6 +200,22 @@ def _formats(settings: Settings) -> tuple[ImageFormat, ...]:
 
 def _timing(settings: Settings) -> QueueTiming:
     return QueueTiming(unqueued_after=settings.unqueued_after, unclaimed_after=settings.unclaimed_after)
+
+
+def _seconds(days: float | None) -> float | None:
+    return None if days is None else days * _DAY
+
+
+def _reconciler(settings: Settings, resources: Resources) -> Reconciler:
+    return Reconciler(database=resources.database, queue=resources.queue, timing=_timing(settings))
+
+
+def _sweeper(settings: Settings, resources: Resources) -> Sweeper:
+    return Sweeper(database=resources.database, storage=resources.storage, grace=settings.orphan_grace)
+
+
+def _deletion(resources: Resources) -> Deletion:
+    return Deletion(database=resources.database, storage=resources.storage)
 
 
 def _health(resources: Resources) -> HealthCheck:

@@ -65,6 +65,13 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="Seconds without a byte after which an upload is given up."
     )
 
+    max_concurrent_uploads: int = Field(
+        default=256, ge=1, description="Uploads that one API process takes in at once; more are answered 429."
+    )
+    max_backlog: int = Field(
+        default=200_000, ge=1, description="Unfinished images beyond which uploads are answered 503."
+    )
+
     enabled_formats: Annotated[frozenset[FormatName], NoDecode] = Field(
         default=frozenset({"jpeg", "png", "gif", "webp", "avif"}),
         description="Comma-separated formats that are accepted; heic, tiff and bmp can be added.",
@@ -108,6 +115,12 @@ class Settings(BaseSettings):
     )
     sweep_interval: float = Field(default=600.0, gt=0, description="Seconds between searches for orphaned files.")
     orphan_grace: float = Field(default=3600.0, gt=0, description="Age in seconds below which no file is an orphan.")
+    retain_originals_days: float | None = Field(
+        default=None, gt=0, description="Days after which a finished image's original is removed; unset: never."
+    )
+    retain_images_days: float | None = Field(
+        default=None, gt=0, description="Days after which a finished image is removed with all its files; unset: never."
+    )
     drain_timeout: float = Field(
         default=25.0, gt=0, description="Seconds that running work has to finish after SIGTERM before it is given back."
     )
@@ -174,6 +187,9 @@ class Settings(BaseSettings):
     def _fits_together(self) -> Self:
         if self.lease_seconds <= self.decode_timeout:
             msg = f"LEASE_SECONDS ({self.lease_seconds:g}) must be more than DECODE_TIMEOUT ({self.decode_timeout:g})"
+            raise ValueError(msg)
+        if self.orphan_grace <= self.decode_timeout:
+            msg = f"ORPHAN_GRACE ({self.orphan_grace:g}) must be more than DECODE_TIMEOUT ({self.decode_timeout:g})"
             raise ValueError(msg)
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             msg = (

@@ -5,6 +5,8 @@
     ServiceError                 internal-error; groups without a code of their own share it
     ├── UploadRejected           the sender must change the request
     │   ├── EmptyUpload              empty-upload
+    │   ├── InvalidIdempotencyKey    invalid-idempotency-key
+    │   ├── IdempotencyKeyReused     idempotency-key-reused
     │   ├── MalformedUpload          malformed-upload
     │   ├── MissingFile              missing-file
     │   ├── TooManyFiles             too-many-files
@@ -20,6 +22,11 @@
     ├── InvalidRequest           invalid-request
     ├── MethodNotAllowed         method-not-allowed
     ├── RangeNotSatisfiable      range-not-satisfiable
+    ├── StillProcessing          still-processing
+    ├── OriginalRemoved          original-removed
+    ├── Busy                     try again later; nothing is broken
+    │   ├── TooManyUploads           too-many-uploads
+    │   └── BacklogFull              backlog-full
     ├── Outage                   try again later; never the image's fault
     │   ├── DatabaseUnavailable      database-unavailable
     │   ├── QueueUnavailable         queue-unavailable
@@ -59,6 +66,18 @@ class EmptyUpload(UploadRejected):
     """The uploaded file is empty. Send the image's bytes in the form field `file`."""
 
     code = "empty-upload"
+
+
+class InvalidIdempotencyKey(UploadRejected):
+    """The Idempotency-Key is empty, too long or not printable. Send 1 to 255 ASCII characters, such as a UUID."""
+
+    code = "invalid-idempotency-key"
+
+
+class IdempotencyKeyReused(UploadRejected):
+    """Another file was uploaded under this Idempotency-Key. Send each new file with a new key."""
+
+    code = "idempotency-key-reused"
 
 
 class MalformedUpload(UploadRejected):
@@ -149,6 +168,34 @@ class RangeNotSatisfiable(ServiceError):
     """The requested range lies outside the file. Ask for one within it, or for the whole file."""
 
     code = "range-not-satisfiable"
+
+
+class StillProcessing(ServiceError):
+    """The image is waiting or being processed already. Ask again once its status is DONE or ERROR."""
+
+    code = "still-processing"
+
+
+class OriginalRemoved(ServiceError):
+    """The original was removed when the time ended for which originals are kept. Upload the image again."""
+
+    code = "original-removed"
+
+
+class Busy(ServiceError):
+    """The service has enough to do at the moment. Try again in a few seconds."""
+
+
+class TooManyUploads(Busy):
+    """The service is taking in as many uploads as it can at the moment. Try again in a few seconds."""
+
+    code = "too-many-uploads"
+
+
+class BacklogFull(Busy):
+    """Too many images wait to be processed already. Try again later, when some are done."""
+
+    code = "backlog-full"
 
 
 class Outage(ServiceError):

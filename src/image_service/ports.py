@@ -3,9 +3,10 @@
 An obligation written here is tested on every adapter by one suite in ``tests/contract``.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
@@ -131,8 +132,8 @@ class TaskQueue(Protocol):
         """
         ...
 
-    async def depth(self) -> int:
-        """How many messages wait, in all lanes, that no consumer holds.
+    async def depth(self) -> Mapping[Lane, int]:
+        """How many messages wait in each lane that no consumer holds.
 
         Raises:
             QueueUnavailable: the broker did not answer.
@@ -145,6 +146,55 @@ class TaskQueue(Protocol):
         Raises:
             QueueUnavailable: it does not.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that the queue has given up on. No image is lost with it, for the database is the truth."""
+
+    image_id: UUID | None
+    """None where the body names no image: no version of the service can do anything with it."""
+    body: bytes
+    """The body, or the beginning of a long one."""
+    queue: str | None
+    """The broker's name for the lane it came from; None if it got here in another way."""
+    reason: str | None
+    """Why, in the broker's words: ``rejected`` for one that names no image, ``delivery_limit`` after too many tries."""
+    died_at: datetime | None
+    """When, by the broker's clock."""
+    times: int
+    """How often: once, and once more for each time that it was retried in vain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """What became of the dead letters."""
+
+    handed_over: int
+    remaining: int
+    """Those that name no image."""
+
+
+class DeadLetters(Protocol):
+    """What an operator can do about the messages that the queue has given up on.
+
+    Every method raises ``QueueUnavailable`` when the broker does not answer in time. Nothing is lost then.
+    """
+
+    async def list(self, limit: int) -> Sequence[DeadLetter]:
+        """The oldest ``limit`` of them, oldest first. They stay where they are."""
+        ...
+
+    async def retry(self) -> Retried:
+        """Put each one that names an image back into the lane it came from, and only then take it away from here.
+
+        One that is interrupted halfway may be delivered twice.
+        """
+        ...
+
+    async def discard_unreadable(self) -> int:
+        """Throw away those that name no image; returns how many."""
         ...
 
 
@@ -179,5 +229,6 @@ class Renderer(Protocol):
         Raises:
             UploadRejected: the decoder's verdict on the file; another try would end the same.
             DecoderFailure: the decoder died; another try may end differently.
+            ObjectMissing: the source is gone, though its storage is not.
         """
         ...

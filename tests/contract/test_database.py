@@ -2,193 +2,66 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import TextClause, delete, insert, select, text, update
+from sqlalchemy import TextClause, delete, insert, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from image_service.database import Database, Repositories
-from image_service.database.clock import in_seconds
-from image_service.database.images import OpenImage
 from image_service.domain.image import (
     Claim,
     Findings,
-    ImageError,
     ImageFormat,
     ImageHeader,
     MetadataKind,
     Original,
-    Thumbnail,
 )
+from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable
 from image_service.models import ImageRow, ThumbnailRow
-from tests.support.fakes import FINDINGS
+from tests.support.fakes import FINDINGS, PATIENT
 from tests.support.processes import free_port
-
-Result = TypeVar("Result")
-
-PATIENT = 60.0
-ERROR = ImageError(code="corrupt-image", detail="Export the image again.")
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url, time_limit=PATIENT)
-    yield database
-    await database.close()
-
-
-async def run(database: Database, query: Callable[[Repositories], Awaitable[Result]]) -> Result:
-    """One query in a transaction of its own."""
-    async with database.transaction() as repositories:
-        return await query(repositories)
-
-
-async def at_once(database: Database, *queries: Callable[[Repositories], Awaitable[Result]]) -> list[Result]:
-    """Each query in a transaction of its own, none of which ends before all have begun."""
-    barrier = asyncio.Barrier(len(queries))
-
-    async def one(query: Callable[[Repositories], Awaitable[Result]]) -> Result:
-        async with database.transaction() as repositories:
-            await barrier.wait()
-            return await query(repositories)
-
-    return await asyncio.gather(*(one(query) for query in queries))
-
-
-def upload(**changes: Any) -> Original:  # noqa: ANN401  (an original's own fields)
-    original = Original(
-        id=uuid4(),
-        header=ImageHeader(format=ImageFormat.PNG, width=640, height=480),
-        size_bytes=1234,
-        sha256="ab" * 32,
-    )
-    return replace(original, **changes)
-
-
-def thumbnail(claim: Claim, preset: str = "100x100", width: int = 100) -> Thumbnail:
-    return Thumbnail(
-        preset=preset,
-        key=f"thumbnails/ab/{claim.image_id}.{claim.attempt}.{preset}",
-        content_type="image/jpeg",
-        width=width,
-        height=75,
-        size_bytes=999,
-        sha256="cd" * 32,
-    )
-
-
-async def recorded(database: Database, due_in: float = 60) -> UUID:
-    """A new image."""
-    original = upload()
-    await run(database, lambda r: r.images.add(original, due_in=due_in))
-    return original.id
-
-
-async def queued(database: Database, due_in: float = 60) -> UUID:
-    image_id = await recorded(database)
-    assert await mark_queued(database, image_id, due_in)
-    return image_id
-
-
-async def claimed(database: Database, image_id: UUID, lease: float = 60) -> Claim:
-    claim = await try_claim(database, image_id, lease)
-    assert claim is not None
-    return claim
-
-
-async def finished(database: Database, status: Status) -> Claim:
-    """An image that ended, by the claim that ended it."""
-    claim = await claimed(database, await recorded(database))
-    if status is Status.DONE:
-        assert await complete(database, claim)
-    else:
-        assert await run(database, lambda r: r.images.fail(claim, ERROR))
-    return claim
-
-
-async def mark_queued(database: Database, image_id: UUID, due_in: float = 60) -> bool:
-    return await run(database, lambda r: r.images.mark_queued(image_id, due_in=due_in))
-
-
-async def try_claim(database: Database, image_id: UUID, lease: float = 60) -> Claim | None:
-    return await run(database, lambda r: r.images.claim(image_id, lease=lease))
-
-
-async def complete(database: Database, claim: Claim, *thumbnails: Thumbnail) -> bool:
-    made = thumbnails or (thumbnail(claim),)
-    return await run(
-        database, lambda r: r.images.complete(claim, width=480, height=640, thumbnails=made, findings=FINDINGS)
-    )
-
-
-async def release(
-    database: Database, claim: Claim, rest: float = -1, *, charge: bool, decoder_failed: bool = False
-) -> bool:
-    return await run(
-        database,
-        lambda r: r.images.release(claim, rest=rest, due_in=60, charge=charge, decoder_failed=decoder_failed),
-    )
-
-
-async def due(database: Database, limit: int = 100) -> Sequence[OpenImage]:
-    return await run(database, lambda r: r.images.due(limit=limit))
-
-
-async def unclaimed(database: Database, queued_before: float = -1, limit: int = 100) -> Sequence[OpenImage]:
-    return await run(database, lambda r: r.images.unclaimed(queued_before=queued_before, limit=limit))
-
-
-async def take(database: Database, image: OpenImage, due_in: float = 60) -> bool:
-    return await run(database, lambda r: r.images.take_for_publishing(image, due_in=due_in))
-
-
-async def status_of(database: Database, image_id: UUID) -> Status:
-    image = await run(database, lambda r: r.images.get(image_id))
-    assert image is not None
-    return image.status
-
-
-async def row(database: Database, image_id: UUID) -> dict[str, Any]:
-    """Everything recorded about an image, and how many thumbnails it has."""
-    async with database.transaction() as repositories:
-        connection = repositories.images._connection
-        images = await connection.execute(select(*ImageRow.__table__.c).where(ImageRow.id == image_id))
-        thumbnails = await connection.execute(select(ThumbnailRow.preset).where(ThumbnailRow.image_id == image_id))
-        return {**images.mappings().one(), "thumbnails": sorted(thumbnails.scalars())}
-
-
-async def execute(database: Database, statement: Any, parameters: Any = None) -> None:  # noqa: ANN401  (SQLAlchemy's own)
-    async with database.transaction() as repositories:
-        await repositories.images._connection.execute(statement, parameters)
-
-
-async def shift(database: Database, image_id: UUID, **seconds: float) -> None:
-    """Move an image's times to so many seconds from now."""
-    values = {column: in_seconds(offset) for column, offset in seconds.items()}
-    await execute(database, update(ImageRow).where(ImageRow.id == image_id).values(**values))
-
-
-def close(time: datetime | None, other: datetime) -> bool:
-    return time is not None and abs(time - other) < timedelta(minutes=1)
-
-
-def ids(images: Sequence[OpenImage]) -> list[UUID]:
-    return [image.id for image in images]
+from tests.support.rows import (
+    ERROR,
+    SUPERSEDED_FOR,
+    add,
+    at_once,
+    claimed,
+    close,
+    complete,
+    due,
+    execute,
+    finished,
+    ids,
+    made,
+    mark_queued,
+    queued,
+    recorded,
+    release,
+    remove,
+    row,
+    run,
+    shift,
+    status_of,
+    take,
+    thumbnail,
+    try_claim,
+    unclaimed,
+    upload,
+)
 
 
 async def test_a_new_image_is_what_was_recorded(database: Database) -> None:
     original = upload(size_bytes=5 * 2**30)
-    await run(database, lambda r: r.images.add(original, due_in=15))
+    await add(database, original, 15)
     image = await run(database, lambda r: r.images.get(original.id))
     assert image is not None
     assert (image.id, image.status, image.header) == (original.id, Status.NEW, original.header)
@@ -200,7 +73,7 @@ async def test_a_new_image_is_what_was_recorded(database: Database) -> None:
 @pytest.mark.parametrize("image_format", ImageFormat)
 async def test_every_format_can_be_recorded(database: Database, image_format: ImageFormat) -> None:
     original = upload(header=ImageHeader(format=image_format, width=1, height=20_000))
-    await run(database, lambda r: r.images.add(original, due_in=15))
+    await add(database, original, 15)
     image = await run(database, lambda r: r.images.get(original.id))
     assert image is not None
     assert image.header == original.header
@@ -215,19 +88,91 @@ async def test_an_unknown_id_leads_to_no_image(database: Database) -> None:
 
 async def test_recording_twice_is_recording_once(database: Database) -> None:
     original = upload()
-    await run(database, lambda r: r.images.add(original, due_in=15))
+    await add(database, original, 15)
     before = await row(database, original.id)
-    await run(database, lambda r: r.images.add(original, due_in=30))
+    await add(database, original, 30)
     assert await row(database, original.id) == before
 
 
 async def test_recording_again_does_not_begin_anew(database: Database) -> None:
     original = upload()
-    await run(database, lambda r: r.images.add(original, due_in=15))
+    await add(database, original, 15)
     await complete(database, await claimed(database, original.id))
     before = await row(database, original.id)
-    await run(database, lambda r: r.images.add(original, due_in=15))
+    await add(database, original, 15)
     assert await row(database, original.id) == before
+
+
+async def with_key(database: Database, key: str) -> UUID | None:
+    """The image that has an idempotency key."""
+    image = await run(database, lambda r: r.images.with_key(key))
+    return None if image is None else image.id
+
+
+async def test_an_image_is_found_by_its_idempotency_key(database: Database) -> None:
+    one, other, without = upload(), upload(), upload()
+    await add(database, one, key="key")
+    await add(database, other, key="another key")
+    await add(database, without)
+    assert [await with_key(database, key) for key in ("key", "another key", "none")] == [one.id, other.id, None]
+    claim = await claimed(database, one.id)
+    await complete(database, claim)
+    found = await run(database, lambda r: r.images.with_key("key"))
+    assert found == await run(database, lambda r: r.images.get(one.id))
+    assert found is not None
+    assert found.thumbnails == (thumbnail(claim),)
+
+
+async def test_images_without_an_idempotency_key_are_as_many_as_you_like(database: Database) -> None:
+    images = [await recorded(database) for _ in range(3)]
+    assert await run(database, lambda r: r.images.existing(images)) == set(images)
+
+
+async def test_a_second_image_under_an_idempotency_key_is_not_recorded(database: Database) -> None:
+    first, second = upload(), upload()
+    await add(database, first, key="key")
+    before = await row(database, first.id)
+    await add(database, second, key="key")
+    assert await run(database, lambda r: r.images.existing([first.id, second.id])) == {first.id}
+    assert await row(database, first.id) == before
+    assert await with_key(database, "key") == first.id
+
+
+async def test_recording_twice_under_an_idempotency_key_is_recording_once(database: Database) -> None:
+    original = upload()
+    await add(database, original, key="key")
+    before = await row(database, original.id)
+    await add(database, original, key="key")
+    assert await row(database, original.id) == before
+    assert await with_key(database, "key") == original.id
+
+
+async def test_of_many_images_under_an_idempotency_key_at_once_one_is_recorded_and_all_see_which(
+    database: Database,
+) -> None:
+    originals = [upload() for _ in range(6)]
+
+    def adding(original: Original) -> Callable[[Repositories], Awaitable[UUID | None]]:
+        async def add_and_ask(repositories: Repositories) -> UUID | None:
+            images = repositories.images
+            await images.add(original, lane=Lane.NORMAL, due_in=60, idempotency_key="key")
+            holder = await images.with_key("key")
+            return None if holder is None else holder.id
+
+        return add_and_ask
+
+    seen = await at_once(database, *map(adding, originals))
+    (recorded_one,) = await run(database, lambda r: r.images.existing([original.id for original in originals]))
+    assert seen == [recorded_one] * 6
+
+
+async def test_an_idempotency_key_is_free_again_once_its_image_is_removed(database: Database) -> None:
+    first, second = upload(), upload()
+    await add(database, first, key="key")
+    await remove(database, first.id)
+    assert await with_key(database, "key") is None
+    await add(database, second, key="key")
+    assert await with_key(database, "key") == second.id
 
 
 async def test_times_are_aware_utc_and_now(database: Database) -> None:
@@ -368,9 +313,7 @@ async def test_a_renewed_lease_keeps_the_image(database: Database) -> None:
 
 CHANGES: dict[str, Callable[[Repositories, Claim], Awaitable[bool]]] = {
     "extend": lambda r, claim: r.images.extend(claim, lease=60),
-    "complete": lambda r, claim: r.images.complete(
-        claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS
-    ),
+    "complete": lambda r, claim: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
     "fail": lambda r, claim: r.images.fail(claim, ERROR),
     "release": lambda r, claim: r.images.release(claim, rest=-1, due_in=-1, charge=False, decoder_failed=True),
 }
@@ -444,8 +387,8 @@ async def test_the_fence_holds_while_both_attempts_finish_at_once(database: Data
     newest = await claimed(database, stale.image_id)
     outcome = await at_once(
         database,
-        lambda r: r.images.complete(stale, width=1, height=1, thumbnails=[thumbnail(stale)], findings=FINDINGS),
-        lambda r: r.images.complete(newest, width=2, height=2, thumbnails=[thumbnail(newest)], findings=FINDINGS),
+        lambda r: r.images.complete(stale, made(thumbnail(stale), width=1), superseded_for=SUPERSEDED_FOR),
+        lambda r: r.images.complete(newest, made(thumbnail(newest), width=2), superseded_for=SUPERSEDED_FOR),
         lambda r: r.images.fail(stale, ERROR),
     )
     assert outcome == [False, True, False]
@@ -459,9 +402,9 @@ async def test_one_attempt_ends_one_way(database: Database) -> None:
     claim = await claimed(database, await recorded(database))
     outcome = await at_once(
         database,
-        lambda r: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS),
+        lambda r: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
         lambda r: r.images.fail(claim, ERROR),
-        lambda r: r.images.complete(claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS),
+        lambda r: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
     )
     assert sorted(outcome) == [False, False, True]
     image = await run(database, lambda r: r.images.get(claim.image_id))
@@ -493,10 +436,8 @@ async def test_what_an_image_without_colour_was_found_to_be(
 ) -> None:
     claim = await claimed(database, await recorded(database))
     findings = Findings(placeholder="AAAA", dominant_colour=None, metadata_removed=kinds)
-    made = [thumbnail(claim)]
-    assert await run(
-        database, lambda r: r.images.complete(claim, width=1, height=1, thumbnails=made, findings=findings)
-    )
+    result = made(thumbnail(claim), findings=findings)
+    assert await run(database, lambda r: r.images.complete(claim, result, superseded_for=SUPERSEDED_FOR))
     image = await run(database, lambda r: r.images.get(claim.image_id))
     assert image is not None
     assert image.findings == findings
@@ -705,11 +646,11 @@ async def test_attempts_in_progress_are_the_newest_of_open_images(database: Data
 
 async def test_thumbnail_keys_are_those_of_the_images_asked_for(database: Database) -> None:
     one, other = [await claimed(database, await recorded(database)) for _ in range(2)]
-    made = [thumbnail(one, "100x100"), thumbnail(one, "300x300")]
-    await complete(database, one, *made)
+    thumbnails = [thumbnail(one, "100x100"), thumbnail(one, "300x300")]
+    await complete(database, one, *thumbnails)
     await complete(database, other)
     asked = [one.image_id, await recorded(database), uuid4()]
-    assert await run(database, lambda r: r.images.thumbnail_keys(asked)) == {item.key for item in made}
+    assert await run(database, lambda r: r.images.thumbnail_keys(asked)) == {item.key for item in thumbnails}
     assert await run(database, lambda r: r.images.thumbnail_keys([])) == set()
 
 
@@ -737,15 +678,11 @@ async def test_the_tables_refuse_what_cannot_be(database: Database, constraint: 
 
 async def test_a_thumbnail_belongs_to_an_image_and_goes_with_it(database: Database) -> None:
     claim = await finished(database, Status.DONE)
-    values = {**vars_of(thumbnail(claim)), "image_id": uuid4()}
+    values = {**asdict(thumbnail(claim)), "image_id": uuid4()}
     with pytest.raises(IntegrityError):
         await execute(database, insert(ThumbnailRow).values(**values))
     await execute(database, delete(ImageRow).where(ImageRow.id == claim.image_id))
     assert await run(database, lambda r: r.images.thumbnail_keys([claim.image_id])) == set()
-
-
-def vars_of(item: Thumbnail) -> dict[str, object]:
-    return {name: getattr(item, name) for name in Thumbnail.__dataclass_fields__}
 
 
 async def test_a_transaction_that_raises_leaves_nothing_behind(database: Database) -> None:
@@ -753,7 +690,7 @@ async def test_a_transaction_that_raises_leaves_nothing_behind(database: Databas
 
     async def record_and_fail() -> None:
         async with database.transaction() as repositories:
-            await repositories.images.add(original, due_in=15)
+            await repositories.images.add(original, lane=Lane.NORMAL, due_in=15)
             assert await repositories.images.get(original.id) is not None
             raise ZeroDivisionError
 
@@ -765,7 +702,7 @@ async def test_a_transaction_that_raises_leaves_nothing_behind(database: Databas
 async def test_nobody_sees_a_transaction_before_it_is_committed(database: Database) -> None:
     original = upload()
     async with database.transaction() as repositories:
-        await repositories.images.add(original, due_in=15)
+        await repositories.images.add(original, lane=Lane.NORMAL, due_in=15)
         assert await run(database, lambda r: r.images.get(original.id)) is None
     assert await run(database, lambda r: r.images.get(original.id)) is not None
 
@@ -776,25 +713,29 @@ EVENTS: dict[str, Callable[[Repositories, UUID, Claim], Awaitable[object]]] = {
     "claimed and lost": lambda r, image_id, _: r.images.claim(image_id, lease=-1),
     "extended": lambda r, _, claim: r.images.extend(claim, lease=60),
     "released": lambda r, _, claim: r.images.release(claim, rest=-1, due_in=-1, charge=True),
-    "completed": lambda r, _, claim: r.images.complete(
-        claim, width=1, height=1, thumbnails=[thumbnail(claim)], findings=FINDINGS
-    ),
+    "completed": lambda r, _, claim: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
     "failed": lambda r, _, claim: r.images.fail(claim, ERROR),
     "resumed": lambda r, _, __: r.images.resume_all(),
+    "hurried": lambda r, image_id, _: r.images.hurry([image_id]),
+    "reprocessed": lambda r, image_id, _: r.images.reprocess([image_id], due_in=-1),
+    "original removed": lambda r, image_id, _: r.images.remove_originals([image_id]),
 }
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=st.lists(
-        st.tuples(st.sampled_from(sorted({*EVENTS, "published again"})), st.integers(0, 3)), min_size=1, max_size=12
+        st.tuples(st.sampled_from(sorted({*EVENTS, "published again"})), st.integers(-1, 2)), min_size=1, max_size=20
     )
 )
 async def test_no_series_of_events_leaves_the_state_machine(database: Database, events: list[tuple[str, int]]) -> None:
     image_id = await recorded(database, due_in=-1)
     before = await row(database, image_id)
-    for name, attempt in events:
-        claim = Claim(image_id=image_id, attempt=attempt, attempts_charged=0, decoder_failures=0)
+    was_done = False
+    for name, ago in events:
+        attempt = before["attempt"] - ago
+        again = before["finished_at"] is not None
+        claim = Claim(image_id=image_id, attempt=attempt, attempts_charged=0, decoder_failures=0, again=again)
         if name == "published again":
             seen = [image for image in await due(database, limit=10_000) if image.id == image_id]
             happened: object = bool(seen) and await take(database, seen[0], due_in=-1)
@@ -804,9 +745,15 @@ async def test_no_series_of_events_leaves_the_state_machine(database: Database, 
         after = await row(database, image_id)
         assert before["status"].may_become(after["status"]) or before["status"] is after["status"]
         assert after["attempt"] >= before["attempt"]
-        assert bool(after["thumbnails"]) == (after["status"] is Status.DONE)
-        if before["status"].terminal or (not happened and name != "resumed"):
+        was_done |= after["status"] is Status.DONE
+        assert bool(after["thumbnails"]) == was_done
+        if not happened and name != "resumed":
             assert after == before
+        if before["status"].terminal:
+            assert name in {"reprocessed", "original removed"} or after == before
+            assert after["status"] is (Status.NEW if happened and name == "reprocessed" else before["status"])
+        if name in {"reprocessed", "original removed"}:
+            assert bool(happened) == (before["status"].terminal and before["original_removed_at"] is None)
         if name in {"extended", "released", "completed", "failed"}:
             assert bool(happened) == (attempt == before["attempt"] and before["status"] is Status.PROCESSING)
         before = after

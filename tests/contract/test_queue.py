@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from uuid import UUID, uuid4
@@ -109,8 +109,8 @@ async def consuming(
         await asyncio.wait({task})
 
 
-async def publish(queue: TaskQueue, count: int) -> set[UUID]:
-    deliveries = [Delivery(image_id=uuid4()) for _ in range(count)]
+async def publish(queue: TaskQueue, count: int, lane: Lane = Lane.NORMAL) -> set[UUID]:
+    deliveries = [Delivery(image_id=uuid4(), lane=lane) for _ in range(count)]
     for delivery in deliveries:
         await queue.publish(delivery)
     return {delivery.image_id for delivery in deliveries}
@@ -120,9 +120,14 @@ def ids(deliveries: list[Delivery]) -> set[UUID]:
     return {delivery.image_id for delivery in deliveries}
 
 
+async def waiting(queue: TaskQueue) -> int:
+    """How many messages wait in all lanes together."""
+    return sum((await queue.depth()).values())
+
+
 async def depth_is(queue: TaskQueue, expected: int) -> None:
     async with asyncio.timeout(LIMIT):
-        while await queue.depth() != expected:  # noqa: ASYNC110 - a broker's counter offers no event to wait for
+        while await waiting(queue) != expected:  # noqa: ASYNC110 - a broker's counter offers no event to wait for
             await asyncio.sleep(0.02)
 
 
@@ -132,7 +137,7 @@ async def take(queue: TaskQueue, count: int) -> set[UUID]:
     async with consuming(queue, handler, slots=5):
         await eventually(lambda: len(handler.finished) >= count, timeout=LIMIT)
     assert len(handler.started) == count
-    assert await queue.depth() == 0
+    assert await waiting(queue) == 0
     return ids(handler.finished)
 
 
@@ -141,6 +146,16 @@ async def test_what_is_published_is_delivered_with_its_request_id(queue: TaskQue
     delivery = Delivery(image_id=uuid4(), request_id=request_id)
     handler = recorder()
     async with consuming(queue, handler):
+        await queue.publish(delivery)
+        await eventually(lambda: handler.finished)
+    assert handler.finished == [delivery]
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_delivery_knows_the_lane_it_waited_in(queue: TaskQueue, lane: Lane) -> None:
+    delivery = Delivery(image_id=uuid4(), lane=lane)
+    handler = recorder()
+    async with consuming(queue, handler, lane=lane):
         await queue.publish(delivery)
         await eventually(lambda: handler.finished)
     assert handler.finished == [delivery]
@@ -214,7 +229,7 @@ async def test_a_delivery_whose_handler_raises_is_delivered_again(queue: TaskQue
     published = await publish(queue, 2)
     async with consuming(queue, handler, slots=2):
         await eventually(lambda: tries == dict.fromkeys(published, 3), timeout=LIMIT)
-    assert await queue.depth() == 0
+    assert await waiting(queue) == 0
     assert tries == dict.fromkeys(published, 3)
 
 
@@ -287,7 +302,7 @@ async def test_on_the_drain_a_failed_delivery_goes_back_without_a_pause(make_que
         await failed.wait()
         async with asyncio.timeout(5):
             await consumer.drained()
-    assert await queue.depth() == 1
+    assert await waiting(queue) == 1
     await queue.close()
 
 
@@ -331,13 +346,13 @@ async def test_two_consumers_share_the_work(queue: TaskQueue) -> None:
 
 
 async def test_depth_counts_what_waits_and_not_what_is_held(queue: TaskQueue) -> None:
-    assert await queue.depth() == 0
+    assert await waiting(queue) == 0
     await publish(queue, 3)
-    assert await queue.depth() == 3
+    assert await waiting(queue) == 3
     handler = recorder(shut=True)
     async with consuming(queue, handler):
         await eventually(lambda: handler.running == 1)
-        assert await queue.depth() == 2
+        assert await waiting(queue) == 2
         handler.gate.set()
         await depth_is(queue, 0)
 
@@ -360,10 +375,60 @@ async def test_a_lane_does_not_wait_for_another(queue: TaskQueue) -> None:
     assert ids(busy.finished) == normal
 
 
-async def test_the_depth_counts_all_lanes(queue: TaskQueue) -> None:
-    await publish(queue, 2)
-    await queue.publish(Delivery(image_id=uuid4(), lane=Lane.EXPRESS))
-    await depth_is(queue, 3)
+async def test_the_depth_counts_each_lane(queue: TaskQueue) -> None:
+    assert await queue.depth() == dict.fromkeys(Lane, 0)
+    expected = {lane: number for number, lane in enumerate(Lane, start=1)}
+    for lane, count in expected.items():
+        await publish(queue, count, lane)
+    assert await queue.depth() == expected
+
+
+@asynccontextmanager
+async def consuming_every_lane(queue: TaskQueue, handlers: dict[Lane, Handler]) -> AsyncIterator[dict[Lane, Running]]:
+    async with AsyncExitStack() as stack:
+        yield {lane: await stack.enter_async_context(consuming(queue, handlers[lane], lane=lane)) for lane in Lane}
+
+
+@pytest.mark.parametrize("broken", Lane)
+async def test_a_lane_in_an_outage_does_not_disturb_the_others(queue: TaskQueue, broken: Lane) -> None:
+    tries = 0
+
+    async def in_an_outage(_: Delivery) -> None:
+        nonlocal tries
+        tries += 1
+        raise QueueUnavailable
+
+    well = recorder()
+    async with consuming_every_lane(queue, {**dict.fromkeys(Lane, well), broken: in_an_outage}):
+        await publish(queue, 1, broken)
+        await eventually(lambda: tries >= 2, timeout=LIMIT)
+        published = set[UUID]().union(*[await publish(queue, 3, lane) for lane in Lane if lane is not broken])
+        await eventually(lambda: ids(well.finished) == published)
+    await depth_is(queue, 1)
+    assert (await queue.depth())[broken] == 1
+
+
+async def test_an_outage_during_the_drain_gives_back_what_every_lane_holds(queue: TaskQueue) -> None:
+    gate = asyncio.Event()
+    running: set[UUID] = set()
+
+    async def in_an_outage(delivery: Delivery) -> None:
+        running.add(delivery.image_id)
+        await gate.wait()
+        raise QueueUnavailable
+
+    published = {lane: await publish(queue, 2, lane) for lane in Lane}
+    async with consuming_every_lane(queue, dict.fromkeys(Lane, in_an_outage)) as consumers:
+        await eventually(lambda: len(running) == len(Lane))
+        for consumer in consumers.values():
+            await consumer.request_drain()
+        gate.set()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(consumer.drained() for consumer in consumers.values()))
+    await depth_is(queue, 2 * len(Lane))
+    handlers = {lane: recorder() for lane in Lane}
+    async with consuming_every_lane(queue, dict(handlers)):
+        await eventually(lambda: {lane: ids(handler.finished) for lane, handler in handlers.items()} == published)
 
 
 OPERATIONS: dict[str, Callable[[TaskQueue], Awaitable[object]]] = {

@@ -23,6 +23,7 @@ from image_service.errors import (
     DecoderOutOfMemory,
     DecoderTimeout,
     ImageTooLarge,
+    ObjectMissing,
     Outage,
     StorageFull,
     StorageUnavailable,
@@ -121,11 +122,17 @@ class TestEveryRenderer:
         assert len(await asyncio.gather(*(render(renderer, give(GOOD)) for _ in range(10)))) == 10
 
     async def test_storage_at_fault_is_no_verdict(self, renderer: Renderer, give: Give, tmp_path: Path) -> None:
-        source, out = give(GOOD)
-        with pytest.raises(StorageUnavailable):
-            await renderer.render(tmp_path / "missing", DEFAULT_RECIPE, out)
-        with pytest.raises(StorageUnavailable):
-            await renderer.render(source, DEFAULT_RECIPE, tmp_path / "missing")
+        source, _ = give(GOOD)
+        for missing in (source, tmp_path / "missing"):
+            with pytest.raises(StorageUnavailable):
+                await renderer.render(missing, DEFAULT_RECIPE, tmp_path / "missing")
+
+    async def test_a_source_that_is_gone_is_told_from_a_storage_at_fault(
+        self, renderer: Renderer, give: Give, tmp_path: Path
+    ) -> None:
+        _, out = give(GOOD)
+        with pytest.raises(ObjectMissing):
+            await renderer.render(tmp_path / "deleted", DEFAULT_RECIPE, out)
 
 
 @pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])

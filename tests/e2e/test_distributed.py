@@ -71,7 +71,7 @@ async def depth(env: dict[str, str]) -> int:
     queue = RabbitMQQueue(env["RABBITMQ_URL"])
     await queue.start()
     try:
-        return await queue.depth()
+        return sum((await queue.depth()).values())
     finally:
         await queue.close()
 
@@ -193,8 +193,7 @@ async def test_an_api_killed_between_commit_and_publish_loses_nothing(
                 await eventually(lambda: _condition_is(http, "healthy"))
                 proxy.switch(Mode.BLACK_HOLE)  # the publish now waits for its confirmation, after the commit
                 uploading = asyncio.create_task(upload(http, PHOTO))
-                await eventually(lambda: _originals(tmp_path))
-                await eventually(lambda: not _scratch(tmp_path))
+                await eventually(lambda: _listed(http))
                 api.kill()
                 with pytest.raises(httpx.HTTPError):
                     await uploading
@@ -205,8 +204,17 @@ async def test_an_api_killed_between_commit_and_publish_loses_nothing(
             await done(http, image_id)
 
 
+async def _listed(http: httpx.AsyncClient) -> list[str]:
+    """The ids of all images that are recorded."""
+    return [image["id"] for image in (await http.get("/images")).json()["images"]]
+
+
 def _originals(folder: Path) -> list[Path]:
     return list((folder / "storage" / "originals").glob("*/*"))
+
+
+def _thumbnails(folder: Path) -> list[Path]:
+    return list((folder / "storage" / "thumbnails").glob("*/*"))
 
 
 def _scratch(folder: Path) -> list[Path]:
@@ -226,12 +234,61 @@ async def test_a_worker_that_wakes_after_its_lease_changes_nothing(
         start_worker("other")
         before = await done(http, image_id)
         stale.process.resume()
-        await eventually(lambda: stale.lines("claim lost: another worker was given the image"))
+        await eventually(lambda: stale.lines("claim lost: the image was given to another worker, or deleted"))
         after = await status(http, image_id)
         assert after == before
         for url in after["thumbnails"].values():
             assert (await http.get(url)).status_code == 200
-    await eventually(lambda: len(list((tmp_path / "storage" / "thumbnails").glob("*/*"))) == 3)
+    await eventually(lambda: len(_thumbnails(tmp_path)) == 3)
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["the worker finishes", "the worker crashes"])
+async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(
+    api: Api, start_worker: Callable[..., Worker], env: dict[str, str], tmp_path: Path, *, crash: bool
+) -> None:
+    sweeping = {"ORPHAN_GRACE": "4", "SWEEP_INTERVAL": "0.3"}
+    worker = start_worker("first", **sweeping)
+    worker.hold_decoders()
+    async with client(api.url) as http:
+        image_id = (await upload(http, PHOTO))["id"]
+        await eventually(lambda: _scratch(tmp_path))
+        assert (await http.delete(f"/images/{image_id}")).status_code == 204
+        assert (await http.get(f"/images/{image_id}")).status_code == 404
+        if crash:
+            worker.crash()
+            start_worker("second", **sweeping)
+        else:
+            worker.release_decoders()
+        await eventually(lambda: not (_originals(tmp_path) or _thumbnails(tmp_path) or _scratch(tmp_path)), timeout=20)
+        other = await done(http, (await upload(http, PHOTO))["id"], timeout=RECOVERY)
+        assert [path.name for path in _originals(tmp_path)] == [other["id"]]
+        assert len(_thumbnails(tmp_path)) == len(other["thumbnails"])
+    assert await depth(env) == 0
+
+
+async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(
+    api: Api, start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start_worker()
+    async with client(api.url) as http:
+        image_id = (await upload(http, PHOTO))["id"]
+        before = await done(http, image_id)
+        worker.hold_decoders()
+        answer = await http.post(f"/images/{image_id}/reprocess", headers={"X-Request-ID": "once-more"})
+        assert (answer.status_code, answer.json()["status"]) == (202, "PROCESSING")
+        await eventually(lambda: _scratch(tmp_path))
+        meanwhile = await status(http, image_id)
+        assert (meanwhile["status"], meanwhile["finished_at"]) == ("PROCESSING", None)
+        assert meanwhile["thumbnails"] == before["thumbnails"]
+        for url in meanwhile["thumbnails"].values():
+            assert (await http.get(url)).status_code == 200
+        assert (await http.post(f"/images/{image_id}/reprocess")).status_code == 409
+        worker.release_decoders()
+        after = await done(http, image_id)
+        assert after["finished_at"] > before["finished_at"]
+        for url in after["thumbnails"].values():
+            assert (await http.get(url)).status_code == 200
+    assert [line["request_id"] for line in worker.lines("image done")][1:] == ["once-more"]
 
 
 async def test_a_stopped_worker_finishes_what_it_holds_and_leaves_the_rest_to_others(

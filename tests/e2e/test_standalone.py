@@ -11,7 +11,18 @@ import pytest
 from PIL import Image
 
 from tests.support.images import encoded, gradient, noise
-from tests.support.service import PROGRAM, STOPPING, Standalone, client, done, finished, status, upload, upload_all
+from tests.support.service import (
+    PROGRAM,
+    STOPPING,
+    SWIFT,
+    Standalone,
+    client,
+    done,
+    finished,
+    status,
+    upload,
+    upload_all,
+)
 from tests.support.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
@@ -98,6 +109,63 @@ def test_a_port_in_use_is_explained(standalone: Standalone, tmp_path: Path) -> N
     )
     assert second.returncode == 1
     assert second.stderr.startswith(f"image-service: Cannot listen on 127.0.0.1 port {port}: Address already in use.")
+
+
+async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Standalone(tmp_path, SWIFT | {"ORPHAN_GRACE": "4", "SWEEP_INTERVAL": "0.3"}) as service:
+        storage = service.data / "storage"
+
+        def files() -> list[Path]:
+            folders = ("originals", "thumbnails", "scratch")
+            return [path for folder in folders for path in (storage / folder).rglob("*") if path.is_file()]
+
+        async with client(service.url) as api:
+            service.hold_decoders()
+            image_id = (await upload(api, PHOTO))["id"]
+            await eventually(lambda: list((storage / "scratch").iterdir()))
+            assert (await api.delete(f"/images/{image_id}")).status_code == 204
+            assert (await api.get(f"/images/{image_id}")).status_code == 404
+            service.release_decoders()
+            await eventually(lambda: not files(), timeout=20)
+            await eventually(lambda: not list((storage / "scratch").iterdir()), timeout=20)
+            other = await done(api, (await upload(api, PHOTO))["id"])  # its decoders are as good as new
+            assert len(files()) == 1 + len(other["thumbnails"])
+            assert [each["id"] for each in (await api.get("/images")).json()["images"]] == [other["id"]]
+
+
+async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(standalone: Standalone) -> None:
+    async with client(standalone.url) as api:
+        image_id = (await upload(api, PHOTO))["id"]
+        before = await done(api, image_id)
+        standalone.hold_decoders()
+        answer = await api.post(f"/images/{image_id}/reprocess")
+        assert (answer.status_code, answer.json()["status"]) == (202, "PROCESSING")
+        meanwhile = await status(api, image_id)
+        assert (meanwhile["status"], meanwhile["finished_at"]) == ("PROCESSING", None)
+        assert meanwhile["thumbnails"] == before["thumbnails"]
+        for url in meanwhile["thumbnails"].values():
+            assert (await api.get(url)).status_code == 200
+        standalone.release_decoders()
+        after = await done(api, image_id)
+        assert after["finished_at"] > before["finished_at"]
+        for url in after["thumbnails"].values():
+            assert (await api.get(url)).status_code == 200
+
+
+async def test_an_image_in_error_can_be_rendered_once_the_settings_allow_it(tmp_path: Path) -> None:
+    cut_off = PHOTO[: len(PHOTO) // 2]
+    with Standalone(tmp_path) as service:
+        async with client(service.url) as api:
+            image_id = (await upload(api, cut_off))["id"]
+            (failed,) = await finished(api, [image_id])
+            assert (failed["status"], failed["error"]["code"]) == ("ERROR", "corrupt-image")
+        service.stop()
+    with Standalone(tmp_path, {"RENDER_TRUNCATED": "true"}) as service:
+        async with client(service.url) as api:
+            assert (await api.post(f"/images/{image_id}/reprocess")).status_code == 202
+            image = await done(api, image_id)
+            assert image["error"] is None
+            assert set(image["thumbnails"]) == {"100x100", "300x300", "1200x1200"}
 
 
 async def test_a_full_disk_refuses_the_upload_and_keeps_nothing_of_it(tmp_path: Path) -> None:

@@ -12,42 +12,38 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 from uuid import UUID
 
-import httpx
 import pytest
 from fastapi.routing import APIRoute
 from structlog.testing import capture_logs
 
+from image_service.api.admission import Admission
 from image_service.api.problems import STATUS
 from image_service.api.routes.health import health_router
 from image_service.api.routes.images import images_router
 from image_service.api.uploads import UploadReader
 from image_service.bootstrap import api_services
-from image_service.domain.image import Claim, ImageError, Thumbnail
-from image_service.domain.keys import thumbnail_key
-from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery
 from image_service.queue.embedded import EmbeddedQueue
-from tests.support.api import BASE, Api, api_on
+from tests.support.api import (
+    BASE,
+    JPEG,
+    PNG,
+    SIZES,
+    UNKNOWN,
+    Api,
+    QueueThatIsAway,
+    accepted,
+    api_on,
+    fail,
+    finish,
+    problem,
+    upload,
+)
 from tests.support.fakes import FINDINGS
 from tests.support.forms import CONTENT_TYPE, form, part
 from tests.support.images import encoded, gradient, png_header
 from tests.support.processes import free_port
 from tests.support.proxy import Mode, Proxy
-
-PNG = encoded(gradient(60, 40), "PNG")
-JPEG = encoded(gradient(60, 40), "JPEG")
-SIZES = {"100x100": (67, 100), "300x300": (200, 300), "1200x1200": (400, 600)}
-UNKNOWN = "01900000-0000-7000-8000-000000000001"
-
-
-class QueueThatIsAway(EmbeddedQueue):
-    """A broker that cannot be reached."""
-
-    async def publish(self, delivery: Delivery) -> None:
-        raise QueueUnavailable(f"Cannot take {delivery.image_id}.")
-
-    async def probe(self) -> None:
-        raise QueueUnavailable
 
 
 @pytest.fixture
@@ -61,58 +57,6 @@ async def small_api(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Api]:
     """One that accepts little."""
     async with api_on(sqlite_url, tmp_path, max_file_size=20_000, max_pixels=10_000, upload_idle_timeout=0.2) as api:
         yield api
-
-
-async def upload(api: Api, content: bytes = PNG, name: str = "a.png", kind: str = "image/png") -> httpx.Response:
-    return await api.client.post("/images", files={"file": (name, content, kind)})
-
-
-async def accepted(api: Api, content: bytes = PNG) -> str:
-    answer = await upload(api, content)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
-
-
-async def claimed(api: Api, image_id: str) -> Claim:
-    async with api.database.transaction() as repositories:
-        claim = await repositories.images.claim(UUID(image_id), lease=60)
-    assert claim is not None
-    return claim
-
-
-async def finish(api: Api, image_id: str) -> dict[str, bytes]:
-    """Make an image DONE, with the thumbnails' bytes as they are returned."""
-    claim = await claimed(api, image_id)
-    contents = {name: encoded(gradient(*size), "JPEG") for name, size in SIZES.items()}
-    keys = {name: thumbnail_key(claim.image_id, claim.attempt, name) for name in contents}
-    async with api.resources.storage.scratch() as scratch:
-        for name, content in contents.items():
-            (scratch / name).write_bytes(content)
-        await api.resources.storage.adopt({keys[name]: scratch / name for name in contents})
-    thumbnails = [
-        Thumbnail(
-            preset=name,
-            key=keys[name],
-            content_type="image/jpeg",
-            width=SIZES[name][0],
-            height=SIZES[name][1],
-            size_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
-        for name, content in contents.items()
-    ]
-    async with api.database.transaction() as repositories:
-        assert await repositories.images.complete(claim, width=40, height=60, thumbnails=thumbnails, findings=FINDINGS)
-    return contents
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    document: dict[str, Any] = answer.json()
-    assert (answer.status_code, document["code"]) == (status, code)
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert set(document) == {"type", "title", "status", "detail", "code"}
-    assert answer.headers["x-request-id"]
-    return document
 
 
 def is_now(text: str) -> bool:
@@ -134,7 +78,7 @@ async def test_an_upload_is_accepted(api: Api) -> None:
     assert answer.headers["location"] == f"/images/{body['id']}"
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["retry-after"] == "1"
-    assert await api.resources.queue.depth() == 1
+    assert await api.depth() == 1
     assert [path.read_bytes() for path in api.originals] == [PNG]
     assert not api.scratch
 
@@ -201,6 +145,7 @@ async def test_an_image_in_every_state(api: Api) -> None:
         "dominant_colour": None,
         "metadata_removed": None,
         "finished_at": None,
+        "original_removed_at": None,
         "error": None,
     }
     assert await told() == processing
@@ -224,9 +169,7 @@ async def test_an_image_in_every_state(api: Api) -> None:
 
 async def test_an_image_in_error(api: Api) -> None:
     image_id = await accepted(api)
-    claim = await claimed(api, image_id)
-    async with api.database.transaction() as repositories:
-        await repositories.images.fail(claim, ImageError(code="corrupt-image", detail="Export it again."))
+    await fail(api, image_id)
     body = (await api.client.get(f"/images/{image_id}")).json()
     assert body["status"] == "ERROR"
     assert body["error"] == {"code": "corrupt-image", "detail": "Export it again."}
@@ -328,6 +271,7 @@ async def test_addresses_are_those_that_the_client_can_use(
 ) -> None:
     async with api_on(sqlite_url, tmp_path, **settings) as api:
         answer = await api.client.post("/images", files={"file": PNG}, headers=headers)
+        assert answer.status_code == 202, answer.text
         image_id = answer.json()["id"]
         await finish(api, image_id)
         image = (await api.client.get(f"/images/{image_id}", headers=headers)).json()
@@ -346,6 +290,7 @@ async def test_a_healthy_service(api: Api, path: str) -> None:
     assert body == {
         "status": "healthy",
         "services": {"database": True, "rabbitmq": True, "storage": True},
+        "waiting": {"normal": 0, "express": 0, "backfill": 0},
         "mode": "standalone",
     }
 
@@ -360,6 +305,7 @@ async def test_a_service_without_its_queue_is_degraded_but_ready(sqlite_url: str
     assert body == {
         "status": "degraded",
         "services": {"database": True, "rabbitmq": False, "storage": True},
+        "waiting": None,
         "mode": "distributed",
     }
 
@@ -382,6 +328,7 @@ async def test_a_service_without_its_database_is_unhealthy_but_lives(tmp_path: P
             assert body == {
                 "status": "unhealthy",
                 "services": {"database": False, "rabbitmq": True, "storage": True},
+                "waiting": {"normal": 0, "express": 0, "backfill": 0},
                 "mode": "standalone",
             }
         alive = await api.client.get("/health/live")
@@ -462,11 +409,29 @@ async def test_an_unknown_path(small_api: Api, path: str) -> None:
     problem(await small_api.client.get(path), 404, "not-found")
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/images/", f"/images/{UNKNOWN}/", "/health/", "/docs/", "/images//"])
+async def test_a_slash_at_the_end_leads_nowhere_and_is_pointed_out(small_api: Api, method: str, path: str) -> None:
+    """No redirect: it would have to know the host behind all proxies, and an upload would silently not be sent on."""
+    answer = await small_api.client.request(method, path)
+    document = problem(answer, 404, "not-found")
+    assert document["detail"] == f"There is nothing at {path}. Leave the slash at its end out. The API is at /docs."
+    assert "location" not in answer.headers
+
+
+async def test_an_upload_to_an_address_with_a_slash_too_many_is_refused_in_so_many_words(small_api: Api) -> None:
+    answer = await small_api.client.post("/images/", files={"file": PNG})
+    assert "Leave the slash at its end out." in problem(answer, 404, "not-found")["detail"]
+    assert not small_api.originals
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/images", "POST"),
-        ("DELETE", f"/images/{UNKNOWN}", "GET"),
+        ("PUT", "/images", "GET, POST"),
+        ("PATCH", f"/images/{UNKNOWN}", "GET, DELETE"),
+        ("GET", f"/images/{UNKNOWN}/reprocess", "POST"),
+        ("DELETE", f"/images/{UNKNOWN}/original", "GET, HEAD"),
         ("POST", "/health", "GET"),
         ("PUT", "/docs", "GET"),
     ],
@@ -506,7 +471,7 @@ async def test_what_is_refused_leaves_nothing_behind(small_api: Api, refused: st
     assert code in described["content"]["application/problem+json"]["examples"]
     assert not small_api.scratch
     assert not small_api.originals
-    assert await small_api.resources.queue.depth() == 0
+    assert await small_api.depth() == 0
     assert (await upload(small_api)).status_code == 202
 
 
@@ -560,7 +525,7 @@ async def test_twenty_uploads_at_once(api: Api) -> None:
     assert len(set(ids)) == 20
     originals = await asyncio.gather(*(api.client.get(f"/images/{image_id}/original") for image_id in ids))
     assert [original.content for original in originals] == contents
-    assert await api.resources.queue.depth() == 20
+    assert await api.depth() == 20
     assert not api.scratch
 
 
@@ -610,10 +575,7 @@ async def test_every_operation_is_documented(small_api: Api) -> None:
     services = api_services(small_api.settings, small_api.resources)
     routers = [
         images_router(
-            ingest=services.ingest,
-            lookup=services.lookup,
-            uploads=UploadReader(max_file_size=1, idle_timeout=1),
-            public_url=None,
+            services, uploads=UploadReader(max_file_size=1, idle_timeout=1), admission=Admission(1), public_url=None
         ),
         health_router(services.health, standalone=True),
     ]
@@ -623,7 +585,10 @@ async def test_every_operation_is_documented(small_api: Api) -> None:
     }
     assert set(operations) == {
         ("POST", "/images"),
+        ("GET", "/images"),
         ("GET", "/images/{image_id}"),
+        ("DELETE", "/images/{image_id}"),
+        ("POST", "/images/{image_id}/reprocess"),
         ("GET", "/images/{image_id}/original"),
         ("GET", "/images/{image_id}/thumbnails/{size}"),
         ("GET", "/health"),
@@ -673,5 +638,5 @@ async def test_the_form_with_its_file_is_documented_though_it_is_streamed(small_
 async def test_answers_are_documented_with_an_example(small_api: Api, model: str) -> None:
     described = (await small_api.client.get("/openapi.json")).json()["components"]["schemas"][model]
     (example,) = described["examples"]
-    # FastAPI leaves out what is null.
-    assert set(example) | {"error"} == set(described["properties"]) | {"error"}
+    left_out = {"error", "original_removed_at"}  # by FastAPI, because they are null
+    assert set(example) - left_out == set(described["properties"]) - left_out

@@ -18,6 +18,7 @@ import pytest
 from image_service.api.server import serve
 from image_service.domain.image import ImageFormat, ImageHeader, Original
 from image_service.domain.keys import original_key
+from image_service.domain.lane import Lane
 from tests.support.api import Api, api_on
 from tests.support.forms import CONTENT_TYPE, form, part
 from tests.support.images import encoded, gradient
@@ -128,11 +129,10 @@ CHUNKED = (
 )
 
 
-@pytest.fixture
-async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
-    async with api_on(
-        sqlite_url, tmp_path, max_file_size=MAX_FILE_SIZE, upload_idle_timeout=IDLE_TIMEOUT, public_url=None
-    ) as api:
+@asynccontextmanager
+async def serving(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Server]:  # noqa: ANN401 (as they are)
+    usual: dict[str, Any] = {"max_file_size": MAX_FILE_SIZE, "upload_idle_timeout": IDLE_TIMEOUT, "public_url": None}
+    async with api_on(database_url, folder, **{**usual, **settings}) as api:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         stop, started = asyncio.Event(), asyncio.Event()
@@ -143,6 +143,19 @@ async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
         async with asyncio.timeout(10):
             await task
         assert listener.fileno() == -1
+
+
+@pytest.fixture
+async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    async with serving(sqlite_url, tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def narrow_server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """One that takes in an upload at a time."""
+    async with serving(sqlite_url, tmp_path, max_concurrent_uploads=1, upload_idle_timeout=30) as server:
+        yield server
 
 
 async def test_an_upload_over_the_wire(server: Server) -> None:
@@ -278,7 +291,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_download_leaves_no_fil
     os.truncate(tmp_path / "large", size)
     await server.api.resources.storage.adopt({original_key(original.id): tmp_path / "large"})
     async with server.api.database.transaction() as repositories:
-        await repositories.images.add(original, due_in=60)
+        await repositories.images.add(original, lane=Lane.NORMAL, due_in=60)
 
     def is_open() -> bool:
         return any(str(original.id) in file.path for file in psutil.Process().open_files())
@@ -341,3 +354,91 @@ async def test_stopping_finishes_an_upload_that_is_under_way(server: Server) -> 
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
     assert [path.read_bytes() for path in server.api.originals] == [PNG]
+
+
+@asynccontextmanager
+async def upload_under_way(server: Server) -> AsyncIterator[Connection]:
+    """A client in the middle of an upload that the service is taking in."""
+    async with server.connection() as connection:
+        await connection.send(upload(FORM[:60], length=len(FORM)))
+        await eventually(lambda: server.api.scratch)
+        yield connection
+
+
+async def test_an_upload_too_many_is_refused_while_the_first_goes_on(narrow_server: Server) -> None:
+    async with upload_under_way(narrow_server) as first:
+        reply = await narrow_server.ask(upload(FORM))
+        assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (429, "too-many-uploads", "2")
+        await first.send(FORM[60:])
+        assert (await first.reply()).status == 202
+        assert (await narrow_server.ask(upload(FORM))).status == 202
+
+
+async def test_a_client_that_asks_first_is_told_that_there_are_too_many(narrow_server: Server) -> None:
+    async with upload_under_way(narrow_server) as first, narrow_server.connection() as second:
+        await second.send(upload(b"", "Expect: 100-continue", length=len(FORM)))
+        assert (await second.reply()).status == 429
+        await first.send(FORM[60:])
+        assert (await first.reply()).status == 202
+
+
+@pytest.mark.parametrize("request_line", [b"POST /images HTTP/1.1", b"POST /images/ HTTP/1.1"])
+async def test_a_client_that_only_looks_at_the_end_sees_a_refusal_that_came_at_once(
+    narrow_server: Server, request_line: bytes
+) -> None:
+    request = upload(form(part(PNG + bytes(TOO_LARGE)))).replace(b"POST /images HTTP/1.1", request_line, 1)
+    async with upload_under_way(narrow_server) as first:
+        reply = await narrow_server.ask(request)
+        assert reply.status == (404 if b"/images/" in request_line else 429)
+        await first.send(FORM[60:])
+        assert (await first.reply()).status == 202
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_a_client_that_goes_away_in_the_middle_gives_its_place_back(narrow_server: Server, *, cut: bool) -> None:
+    for _ in range(3):
+        async with upload_under_way(narrow_server) as connection:
+            assert (await narrow_server.ask(upload(FORM))).status == 429
+            if cut:
+                connection.cut()
+            else:
+                await connection.close()
+        await eventually(lambda: not narrow_server.api.scratch)
+    await narrow_server.lives_and_keeps_nothing()
+
+
+async def test_a_client_whose_connection_was_cut_may_send_the_same_upload_again(server: Server) -> None:
+    request = upload(FORM, "Idempotency-Key: 8e03978e-40d5")
+    async with server.connection() as connection:
+        await connection.send(request[:-1])
+        await eventually(lambda: server.api.scratch)
+        connection.cut()
+    await eventually(lambda: not server.api.scratch)
+    assert not server.api.originals
+    async with server.connection() as connection:
+        await connection.send(request)
+        await eventually(lambda: server.api.originals)
+        connection.cut()  # it may or may not have heard of its success
+    first, second = await server.ask(request), await server.ask(request)
+    assert (first.status, first.headers["idempotent-replayed"]) == (202, "true")
+    assert first.json["id"] == second.json["id"]
+    assert [path.name for path in server.api.originals] == [first.json["id"]]
+
+
+async def test_a_control_character_in_a_key_is_the_client_s_fault(server: Server) -> None:
+    for value in (b"a\0b", b"a\x01b", b"a\x7fb", b"a\xffb", "späť".encode()):
+        request = upload(FORM).replace(b"\r\n\r\n", b"\r\nIdempotency-Key: " + value + b"\r\n\r\n", 1)
+        assert (await server.ask(request)).status == 400
+    assert not server.api.originals
+
+
+async def test_a_deletion_over_the_wire_leaves_the_connection_usable(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM))
+        address = (await connection.reply()).headers["location"].encode()
+        await connection.send(b"DELETE %b HTTP/1.1\r\nHost: a\r\n\r\n" % address)
+        head = await connection.head()
+        assert head.startswith(b"HTTP/1.1 204 ")
+        assert b"content-length" not in head.lower()
+        await connection.send(b"DELETE %b HTTP/1.1\r\nHost: a\r\n\r\n" % address)
+        assert (await connection.reply()).status == 404

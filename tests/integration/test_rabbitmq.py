@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,20 +11,20 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import pytest
-from aio_pika import Message, connect
-from aio_pika.abc import AbstractChannel
+from aio_pika import Message
 from aio_pika.exceptions import ChannelPreconditionFailed
 from structlog.testing import capture_logs
 
+from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain
-from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
+from tests.support.broker import RECOVERY, Seen, channel_to, consuming, eventually_ready, publish, started
 from tests.support.processes import free_port
 from tests.support.proxy import Mode, Proxy
 from tests.support.servers import RabbitMQServer, _rabbitmq_program
 from tests.support.waiting import eventually
 
-RECOVERY = 30.0
 PUBLISH_LIMIT = 5.5
 ANSWER_LIMIT = 2.5
 AT_ONCE = 0.5
@@ -54,55 +54,6 @@ def lasting(own_rabbitmq: RabbitMQServer) -> str:
     return name
 
 
-@asynccontextmanager
-async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
-    queue = RabbitMQQueue(url, queue_name=name, give_back_pause=0.05)
-    await queue.start()
-    try:
-        yield queue
-    finally:
-        await queue.close()
-
-
-@asynccontextmanager
-async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
-    """The broker seen past our adapter."""
-    async with await connect(url) as connection, connection.channel() as channel:
-        yield channel
-
-
-@asynccontextmanager
-async def consuming(
-    queue: RabbitMQQueue, handler: Callable[[Delivery], Awaitable[None]], slots: int = 1
-) -> AsyncIterator[asyncio.Event]:
-    stop = asyncio.Event()
-
-    async def requested() -> None:
-        await stop.wait()
-
-    task = asyncio.create_task(queue.consume(handler, slots, Drain(requested, 5.0)))
-    try:
-        yield stop
-        stop.set()
-        await asyncio.wait_for(task, 15.0)
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-class Seen(list[UUID]):
-    """A handler that notes the ids."""
-
-    async def __call__(self, delivery: Delivery) -> None:
-        self.append(delivery.image_id)
-
-
-async def publish(queue: RabbitMQQueue) -> UUID:
-    delivery = Delivery(image_id=uuid4())
-    await queue.publish(delivery)
-    return delivery.image_id
-
-
 async def publish_once_it_works(queue: RabbitMQQueue) -> UUID:
     async with asyncio.timeout(RECOVERY):
         while True:
@@ -122,12 +73,6 @@ async def within(seconds: float) -> AsyncIterator[None]:
 async def delete(url: str, name: str) -> None:
     async with channel_to(url) as channel:
         await channel.queue_delete(name)
-
-
-async def eventually_ready(url: str, name: str, expected: int) -> None:
-    async with channel_to(url) as channel, asyncio.timeout(RECOVERY):
-        while (await channel.declare_queue(name, passive=True)).declaration_result.message_count != expected:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.05)
 
 
 async def test_messages_survive_a_restart_and_a_kill_of_the_broker(own_rabbitmq: RabbitMQServer, lasting: str) -> None:
@@ -189,7 +134,7 @@ async def test_a_consumer_resumes_after_a_kill_and_its_running_handler_is_not_di
 
 async def eventually_depth(queue: RabbitMQQueue, expected: int) -> None:
     async with asyncio.timeout(RECOVERY):
-        while await queue.depth() != expected:  # noqa: ASYNC110 - a broker's counter offers no event to wait for
+        while (await queue.depth())[Lane.NORMAL] != expected:  # noqa: ASYNC110 - a broker's counter offers no event to wait for
             await asyncio.sleep(0.05)
 
 
@@ -241,14 +186,17 @@ async def test_the_password_of_the_url_is_decoded(rabbitmq_url: str, name: str) 
 async def test_the_queues_are_declared_as_agreed(rabbitmq_url: str, name: str) -> None:
     async with started(rabbitmq_url, name) as queue:
         await queue.probe()
+    lane: dict[str, Any] = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 20,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": f"{name}.dead",
+    }
     agreed: dict[str, dict[str, Any]] = {
-        f"{name}.dead": {"x-queue-type": "quorum", "x-max-length": 10_000},
-        name: {
-            "x-queue-type": "quorum",
-            "x-delivery-limit": 20,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": f"{name}.dead",
-        },
+        f"{name}.dead": {"x-queue-type": "quorum", "x-max-length": 10_000, "x-delivery-limit": 2**31 - 1},
+        name: lane,
+        f"{name}.express": lane,
+        f"{name}.backfill": lane,
     }
     for queue_name, arguments in agreed.items():
         async with channel_to(rabbitmq_url) as channel:
@@ -258,6 +206,43 @@ async def test_the_queues_are_declared_as_agreed(rabbitmq_url: str, name: str) -
             with pytest.raises(ChannelPreconditionFailed):
                 async with channel_to(rabbitmq_url) as channel:
                     await channel.declare_queue(queue_name, durable=True, arguments=fewer)
+
+
+async def test_a_dead_letter_queue_that_was_declared_in_other_words_is_taken_as_it_is(
+    rabbitmq_url: str, name: str
+) -> None:
+    async with channel_to(rabbitmq_url) as channel:
+        earlier: dict[str, Any] = {"x-queue-type": "quorum", "x-max-length": 10_000}
+        await channel.declare_queue(f"{name}.dead", durable=True, arguments=earlier)
+        await channel.default_exchange.publish(Message(b"garbage"), f"{name}.dead")
+    with capture_logs() as logs:
+        async with started(rabbitmq_url, name) as queue:
+            await queue.probe()
+            await publish(queue)
+    assert any(log["event"] == "messages were dead-lettered" for log in logs)
+
+
+async def test_old_and_new_messages_share_a_queue(rabbitmq_url: str, name: str) -> None:
+    """As they do while one version of the service replaces another, process by process."""
+    newer = [uuid4() for _ in range(4)]
+    bodies = [
+        f'{{"v":2,"image_id":"{newer[0]}","priority":7}}',
+        f'{{"image_id":"{newer[1]}","v":3,"recipe":{{"fingerprint":"f00d"}}}}',
+        f'{{"v":1,"image_id":"{newer[2]}","tenant":null}}',
+        f'{{"v":1000000,"image_id":"{newer[3]}"}}',
+    ]
+    seen = Seen()
+    async with started(rabbitmq_url, name) as queue, consuming(queue, seen, slots=3):
+        published = {await publish(queue)}
+        async with channel_to(rabbitmq_url) as channel:
+            for body in bodies:
+                message = Message(body.encode(), headers={"unheard-of": True}, type="later")
+                await channel.default_exchange.publish(message, name)
+                published.add(await publish(queue))
+        await eventually(lambda: len(seen) == 9)
+        await eventually_depth(queue, 0)
+    assert set(seen) == published | set(newer)
+    await eventually_ready(rabbitmq_url, f"{name}.dead", 0)
 
 
 async def test_a_queue_with_other_arguments_is_refused_with_a_reason(rabbitmq_url: str, name: str) -> None:
@@ -289,9 +274,9 @@ async def test_publishing_survives_that_the_queue_is_deleted(rabbitmq_url: str, 
         await delete(rabbitmq_url, name)
         await publish(queue)
         await publish(queue)
-        assert await queue.depth() == 2
+        assert (await queue.depth())[Lane.NORMAL] == 2
         await delete(rabbitmq_url, name)
-        assert await queue.depth() == 0
+        assert (await queue.depth())[Lane.NORMAL] == 0
 
 
 async def test_many_publishes_at_once_survive_that_the_queue_is_deleted(rabbitmq_url: str, name: str) -> None:
@@ -329,7 +314,7 @@ async def test_a_consumer_that_the_broker_lost_track_of_comes_back(rabbitmq_url:
 
 async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue(rabbitmq_url: str, name: str) -> None:
     seen = Seen()
-    bodies = {b"garbage", b'{"v":2,"image_id":"01900000-0000-7000-8000-000000000001"}', b"", b"\xff\xfe"}
+    bodies = {b"garbage", b'{"v":2,"image":"01900000-0000-7000-8000-000000000001"}', b"", b"\xff\xfe"}
     with capture_logs() as logs:
         async with started(rabbitmq_url, name) as queue, consuming(queue, seen):
             await queue.probe()
@@ -473,6 +458,26 @@ async def test_an_alarm_blocks_publishers_who_then_fail_fast_and_go_on_when_it_i
             await control(own_rabbitmq, "set_vm_memory_high_watermark", "absolute", "512MiB")
         after = await publish_once_it_works(queue)
         await eventually(lambda: {before, after} <= set(seen), timeout=RECOVERY)
+
+
+async def test_during_an_alarm_dead_letters_can_be_read_and_stay(own_rabbitmq: RabbitMQServer, name: str) -> None:
+    letters = RabbitMQDeadLetters(own_rabbitmq.url, name)
+    async with started(own_rabbitmq.url, name) as queue:
+        await publish_once_it_works(queue)
+    async with channel_to(own_rabbitmq.url) as channel:
+        await (await (await channel.get_queue(name)).get()).reject(requeue=False)
+    await eventually_ready(own_rabbitmq.url, f"{name}.dead", 1)
+    listed = await letters.list(10)
+    await control(own_rabbitmq, "set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        assert await letters.list(10) == listed
+        async with within(9.0):
+            with pytest.raises(QueueUnavailable):
+                await letters.retry()
+    finally:
+        await control(own_rabbitmq, "set_vm_memory_high_watermark", "absolute", "512MiB")
+    await eventually_ready(own_rabbitmq.url, f"{name}.dead", 1)
+    assert (await letters.retry()).handed_over == 1
 
 
 async def test_a_closed_port_is_no_reason_to_wait(name: str) -> None:

@@ -26,18 +26,18 @@ from image_service.bootstrap import (
 )
 from image_service.config import EMBEDDED_QUEUE, Settings
 from image_service.domain.keys import original_key
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, Outage
 from image_service.imaging.pool import RenderPool
 from image_service.ports import Delivery
-from image_service.services.reconcile import Reconciler
-from image_service.services.sweep import Sweeper
 from image_service.worker import runner
 from image_service.worker.alive import is_fresh
 from image_service.worker.runner import Worker
+from tests.support.fakes import FakeRenderer, Script
 from tests.support.images import encoded, gradient
-from tests.support.stage import Stage
+from tests.support.stage import OUTDATED, Stage
 from tests.support.waiting import eventually
 
 PNG = encoded(gradient(400, 300), "PNG")
@@ -117,11 +117,87 @@ async def test_beside_its_work_it_reconciles_and_sweeps(settings: Settings, stag
     image_id = await stage.new(PNG)
     await stage.time_passes(image_id, settings.unqueued_after + 1)
     orphan = original_key(uuid4())
-    await stage.put(orphan, age=settings.orphan_grace + 60)
-    async with working(settings):
+    await stage.put(orphan, age=60)
+    async with working(settings.model_copy(update={"orphan_grace": 1.0, "sweep_interval": 0.2})):
         await eventually(lambda: is_done(stage, image_id), timeout=60)
         await eventually(lambda: orphan_is_gone(stage, orphan))
     assert original_key(image_id) in await stage.files()
+
+
+async def test_beside_its_work_it_removes_the_files_of_deleted_images_and_those_kept_for_long_enough(
+    settings: Settings, stage: Stage
+) -> None:
+    old, young = [await stage.done() for _ in range(2)]
+    deleted = await stage.done()
+    await stage.ask(lambda r: r.images.remove([deleted]))
+    await stage.time_passes(old, 3 * 86_400)
+    keeping = settings.model_copy(update={"retain_images_days": 2.0, "retain_originals_days": 1.0})
+    async with working(keeping):
+        await eventually(lambda: only_files_of(stage, young), timeout=60)
+        await eventually(lambda: nothing_to_remove(stage))
+    assert await stage.count() == 1
+    assert original_key(young) in await stage.files()
+
+
+async def only_files_of(stage: Stage, image_id: UUID) -> bool:
+    return all(str(image_id) in name for name in await stage.files())
+
+
+async def nothing_to_remove(stage: Stage) -> bool:
+    return await stage.removals() == {}
+
+
+async def test_originals_alone_are_removed_where_only_they_have_been_kept_for_long_enough(
+    settings: Settings, stage: Stage
+) -> None:
+    image_id = await stage.done()
+    await stage.time_passes(image_id, 2 * 86_400)
+    keeping = settings.model_copy(update={"retain_images_days": 3.0, "retain_originals_days": 1.0})
+    async with working(keeping):
+        await eventually(lambda: orphan_is_gone(stage, original_key(image_id)), timeout=60)
+    assert await stage.files("thumbnails/") == {each.key for each in (await stage.image(image_id)).thumbnails}
+
+
+class Noted:
+    """Processing that only notes what it is given."""
+
+    def __init__(self) -> None:
+        self.taken: list[UUID] = []
+
+    async def process(self, delivery: Delivery) -> None:
+        self.taken.append(delivery.image_id)
+
+
+async def test_an_image_of_the_back_fill_lane_waits_until_nothing_else_is_rendered(
+    settings: Settings, stage: Stage
+) -> None:
+    new, outdated = await stage.queued(), uuid4()
+    backfilling = Noted()
+    stage.renderer.gate.clear()
+    async with working(settings, processing=stage.processing(), backfilling=backfilling) as worker:
+        await eventually(lambda: stage.renderer.running == 1)
+        await worker.resources.queue.publish(Delivery(image_id=outdated, lane=Lane.BACKFILL))
+        await eventually(lambda: lane_is_empty(worker, Lane.BACKFILL))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert backfilling.taken == []
+        stage.renderer.gate.set()
+        await eventually(lambda: backfilling.taken == [outdated])
+    assert await is_done(stage, new)
+
+
+async def test_an_outdated_image_is_rendered_again_by_a_decoder_of_its_own(settings: Settings, stage: Stage) -> None:
+    image_id = await stage.done(OUTDATED)
+    yielding = FakeRenderer(Script())
+    await stage.backfill().step(window=10)
+    async with working(settings, processing=stage.processing(), backfilling=stage.processing(yielding)):
+        await eventually(lambda: is_done(stage, image_id))
+    assert (yielding.rendered, stage.renderer.rendered) == (1, 0)
+    assert (await stage.row(image_id))["recipe"] == DEFAULT_RECIPE.fingerprint
+
+
+async def lane_is_empty(worker: Running, lane: Lane) -> bool:
+    return not (await worker.resources.queue.depth())[lane]
 
 
 async def orphan_is_gone(stage: Stage, orphan: str) -> bool:
@@ -242,16 +318,11 @@ class Job:
 
 async def test_a_job_that_fails_does_not_end_the_worker(settings: Settings, stage: Stage) -> None:
     image_id = await stage.queued()
-    reconciler, sweeper = Job(), Job()
+    jobs = {name: Job() for name in ("reconciler", "sweeper", "deletion", "retention")}
     hasty = settings.model_copy(update={"reconcile_interval": 0.01, "sweep_interval": 0.01})
     with capture_logs():
-        async with working(
-            hasty,
-            processing=stage.processing(),
-            reconciler=cast("Reconciler", reconciler),
-            sweeper=cast("Sweeper", sweeper),
-        ) as worker:
-            await eventually(lambda: reconciler.runs >= 3 and sweeper.runs >= 3, timeout=60)
+        async with working(hasty, processing=stage.processing(), **jobs) as worker:
+            await eventually(lambda: all(job.runs >= 3 for job in jobs.values()), timeout=60)
             await worker.resources.queue.publish(Delivery(image_id=image_id))
             await eventually(lambda: is_done(stage, image_id))
 
@@ -273,12 +344,12 @@ class Pool:
 
 async def test_a_worker_without_a_decoder_does_not_start(settings: Settings, stage: Stage) -> None:
     image_id = await stage.queued()
-    pool = Pool(Outage("No decoder."))
-    async with working(settings, renderer=cast("RenderPool", pool)) as worker:
+    pools = (Pool(Outage("No decoder.")), Pool())
+    async with working(settings, renderers=cast("tuple[RenderPool, ...]", pools)) as worker:
         await asyncio.wait({worker.task}, timeout=10)
         with pytest.raises(Outage, match="No decoder"):
             worker.task.result()
-    assert pool.closed
+    assert [pool.closed for pool in pools] == [True, True]
     assert (await stage.row(image_id))["attempt"] == 0
 
 
@@ -286,10 +357,10 @@ async def test_a_worker_that_cannot_resume_does_not_start_and_leaves_no_decoder(
     settings: Settings, stage: Stage
 ) -> None:
     stage.script.fail("resume_all", [DatabaseUnavailable])
-    pool = Pool()
-    instead = {"renderer": cast("RenderPool", pool), "reconciler": stage.reconciler()}
+    pools = (Pool(), Pool())
+    instead = {"renderers": pools, "reconciler": stage.reconciler()}
     async with working(settings, **instead) as worker:
         await asyncio.wait({worker.task}, timeout=10)
         with pytest.raises(DatabaseUnavailable):
             worker.task.result()
-    assert pool.closed
+    assert [pool.closed for pool in pools] == [True, True]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from image_service.database import Database, Repositories
+from image_service.database.catalogue import CatalogueRepository
 from image_service.database.images import ImageRepository
+from image_service.database.removals import RemovalRepository
 from image_service.domain.image import (
     Findings,
     ImageFormat,
@@ -44,7 +46,8 @@ Failure: TypeAlias = Exception | type[Exception]
 class Script:
     """What has been done, by name and in order; what fails next; and what happens meanwhile.
 
-    The names are those of the methods: ``adopt`` of a storage, ``publish`` of a queue, ``add`` of a repository.
+    The names are those of the methods: ``adopt`` of a storage, ``publish`` of a queue, ``add`` of the images; those of
+    the files to be removed are ``removals.add`` and so on.
     """
 
     def __init__(self) -> None:
@@ -96,23 +99,34 @@ class ScriptedDatabase(Database):
     async def transaction(self) -> AsyncIterator[Repositories]:
         asked: list[str] = []
         async with super().transaction() as repositories:
-            repositories.images = cast("ImageRepository", _ScriptedRepository(repositories.images, self._script, asked))
+            images, catalogue, removals = (
+                _ScriptedRepository(repository, self._script, asked, prefix)
+                for repository, prefix in (
+                    (repositories.images, ""),
+                    (repositories.catalogue, ""),
+                    (repositories.removals, "removals."),
+                )
+            )
+            repositories.images = cast("ImageRepository", images)
+            repositories.catalogue = cast("CatalogueRepository", catalogue)
+            repositories.removals = cast("RemovalRepository", removals)
             yield repositories
         for name in asked:
             self._script.end(name)
 
 
 class _ScriptedRepository:
-    def __init__(self, images: ImageRepository, script: Script, asked: list[str]) -> None:
-        self._images = images
+    def __init__(self, repository: object, script: Script, asked: list[str], prefix: str) -> None:
+        self._repository = repository
         self._script = script
         self._asked = asked
+        self._prefix = prefix
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
         async def ask(*args: Any, **options: Any) -> object:  # noqa: ANN401  (any query's own)
-            await self._script.begin(name, *args)
-            self._asked.append(name)
-            answer: object = await getattr(self._images, name)(*args, **options)
+            await self._script.begin(self._prefix + name, *args)
+            self._asked.append(self._prefix + name)
+            answer: object = await getattr(self._repository, name)(*args, **options)
             return answer
 
         return ask
@@ -133,6 +147,16 @@ class ScriptedStorage(LocalStorage):
         async with self._script.effect("local_path", key):
             return await super().local_path(key, scratch)
 
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        async with self._script.effect("read", key):
+            async for piece in super().read(key, start, length):
+                yield piece
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        async with self._script.effect("delete", keys):
+            await super().delete(keys)
+
 
 class ScriptedQueue(EmbeddedQueue):
     """A real queue that nothing consumes."""
@@ -147,7 +171,7 @@ class ScriptedQueue(EmbeddedQueue):
             await super().publish(delivery)
             self.published.append(delivery)
 
-    async def depth(self) -> int:
+    async def depth(self) -> Mapping[Lane, int]:
         async with self._script.effect("depth"):
             return await super().depth()
 
@@ -184,10 +208,12 @@ class FakeRenderer:
         self.gate = asyncio.Event()
         self.gate.set()
         self.running = 0
+        self.rendered = 0
         self.cancelled = 0
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
         async with self._script.effect("render", source):
+            content = source.read_bytes()  # noqa: ASYNC240  (a few bytes)
             self.running += 1
             try:
                 await self.gate.wait()
@@ -196,12 +222,13 @@ class FakeRenderer:
                 raise
             finally:
                 self.running -= 1
-            thumbnails = tuple(_thumbnail(preset, source, out) for preset in recipe.presets)
+            self.rendered += 1
+            thumbnails = tuple(_thumbnail(preset, content, out) for preset in recipe.presets)
             return Rendering(width=480, height=640, thumbnails=thumbnails, findings=FINDINGS)
 
 
-def _thumbnail(preset: Preset, source: Path, out: Path) -> RenderedThumbnail:
-    made = b"%s of %s, like no other: %s" % (preset.name.encode(), source.read_bytes()[:20], os.urandom(16))
+def _thumbnail(preset: Preset, content: bytes, out: Path) -> RenderedThumbnail:
+    made = b"%s of %s, like no other: %s" % (preset.name.encode(), content[:20], os.urandom(16))
     path = out / preset.name
     path.write_bytes(made)
     return RenderedThumbnail(

@@ -145,6 +145,13 @@ class Standalone(Service):
             command = (*_on_small_disk(self.data, disk_megabytes), *command)
         super().__init__(folder / "standalone", *command, started="Upload an image", env=env or {})
 
+    def start(self) -> None:
+        """Start it, and return once it answers, and its worker works."""
+        already = len(self.lines("worker started"))
+        super().start()
+        if not wait_until(lambda: len(self.lines("worker started")) > already, timeout=START_LIMIT):
+            pytest.fail(f"its worker did not start:\n{self.log}")
+
     @property
     def url(self) -> str:
         """Where it listens in its present life."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
@@ -13,16 +14,25 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select, update
 
 from image_service.database import Database, Repositories
+from image_service.database.clock import in_seconds
 from image_service.domain.image import Claim, Image, ImageError, Original
 from image_service.domain.keys import original_key
+from image_service.domain.lane import Lane, lane_of
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
-from image_service.models import ImageRow
-from image_service.ports import Renderer
+from image_service.models import ImageRow, RemovalRow
+from image_service.ports import Delivery, Renderer, Storage
+from image_service.services.audit import Audit
+from image_service.services.backlog import Backlog
+from image_service.services.deletion import Deletion
 from image_service.services.ingest import Ingest
 from image_service.services.lookup import Lookup
 from image_service.services.processing import Processing, ProcessingPolicy
+from image_service.services.queueing import Queueing
 from image_service.services.reconcile import Reconciler
+from image_service.services.reprocessing import Backfill, Reprocessing
+from image_service.services.requeueing import Requeueing
+from image_service.services.retention import Retention
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
 from image_service.storage.local import LocalStorage
@@ -44,9 +54,14 @@ UNQUEUED_AFTER = 15.0
 UNCLAIMED_AFTER = 300.0
 GRACE = 3600.0
 LEASE = 60.0
+SUPERSEDED_FOR = 600.0
+LANE = lane_of(HEADER)
 ERROR = ImageError(code="corrupt-image", detail="Export the image again.")
 
-_TIMES = ("created_at", "updated_at", "queued_at", "lease_until", "due_at")
+OUTDATED = "another recipe"
+"""The fingerprint of a recipe that is no longer in use."""
+
+_TIMES = ("created_at", "updated_at", "queued_at", "lease_until", "due_at", "finished_at")
 
 
 class Stage:
@@ -68,41 +83,63 @@ class Stage:
     async def on(cls, database_url: str, folder: Path) -> AsyncIterator[Self]:
         stage = cls(database_url, folder)
         await stage.queue.start()
-        yield stage
-        await stage.database.close()
-        await stage._outside.close()
+        try:
+            yield stage
+        finally:
+            await stage.database.close()
+            await stage._outside.close()
+
+    def queueing(self) -> Queueing:
+        return Queueing(database=self.database, queue=self.queue, timing=self._timing)
 
     def ingest(self, max_file_size: int = 1_000_000) -> Ingest:
         return Ingest(
             database=self.database,
             storage=self.storage,
-            queue=self.queue,
+            queueing=self.queueing(),
             inspector=self.inspector,
             max_file_size=max_file_size,
-            timing=self._timing,
         )
 
     def processing(self, renderer: Renderer | None = None, **policy: Any) -> Processing:  # noqa: ANN401  (a policy's own fields)
-        usual = {
-            "lease": LEASE,
-            "heartbeat": 20.0,
-            "max_attempts": 5,
-            "max_decoder_failures": 3,
-            "retry_delay": 2.0,
-        }
-        return Processing(
-            database=self.database,
-            storage=self.storage,
-            renderer=renderer or self.renderer,
-            recipe=DEFAULT_RECIPE,
-            policy=ProcessingPolicy(**{**usual, **policy}),
-        )
+        return _processing(self.database, self.storage, renderer or self.renderer, **policy)
 
     def reconciler(self, database: Database | None = None) -> Reconciler:
         return Reconciler(database=database or self.database, queue=self.queue, timing=self._timing)
 
-    def sweeper(self) -> Sweeper:
-        return Sweeper(database=self.database, storage=self.storage, grace=GRACE)
+    def deletion(self) -> Deletion:
+        return Deletion(database=self.database, storage=self.storage)
+
+    def reprocessing(self) -> Reprocessing:
+        return Reprocessing(database=self.database, queueing=self.queueing())
+
+    def requeueing(self) -> Requeueing:
+        return Requeueing(database=self.database)
+
+    def backfill(self, database: Database | None = None) -> Backfill:
+        return Backfill(database=database or self.database, recipe=DEFAULT_RECIPE)
+
+    def backlog(self, limit: int, database: Database | None = None) -> Backlog:
+        return Backlog(database=database or self.database, limit=limit)
+
+    def retention(self, *, originals_for: float | None = None, images_for: float | None = None) -> Retention:
+        return Retention(database=self.database, originals_for=originals_for, images_for=images_for)
+
+    def sweeper(self, clock: Callable[[], float] = time.monotonic) -> Sweeper:
+        return Sweeper(database=self.database, storage=self.storage, grace=GRACE, clock=clock)
+
+    async def sweep(self) -> int:
+        """What a sweeper removes that comes round once more after its grace."""
+        sweeper = self.sweeper(count(0.0, GRACE).__next__)
+        return await sweeper.run_once() + await sweeper.run_once()
+
+    def audit(self, *, with_queue: bool = True) -> Audit:
+        return Audit(
+            database=self.database,
+            storage=self.storage,
+            sweeper=self.sweeper(),
+            reconciler=self.reconciler() if with_queue else None,
+        )
 
     def lookup(self) -> Lookup:
         return Lookup(database=self.database, storage=self.storage)
@@ -132,7 +169,11 @@ class Stage:
         """Move everything that is timed about an image into the past."""
         row = await self.row(image_id)
         earlier = {name: row[name] - timedelta(seconds=seconds) for name in _TIMES if row[name] is not None}
-        statement = update(ImageRow).where(ImageRow.id == image_id).values(**earlier)
+        await self.change(image_id, **earlier)
+
+    async def change(self, image_id: UUID, **values: object) -> None:
+        """Record something else about an image, past all rules."""
+        statement = update(ImageRow).where(ImageRow.id == image_id).values(**values)
         await self.ask(lambda r: r.images._connection.execute(statement))
 
     async def new(self, content: bytes = IMAGE) -> UUID:
@@ -140,7 +181,7 @@ class Stage:
         digest = hashlib.sha256(content).hexdigest()
         original = Original(id=uuid4(), header=HEADER, size_bytes=len(content), sha256=digest)
         await self.put(original_key(original.id), content)
-        await self.ask(lambda r: r.images.add(original, due_in=UNQUEUED_AFTER))
+        await self.ask(lambda r: r.images.add(original, lane=LANE, due_in=UNQUEUED_AFTER))
         return original.id
 
     async def queued(self) -> UUID:
@@ -161,6 +202,35 @@ class Stage:
 
     async def fail(self, claim: Claim) -> None:
         assert await self.ask(lambda r: r.images.fail(claim, ERROR))
+
+    async def failed(self) -> UUID:
+        """An image that ended in ERROR."""
+        claim = await self.claimed()
+        await self.fail(claim)
+        return claim.image_id
+
+    async def render(self, image_id: UUID) -> None:
+        """What a worker makes of an image that it can claim, and that the script does not know of."""
+        unscripted = _processing(self._outside, LocalStorage(self.folder), FakeRenderer(Script()))
+        await unscripted.process(Delivery(image_id=image_id))
+
+    async def done(self, recipe: str | None = None) -> UUID:
+        """An image that is DONE; under another recipe than the one in use, if there is one."""
+        image_id = await self.queued()
+        await self.render(image_id)
+        if recipe is not None:
+            await self.change(image_id, recipe=recipe)
+        return image_id
+
+    async def reprocess(self, image_id: UUID, lane: Lane = LANE) -> None:
+        """A finished image that is NEW again, and not queued."""
+        assert await self.ask(lambda r: r.images.reprocess([image_id], lane=lane, due_in=UNQUEUED_AFTER))
+
+    async def removals(self) -> dict[str, float]:
+        """The files that are to be removed, with the seconds until then."""
+        seconds = RemovalRow.due_at, in_seconds(0)
+        result = await self.ask(lambda r: r.images._connection.execute(select(RemovalRow.key, *seconds)))
+        return {row[0]: (row[1] - row[2]).total_seconds() for row in result}
 
     async def status(self, image_id: UUID) -> Status:
         return (await self.image(image_id)).status
@@ -187,3 +257,20 @@ class Stage:
     def scratch(self) -> list[Path]:
         """What lies in scratch folders."""
         return list((self.folder / "scratch").iterdir())
+
+
+def _processing(database: Database, storage: Storage, renderer: Renderer, **policy: Any) -> Processing:  # noqa: ANN401  (a policy's own fields)
+    usual = {
+        "lease": LEASE,
+        "heartbeat": 20.0,
+        "max_attempts": 5,
+        "max_decoder_failures": 3,
+        "retry_delay": 2.0,
+    }
+    return Processing(
+        database=database,
+        storage=storage,
+        renderer=renderer,
+        recipe=DEFAULT_RECIPE,
+        policy=ProcessingPolicy(**{**usual, **policy}),
+    )

@@ -22,7 +22,10 @@ from tests.support.images import encoded, gradient
 from tests.support.logs import logging_kept
 from tests.support.processes import free_port
 
-COMMANDS = ["standalone", "api", "worker", "migrate", "render", "healthcheck"]
+COMMANDS = [
+    *("standalone", "api", "worker", "migrate", "healthcheck", "render"),
+    *("check", "requeue", "backfill", "dead-letters"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +72,10 @@ def test_without_a_command_there_is_help() -> None:
         ("migrate", ["tables"]),
         ("render", ["--out", "thumbnails", "trust", "MAX_PIXELS"]),
         ("healthcheck", ["api", "worker"]),
+        ("check", ["--repair", "--quick", "--data", "Exits with 0", "3"]),
+        ("requeue", ["--failed", "--code", "--data", "in any state"]),
+        ("backfill", ["--window", "--data", "recipe", "Ctrl-C"]),
+        ("dead-letters", ["list", "retry"]),
     ],
 )
 def test_every_command_explains_itself(command: str, words: list[str]) -> None:

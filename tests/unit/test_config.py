@@ -103,6 +103,13 @@ def test_settings_do_not_change() -> None:
         ("TRUSTED_PROXIES", "10.0.0.0/33", "does not appear to be an IPv4 or IPv6 network"),
         ("UPLOAD_IDLE_TIMEOUT", "0", "greater than 0"),
         ("UPLOAD_IDLE_TIMEOUT", "30s", "valid number"),
+        ("MAX_CONCURRENT_UPLOADS", "0", "greater than or equal to 1"),
+        ("MAX_CONCURRENT_UPLOADS", "many", "valid integer"),
+        ("MAX_BACKLOG", "0", "greater than or equal to 1"),
+        ("RETAIN_ORIGINALS_DAYS", "0", "greater than 0"),
+        ("RETAIN_ORIGINALS_DAYS", "never", "valid number"),
+        ("RETAIN_IMAGES_DAYS", "-1", "greater than 0"),
+        ("RETAIN_IMAGES_DAYS", "inf", "finite number"),
         (
             "ENABLED_FORMATS",
             "jpeg,svg",
@@ -189,6 +196,12 @@ def test_a_wrong_value_beside_a_right_url_repeats_no_password(monkeypatch: pytes
     assert "s3cret" not in str(caught.value)
 
 
+def test_no_rendering_under_way_is_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHAN_GRACE", "20")
+    with pytest.raises(ConfigError, match=r"^ORPHAN_GRACE \(20\) must be more than DECODE_TIMEOUT \(20\)\.$"):
+        load_settings()
+
+
 @pytest.mark.parametrize("timeout", ["60", "61"])
 def test_a_lease_outlasts_the_decoder(monkeypatch: pytest.MonkeyPatch, timeout: str) -> None:
     monkeypatch.setenv("DECODE_TIMEOUT", timeout)
@@ -204,6 +217,16 @@ def test_a_lease_has_time_for_two_heartbeats(monkeypatch: pytest.MonkeyPatch) ->
     message = r"^HEARTBEAT_SECONDS \(30\.5\) must be at most half of LEASE_SECONDS \(60\)\.$"
     with pytest.raises(ConfigError, match=message):
         load_settings()
+
+
+def test_nothing_is_let_go_of_by_default() -> None:
+    settings = load_settings()
+    assert (settings.retain_originals_days, settings.retain_images_days) == (None, None)
+
+
+def test_a_retention_may_be_a_part_of_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETAIN_ORIGINALS_DAYS", "0.5")
+    assert load_settings().retain_originals_days == 0.5
 
 
 def test_a_log_level_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """What is asked to tell whether the service is well, and what the answers mean."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import product
 from typing import cast
 
@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from image_service.database import Database
+from image_service.domain.lane import Lane
 from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
 from image_service.ports import Storage, TaskQueue
 from image_service.services import health
@@ -17,18 +18,20 @@ from image_service.services.health import Condition, Health, HealthCheck
 PARTS = ("database", "queue", "storage")
 OUTAGES = {"database": DatabaseUnavailable, "queue": QueueUnavailable, "storage": StorageUnavailable}
 
-Probe = Callable[[], Awaitable[None]]
+WAITING = {Lane.NORMAL: 3, Lane.EXPRESS: 2, Lane.BACKFILL: 1}
+
+Probe = Callable[[], Awaitable[Mapping[Lane, int] | None]]
 
 
 class Part:
-    """Something that the service depends on."""
+    """Something that the service depends on; a queue tells how many messages wait, which serves as its probe."""
 
     def __init__(self, probe: Probe) -> None:
-        self.probe = probe
+        self.probe = self.depth = probe
 
 
-async def answer() -> None:
-    pass
+async def answer() -> Mapping[Lane, int]:
+    return WAITING
 
 
 async def hang() -> None:
@@ -64,7 +67,7 @@ def test_without_database_or_storage_it_is_unhealthy_and_without_the_queue_degra
 
 async def test_when_everything_answers_it_is_healthy() -> None:
     with capture_logs() as logs:
-        assert await check().run() == Health(database=True, queue=True, storage=True)
+        assert await check().run() == Health(database=True, queue=True, storage=True, waiting=WAITING)
     assert logs == []
 
 
@@ -73,6 +76,7 @@ async def test_a_part_that_is_away_is_told_from_the_others_and_logged(part: str)
     with capture_logs() as logs:
         found = await check(**{part: failing(part)}).run()
     assert {each: getattr(found, each) for each in PARTS} == {each: each != part for each in PARTS}
+    assert found.waiting == (None if part == "queue" else WAITING)
     assert [(line["part"], line["reason"]) for line in logs] == [(part, "It is away.")]
 
 
@@ -84,6 +88,7 @@ async def test_a_part_that_hangs_counts_as_away_before_long(part: str, monkeypat
         async with asyncio.timeout(2):
             found = await check(**{part: hang}).run()
     assert {each: getattr(found, each) for each in PARTS} == {each: each != part for each in PARTS}
+    assert found.waiting == (None if part == "queue" else WAITING)
     assert [(line["part"], line["reason"]) for line in logs] == [(part, "no answer in time")]
 
 

@@ -1,6 +1,8 @@
 """Cheap images have a lane of their own."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.domain.lane import Lane, lane_of
@@ -22,3 +24,12 @@ def test_the_lane_follows_from_what_the_header_says(
     image_format: ImageFormat, width: int, height: int, lane: Lane
 ) -> None:
     assert lane_of(ImageHeader(format=image_format, width=width, height=height)) is lane
+
+
+@given(
+    header=st.builds(
+        ImageHeader, format=st.sampled_from(ImageFormat), width=st.integers(1, 10**9), height=st.integers(1, 10**9)
+    )
+)
+def test_no_new_image_waits_behind_the_back_fill(header: ImageHeader) -> None:
+    assert lane_of(header) is not Lane.BACKFILL

@@ -6,6 +6,7 @@ import gc
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -354,6 +355,39 @@ async def test_age_comes_from_the_files_time_and_is_never_negative(storage: Loca
     ages = {item.key: item.age_seconds async for item in storage.list("")}
     assert 5000 <= ages["old"] < 5100
     assert ages["new"] == 0
+
+
+async def test_a_clock_that_is_put_forward_ages_no_file(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put(storage, "file")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 7200)
+    async with storage.scratch() as live:
+        assert [item.age_seconds < 60 async for item in storage.list("")] == [True]
+        assert await storage.sweep_scratch(3600) == 0
+        assert live.exists()
+
+
+async def test_a_clock_that_is_put_back_ages_no_file(
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(storage, "file")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 7200)
+    os.utime(root / "file", (time.time(), time.time()))
+    assert [item.age_seconds < 60 async for item in storage.list("")] == [True]
+
+
+async def test_a_scratch_folder_that_vanishes_is_an_outage(storage: LocalStorage) -> None:
+    async def write(*, lost: bool) -> None:
+        async with storage.scratch() as folder:
+            if lost:
+                folder.rmdir()
+            (folder / "missing" / "upload").write_bytes(b"x")
+
+    with pytest.raises(StorageUnavailable):
+        await write(lost=True)
+    with pytest.raises(FileNotFoundError):
+        await write(lost=False)
 
 
 async def test_list_reads_in_bounded_batches(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:

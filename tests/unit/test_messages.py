@@ -31,9 +31,23 @@ def test_any_request_id_fits_an_amqp_short_string(request_id: str) -> None:
     assert len(carried.encode()) <= 255
 
 
-def test_fields_of_a_later_minor_change_are_ignored() -> None:
-    body = json.dumps({"v": 1, "image_id": str(IMAGE_ID), "extra": [1]}).encode()
+unknown = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(version=st.integers(min_value=1), added=st.dictionaries(st.text(), unknown))
+def test_what_a_later_version_adds_is_ignored(version: int, added: dict[str, object]) -> None:
+    body = json.dumps({**added, "v": version, "image_id": str(IMAGE_ID)}).encode()
     assert decode(body) == Delivery(image_id=IMAGE_ID)
+
+
+def test_what_we_write_is_read_by_every_version() -> None:
+    """The promise that versions give each other: this integer, and this text, under these two names."""
+    body = json.loads(encode(Delivery(image_id=IMAGE_ID)))
+    assert body["v"] >= 1
+    assert UUID(body["image_id"]) == IMAGE_ID
 
 
 def test_a_correlation_id_that_is_no_text_is_ignored() -> None:
@@ -51,10 +65,15 @@ def test_a_correlation_id_that_is_no_text_is_ignored() -> None:
         b"[1]",
         b"{}",
         b'{"image_id":"01900000-0000-7000-8000-000000000001"}',
-        b'{"v":2,"image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":0,"image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":-1,"image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":1.0,"image_id":"01900000-0000-7000-8000-000000000001"}',
+        b'{"v":null,"image_id":"01900000-0000-7000-8000-000000000001"}',
         b'{"v":"1","image_id":"01900000-0000-7000-8000-000000000001"}',
         b'{"v":true,"image_id":"01900000-0000-7000-8000-000000000001"}',
         b'{"v":1}',
+        b'{"v":2}',
+        b'{"v":2,"image":"01900000-0000-7000-8000-000000000001"}',
         b'{"v":1,"image_id":null}',
         b'{"v":1,"image_id":7}',
         b'{"v":1,"image_id":"7"}',

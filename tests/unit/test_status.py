@@ -1,19 +1,24 @@
 """The state machine: its arrows, and that no series of events leaves them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_service.domain.status import CLAIMABLE, TRANSITIONS, Status
+from image_service.domain.status import CLAIMABLE, TERMINAL, TRANSITIONS, Status
 
 ARROWS = {
     (Status.NEW, Status.PROCESSING),
     (Status.PROCESSING, Status.PROCESSING),
     (Status.PROCESSING, Status.DONE),
     (Status.PROCESSING, Status.ERROR),
+    (Status.DONE, Status.NEW),
+    (Status.ERROR, Status.NEW),
 }
+AGAIN = {(Status.DONE, Status.NEW), (Status.ERROR, Status.NEW)}
+"""The arrows that only somebody's wish for another rendering takes."""
 
 
 @pytest.mark.parametrize("before", Status)
@@ -34,6 +39,10 @@ def test_what_is_not_finished_can_be_claimed() -> None:
     assert set(CLAIMABLE) == {Status.NEW, Status.PROCESSING}
 
 
+def test_what_is_finished_can_be_reprocessed() -> None:
+    assert set(TERMINAL) == {Status.DONE, Status.ERROR}
+
+
 def test_a_state_is_spelled_like_its_name() -> None:
     assert [str(status) for status in Status] == ["NEW", "PROCESSING", "DONE", "ERROR"]
 
@@ -42,12 +51,23 @@ def test_a_state_is_spelled_like_its_name() -> None:
 def test_any_series_of_events_goes_one_way_and_stops_at_the_first_end(wishes: Sequence[Status]) -> None:
     life = [Status.NEW]
     for wish in wishes:
-        if life[-1].may_become(wish):
+        if life[-1].may_become(wish) and (life[-1], wish) not in AGAIN:
             life.append(wish)
     assert life.count(Status.NEW) == 1
     assert all(status is Status.PROCESSING for status in life[1:-1])
     if life[-1].terminal:
         assert life[-2] is Status.PROCESSING
+
+
+@given(wishes=st.lists(st.sampled_from(Status), max_size=30))
+def test_every_life_after_an_end_begins_anew(wishes: Sequence[Status]) -> None:
+    life = [Status.NEW]
+    for wish in wishes:
+        if life[-1].may_become(wish):
+            life.append(wish)
+    for before, after in pairwise(life):
+        assert before.terminal == (after is Status.NEW)
+        assert after is not Status.NEW or (before, after) in AGAIN
 
 
 @pytest.mark.parametrize("start", Status)

@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from image_service import __version__
+from image_service.api.admission import Admission
 from image_service.api.docs import install_docs
 from image_service.api.middleware import ForwardedHeaders, RequestContext
 from image_service.api.problems import install_handlers
@@ -29,12 +30,13 @@ def create_app(services: ApiServices, settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        # A redirect would name a host of its own guess, and lose the upload of a client that does not follow it.
+        redirect_slashes=False,
     )
     install_handlers(app)
     uploads = UploadReader(max_file_size=settings.max_file_size, idle_timeout=settings.upload_idle_timeout)
-    app.include_router(
-        images_router(ingest=services.ingest, lookup=services.lookup, uploads=uploads, public_url=settings.public_url)
-    )
+    admission = Admission(settings.max_concurrent_uploads)
+    app.include_router(images_router(services, uploads=uploads, admission=admission, public_url=settings.public_url))
     app.include_router(health_router(services.health, standalone=settings.embedded_queue))
     install_docs(app)
     # The last one added is the outermost.

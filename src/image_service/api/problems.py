@@ -9,6 +9,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from image_service import errors
 from image_service.api.schemas import Problem
@@ -18,6 +20,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 STATUS: Final[dict[str, HTTPStatus]] = {
     errors.EmptyUpload.code: HTTPStatus.BAD_REQUEST,
+    errors.InvalidIdempotencyKey.code: HTTPStatus.BAD_REQUEST,
     errors.MalformedUpload.code: HTTPStatus.BAD_REQUEST,
     errors.MissingFile.code: HTTPStatus.BAD_REQUEST,
     errors.TooManyFiles.code: HTTPStatus.BAD_REQUEST,
@@ -26,23 +29,35 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.ThumbnailNotFound.code: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowed.code: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.UploadStalled.code: HTTPStatus.REQUEST_TIMEOUT,
+    errors.StillProcessing.code: HTTPStatus.CONFLICT,
+    errors.OriginalRemoved.code: HTTPStatus.GONE,
     errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable.code: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.IdempotencyKeyReused.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidRequest.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ServiceError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ObjectMissing.code: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.BacklogFull.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DatabaseUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull.code: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The status of every error that can be an answer. The others are found in an image's ``error`` or in the log."""
 
-_RETRY_AFTER: Final = {HTTPStatus.SERVICE_UNAVAILABLE: "5", HTTPStatus.INSUFFICIENT_STORAGE: "60"}
+_RETRY_AFTER: Final = {
+    HTTPStatus.TOO_MANY_REQUESTS: "2",
+    HTTPStatus.SERVICE_UNAVAILABLE: "5",
+    HTTPStatus.INSUFFICIENT_STORAGE: "60",
+}
 """Seconds."""
+
+_METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
+"""What the service has operations for."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +73,7 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     retry = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else {}
     return JSONResponse(
         _document(type(error), error.detail),
-        status,
+        status.value,
         {"Cache-Control": "no-store", **retry, **(headers or {})},
         MEDIA_TYPE,
     )
@@ -93,11 +108,24 @@ def install_handlers(app: FastAPI) -> None:
         """What the framework itself refuses: unknown paths and methods."""
         path = request.scope["path"]  # request.url cannot be had of every request: a query may be no UTF-8
         if error.status_code == HTTPStatus.NOT_FOUND:
-            return problem_response(errors.NotFound(f"There is nothing at {path}. The API is at /docs."))
+            hint = " Leave the slash at its end out." if path.rstrip("/") not in {"", path} else ""
+            return problem_response(errors.NotFound(f"There is nothing at {path}.{hint} The API is at /docs."))
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             wrong = f"{request.method} is not allowed at {path}. The API is at /docs."
-            return problem_response(errors.MethodNotAllowed(wrong), error.headers)
+            return problem_response(errors.MethodNotAllowed(wrong), error.headers and {"Allow": _allowed(request)})
         return problem_response(errors.InvalidRequest(f"The request is not valid: {error.detail}."))
+
+
+def _allowed(request: Request) -> str:
+    """All methods that an address takes: the framework itself only names those of one operation."""
+    routes = request.app.routes
+    methods = (method for method in _METHODS for route in routes if _takes(route, request.scope, method))
+    return ", ".join(dict.fromkeys(methods))
+
+
+def _takes(route: BaseRoute, scope: Scope, method: str) -> bool:
+    match, _ = route.matches({**scope, "method": method})
+    return match is Match.FULL
 
 
 def _document(kind: type[ServiceError], detail: str) -> dict[str, str | int]:

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from image_service.domain.image import MetadataKind
+from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.services.health import Condition
 
@@ -14,18 +15,23 @@ _ID: Final = "01932b5c-8f2a-7c3e-9d41-5a6b7c8d9e0f"
 _IMAGE_URL: Final = f"http://localhost:8000/images/{_ID}"
 
 QUEUED_MESSAGE: Final = "Image uploaded successfully and queued for processing"
+REPEATED_MESSAGE: Final = "Image was uploaded before, under the same Idempotency-Key"
+AGAIN_MESSAGE: Final = "Image is queued to be processed again"
 KEPT_MESSAGE: Final = "Image uploaded successfully; it is queued for processing as soon as the queue is back"
 
 
 class UploadAccepted(BaseModel):
-    """The answer to an upload: the image is safe, and will end DONE or ERROR."""
+    """The answer to an upload, or to a wish to process an image again: it will end DONE or ERROR."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"id": _ID, "status": "PROCESSING", "message": QUEUED_MESSAGE}]}
     )
 
     id: UUID
-    status: Status = Field(description="PROCESSING; or NEW while the queue is away, which delays the image only.")
+    status: Status = Field(
+        description="PROCESSING; or NEW while the queue is away, which delays the image only. Any state where the same "
+        "upload was accepted before."
+    )
     message: str
 
 
@@ -61,6 +67,7 @@ class ImageStatus(BaseModel):
                     "created_at": "2026-11-25T07:30:00.120000Z",
                     "updated_at": "2026-11-25T07:30:00.215000Z",
                     "finished_at": "2026-11-25T07:30:00.215000Z",
+                    "original_removed_at": None,
                     "error": None,
                 }
             ]
@@ -70,7 +77,9 @@ class ImageStatus(BaseModel):
     id: UUID
     status: Status
     original_url: str = Field(description="Serves the bytes that were uploaded.")
-    thumbnails: dict[str, str] = Field(description="URLs by size; empty until the image is DONE.")
+    thumbnails: dict[str, str] = Field(
+        description="URLs by size; empty until the image is DONE. While it is processed again, those it had before."
+    )
     content_type: str = Field(description="Of the original, told by its content.")
     size_bytes: int = Field(description="Of the original.")
     sha256: str = Field(description="Of the original, in hexadecimal.")
@@ -89,7 +98,17 @@ class ImageStatus(BaseModel):
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = Field(description="When the image became DONE or ERROR.")
+    original_removed_at: datetime | None = Field(
+        description="When the original was removed, because the time ended for which originals are kept; else null."
+    )
     error: ImageProblem | None = Field(description="Why the image is in ERROR; else null.")
+
+
+class ImageList(BaseModel):
+    """A page of images, from the newest to the oldest."""
+
+    images: list[ImageStatus]
+    next: str | None = Field(description="The URL of the next page; null on the last one.")
 
 
 class ServicesHealth(BaseModel):
@@ -109,6 +128,7 @@ class HealthReport(BaseModel):
                 {
                     "status": "healthy",
                     "services": {"database": True, "rabbitmq": True, "storage": True},
+                    "waiting": {"normal": 0, "express": 2, "backfill": 0},
                     "timestamp": "2026-11-25T07:30:00.120000Z",
                     "mode": "distributed",
                 }
@@ -118,6 +138,9 @@ class HealthReport(BaseModel):
 
     status: Condition = Field(description="degraded: uploads are accepted, but wait for the queue.")
     services: ServicesHealth
+    waiting: dict[Lane, int] | None = Field(
+        default=None, description="Messages by lane that no worker has taken yet; null while the queue is away."
+    )
     timestamp: datetime
     mode: Literal["standalone", "distributed"]
 

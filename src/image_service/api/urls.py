@@ -1,8 +1,9 @@
 """The addresses of things, as clients see them."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 from starlette.requests import Request
@@ -23,6 +24,10 @@ class Urls:
     def location(self, image_id: UUID) -> str:
         """The path of an image's status, for a ``Location`` header."""
         return f"{self._path}/images/{image_id}"
+
+    def after(self, image_id: UUID, query: Mapping[str, str]) -> str:
+        """Where the page of images is that follows an image, in a list asked for with this query."""
+        return f"{self._base}/images?{urlencode({**query, 'before': image_id})}"
 
     def original(self, image_id: UUID) -> str:
         """Where an image's original is."""

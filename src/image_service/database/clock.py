@@ -31,9 +31,10 @@ def now() -> ColumnElement[Any]:
 
 @compiles(in_seconds, "postgresql")
 def _postgresql(element: in_seconds, compiler: SQLCompiler, **options: object) -> str:
-    # Not now(): that is when the transaction began, which may be long ago if it waited for a lock.
+    # Not now(): that is when the transaction began, which may be long ago if it waited for a lock. And not
+    # clock_timestamp(): that changes while a statement runs, so no index could be searched for it.
     seconds = compiler.process(element.clauses, **options)
-    return f"(clock_timestamp() + make_interval(secs => {seconds}))"
+    return f"(statement_timestamp() + make_interval(secs => {seconds}))"
 
 
 @compiles(in_seconds, "sqlite")

@@ -1,27 +1,22 @@
 """Every query about images. Each change of state is one UPDATE that names the state it expects."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, RowMapping, Update, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Row, Update, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds, now
-from image_service.domain.image import (
-    Claim,
-    Findings,
-    Image,
-    ImageError,
-    ImageHeader,
-    MetadataKind,
-    Original,
-    Thumbnail,
-)
-from image_service.domain.status import CLAIMABLE, Status
+from image_service.database.removals import RemovalRepository, insert_if_new
+from image_service.database.rows import IMAGE, THUMBNAIL, image_of
+from image_service.database.states import in_state
+from image_service.domain.image import Claim, Image, ImageError, Original, Result
+from image_service.domain.keys import original_key
+from image_service.domain.lane import Lane
+from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import ImageRow, ThumbnailRow
 
 
@@ -31,7 +26,7 @@ class OpenImage:
 
     id: UUID
     status: Status
-    header: ImageHeader
+    lane: Lane
     due_at: datetime
     publishes: int
 
@@ -46,12 +41,16 @@ class ImageRepository:
         """Ask for an image, any or none: it shows that the tables are there too."""
         await self._connection.execute(select(ImageRow.id).limit(1))
 
-    async def add(self, original: Original, *, due_in: float) -> None:
+    async def add(self, original: Original, *, lane: Lane, due_in: float, idempotency_key: str | None = None) -> None:
         """Record an accepted upload as NEW. Doing it twice is the same as once: the id is the caller's.
+
+        Nothing is recorded where another image has the idempotency key: ask ``with_key`` whose it is.
 
         Args:
             original: The stored upload.
+            lane: Where it is going to wait.
             due_in: Seconds after which the reconciler queues it, should nobody have.
+            idempotency_key: What the client tells a repeated upload by.
         """
         values = {
             "id": original.id,
@@ -61,25 +60,21 @@ class ImageRepository:
             "height": original.header.height,
             "size_bytes": original.size_bytes,
             "sha256": original.sha256,
+            "idempotency_key": idempotency_key,
+            "lane": lane,
             "due_at": in_seconds(due_in),
             "created_at": now(),
             "updated_at": now(),
         }
-        # Both dialects spell it the same; SQLAlchemy has no common word for it.
-        insert_into = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
-        await self._connection.execute(insert_into(ImageRow).values(values).on_conflict_do_nothing())
+        await self._connection.execute(insert_if_new(self._connection, ImageRow).values(values))
 
     async def get(self, image_id: UUID) -> Image | None:
         """An image with its thumbnails."""
-        statement = (
-            select(*_IMAGE, *_THUMBNAIL)
-            .select_from(ImageRow)
-            .outerjoin(ThumbnailRow, ThumbnailRow.image_id == ImageRow.id)
-            .where(ImageRow.id == image_id)
-            .order_by(ThumbnailRow.width, ThumbnailRow.preset)
-        )
-        rows = (await self._connection.execute(statement)).mappings().all()
-        return _image(rows) if rows else None
+        return await self._one(ImageRow.id == image_id)
+
+    async def with_key(self, idempotency_key: str) -> Image | None:
+        """The image that was uploaded under an idempotency key."""
+        return await self._one(ImageRow.idempotency_key == idempotency_key)
 
     async def mark_queued(self, image_id: UUID, *, due_in: float) -> bool:
         """NEW → PROCESSING: the broker has confirmed a message. False: somebody was faster, which is fine.
@@ -111,7 +106,7 @@ class ImageRepository:
                 due_at=in_seconds(lease),
                 updated_at=now(),
             )
-            .returning(ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures)
+            .returning(ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures, ImageRow.finished_at)
         )
         row = (await self._connection.execute(statement)).one_or_none()
         if row is None:
@@ -121,6 +116,7 @@ class ImageRepository:
             attempt=row.attempt,
             attempts_charged=row.attempts_charged,
             decoder_failures=row.decoder_failures,
+            again=row.finished_at is not None,
         )
 
     async def extend(self, claim: Claim, *, lease: float) -> bool:
@@ -129,31 +125,32 @@ class ImageRepository:
             _held(claim).values(lease_until=in_seconds(lease), due_at=in_seconds(lease), updated_at=now())
         )
 
-    async def complete(
-        self, claim: Claim, *, width: int, height: int, thumbnails: Iterable[Thumbnail], findings: Findings
-    ) -> bool:
+    async def complete(self, claim: Claim, result: Result, *, superseded_for: float) -> bool:
         """PROCESSING → DONE with all thumbnails at once. False: the claim is lost, and nothing was changed.
+
+        The thumbnails of an earlier rendering are given to ``removals``.
 
         Args:
             claim: The caller's claim.
-            width: Pixels of the original, upright.
-            height: Pixels of the original, upright.
-            thumbnails: The stored thumbnails.
-            findings: What else the rendering told.
+            result: What it made.
+            superseded_for: Seconds for which a reader may still be on the way to an earlier thumbnail.
         """
         done = await self._changed(
             _held(claim).values(
                 status=Status.DONE,
-                width=width,
-                height=height,
-                placeholder=findings.placeholder,
-                dominant_colour=findings.dominant_colour,
-                metadata_removed=list(findings.metadata_removed),
+                width=result.width,
+                height=result.height,
+                placeholder=result.findings.placeholder,
+                dominant_colour=result.findings.dominant_colour,
+                metadata_removed=list(result.findings.metadata_removed),
+                recipe=result.recipe,
                 **_FINISHED,
             )
         )
         if done:
-            # The UPDATE came first: it holds the row, so no other attempt can be between the two statements.
+            # The UPDATE came first: it holds the row, so no other attempt can be between the statements.
+            if claim.again:
+                await self._forget_thumbnails([claim.image_id], due_in=superseded_for)
             rows = [
                 {
                     "image_id": claim.image_id,
@@ -165,7 +162,7 @@ class ImageRepository:
                     "size_bytes": thumbnail.size_bytes,
                     "sha256": thumbnail.sha256,
                 }
-                for thumbnail in thumbnails
+                for thumbnail in result.thumbnails
             ]
             await self._connection.execute(insert(ThumbnailRow), rows)
         return done
@@ -199,19 +196,97 @@ class ImageRepository:
             )
         )
 
+    async def reprocess(
+        self, image_ids: Collection[UUID], *, due_in: float, lane: Lane | None = None, only: Status | None = None
+    ) -> set[UUID]:
+        """DONE or ERROR → NEW, if there still is an original; returns which images that were.
+
+        Attempts are counted from nothing again. The thumbnails stay until the new ones are complete.
+
+        Args:
+            image_ids: The images.
+            due_in: Seconds after which the reconciler queues them, should nobody have.
+            lane: Where they are to wait; where they waited last unless told.
+            only: The state that they must be in, where it has to be one of the two.
+        """
+        statement = (
+            update(ImageRow)
+            .where(
+                ImageRow.id.in_(image_ids),
+                ImageRow.status.in_(TERMINAL if only is None else (only,)),
+                ImageRow.original_removed_at.is_(None),
+            )
+            .values(
+                status=Status.NEW,
+                # A worker that never got the reply to its last COMMIT, and repeats it, finds its claim lost.
+                attempt=ImageRow.attempt + 1,
+                attempts_charged=0,
+                decoder_failures=0,
+                publishes=0,
+                error_code=None,
+                error_detail=None,
+                queued_at=None,
+                due_at=in_seconds(due_in),
+                updated_at=now(),
+                **({} if lane is None else {"lane": lane}),
+            )
+            .returning(ImageRow.id)
+        )
+        return set((await self._connection.execute(statement)).scalars())
+
+    async def remove(self, image_ids: Collection[UUID], *, only_finished: bool = False) -> list[str]:
+        """Forget images, in whatever state, and give their files to ``removals``; returns the files' keys.
+
+        What a worker makes of one meanwhile has no row to go to: the worker removes it, or the sweeper does.
+
+        Args:
+            image_ids: The images; those that there are not are left out.
+            only_finished: Whether to spare those that are being processed.
+        """
+        statuses = TERMINAL if only_finished else tuple(Status)
+        # Changes nothing, but holds the rows: thumbnails that a worker is just recording are waited for.
+        statement = (
+            update(ImageRow)
+            .where(ImageRow.id.in_(image_ids), ImageRow.status.in_(statuses))
+            .values(updated_at=now())
+            .returning(ImageRow.id)
+        )
+        found = (await self._connection.execute(statement)).scalars().all()
+        originals = list(map(original_key, found))
+        await RemovalRepository(self._connection).add(originals, due_in=0)
+        thumbnails = await self._forget_thumbnails(found, due_in=0)
+        await self._connection.execute(delete(ImageRow).where(ImageRow.id.in_(found)))
+        return [*originals, *thumbnails]
+
+    async def remove_originals(self, image_ids: Collection[UUID]) -> list[str]:
+        """Give the originals of finished images to ``removals``; returns the files' keys.
+
+        The images and their thumbnails stay, but cannot be reprocessed.
+        """
+        statement = (
+            update(ImageRow)
+            .where(ImageRow.id.in_(image_ids), ImageRow.status.in_(TERMINAL), ImageRow.original_removed_at.is_(None))
+            .values(original_removed_at=now(), updated_at=now())
+            .returning(ImageRow.id)
+        )
+        originals = list(map(original_key, (await self._connection.execute(statement)).scalars()))
+        await RemovalRepository(self._connection).add(originals, due_in=0)
+        return originals
+
     async def due(self, *, limit: int) -> Sequence[OpenImage]:
         """Unfinished images whose time has come, the longest waiting first."""
         return await self._open(
             select(*_OPEN).where(ImageRow.due_at <= now()).order_by(ImageRow.due_at).limit(limit),
         )
 
-    async def unclaimed(self, *, queued_before: float, limit: int) -> Sequence[OpenImage]:
-        """Images queued more than ``queued_before`` seconds ago that no worker has taken since."""
+    async def unclaimed(self, lane: Lane, *, queued_before: float, limit: int) -> Sequence[OpenImage]:
+        """Images of a lane queued more than ``queued_before`` seconds ago that no worker has taken since."""
         return await self._open(
             select(*_OPEN)
             .where(
-                ImageRow.status == Status.PROCESSING,
+                in_state(Status.PROCESSING),
                 ImageRow.lease_until.is_(None),
+                ImageRow.lane == lane,
                 ImageRow.queued_at <= in_seconds(-queued_before),
             )
             .order_by(ImageRow.queued_at)
@@ -243,6 +318,20 @@ class ImageRepository:
         )
         return result.rowcount
 
+    async def hurry(self, image_ids: Collection[UUID]) -> set[UUID]:
+        """Make unfinished images due now, unless a worker holds them; returns which those were."""
+        statement = (
+            update(ImageRow)
+            .where(
+                ImageRow.id.in_(image_ids),
+                ImageRow.status.in_(CLAIMABLE),
+                or_(ImageRow.lease_until.is_(None), ImageRow.lease_until <= now()),
+            )
+            .values(due_at=now())
+            .returning(ImageRow.id)
+        )
+        return set((await self._connection.execute(statement)).scalars())
+
     async def existing(self, image_ids: Collection[UUID]) -> set[UUID]:
         """Which of these images are recorded."""
         result = await self._connection.execute(select(ImageRow.id).where(ImageRow.id.in_(image_ids)))
@@ -262,6 +351,23 @@ class ImageRepository:
         )
         return set(result.scalars())
 
+    async def _one(self, condition: ColumnElement[bool]) -> Image | None:
+        statement = (
+            select(*IMAGE, *THUMBNAIL)
+            .select_from(ImageRow)
+            .outerjoin(ThumbnailRow, ThumbnailRow.image_id == ImageRow.id)
+            .where(condition)
+            .order_by(ThumbnailRow.width, ThumbnailRow.preset)
+        )
+        rows = (await self._connection.execute(statement)).mappings().all()
+        return image_of(rows) if rows else None
+
+    async def _forget_thumbnails(self, image_ids: Collection[UUID], *, due_in: float) -> Sequence[str]:
+        statement = delete(ThumbnailRow).where(ThumbnailRow.image_id.in_(image_ids)).returning(ThumbnailRow.key)
+        keys = (await self._connection.execute(statement)).scalars().all()
+        await RemovalRepository(self._connection).add(keys, due_in=due_in)
+        return keys
+
     async def _changed(self, statement: Update) -> bool:
         return bool((await self._connection.execute(statement)).rowcount)
 
@@ -271,7 +377,7 @@ class ImageRepository:
             OpenImage(
                 id=row.id,
                 status=row.status,
-                header=ImageHeader(format=row.format, width=row.width, height=row.height),
+                lane=row.lane,
                 due_at=row.due_at,
                 publishes=row.publishes,
             )
@@ -279,38 +385,10 @@ class ImageRepository:
         ]
 
 
-_IMAGE = (
-    ImageRow.id,
-    ImageRow.status,
-    ImageRow.format,
-    ImageRow.width,
-    ImageRow.height,
-    ImageRow.size_bytes,
-    ImageRow.sha256,
-    ImageRow.created_at,
-    ImageRow.updated_at,
-    ImageRow.finished_at,
-    ImageRow.error_code,
-    ImageRow.error_detail,
-    ImageRow.placeholder,
-    ImageRow.dominant_colour,
-    ImageRow.metadata_removed,
-)
-_THUMBNAIL = (
-    ThumbnailRow.preset,
-    ThumbnailRow.key,
-    ThumbnailRow.content_type,
-    ThumbnailRow.width.label("thumbnail_width"),
-    ThumbnailRow.height.label("thumbnail_height"),
-    ThumbnailRow.size_bytes.label("thumbnail_size_bytes"),
-    ThumbnailRow.sha256.label("thumbnail_sha256"),
-)
 _OPEN = (
     ImageRow.id,
     ImageRow.status,
-    ImageRow.format,
-    ImageRow.width,
-    ImageRow.height,
+    ImageRow.lane,
     ImageRow.due_at,
     ImageRow.publishes,
 )
@@ -323,43 +401,4 @@ def _held(claim: Claim) -> Update:
         ImageRow.id == claim.image_id,
         ImageRow.attempt == claim.attempt,
         ImageRow.status == Status.PROCESSING,
-    )
-
-
-def _image(rows: Sequence[RowMapping]) -> Image:
-    row = rows[0]
-    return Image(
-        id=row["id"],
-        status=row["status"],
-        header=ImageHeader(format=row["format"], width=row["width"], height=row["height"]),
-        size_bytes=row["size_bytes"],
-        sha256=row["sha256"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        finished_at=row["finished_at"],
-        error=ImageError(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None,
-        findings=_findings(row),
-        thumbnails=tuple(_thumbnail(row) for row in rows if row["preset"] is not None),
-    )
-
-
-def _findings(row: RowMapping) -> Findings | None:
-    if row["placeholder"] is None:
-        return None
-    return Findings(
-        placeholder=row["placeholder"],
-        dominant_colour=row["dominant_colour"],
-        metadata_removed=tuple(map(MetadataKind, row["metadata_removed"])),
-    )
-
-
-def _thumbnail(row: RowMapping) -> Thumbnail:
-    return Thumbnail(
-        preset=row["preset"],
-        key=row["key"],
-        content_type=row["content_type"],
-        width=row["thumbnail_width"],
-        height=row["thumbnail_height"],
-        size_bytes=row["thumbnail_size_bytes"],
-        sha256=row["thumbnail_sha256"],
     )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError
@@ -13,7 +14,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from image_service.database.catalogue import CatalogueRepository
 from image_service.database.images import ImageRepository
+from image_service.database.removals import RemovalRepository
 from image_service.errors import DatabaseUnavailable
 
 # What PostgreSQL says while it starts, stops, fails over or is full, or does not let us in (yet): no image is to blame.
@@ -26,6 +29,9 @@ _PASSING_SQLITE: Final = frozenset(
 )
 _PRIMARY_CODE: Final = 0xFF
 
+_GOODBYE_LIMIT: Final = 0.3
+"""Seconds. SQLAlchemy would give a cancelled connection two."""
+
 # A table or column that does not exist: this program is newer than the database's schema, or older.
 _UNKNOWN_SCHEMA: Final = frozenset({"42P01", "42703"})
 _UNKNOWN_SCHEMA_SQLITE: Final = ("no such table", "no such column", "has no column named")
@@ -36,6 +42,8 @@ class Repositories:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.images = ImageRepository(connection)
+        self.catalogue = CatalogueRepository(connection)
+        self.removals = RemovalRepository(connection)
 
 
 class Database:
@@ -116,6 +124,7 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
         pool_pre_ping=True,
         connect_args={
             "timeout": time_limit,
+            "connection_class": _QuicklyClosed,
             "server_settings": {
                 "application_name": "image-service",
                 # A transaction whose client vanished must not hold its row locks for ever.
@@ -124,6 +133,13 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
             },
         },
     )
+
+
+class _QuicklyClosed(asyncpg.Connection):  # type: ignore[misc]  # it carries no types
+    """One that does not wait long for a silent server's goodbye: whoever gave up on it is waited for, too."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 — asyncpg's signature
+        await super().close(timeout=_GOODBYE_LIMIT)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

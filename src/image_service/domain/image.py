@@ -132,7 +132,10 @@ class Image:
     error: ImageError | None
     findings: Findings | None = None
     """Known once the image is DONE, unless a version did it that did not look."""
+    original_removed_at: datetime | None = None
+    """When the original's retention ended; its file is gone."""
     thumbnails: tuple[Thumbnail, ...] = field(default=())
+    """Of the newest rendering that succeeded: they stay while the image is rendered again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,8 @@ class Claim:
     """Claims so far that ended without a result and were nobody else's fault, this one included."""
     decoder_failures: int
     """How often the decoder has died on this image before."""
+    again: bool = False
+    """Whether the image was finished before, so that it may have thumbnails to be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,3 +179,16 @@ class Rendering:
     findings: Findings
     timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     """Each step with the seconds it took, where they were asked for: only in the process that rendered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What an attempt made of an image, stored and ready to be recorded."""
+
+    width: int
+    """Pixels of the original, upright."""
+    height: int
+    thumbnails: tuple[Thumbnail, ...]
+    findings: Findings
+    recipe: str
+    """The fingerprint of the recipe that it followed."""

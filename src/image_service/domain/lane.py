@@ -16,9 +16,11 @@ class Lane(StrEnum):
     NORMAL = "normal"
     EXPRESS = "express"
     """Images that take some hundredths of a second, and are never kept waiting by others for longer than that."""
+    BACKFILL = "backfill"
+    """Images that are rendered again in bulk: they wait for as long as there is anything new to do."""
 
 
 def lane_of(header: ImageHeader) -> Lane:
-    """The lane for an image, by what its header says it will cost."""
+    """The lane for a new image, by what its header says it will cost; never the one for those rendered again."""
     limit = _EXPRESS_PIXELS_JPEG if header.format is ImageFormat.JPEG else _EXPRESS_PIXELS
     return Lane.EXPRESS if header.width * header.height <= limit else Lane.NORMAL

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 from PIL import AvifImagePlugin
 
 from image_service.domain.image import ImageFormat
-from image_service.errors import DecoderOutOfMemory, ServiceError, StorageFull, StorageUnavailable
+from image_service.errors import DecoderOutOfMemory, ObjectMissing, ServiceError, StorageFull, StorageUnavailable
 from image_service.imaging.decoders import heic
 from image_service.imaging.heap import give_back_excess, keep_freed_memory
 from image_service.imaging.limits import RenderLimits
@@ -39,6 +39,7 @@ def main() -> None:
     limits = RenderLimits(**json.loads(sys.argv[1]))
     jobs, replies = sys.stdin.buffer, _keep_stdout_for_replies()
     _die_with_parent()
+    os.nice(limits.niceness)
     keep_freed_memory()
     if ImageFormat.HEIC in limits.formats:
         heic.prepare()
@@ -62,7 +63,15 @@ def _work(job: Job, limits: RenderLimits) -> bytes:
         return encode_error(error)
     except OSError as error:
         # The decoders' own were turned into verdicts: this one is about reading the source or writing a thumbnail.
-        return encode_error(StorageFull() if error.errno in _NO_ROOM else StorageUnavailable(str(error)))
+        return encode_error(_about_storage(error, job))
+
+
+def _about_storage(error: OSError, job: Job) -> ServiceError:
+    if error.errno in _NO_ROOM:
+        return StorageFull()
+    if isinstance(error, FileNotFoundError) and job.out.is_dir():
+        return ObjectMissing()  # it was deleted meanwhile; the storage itself is there
+    return StorageUnavailable(str(error))
 
 
 def _keep_stdout_for_replies() -> BinaryIO:

@@ -17,6 +17,9 @@ class RenderLimits:
     cpu_seconds: int = 10
     """Processor time for one image, rounded up by at most one second."""
 
+    niceness: int = 0
+    """How far the process stands back where processors are short, from 0 to 19."""
+
     memory_bytes: int = 1 << 30
     """Address space of the process."""
 

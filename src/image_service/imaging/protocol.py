@@ -12,6 +12,7 @@ from image_service.errors import (
     CorruptImage,
     DecoderOutOfMemory,
     ImageTooLarge,
+    ObjectMissing,
     ServiceError,
     StorageFull,
     StorageUnavailable,
@@ -20,7 +21,15 @@ from image_service.errors import (
 
 _ERRORS: Final[dict[str, type[ServiceError]]] = {
     error.code: error
-    for error in (UnsupportedFormat, CorruptImage, ImageTooLarge, DecoderOutOfMemory, StorageFull, StorageUnavailable)
+    for error in (
+        UnsupportedFormat,
+        CorruptImage,
+        ImageTooLarge,
+        DecoderOutOfMemory,
+        ObjectMissing,
+        StorageFull,
+        StorageUnavailable,
+    )
 }
 
 

@@ -1,4 +1,4 @@
-"""Images and their thumbnails."""
+"""Images, their thumbnails, and the files that neither needs any more."""
 
 from datetime import datetime
 from uuid import UUID
@@ -7,15 +7,18 @@ from sqlalchemy import JSON, BigInteger, CheckConstraint, Enum, ForeignKey, Inde
 from sqlalchemy.orm import Mapped, mapped_column
 
 from image_service.domain.image import ImageFormat
+from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.models.base import Base, UtcDateTime
 
-# Both indexes hold open images only, so they stay small however many images are finished.
+# These indexes hold a few images only, so they stay small however many images are finished.
 _OPEN = text("due_at IS NOT NULL")
 _UNCLAIMED = text("status = 'PROCESSING' AND lease_until IS NULL")
+_NOT_DONE = text("status <> 'DONE'")
+_WITH_ORIGINAL = text("finished_at IS NOT NULL AND original_removed_at IS NULL")
 
 
-def _values(enum: type[Status] | type[ImageFormat]) -> list[str]:
+def _values(enum: type[Status] | type[ImageFormat] | type[Lane]) -> list[str]:
     return [member.value for member in enum]
 
 
@@ -36,9 +39,15 @@ class ImageRow(Base):
     height: Mapped[int] = mapped_column(Integer)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    """What the client chose to tell a repeated upload from a second one."""
 
+    lane: Mapped[Lane] = mapped_column(
+        Enum(Lane, name="lane", native_enum=False, length=16, values_callable=_values), server_default=Lane.NORMAL.value
+    )
+    """Where it waits, or waited last."""
     attempt: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """The fence: grows with every claim and never falls."""
+    """The fence: grows with every claim, and when the image begins anew; it never falls."""
     attempts_charged: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """Claims that count against the image; one that ended by an outage or a drain is given back."""
     decoder_failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
@@ -58,22 +67,32 @@ class ImageRow(Base):
     """A ThumbHash in base64. This and the next two are known once the image is DONE."""
     dominant_colour: Mapped[str | None] = mapped_column(String(7))
     metadata_removed: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    recipe: Mapped[str | None] = mapped_column(String(16))
+    """The fingerprint of the recipe that the thumbnails were made under."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it last became DONE or ERROR; kept while it is processed again."""
+    original_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the original's retention ended. Its file is gone, or in ``removals``."""
 
     __table_args__ = (
         CheckConstraint("width > 0 AND height > 0 AND size_bytes > 0", name="positive"),
         CheckConstraint("(status = 'ERROR') = (error_code IS NOT NULL)", name="error_has_code"),
         CheckConstraint("(status IN ('DONE', 'ERROR')) = (due_at IS NULL)", name="open_is_due"),
         Index("ix_images_due_at", "due_at", postgresql_where=_OPEN, sqlite_where=_OPEN),
-        Index("ix_images_unclaimed", "queued_at", postgresql_where=_UNCLAIMED, sqlite_where=_UNCLAIMED),
+        Index("ix_images_unclaimed", "lane", "queued_at", postgresql_where=_UNCLAIMED, sqlite_where=_UNCLAIMED),
+        Index("ix_images_not_done", "status", "id", postgresql_where=_NOT_DONE, sqlite_where=_NOT_DONE),
+        Index("ix_images_finished_at", "finished_at"),
+        Index("ix_images_with_original", "finished_at", postgresql_where=_WITH_ORIGINAL, sqlite_where=_WITH_ORIGINAL),
+        # An index rather than a constraint, which SQLite could only get with a new table.
+        Index("ux_images_idempotency_key", "idempotency_key", unique=True),
     )
 
 
 class ThumbnailRow(Base):
-    """One stored thumbnail of an image that is DONE."""
+    """One stored thumbnail of an image that is DONE, or was before it is processed again."""
 
     __tablename__ = "thumbnails"
 
@@ -85,3 +104,15 @@ class ThumbnailRow(Base):
     height: Mapped[int] = mapped_column(Integer)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+
+
+class RemovalRow(Base):
+    """A file that no row names any more, written in the transaction that took the name away: the tombstone of it."""
+
+    __tablename__ = "removals"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """From when on the file may be removed: a reader may have been sent to it a moment ago."""
+
+    __table_args__ = (Index("ix_removals_due_at", "due_at"),)

@@ -1,8 +1,8 @@
-"""One way to log, for our code and for every library: JSON lines on stdout, or readable lines on a terminal."""
+"""One way to log, for our code and for every library: JSON lines, or readable lines on a terminal."""
 
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 from structlog.processors import ExceptionRenderer
@@ -15,14 +15,16 @@ LogFormat = Literal["auto", "json", "console"]
 _dict_tracebacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
-def configure_logging(level: str, log_format: LogFormat = "auto") -> None:
-    """Send everything that is logged in this process to stdout.
+def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
+    """Send everything that is logged in this process to one place.
 
     Args:
         level: Least severity, as the standard library names it.
         log_format: ``auto`` is readable on a terminal and JSON elsewhere.
+        stream: Where to; stdout unless told.
     """
-    console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
+    stream = stream or sys.stdout
+    console = log_format == "console" or (log_format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -30,7 +32,7 @@ def configure_logging(level: str, log_format: LogFormat = "auto") -> None:
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [_dict_tracebacks, structlog.processors.JSONRenderer()]
     )
@@ -40,7 +42,7 @@ def configure_logging(level: str, log_format: LogFormat = "auto") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],

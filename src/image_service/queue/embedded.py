@@ -5,7 +5,7 @@ It forgets everything when the process ends, which loses nothing: the reconciler
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -77,14 +77,14 @@ class EmbeddedQueue:
             if not ended.cancelled():
                 ended.result()
 
-    async def depth(self) -> int:
-        """How many deliveries wait.
+    async def depth(self) -> Mapping[Lane, int]:
+        """How many deliveries wait in each lane.
 
         Raises:
             QueueUnavailable: the queue is not started, or closed.
         """
         await self.probe()
-        return sum(lane.qsize() for lane in self._waiting.values())
+        return {lane: waiting.qsize() for lane, waiting in self._waiting.items()}
 
     async def probe(self) -> None:
         """Return while the queue is open.

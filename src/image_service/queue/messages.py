@@ -1,13 +1,15 @@
 """The wire form of a delivery.
 
 The body is JSON with a version, ``{"v":1,"image_id":"0190…"}``; the request id travels beside it as the correlation
-id, where broker tools show it.
+id, where broker tools show it. A later version may add to this and never changes it, so that during a rolling restart
+old and new processes read what the others write; see ``docs/decisions/0014-message-versions.md``.
 """
 
 import json
 from typing import Final
 from uuid import UUID
 
+from image_service.domain.lane import Lane
 from image_service.ports import Delivery
 
 VERSION: Final = 1
@@ -16,7 +18,7 @@ _MAX_CORRELATION_BYTES: Final = 255  # an AMQP short string
 
 
 class UndecodableMessage(Exception):
-    """The body is no message that this version of the service understands."""
+    """The body names no image, to this version of the service or to any other."""
 
 
 def encode(delivery: Delivery) -> bytes:
@@ -31,11 +33,13 @@ def correlation_id(delivery: Delivery) -> str | None:
     return delivery.request_id.encode(errors="ignore")[:_MAX_CORRELATION_BYTES].decode(errors="ignore")
 
 
-def decode(body: bytes, correlation_id: object = None) -> Delivery:
-    """The delivery that a body and a correlation id stand for. A correlation id that is no text is ignored.
+def decode(body: bytes, correlation_id: object = None, lane: Lane = Lane.NORMAL) -> Delivery:
+    """The delivery that a body and a correlation id stand for, which came out of a lane.
+
+    Whatever else a later version has put into the body is ignored, and so is a correlation id that is no text.
 
     Raises:
-        UndecodableMessage: not JSON, of an unknown version, or without an image id. Another try would end the same.
+        UndecodableMessage: not JSON, without a version, or without an image id. Another try would end the same.
     """
     try:
         content = json.loads(body)
@@ -44,10 +48,11 @@ def decode(body: bytes, correlation_id: object = None) -> Delivery:
     if not isinstance(content, dict):
         raise UndecodableMessage("the body is not a JSON object")
     version = content.get("v")
-    if type(version) is not int or version != VERSION:
-        raise UndecodableMessage(f"version {str(version)[:20]!r} is unknown; this service reads version {VERSION}")
+    if type(version) is not int or version < 1:
+        raise UndecodableMessage(f"{str(version)[:20]!r} is no version")
     try:
         image_id = UUID(content["image_id"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UndecodableMessage("the image id is missing or malformed") from error
-    return Delivery(image_id=image_id, request_id=correlation_id if isinstance(correlation_id, str) else None)
+    request_id = correlation_id if isinstance(correlation_id, str) else None
+    return Delivery(image_id=image_id, lane=lane, request_id=request_id)

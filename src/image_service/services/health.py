@@ -1,18 +1,21 @@
 """Whether the parts that the service depends on answer now."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from image_service.database import Database
+from image_service.domain.lane import Lane
 from image_service.errors import Outage
 from image_service.ports import Storage, TaskQueue
 
 _PROBE_LIMIT: Final = 2.0
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +37,8 @@ class Health:
     database: bool
     queue: bool
     storage: bool
+    waiting: Mapping[Lane, int] | None = None
+    """Messages in each lane that no worker has taken; None while the queue is away."""
 
     @property
     def condition(self) -> Condition:
@@ -53,19 +58,19 @@ class HealthCheck:
 
     async def run(self) -> Health:
         """Takes two seconds at most, whatever hangs."""
-        database, queue, storage = await asyncio.gather(
-            _answers("database", self._database.probe),
-            _answers("queue", self._queue.probe),
-            _answers("storage", self._storage.probe),
+        (database, _), (queue, waiting), (storage, _) = await asyncio.gather(
+            _answer("database", self._database.probe),
+            _answer("queue", self._queue.depth),
+            _answer("storage", self._storage.probe),
         )
-        return Health(database=database, queue=queue, storage=storage)
+        return Health(database=database, queue=queue, storage=storage, waiting=waiting)
 
 
-async def _answers(part: str, probe: Callable[[], Awaitable[None]]) -> bool:
+async def _answer(part: str, probe: Callable[[], Awaitable[T]]) -> tuple[bool, T | None]:
+    """Whether a part answered, and what."""
     try:
         async with asyncio.timeout(_PROBE_LIMIT):
-            await probe()
+            return True, await probe()
     except (Outage, TimeoutError) as error:
         _log.warning("a part of the service does not answer", part=part, reason=str(error) or "no answer in time")
-        return False
-    return True
+        return False, None

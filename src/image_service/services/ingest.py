@@ -2,32 +2,35 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 from uuid import UUID
 
 import structlog
 from uuid_utils.compat import uuid7
 
 from image_service.database import Database
-from image_service.domain.image import Original
+from image_service.domain.image import Image, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
-from image_service.errors import EmptyUpload, Outage, UploadTooLarge
-from image_service.ports import Delivery, Inspector, Storage, TaskQueue
+from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
+from image_service.ports import Delivery, Inspector, Storage
 from image_service.services.patience import through_outage
-from image_service.services.timing import QueueTiming
+from image_service.services.queueing import Queueing
 
 _HEAD: Final = 4096
 """Bytes that decide about the format; see ``Inspector.sniff``."""
 _BUFFER: Final = 256 * 1024
 """Bytes collected before a thread writes them: memory stays flat, and threads stay few."""
 _RECORD_PATIENCE: Final = 2.0
-_ANSWER_WITHIN: Final = 5.5
+_ANSWER_WITHIN: Final = 5.0
 """Seconds from the last byte to the answer, whatever is away: clients and proxies give up soon after."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +41,9 @@ class Accepted:
 
     id: UUID
     status: Status
-    """PROCESSING, or NEW while the queue is away."""
+    """PROCESSING, or NEW while the queue is away; any state if it was accepted before."""
+    before: bool = False
+    """Whether it was accepted before, under the same idempotency key."""
 
 
 class Ingest:
@@ -49,40 +54,50 @@ class Ingest:
         *,
         database: Database,
         storage: Storage,
-        queue: TaskQueue,
+        queueing: Queueing,
         inspector: Inspector,
         max_file_size: int,
-        timing: QueueTiming,
     ) -> None:
         self._database = database
         self._storage = storage
-        self._queue = queue
+        self._queueing = queueing
         self._inspector = inspector
         self._max_file_size = max_file_size
-        self._timing = timing
 
-    async def accept(self, content: AsyncIterator[bytes], *, request_id: str | None = None) -> Accepted:
+    async def accept(
+        self, content: AsyncIterator[bytes], *, request_id: str | None = None, idempotency_key: str | None = None
+    ) -> Accepted:
         """Take in one file.
 
         Args:
             content: The file's bytes. It is read no further once the file is known to be unacceptable.
             request_id: Follows the image into the worker's log.
+            idempotency_key: However often the same file comes under it, it is one image.
 
         Raises:
             UploadRejected: the file is unacceptable; nothing of it is kept.
+            IdempotencyKeyReused: the same, because another file came under the key before.
             Outage: the file could not be stored or recorded.
         """
         async with self._storage.scratch() as scratch:
             path = scratch / "original"
             size, sha256 = await self._receive(content, path)
             answer_by = asyncio.get_running_loop().time() + _ANSWER_WITHIN
+            if idempotency_key is not None:
+                known = await _by(answer_by, lambda: self._known(idempotency_key))
+                if known is not None:
+                    return _again(known, sha256)
             header = await asyncio.to_thread(self._inspector.inspect, path)
             original = Original(id=uuid7(), header=header, size_bytes=size, sha256=sha256)
             await self._storage.adopt({original_key(original.id): path})
         # A file whose recording fails stays: the commit may have happened after all. If not, the sweeper takes it.
-        await through_outage(lambda: self._record(original), patience=_RECORD_PATIENCE)
+        holder = await _by(answer_by, lambda: self._record(original, idempotency_key))
+        if holder is not None:
+            with suppress(Outage):  # then the sweeper takes it
+                await self._storage.delete([original_key(original.id)])
+            return _again(holder, sha256)
         delivery = Delivery(image_id=original.id, lane=lane_of(header), request_id=request_id)
-        queued = await self._enqueue(delivery, answer_by)
+        queued = await self._queueing.enqueue(delivery, until=answer_by)
         _log.info(
             "image accepted",
             image_id=str(original.id),
@@ -123,23 +138,39 @@ class Ingest:
             file.close()
         return size, digest.hexdigest()
 
-    async def _record(self, original: Original) -> None:
+    async def _known(self, idempotency_key: str) -> Image | None:
         async with self._database.transaction() as repositories:
-            await repositories.images.add(original, due_in=self._timing.unqueued_after)
+            return await repositories.images.with_key(idempotency_key)
 
-    async def _enqueue(self, delivery: Delivery, answer_by: float) -> bool:
-        """Whether the image is known to be queued. If not, it waits as NEW, and the reconciler queues it."""
-        try:
-            async with asyncio.timeout_at(answer_by):
-                await self._queue.publish(delivery)
-                async with self._database.transaction() as repositories:
-                    # False means that a worker was faster: the image is queued all the more.
-                    await repositories.images.mark_queued(delivery.image_id, due_in=self._timing.unclaimed_after)
-        except (Outage, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
-            _log.warning("image waits to be queued", image_id=str(delivery.image_id), reason=reason)
-            return False
-        return True
+    async def _record(self, original: Original, idempotency_key: str | None) -> Image | None:
+        """Record an upload; returns the image that has its idempotency key instead, if another was faster."""
+        due_in = self._queueing.timing.unqueued_after
+        lane = lane_of(original.header)
+        async with self._database.transaction() as repositories:
+            while True:
+                await repositories.images.add(original, lane=lane, due_in=due_in, idempotency_key=idempotency_key)
+                if idempotency_key is None:
+                    return None
+                holder = await repositories.images.with_key(idempotency_key)
+                if holder is not None:
+                    return None if holder.id == original.id else holder
+                # The one that was faster has been deleted since: then it is ours.
+
+
+def _again(known: Image, sha256: str) -> Accepted:
+    """The answer to an upload under a key that an image has already."""
+    if known.sha256 != sha256:
+        raise IdempotencyKeyReused
+    return Accepted(id=known.id, status=known.status, before=True)
+
+
+async def _by(deadline: float, work: Callable[[], Awaitable[T]]) -> T:
+    """The result of a transaction, tried through short outages until the event loop's time is ``deadline``."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await through_outage(work, patience=_RECORD_PATIENCE)
+    except TimeoutError:
+        raise DatabaseUnavailable from None
 
 
 def _write(file: BinaryIO, data: bytearray, digest: "hashlib._Hash") -> None:

@@ -1,13 +1,14 @@
 """Finding images, and the files that belong to them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from image_service.database import Database
 from image_service.domain.image import Image, ImageFormat
 from image_service.domain.keys import original_key
-from image_service.errors import ImageNotFound, ThumbnailNotFound
+from image_service.domain.status import Status
+from image_service.errors import ImageNotFound, OriginalRemoved, ThumbnailNotFound
 from image_service.ports import Storage
 
 
@@ -37,15 +38,43 @@ class Lookup:
             ImageNotFound: there is none with this id.
             DatabaseUnavailable: it cannot be told.
         """
-        async with self._database.transaction() as repositories:
-            image = await repositories.images.get(image_id)
+        image = await self.find(image_id)
         if image is None:
             raise ImageNotFound
         return image
 
+    async def find(self, image_id: UUID) -> Image | None:
+        """An image, in any state, or None where there is none (any more).
+
+        Raises:
+            DatabaseUnavailable: it cannot be told.
+        """
+        async with self._database.transaction() as repositories:
+            return await repositories.images.get(image_id)
+
+    async def newest(self, *, limit: int, before: UUID | None, status: Status | None) -> Sequence[Image]:
+        """Images from the newest to the oldest, at most so many.
+
+        Args:
+            limit: How many.
+            before: Only older ones than this, which need not exist (any more).
+            status: Only those in this state.
+
+        Raises:
+            DatabaseUnavailable: they cannot be told.
+        """
+        async with self._database.transaction() as repositories:
+            return await repositories.catalogue.newest(limit=limit, before=before, status=status)
+
     async def original(self, image_id: UUID) -> StoredFile:
-        """An image's original, in any state; raises what ``image`` raises."""
+        """An image's original, in any state; raises what ``image`` raises.
+
+        Raises:
+            OriginalRemoved: its retention has ended.
+        """
         image = await self.image(image_id)
+        if image.original_removed_at is not None:
+            raise OriginalRemoved
         return StoredFile(
             key=original_key(image_id),
             name=f"{image_id}.{image.header.format.extension}",
@@ -55,10 +84,10 @@ class Lookup:
         )
 
     async def thumbnail(self, image_id: UUID, preset: str) -> StoredFile:
-        """One thumbnail of an image that is DONE; raises what ``image`` raises.
+        """One thumbnail of an image that is or was DONE; raises what ``image`` raises.
 
         Raises:
-            ThumbnailNotFound: not DONE, or there is no such preset.
+            ThumbnailNotFound: it never was DONE, or there is no such preset.
         """
         image = await self.image(image_id)
         for thumbnail in image.thumbnails:

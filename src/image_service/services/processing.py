@@ -10,7 +10,7 @@ import structlog
 
 from image_service.database import Database
 from image_service.database.images import ImageRepository
-from image_service.domain.image import Claim, ImageError, Rendering, Thumbnail
+from image_service.domain.image import Claim, ImageError, Rendering, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
 from image_service.errors import AttemptsExhausted, DecoderFailure, Outage, ServiceError, UploadRejected
@@ -18,7 +18,9 @@ from image_service.ports import Delivery, Renderer, Storage
 from image_service.services.patience import through_outage
 
 _LONGEST_RETRY_DELAY: Final = 60.0
-_LOST: Final = "claim lost: another worker was given the image"
+_SUPERSEDED_FOR: Final = 60.0
+"""Seconds for which thumbnails stay that were replaced: their readers may be on the way."""
+_LOST: Final = "claim lost: the image was given to another worker, or deleted"
 
 _log = structlog.get_logger(__name__)
 
@@ -122,15 +124,14 @@ class Processing:
             await self._storage.adopt(
                 {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)}
             )
-        done = await self._change(
-            lambda images: images.complete(
-                claim,
-                width=rendering.width,
-                height=rendering.height,
-                thumbnails=thumbnails,
-                findings=rendering.findings,
-            )
+        result = Result(
+            width=rendering.width,
+            height=rendering.height,
+            thumbnails=thumbnails,
+            findings=rendering.findings,
+            recipe=self._recipe.fingerprint,
         )
+        done = await self._change(lambda images: images.complete(claim, result, superseded_for=_SUPERSEDED_FOR))
         if done or not await self._discard(claim, thumbnails):
             _log.info("image done", attempt=claim.attempt)
         else:

@@ -9,7 +9,7 @@ import structlog
 
 from image_service.database import Database
 from image_service.database.images import OpenImage
-from image_service.domain.lane import lane_of
+from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.ports import Delivery, TaskQueue
 from image_service.services.timing import QueueTiming
@@ -51,10 +51,10 @@ class Reconciler:
         published = 0
         while batch := await self._due():
             published += await self._publish_all(batch)
-        if waiting == 0:
+        began = time.monotonic()
+        for lane in (lane for lane, messages in waiting.items() if messages == 0):
             # No message waits, yet nobody took them: the broker lost its data, or its queue was deleted.
-            began = time.monotonic()
-            while batch := await self._lost(before=began):
+            while batch := await self._lost(lane, before=began):
                 published += await self._publish_all(batch)
         if published:
             _log.info("queued images that nobody worked on", images=published)
@@ -64,11 +64,11 @@ class Reconciler:
         async with self._database.transaction() as repositories:
             return await repositories.images.due(limit=_BATCH)
 
-    async def _lost(self, *, before: float) -> Sequence[OpenImage]:
-        """Images whose message has had its time by the moment ``before``: none that this round published itself."""
+    async def _lost(self, lane: Lane, *, before: float) -> Sequence[OpenImage]:
+        """Images of a lane whose message has had its time by ``before``: none that this round published itself."""
         age = self._timing.unqueued_after + time.monotonic() - before
         async with self._database.transaction() as repositories:
-            return await repositories.images.unclaimed(queued_before=age, limit=_BATCH)
+            return await repositories.images.unclaimed(lane, queued_before=age, limit=_BATCH)
 
     async def _publish_all(self, images: Sequence[OpenImage]) -> int:
         return sum([await self._publish(image) for image in images])
@@ -84,7 +84,7 @@ class Reconciler:
             due_in = self._timing.unqueued_after if new else delay
             if not await repositories.images.take_for_publishing(image, due_in=due_in):
                 return False
-        await self._queue.publish(Delivery(image_id=image.id, lane=lane_of(image.header)))
+        await self._queue.publish(Delivery(image_id=image.id, lane=image.lane))
         if new:
             async with self._database.transaction() as repositories:
                 await repositories.images.mark_queued(image.id, due_in=delay)

@@ -1,7 +1,8 @@
 """Removing files that no row names: what crashes and lost claims leave behind."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any, Final, TypeVar
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -23,43 +24,53 @@ class Sweeper:
     Files whose names are not the service's own are left alone.
     """
 
-    def __init__(self, *, database: Database, storage: Storage, grace: float) -> None:
+    def __init__(
+        self, *, database: Database, storage: Storage, grace: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Make a sweeper.
 
         Args:
             database: Where images are recorded.
             storage: Where their files are.
             grace: Seconds below which a file may still be on its way to a row.
+            clock: Seconds that pass evenly.
         """
         self._database = database
         self._storage = storage
         self._grace = grace
+        self._clock = clock
+        self._sighted: dict[str, float] = {}
+        """When each orphan was first seen. A file's age alone proves nothing: clocks are put forward."""
 
     async def run_once(self) -> int:
-        """Remove every orphan; returns how many files and scratch folders that were.
+        """Remove what has been an orphan for the whole grace; returns how many files and scratch folders that were.
 
         Raises:
             Outage: the storage or the database is away; the rest is left for the next time.
         """
         removed = await self._storage.sweep_scratch(self._grace)
-        removed += await self._sweep(ORIGINALS, parse_original_key, self._orphaned_originals)
-        removed += await self._sweep(THUMBNAILS, parse_thumbnail_key, self._orphaned_thumbnails)
+        now = self._clock()
+        sighted: dict[str, float] = {}
+        async for orphans in self.orphans():
+            sighted |= {key: self._sighted.get(key, now) for key in orphans}
+            due = [key for key in orphans if now - sighted[key] >= self._grace]
+            await self._storage.delete(due)
+            removed += len(due)
+        self._sighted = sighted
         if removed:
             _log.info("removed orphaned files", files=removed)
         return removed
 
-    async def _sweep(
-        self,
-        prefix: str,
-        parse: Callable[[str], Origin | None],
-        orphaned: Callable[[Mapping[str, Origin]], Coroutine[Any, Any, list[str]]],
-    ) -> int:
-        removed = 0
-        async for batch in self._batches(prefix, parse):
-            keys = await orphaned(batch)
-            await self._storage.delete(keys)
-            removed += len(keys)
-        return removed
+    async def orphans(self) -> AsyncIterator[list[str]]:
+        """The keys of files that no row names, and none is going to name; a batch at a time.
+
+        Raises:
+            Outage: the storage or the database is away.
+        """
+        async for originals in self._batches(ORIGINALS, parse_original_key):
+            yield await self._orphaned_originals(originals)
+        async for thumbnails in self._batches(THUMBNAILS, parse_thumbnail_key):
+            yield await self._orphaned_thumbnails(thumbnails)
 
     async def _batches(self, prefix: str, parse: Callable[[str], Origin | None]) -> AsyncIterator[dict[str, Origin]]:
         """The old files under a prefix, by key, with what their keys say about their origin."""
@@ -76,7 +87,8 @@ class Sweeper:
     async def _orphaned_originals(self, found: Mapping[str, UUID]) -> list[str]:
         async with self._database.transaction() as repositories:
             recorded = await repositories.images.existing(set(found.values()))
-        return [key for key, image_id in found.items() if image_id not in recorded]
+            awaited = await repositories.removals.pending(found)
+        return [key for key, image_id in found.items() if image_id not in recorded and key not in awaited]
 
     async def _orphaned_thumbnails(self, found: Mapping[str, ThumbnailKey]) -> list[str]:
         image_ids = {attempt.image_id for attempt in found.values()}
@@ -84,4 +96,6 @@ class Sweeper:
             # In this order: an attempt that finishes in between is then in both answers rather than in none.
             in_progress = await repositories.images.attempts_in_progress(image_ids)
             recorded = await repositories.images.thumbnail_keys(image_ids)
+            # Their readers may still be on the way to them.
+            recorded |= await repositories.removals.pending(found)
         return [key for key, attempt in found.items() if key not in recorded and attempt not in in_progress]

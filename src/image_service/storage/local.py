@@ -54,20 +54,21 @@ class LocalStorage:
         self._prepared = False
         self._durable: set[Path] = set()
         self._probing: asyncio.Task[None] | None = None
+        self._began = time.time() - time.monotonic()
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
         """A new empty folder on the same file system, removed with all it holds on leaving, whatever happened.
 
         An ``OSError`` from the block that only a disk can give leaves as ``StorageFull`` or ``StorageUnavailable``:
-        whoever writes into the folder need not know the difference.
+        whoever writes into the folder need not know the difference. So does the loss of the folder itself.
         """
         folder = self._scratch / uuid4().hex
         try:
             await self._run(folder.mkdir, _FOLDER_MODE)
             yield folder
         except OSError as error:
-            if error.errno in _FULL | _DISK:
+            if error.errno in _FULL | _DISK or not folder.exists():
                 raise _translated(error) from error
             raise
         finally:
@@ -114,7 +115,7 @@ class LocalStorage:
         """
         paths = iter([self._path(key) for key in keys])
         while batch := tuple(islice(paths, _BATCH)):
-            await self._run(_unlink, batch)
+            await self._run(self._unlink, batch)
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """Every object whose key starts with ``prefix``, in no particular order, in memory that does not grow."""
@@ -234,11 +235,11 @@ class LocalStorage:
                 elif entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):  # deleted since the folder was read
                         modified = entry.stat(follow_symlinks=False).st_mtime
-                        yield StoredObject(key=key, age_seconds=max(0.0, time.time() - modified))
+                        yield StoredObject(key=key, age_seconds=max(0.0, self._now() - modified))
 
     def _sweep(self, older_than: float) -> int:
         removed = 0
-        newest = time.time() - older_than
+        newest = self._now() - older_than
         with os.scandir(self._scratch) as entries:
             for entry in entries:
                 # Its owner may be alive after all and still write or remove; and what cannot be removed must not keep
@@ -248,6 +249,17 @@ class LocalStorage:
                         _remove(entry)
                         removed += 1
         return removed
+
+    def _now(self) -> float:
+        """The time, but never later than this process can account for: a clock put forward ages no file."""
+        return min(time.time(), self._began + time.monotonic())
+
+    def _unlink(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            try:
+                path.unlink()
+            except _ABSENT:
+                self._check_mounted()
 
     def _write_probe(self) -> None:
         path = self._scratch / f"probe-{uuid4().hex}"
@@ -302,12 +314,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unlink(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with suppress(*_ABSENT):
-            path.unlink()
 
 
 def _take(found: Iterator[StoredObject]) -> tuple[StoredObject, ...]:

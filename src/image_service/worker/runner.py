@@ -1,16 +1,21 @@
 """A worker's life: start, work, drain, end."""
 
 import asyncio
+from typing import Final
 
 import structlog
 
-from image_service.bootstrap import EXPRESS_SLOTS, Resources, WorkerServices
+from image_service.bootstrap import BACKFILL_SLOTS, EXPRESS_SLOTS, Resources, WorkerServices
 from image_service.config import Settings
 from image_service.domain.lane import Lane
 from image_service.ports import Drain
 from image_service.services.health import Condition
 from image_service.worker.alive import INTERVAL, AliveFile
+from image_service.worker.leisure import Leisure
 from image_service.worker.periodic import every
+
+_BACKFILL_PATIENCE: Final = 60.0
+"""Seconds after which an image of the back-fill lane has its turn, however busy the worker is."""
 
 _log = structlog.get_logger(__name__)
 
@@ -31,21 +36,23 @@ class Worker:
             StartError: decoders cannot be shut in, and have to be.
         """
         try:
-            await self._services.renderer.start()
+            await self._services.renderers[0].start()
             if self._settings.sole_process:
                 await self._services.reconciler.resume()
             await self._work(stop)
         finally:
-            await self._services.renderer.close()
+            for renderer in self._services.renderers:
+                await renderer.close()
         _log.info("worker stopped")
 
     async def _work(self, stop: asyncio.Event) -> None:
         alive = AliveFile(self._settings.alive_file, self._all_well)
+        often, seldom = self._settings.reconcile_interval, self._settings.sweep_interval
         beside = [
-            asyncio.create_task(
-                every(self._settings.reconcile_interval, self._services.reconciler.run_once, "reconciler")
-            ),
-            asyncio.create_task(every(self._settings.sweep_interval, self._services.sweeper.run_once, "sweeper")),
+            asyncio.create_task(every(often, self._services.reconciler.run_once, "reconciler")),
+            asyncio.create_task(every(often, self._services.deletion.run_once, "deletion")),
+            asyncio.create_task(every(seldom, self._services.sweeper.run_once, "sweeper")),
+            asyncio.create_task(every(seldom, self._services.retention.run_once, "retention")),
             asyncio.create_task(every(INTERVAL, alive.refresh, "sign of life")),
         ]
         _log.info("worker started", decode_slots=self._settings.decode_slots)
@@ -59,10 +66,13 @@ class Worker:
 
     async def _consume(self, drain: Drain) -> None:
         """Take from every lane. Normal images leave at least one decoder to the express lane."""
-        handler, slots = self._services.processing.process, self._settings.decode_slots
+        leisure, slots = Leisure(), self._settings.decode_slots
+        handler = leisure.interrupted_by(self._services.processing.process)
+        yielding = leisure.used_for(self._services.backfilling.process, patience=_BACKFILL_PATIENCE)
         async with asyncio.TaskGroup() as lanes:
             lanes.create_task(self._queue.consume(handler, slots, drain, Lane.NORMAL))
             lanes.create_task(self._queue.consume(handler, slots + EXPRESS_SLOTS, drain, Lane.EXPRESS))
+            lanes.create_task(self._queue.consume(yielding, BACKFILL_SLOTS, drain, Lane.BACKFILL))
 
     async def _all_well(self) -> bool:
         return (await self._services.health.run()).condition is Condition.HEALTHY

@@ -196,7 +196,7 @@ async def test_while_the_database_is_away_an_upload_fails_and_its_file_waits_for
     assert await stage.count() == 0
     (orphan,) = await stage.files()
     stage.grow_old(orphan, 7200)
-    assert await stage.sweeper().run_once() == 1
+    assert await stage.sweep() == 1
     assert await stage.files() == set()
 
 

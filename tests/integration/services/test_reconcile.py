@@ -11,7 +11,7 @@ from image_service.errors import DatabaseUnavailable, QueueUnavailable
 from image_service.ports import Delivery
 from image_service.services import reconcile
 from tests.support.fakes import Script, ScriptedDatabase
-from tests.support.stage import ERROR, LEASE, UNCLAIMED_AFTER, UNQUEUED_AFTER, Stage
+from tests.support.stage import ERROR, LANE, LEASE, UNCLAIMED_AFTER, UNQUEUED_AFTER, Stage
 
 LONG = 10_000.0
 """Seconds after which every delay is over."""
@@ -24,7 +24,7 @@ def published(stage: Stage) -> list[UUID]:
 async def with_message(stage: Stage) -> UUID:
     """An image whose message waits in the queue."""
     image_id = await stage.queued()
-    await stage.queue.publish(Delivery(image_id=image_id))
+    await stage.queue.publish(Delivery(image_id=image_id, lane=LANE))
     return image_id
 
 

@@ -5,15 +5,18 @@ from itertools import count
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import delete, insert
 
-from image_service.domain.image import Claim, Thumbnail
+from image_service.domain.image import Claim, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
+from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable
+from image_service.models import ImageRow
 from image_service.ports import Delivery
 from image_service.services import sweep
 from tests.support.fakes import FINDINGS
-from tests.support.stage import GRACE, Stage
+from tests.support.stage import GRACE, SUPERSEDED_FOR, Stage
 
 OLD = GRACE + 60
 YOUNG = GRACE - 60
@@ -34,9 +37,8 @@ async def complete(stage: Stage, claim: Claim) -> None:
         size_bytes=1,
         sha256="cd" * 32,
     )
-    assert await stage.ask(
-        lambda r: r.images.complete(claim, width=480, height=640, thumbnails=[made], findings=FINDINGS)
-    )
+    result = Result(width=480, height=640, thumbnails=(made,), findings=FINDINGS, recipe=DEFAULT_RECIPE.fingerprint)
+    assert await stage.ask(lambda r: r.images.complete(claim, result, superseded_for=SUPERSEDED_FOR))
 
 
 async def put_thumbnail(stage: Stage, image_id: UUID, attempt: int, age: float = OLD) -> str:
@@ -50,8 +52,36 @@ async def test_a_file_without_a_row_goes_once_it_is_old(stage: Stage, key: Calla
     old, young = key(uuid4()), key(uuid4())
     await stage.put(old, age=OLD)
     await stage.put(young, age=YOUNG)
-    assert await stage.sweeper().run_once() == 1
+    assert await stage.sweep() == 1
     assert await stage.files() == {young}
+
+
+async def test_a_file_is_an_orphan_once_it_was_seen_as_one_for_the_whole_grace(stage: Stage) -> None:
+    orphan, late = original_key(uuid4()), original_key(uuid4())
+    await stage.put(orphan, age=OLD)
+    times = iter([0.0, GRACE - 1, GRACE, 2 * GRACE - 1])
+    sweeper = stage.sweeper(times.__next__)
+    assert [await sweeper.run_once() for _ in range(2)] == [0, 0]
+    await stage.put(late, age=OLD)
+    assert await sweeper.run_once() == 1
+    assert await stage.files() == {late}
+    assert await sweeper.run_once() == 0
+
+
+async def test_a_clock_that_is_put_forward_costs_no_upload_its_file(stage: Stage) -> None:
+    """Whatever makes a file look old: it is on its way to a row, and gets there."""
+    image_id = await stage.new()
+    row = await stage.row(image_id)
+    stage.grow_old(original_key(image_id), OLD)
+    await stage.ask(lambda r: r.images._connection.execute(delete(ImageRow)))
+    times = iter([0.0, GRACE, 2 * GRACE])
+    sweeper = stage.sweeper(times.__next__)
+    assert await sweeper.run_once() == 0
+    await stage.ask(lambda r: r.images._connection.execute(insert(ImageRow).values(row)))
+    assert await sweeper.run_once() == 0
+    await stage.ask(lambda r: r.images._connection.execute(delete(ImageRow)))
+    assert await sweeper.run_once() == 0, "it counts anew from when it lost its row"
+    assert await stage.files() == {original_key(image_id)}
 
 
 async def test_a_scratch_folder_goes_once_it_is_old(sqlite_stage: Stage) -> None:
@@ -60,7 +90,7 @@ async def test_a_scratch_folder_goes_once_it_is_old(sqlite_stage: Stage) -> None
             (folder / "file").write_bytes(b"x")
             sqlite_stage.grow_old(f"scratch/{folder.name}/file", age)
             sqlite_stage.grow_old(f"scratch/{folder.name}", age)
-        assert await sqlite_stage.sweeper().run_once() == 1
+        assert await sqlite_stage.sweep() == 1
         assert sqlite_stage.scratch() == [young]
 
 
@@ -74,7 +104,7 @@ async def test_recorded_originals_stay_in_every_state(stage: Stage) -> None:
     for name in await stage.files():
         stage.grow_old(name, OLD)
     before = await stage.files()
-    assert await stage.sweeper().run_once() == 0
+    assert await stage.sweep() == 0
     assert await stage.files() == before
     assert {original_key(image_id) for image_id in images} <= before
 
@@ -86,7 +116,7 @@ async def test_of_an_image_that_is_done_only_the_files_of_the_attempt_that_won_s
     stale = await put_thumbnail(stage, claim.image_id, claim.attempt)
     recorded = await put_thumbnail(stage, claim.image_id, winner.attempt)
     await complete(stage, winner)
-    assert await stage.sweeper().run_once() == 1
+    assert await stage.sweep() == 1
     assert recorded in await stage.files()
     assert stale not in await stage.files()
 
@@ -97,7 +127,7 @@ async def test_the_files_of_an_attempt_in_progress_stay_however_old_and_those_be
     current = await stage.claim(claim.image_id)
     earlier = await put_thumbnail(stage, claim.image_id, claim.attempt)
     fresh = await put_thumbnail(stage, claim.image_id, current.attempt)
-    assert await stage.sweeper().run_once() == 1
+    assert await stage.sweep() == 1
     assert await stage.files("thumbnails/") == {fresh}
     assert earlier != fresh
 
@@ -106,7 +136,7 @@ async def test_thumbnails_of_an_image_that_failed_go(stage: Stage) -> None:
     claim = await stage.claimed()
     await put_thumbnail(stage, claim.image_id, claim.attempt)
     await stage.fail(claim)
-    assert await stage.sweeper().run_once() == 1
+    assert await stage.sweep() == 1
     assert await stage.files() == {original_key(claim.image_id)}
 
 
@@ -121,7 +151,7 @@ async def test_an_attempt_that_ends_while_the_sweeper_asks_keeps_its_files(stage
 
     for name in ("attempts_in_progress", "thumbnail_keys"):
         stage.script.before(name, complete_before_the_second)
-    assert await stage.sweeper().run_once() == 0
+    assert await stage.sweep() == 0
     assert await stage.status(claim.image_id) is Status.DONE
     assert key in await stage.files()
 
@@ -143,7 +173,7 @@ async def test_files_that_are_not_ours_are_left_alone(sqlite_stage: Stage) -> No
     }
     for name in foreign:
         await sqlite_stage.put(name, age=OLD)
-    assert await sqlite_stage.sweeper().run_once() == 0
+    assert await sqlite_stage.sweep() == 0
     assert await sqlite_stage.files() == foreign
 
 
@@ -155,7 +185,7 @@ async def test_however_many_they_are_exactly_the_orphans_go(stage: Stage, monkey
     for _ in range(7):
         await stage.put(original_key(uuid4()), age=OLD)
         await put_thumbnail(stage, uuid4(), 1)
-    assert await stage.sweeper().run_once() == 14
+    assert await stage.sweep() == 14
     assert await stage.files() == recorded
 
 
@@ -169,10 +199,10 @@ async def test_while_the_database_is_away_nothing_is_removed_that_it_was_not_ask
     before = await sqlite_stage.files()
     sqlite_stage.script.fail(question, [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await sqlite_stage.sweeper().run_once()
+        await sqlite_stage.sweep()
     assert await sqlite_stage.files() == before
 
 
 async def test_an_empty_storage_has_nothing_to_sweep(sqlite_stage: Stage) -> None:
-    assert await sqlite_stage.sweeper().run_once() == 0
+    assert await sqlite_stage.sweep() == 0
     assert await sqlite_stage.files() == set()

@@ -27,7 +27,7 @@ NEVER_AN_ANSWER = {
     "folder-in-use",
     "start-failed",  # these two end the process
 }
-GROUPS = {errors.UploadRejected, errors.Outage, errors.DecoderFailure}
+GROUPS = {errors.UploadRejected, errors.Busy, errors.Outage, errors.DecoderFailure}
 """Never raised themselves: they have no code of their own."""
 ADVICE = re.compile(
     r"[.;:] (documentation is at|(ask|check|export|look|report|scale|send|stop|try|upload|wait)\b)"
@@ -48,7 +48,7 @@ RAISED = [kind for kind in KINDS if kind not in GROUPS]
 
 
 def application(*raised: Exception) -> FastAPI:
-    app = FastAPI()
+    app = FastAPI(redirect_slashes=False)
     install_handlers(app)
     app.add_middleware(RequestContext)
 
@@ -63,6 +63,10 @@ def application(*raised: Exception) -> FastAPI:
             raise raised[0]
 
         return StreamingResponse(pieces())
+
+    @app.post("/begun")
+    async def begin() -> None:
+        raise raised[0]
 
     return app
 
@@ -89,7 +93,7 @@ def test_every_error_has_a_status_or_is_known_never_to_be_an_answer() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in RAISED if kind.code in STATUS])
 def test_the_status_tells_whose_turn_it_is(kind: type[ServiceError]) -> None:
-    ours = kind is ServiceError or issubclass(kind, (errors.Outage, errors.ObjectMissing))
+    ours = kind is ServiceError or issubclass(kind, (errors.Outage, errors.ObjectMissing, errors.BacklogFull))
     assert STATUS[kind.code] // 100 == (5 if ours else 4)
 
 
@@ -149,6 +153,8 @@ async def test_an_error_becomes_a_problem_with_its_status(code: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "seconds"),
     [
+        (errors.TooManyUploads, "2"),
+        (errors.BacklogFull, "5"),
         (errors.DatabaseUnavailable, "5"),
         (errors.StorageUnavailable, "5"),
         (errors.StorageFull, "60"),
@@ -156,7 +162,7 @@ async def test_an_error_becomes_a_problem_with_its_status(code: str) -> None:
         (errors.ObjectMissing, None),
     ],
 )
-async def test_an_outage_says_when_to_try_again(kind: type[ServiceError], seconds: str | None) -> None:
+async def test_what_passes_says_when_to_try_again(kind: type[ServiceError], seconds: str | None) -> None:
     assert (await get("/number/0", kind())).headers.get("retry-after") == seconds
 
 
@@ -185,6 +191,13 @@ async def test_an_unknown_path(path: str) -> None:
     assert document["detail"] == f"There is nothing at {path}. The API is at /docs."
 
 
+@pytest.mark.parametrize("path", ["/number/", "/nothing/", "/begun/"])
+async def test_a_slash_at_the_end_is_pointed_out(path: str) -> None:
+    document = problem(await get(path))
+    assert document["code"] == "not-found"
+    assert document["detail"] == f"There is nothing at {path}. Leave the slash at its end out. The API is at /docs."
+
+
 async def test_an_unknown_path_with_a_query_that_is_no_text() -> None:
     answer = await call(application(), scope(path="/nothing", query_string=b"\xff"))
     assert problem(answer)["code"] == "not-found"
@@ -195,7 +208,7 @@ async def test_a_method_that_is_not_allowed() -> None:
     document = problem(answer)
     assert document["code"] == "method-not-allowed"
     assert document["detail"] == "DELETE is not allowed at /begun. The API is at /docs."
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, POST"
 
 
 async def test_a_parameter_that_is_not_valid() -> None:

@@ -38,6 +38,20 @@ def test_addresses_lie_below_the_base(base: str, path: str) -> None:
     assert urls.thumbnail(ID, THUMBNAIL) == f"{base}/images/{ID}/thumbnails/300x300?v=0123456789abcdef"
 
 
+@pytest.mark.parametrize("base", ["http://localhost:8000", "https://example.org/images-api"])
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ({}, f"before={ID}"),
+        ({"limit": "20", "status": "DONE"}, f"limit=20&status=DONE&before={ID}"),
+        ({"limit": "a&b=c d/é"}, f"limit=a%26b%3Dc+d%2F%C3%A9&before={ID}"),
+        ({"before": "an older one"}, f"before={ID}"),
+    ],
+)
+def test_the_next_page_keeps_the_query(base: str, query: dict[str, str], text: str) -> None:
+    assert Urls(base).after(ID, query) == f"{base}/images?{text}"
+
+
 def test_versions_differ_where_files_do() -> None:
     assert version("a" * 64) == "a" * 16
     assert version("a" * 64) != version("b" * 64)

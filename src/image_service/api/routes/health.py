@@ -17,6 +17,7 @@ _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
                 "example": {
                     "status": "unhealthy",
                     "services": {"database": False, "rabbitmq": True, "storage": True},
+                    "waiting": {"normal": 0, "express": 2, "backfill": 0},
                     "timestamp": "2026-11-25T07:30:00.120000Z",
                     "mode": "distributed",
                 }
@@ -37,6 +38,7 @@ def health_router(check: HealthCheck, *, standalone: bool) -> APIRouter:
         return HealthReport(
             status=health.condition,
             services=ServicesHealth(database=health.database, rabbitmq=health.queue, storage=health.storage),
+            waiting=None if health.waiting is None else dict(health.waiting),
             timestamp=datetime.now(UTC),
             mode="standalone" if standalone else "distributed",
         )

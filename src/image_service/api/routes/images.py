@@ -7,18 +7,37 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from image_service import errors
+from image_service.api.admission import KEY_HEADER, Admission, idempotency_key_of
 from image_service.api.files import PRIVATE_FOR_EVER, PUBLIC_FOR_EVER, REVALIDATE, file_response
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
-from image_service.api.schemas import KEPT_MESSAGE, QUEUED_MESSAGE, ImageProblem, ImageStatus, UploadAccepted
+from image_service.api.schemas import (
+    AGAIN_MESSAGE,
+    KEPT_MESSAGE,
+    QUEUED_MESSAGE,
+    REPEATED_MESSAGE,
+    ImageList,
+    ImageProblem,
+    ImageStatus,
+    UploadAccepted,
+)
 from image_service.api.uploads import FIELD, UploadReader
 from image_service.api.urls import Urls, urls_of, version
+from image_service.bootstrap import ApiServices
 from image_service.domain.image import Image
 from image_service.domain.status import Status
-from image_service.services.ingest import Ingest
-from image_service.services.lookup import Lookup
 
-_UPLOAD_BODY: Final[dict[str, Any]] = {
+_UPLOAD: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": KEY_HEADER,
+            "in": "header",
+            "required": False,
+            "description": "However often the same file is sent under a key, it is one image, until that is deleted: "
+            "safe to repeat when an answer got lost. Another file under the same key is refused.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -37,7 +56,7 @@ _UPLOAD_BODY: Final[dict[str, Any]] = {
                 }
             }
         },
-    }
+    },
 }
 """Written by hand, because the body is streamed: a declared parameter would collect it first."""
 
@@ -54,11 +73,16 @@ _FILE: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "The client's copy is up to date."},
 }
 
+_LONGEST_PAGE: Final = 200
+
 ImageId = Annotated[UUID, Path(description="From the answer to the upload.")]
 
 
-def images_router(*, ingest: Ingest, lookup: Lookup, uploads: UploadReader, public_url: str | None) -> APIRouter:
+def images_router(
+    services: ApiServices, *, uploads: UploadReader, admission: Admission, public_url: str | None
+) -> APIRouter:
     """The operations on images."""
+    lookup = services.lookup
     router = APIRouter(prefix="/images", tags=["images"])
 
     @router.post(
@@ -70,6 +94,8 @@ def images_router(*, ingest: Ingest, lookup: Lookup, uploads: UploadReader, publ
         response_description="The image is safe, and will end DONE or ERROR.",
         responses=documented(
             errors.EmptyUpload,
+            errors.InvalidIdempotencyKey,
+            errors.IdempotencyKeyReused,
             errors.MalformedUpload,
             errors.MissingFile,
             errors.TooManyFiles,
@@ -79,32 +105,94 @@ def images_router(*, ingest: Ingest, lookup: Lookup, uploads: UploadReader, publ
             errors.UnsupportedFormat,
             errors.CorruptImage,
             errors.ImageTooLarge,
+            errors.TooManyUploads,
+            errors.BacklogFull,
             errors.DatabaseUnavailable,
             errors.StorageUnavailable,
             errors.StorageFull,
         ),
-        openapi_extra=_UPLOAD_BODY,
+        openapi_extra=_UPLOAD,
     )
     async def upload_image(request: Request, response: Response) -> UploadAccepted:
-        async with aclosing(uploads.file(request)) as content:
-            accepted = await ingest.accept(content, request_id=request_id_of(request))
-        response.headers["Location"] = urls_of(request, public_url).location(accepted.id)
+        key = idempotency_key_of(request)
+        with admission.one():
+            await services.backlog.admit()
+            async with aclosing(uploads.file(request)) as content:
+                accepted = await services.ingest.accept(content, request_id=request_id_of(request), idempotency_key=key)
+        if accepted.before:
+            response.headers["Idempotent-Replayed"] = "true"
+            message = REPEATED_MESSAGE
+        else:
+            message = KEPT_MESSAGE if accepted.status is Status.NEW else QUEUED_MESSAGE
+        return _accepted(request, response, UploadAccepted(id=accepted.id, status=accepted.status, message=message))
+
+    def _accepted(request: Request, response: Response, answer: UploadAccepted) -> UploadAccepted:
+        response.headers["Location"] = urls_of(request, public_url).location(answer.id)
         response.headers["Retry-After"] = "1"  # when to ask for the status: most images are DONE by then
-        queued = accepted.status is not Status.NEW
-        return UploadAccepted(
-            id=accepted.id, status=accepted.status, message=QUEUED_MESSAGE if queued else KEPT_MESSAGE
+        return answer
+
+    @router.get(
+        "",
+        summary="List images",
+        description="From the newest to the oldest, a page at a time: `next` leads on.",
+        responses=documented(errors.InvalidRequest, errors.DatabaseUnavailable),
+    )
+    async def list_images(
+        request: Request,
+        response: Response,
+        *,
+        status: Annotated[Status | None, Query(description="Only those in this state.")] = None,
+        limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE, description="Images on a page.")] = 50,
+        before: Annotated[UUID | None, Query(description="Only images older than this one.")] = None,
+    ) -> ImageList:
+        images = await lookup.newest(limit=limit + 1, before=before, status=status)
+        page = images[:limit]
+        urls = urls_of(request, public_url)
+        response.headers["Cache-Control"] = "no-store"
+        query = {"limit": str(limit)} | ({} if status is None else {"status": status.value})
+        return ImageList(
+            images=[_status(image, urls) for image in page],
+            next=urls.after(page[-1].id, query) if len(images) > limit else None,
         )
 
     @router.get(
         "/{image_id}",
         summary="Ask for an image's status",
-        description="NEW and PROCESSING become DONE, with thumbnails, or ERROR, with the reason; those two stay.",
+        description="NEW and PROCESSING become DONE, with thumbnails, or ERROR, with the reason; those two stay until "
+        "somebody asks for another rendering.",
         responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
     )
     async def get_image(request: Request, response: Response, image_id: ImageId) -> ImageStatus:
         image = await lookup.image(image_id)
         response.headers["Cache-Control"] = "no-store"
         return _status(image, urls_of(request, public_url))
+
+    @router.delete(
+        "/{image_id}",
+        status_code=204,
+        summary="Delete an image",
+        description="For good, in whatever state it is, and with all its files. Asked a second time the answer is 404.",
+        responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
+    )
+    async def delete_image(image_id: ImageId) -> None:
+        await services.deletion.delete(image_id)
+
+    @router.post(
+        "/{image_id}/reprocess",
+        status_code=202,
+        summary="Process an image again",
+        description="One that is DONE or in ERROR, from its original. Its thumbnails stay until the new ones are made.",
+        responses=documented(
+            errors.ImageNotFound,
+            errors.InvalidRequest,
+            errors.StillProcessing,
+            errors.OriginalRemoved,
+            errors.DatabaseUnavailable,
+        ),
+    )
+    async def reprocess_image(request: Request, response: Response, image_id: ImageId) -> UploadAccepted:
+        status = await services.reprocessing.reprocess(image_id, request_id=request_id_of(request))
+        return _accepted(request, response, UploadAccepted(id=image_id, status=status, message=AGAIN_MESSAGE))
 
     file_errors = documented(
         errors.ImageNotFound,
@@ -121,7 +209,7 @@ def images_router(*, ingest: Ingest, lookup: Lookup, uploads: UploadReader, publ
         summary="Get the original",
         description="Byte for byte what was uploaded, its metadata included. ETag, If-None-Match and Range work.",
         response_class=Response,
-        responses=_FILE | file_errors,
+        responses=_FILE | file_errors | documented(errors.OriginalRemoved),
     )
     async def get_original(request: Request, image_id: ImageId) -> Response:
         file = await lookup.original(image_id)
@@ -167,6 +255,7 @@ def _status(image: Image, urls: Urls) -> ImageStatus:
         metadata_removed=list(findings.metadata_removed) if findings else None,
         created_at=image.created_at,
         updated_at=image.updated_at,
-        finished_at=image.finished_at,
+        finished_at=image.finished_at if image.status.terminal else None,
+        original_removed_at=image.original_removed_at,
         error=ImageProblem(code=image.error.code, detail=image.error.detail) if image.error else None,
     )

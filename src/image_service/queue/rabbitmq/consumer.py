@@ -30,6 +30,7 @@ class Consumer:
         self, url: str, topology: Topology, lane: Lane, handler: Handler, *, slots: int, give_back_pause: float
     ) -> None:
         self._topology = topology
+        self._lane = lane
         self._queue_name = topology.queue_of(lane)
         self._handler = handler
         self._prefetch = slots
@@ -88,7 +89,7 @@ class Consumer:
         await session.open(publisher_confirms=False)
         channel = session.channel
         await channel.set_qos(prefetch_count=self._prefetch)
-        await self._topology.declare(channel)
+        await self._topology.declare(session.connection)
         # The broker cancels a consumer whose queue is deleted; the connection and the channel stay as they are.
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(session.on_close)
@@ -106,7 +107,7 @@ class Consumer:
 
     async def _handle(self, message: AbstractIncomingMessage, session: Session) -> None:
         try:
-            delivery = messages.decode(message.body, message.correlation_id)
+            delivery = messages.decode(message.body, message.correlation_id, self._lane)
         except messages.UndecodableMessage as error:
             reason = str(error)
             _log.error("undecodable message goes to the dead-letter queue", reason=reason, body=message.body[:200])

@@ -65,6 +65,14 @@ class Session:
         return False
 
 
+async def open_connection(url: str, name: str) -> AbstractConnection:
+    """A new connection, within five seconds; the name is shown among the broker's connections."""
+    # A heartbeat in the URL is the operator's word; aio-pika would let ours win.
+    options: dict[str, Any] = {} if "heartbeat=" in url else {"heartbeat": _HEARTBEAT}
+    properties: dict[str, Any] = {"connection_name": name}
+    return await within(_CONNECT_LIMIT, connect(url, client_properties=properties, **options))
+
+
 class Link:
     """Keeps one connection: connects, sets it up, and starts over whenever it is lost, with a growing, jittered pause.
 
@@ -119,10 +127,7 @@ class Link:
 
     async def _connect_and_hold(self) -> float:
         """Returns after the connection is lost how many seconds it lasted."""
-        # A heartbeat in the URL is the operator's word; aio-pika would let ours win.
-        options: dict[str, Any] = {} if "heartbeat=" in self._url else {"heartbeat": _HEARTBEAT}
-        properties: dict[str, Any] = {"connection_name": self._name}
-        connection = await within(_CONNECT_LIMIT, connect(self._url, client_properties=properties, **options))
+        connection = await open_connection(self._url, self._name)
         session = Session(connection)
         try:
             await within(_SETUP_LIMIT, self._set_up(session))

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -109,8 +110,8 @@ class RabbitMQQueue:
         )
         await consumer.run(drain, self._closed, self._idle_refresh)
 
-    async def depth(self) -> int:
-        """How many messages are ready; answers or raises within two seconds.
+    async def depth(self) -> Mapping[Lane, int]:
+        """How many messages are ready in each lane; answers or raises within two seconds.
 
         Raises:
             QueueUnavailable: the broker did not answer, or blocks publishers.
@@ -118,7 +119,7 @@ class RabbitMQQueue:
         deadline = now() + _ANSWER_LIMIT
         session = await self._connected(deadline)
         try:
-            return await within(deadline - now(), self._topology.declare_on(session.connection))
+            return await within(deadline - now(), self._topology.declare(session.connection))
         except TimeoutError:
             raise QueueUnavailable("The broker did not answer in time.") from None
         except Exception as error:
@@ -159,7 +160,7 @@ class RabbitMQQueue:
                 # Not at once: RabbitMQ 3.10 would then move the deleted queue's consumers to the new one, and count
                 # messages as delivered to them that it never sends. Given a moment it cancels them, and they come back.
                 await asyncio.sleep(_REDECLARE_PAUSE)
-                await self._topology.declare_on(session.connection)
+                await self._topology.declare(session.connection)
             except DeliveryError:
                 # A negative acknowledgement, as a quorum queue gives while it is just being created or elects a leader.
                 if last_try:
@@ -178,4 +179,4 @@ class RabbitMQQueue:
 
     async def _set_up(self, session: Session) -> None:
         await session.open(publisher_confirms=True)
-        await self._topology.declare(session.channel)
+        await self._topology.declare(session.connection)

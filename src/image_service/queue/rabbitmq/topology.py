@@ -4,11 +4,15 @@ from typing import Any, Final
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from image_service.domain.lane import Lane
 
 _DELIVERY_LIMIT: Final = 20
 _DEAD_LETTERS_KEPT: Final = 10_000
+_DEAD_LETTERS_DELIVERY_LIMIT: Final = 2**31 - 1
+"""Practically none. RabbitMQ 4 drops a message that was given back twenty times, unless told otherwise, and whoever
+reads a dead letter gives it back. It takes -1 for "never"; but 3.x takes that, too, and drops the message at once."""
 
 _log = structlog.get_logger(__name__)
 
@@ -20,33 +24,52 @@ class Topology:
         self.name = name
         self._dead_letters = 0
 
+    @property
+    def dead_letter_queue(self) -> str:
+        """The name of the queue for what cannot be delivered."""
+        return f"{self.name}.dead"
+
     def queue_of(self, lane: Lane) -> str:
         """The name of a lane's queue."""
         return self.name if lane is Lane.NORMAL else f"{self.name}.{lane}"
 
-    async def declare(self, channel: AbstractChannel) -> int:
-        """Create what is missing; returns how many messages are ready in all lanes.
+    async def declare(self, connection: AbstractConnection) -> dict[Lane, int]:
+        """Create what is missing; returns how many messages are ready in each lane.
 
-        Declaring what exists changes nothing, so this also serves as the round trip of a probe.
+        Declaring what exists changes nothing, so this also serves as the round trip of a probe. It takes a channel of
+        its own: an error closes the channel, and must not close the caller's.
         """
-        dead = await self._queue(channel, f"{self.name}.dead", {"x-max-length": _DEAD_LETTERS_KEPT})
-        if dead > self._dead_letters:
-            # No image is lost with them, for the database is the truth; but something put them there.
-            _log.error("messages were dead-lettered", queue=f"{self.name}.dead", messages=dead)
-        self._dead_letters = dead
-        arguments = {
-            "x-delivery-limit": _DELIVERY_LIMIT,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": f"{self.name}.dead",
-        }
-        return sum([await self._queue(channel, self.queue_of(lane), arguments) for lane in Lane])
+        try:
+            # As it was found, if it was: versions of the service that declare it in other words can run side by side.
+            return await self._declare(connection, dead={"passive": True})
+        except ChannelNotFoundEntity:
+            limits = {"x-max-length": _DEAD_LETTERS_KEPT, "x-delivery-limit": _DEAD_LETTERS_DELIVERY_LIMIT}
+            return await self._declare(connection, dead=_quorum(limits))
 
-    async def declare_on(self, connection: AbstractConnection) -> int:
-        """The same on a channel of its own: an error closes the channel, and must not close the publisher's."""
+    async def _declare(self, connection: AbstractConnection, *, dead: dict[str, Any]) -> dict[Lane, int]:
+        lane = _quorum(
+            {
+                "x-delivery-limit": _DELIVERY_LIMIT,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": self.dead_letter_queue,
+            }
+        )
         async with connection.channel(publisher_confirms=False) as channel:
-            return await self.declare(channel)
+            self._watch(await _ready(channel, self.dead_letter_queue, dead))
+            return {each: await _ready(channel, self.queue_of(each), lane) for each in Lane}
 
-    async def _queue(self, channel: AbstractChannel, name: str, arguments: dict[str, Any]) -> int:
-        quorum = {"x-queue-type": "quorum", **arguments}
-        queue = await channel.declare_queue(name, durable=True, arguments=quorum)
-        return queue.declaration_result.message_count or 0
+    def _watch(self, dead_letters: int) -> None:
+        if dead_letters > self._dead_letters:
+            # No image is lost with them, for the database is the truth; but something put them there.
+            _log.error("messages were dead-lettered", queue=self.dead_letter_queue, messages=dead_letters)
+        self._dead_letters = dead_letters
+
+
+def _quorum(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"durable": True, "arguments": {"x-queue-type": "quorum", **arguments}}
+
+
+async def _ready(channel: AbstractChannel, name: str, how: dict[str, Any]) -> int:
+    """Declare a queue; returns how many of its messages nobody holds."""
+    queue = await channel.declare_queue(name, **how)
+    return queue.declaration_result.message_count or 0

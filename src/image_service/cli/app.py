@@ -1,0 +1,59 @@
+"""The program's name, its options, and how it gives up."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from image_service import __version__
+from image_service.config import ConfigError
+from image_service.errors import ServiceError
+
+FAILED: Final = 1
+BAD_SETTING: Final = 2
+
+app = typer.Typer(
+    name="image-service",
+    help="Accepts images over HTTP, keeps them safe, and turns each into thumbnails.",
+    epilog="Settings are environment variables; .env.example lists them all, with their defaults.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 — Typer's signature
+    if wanted:
+        typer.echo(f"image-service {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def image_service(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Accepts images over HTTP, keeps them safe, and turns each into thumbnails."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Ends the program with one clear sentence where it cannot do what it was asked."""
+    try:
+        yield
+    except ConfigError as error:
+        give_up(str(error), BAD_SETTING)
+    except ServiceError as error:
+        give_up(str(error), FAILED)
+
+
+def give_up(reason: str, status: int) -> NoReturn:
+    """End the program with a reason and an exit status."""
+    typer.secho(f"image-service: {reason}", err=True, fg=typer.colors.RED)
+    sys.exit(status)

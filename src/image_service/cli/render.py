@@ -1,0 +1,73 @@
+"""The command that makes the thumbnails of one file, without the service."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from image_service.cli.app import FAILED, app, explained, give_up
+from image_service.config import Settings, load_settings
+from image_service.domain.image import ImageFormat, Rendering
+from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
+
+
+@app.command()
+def render(
+    photo: Annotated[Path, typer.Argument(help="An image file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the thumbnails, made if missing.")] = Path("thumbnails"),
+) -> None:
+    """Make the thumbnails of one file, here and now.
+
+    Prints what was made and what each step took. Needs no service, but for files that you trust: they are decoded in
+    this process. Of the settings MAX_PIXELS, ENABLED_FORMATS and RENDER_TRUNCATED count.
+    """
+    with explained():
+        settings = load_settings()
+    try:
+        rendering = _render(settings, photo, out)
+    except ServiceError as error:
+        give_up(f"{error.code}: {error.detail}", FAILED)
+    except MemoryError:
+        give_up(f"{DecoderOutOfMemory.code}: {DecoderOutOfMemory.__doc__}", FAILED)
+    except OSError as error:
+        give_up(f"{StorageUnavailable.code}: {error.filename or photo}: {error.strerror or error}.", FAILED)
+    _report(photo, rendering)
+
+
+def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
+    """The thumbnails, as files named like the photo and the preset."""
+    # The codecs are loaded where they are needed.
+    from image_service.imaging import render  # noqa: PLC0415
+    from image_service.imaging.limits import RenderLimits  # noqa: PLC0415
+
+    out.mkdir(parents=True, exist_ok=True)
+    # Nothing half-made, and nothing of the same name that lies there already, comes to harm.
+    with TemporaryDirectory(dir=out, prefix=".render-") as scratch:
+        limits = RenderLimits(
+            max_pixels=settings.max_pixels,
+            formats=tuple(map(ImageFormat, settings.enabled_formats)),
+            truncated=settings.render_truncated,
+        )
+        rendering = render(photo, DEFAULT_RECIPE, Path(scratch), limits)
+        places = [
+            made.path.replace(out / f"{photo.stem}-{made.preset}.{ImageFormat.of(made.content_type).extension}")
+            for made in rendering.thumbnails
+        ]
+    thumbnails = (replace(made, path=path) for made, path in zip(rendering.thumbnails, places, strict=True))
+    return replace(rendering, thumbnails=tuple(thumbnails))
+
+
+def _report(photo: Path, rendering: Rendering) -> None:
+    typer.echo(f"{photo}: {rendering.width}x{rendering.height}\n")
+    for made in rendering.thumbnails:
+        size = f"{made.width}x{made.height}"
+        typer.echo(f"  {made.preset:10} {size:10} {made.size_bytes:>9,} bytes  {made.content_type:11} {made.path}")
+    findings = rendering.findings
+    removed = ", ".join(findings.metadata_removed) or "nothing"
+    typer.echo(f"\n  placeholder {findings.placeholder}, dominant colour {findings.dominant_colour or 'none'}")
+    typer.echo(f"  metadata removed: {removed}\n")
+    for step, seconds in (*rendering.timings, ("all", sum(seconds for _, seconds in rendering.timings))):
+        typer.echo(f"  {step:20} {seconds * 1000:8.2f} ms")

@@ -1,0 +1,114 @@
+"""Queries over many images at once, always a page of them: for lists, checks, retention and back-fills."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from image_service.database.clock import in_seconds
+from image_service.database.rows import IMAGE, THUMBNAIL, image_of
+from image_service.database.states import in_state
+from image_service.domain.image import Image
+from image_service.domain.lane import Lane
+from image_service.domain.status import TERMINAL, Status
+from image_service.models import ImageRow, ThumbnailRow
+
+
+class CatalogueRepository:
+    """Queries over many images, inside the caller's transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def newest(self, *, limit: int, before: UUID | None = None, status: Status | None = None) -> Sequence[Image]:
+        """Images from the newest to the oldest; ids are in the order of upload.
+
+        Args:
+            limit: How many.
+            before: Only older ones than this.
+            status: Only those in this state.
+        """
+        conditions = [] if before is None else [ImageRow.id < before]
+        conditions += [] if status is None else [in_state(status)]
+        return await self._images(select(ImageRow.id).where(*conditions).order_by(ImageRow.id.desc()).limit(limit))
+
+    async def oldest(self, *, limit: int, after: UUID | None = None) -> Sequence[Image]:
+        """Images from the oldest to the newest, from after this one on."""
+        conditions = [] if after is None else [ImageRow.id > after]
+        return await self._images(select(ImageRow.id).where(*conditions).order_by(ImageRow.id).limit(limit))
+
+    async def open_count(self, *, limit: int, lane: Lane | None = None) -> int:
+        """How many images are unfinished, counted up to a limit; those of one lane where one is named."""
+        conditions = [ImageRow.due_at.is_not(None)] + ([] if lane is None else [ImageRow.lane == lane])
+        counted = select(ImageRow.id).where(*conditions).limit(limit).subquery()
+        return (await self._connection.execute(select(func.count()).select_from(counted))).scalar_one()
+
+    async def overdue(self, *, seconds: float, limit: int) -> Sequence[UUID]:
+        """Unfinished images that the reconciler should have looked at so many seconds ago."""
+        statement = (
+            select(ImageRow.id).where(ImageRow.due_at <= in_seconds(-seconds)).order_by(ImageRow.due_at).limit(limit)
+        )
+        return (await self._connection.execute(statement)).scalars().all()
+
+    async def failed(self, *, limit: int, after: UUID | None = None, code: str | None = None) -> Sequence[UUID]:
+        """Images in ERROR, from the oldest on; those with one error code where it is named."""
+        conditions = [in_state(Status.ERROR)]
+        conditions += [] if after is None else [ImageRow.id > after]
+        conditions += [] if code is None else [ImageRow.error_code == code]
+        statement = select(ImageRow.id).where(*conditions).order_by(ImageRow.id).limit(limit)
+        return (await self._connection.execute(statement)).scalars().all()
+
+    async def outdated(self, recipe: str, *, among: int, after: UUID | None = None) -> dict[UUID, bool]:
+        """The next images, from the oldest on, each with whether it is outdated.
+
+        That is: DONE under another recipe than the one with this fingerprint, and still with its original. No index
+        tells, so the number of those looked at is limited, rather than of those found.
+
+        Args:
+            recipe: The fingerprint.
+            among: How many images to look at.
+            after: Only newer ones than this.
+        """
+        outdated = and_(
+            ImageRow.status == Status.DONE,
+            or_(ImageRow.recipe.is_(None), ImageRow.recipe != recipe),
+            ImageRow.original_removed_at.is_(None),
+        )
+        conditions = [] if after is None else [ImageRow.id > after]
+        statement = (
+            select(ImageRow.id, outdated.label("outdated")).where(*conditions).order_by(ImageRow.id).limit(among)
+        )
+        return {row.id: row.outdated for row in await self._connection.execute(statement)}
+
+    async def finished_before(self, seconds: float, *, limit: int) -> Sequence[UUID]:
+        """Images that have been finished for so many seconds, the oldest first."""
+        return await self._finished(seconds, limit)
+
+    async def with_original_finished_before(self, seconds: float, *, limit: int) -> Sequence[UUID]:
+        """Those of them that still have their original."""
+        return await self._finished(seconds, limit, ImageRow.original_removed_at.is_(None))
+
+    async def _finished(self, seconds: float, limit: int, *conditions: ColumnElement[bool]) -> Sequence[UUID]:
+        statement = (
+            select(ImageRow.id)
+            .where(ImageRow.finished_at <= in_seconds(-seconds), ImageRow.status.in_(TERMINAL), *conditions)
+            .order_by(ImageRow.finished_at)
+            .limit(limit)
+        )
+        return (await self._connection.execute(statement)).scalars().all()
+
+    async def _images(self, ids: Select[UUID]) -> Sequence[Image]:
+        """The images with these ids, in their order."""
+        wanted = (await self._connection.execute(ids)).scalars().all()
+        statement = (
+            select(*IMAGE, *THUMBNAIL)
+            .select_from(ImageRow)
+            .outerjoin(ThumbnailRow, ThumbnailRow.image_id == ImageRow.id)
+            .where(ImageRow.id.in_(wanted))
+            .order_by(ImageRow.id, ThumbnailRow.width, ThumbnailRow.preset)
+        )
+        rows = (await self._connection.execute(statement)).mappings().all()
+        found = {image_id: image_of(list(group)) for image_id, group in groupby(rows, lambda row: row["id"])}
+        return [found[image_id] for image_id in wanted if image_id in found]

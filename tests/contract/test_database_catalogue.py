@@ -1,0 +1,236 @@
+"""What the database tells about many images at once, on SQLite and PostgreSQL alike."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+from sqlalchemy import update
+from uuid_utils.compat import uuid7
+
+from image_service.database import Database
+from image_service.domain.image import ImageError
+from image_service.domain.lane import Lane
+from image_service.domain.status import Status
+from image_service.models import ImageRow
+from tests.support.rows import (
+    ERROR,
+    RECIPE,
+    add,
+    claimed,
+    complete,
+    execute,
+    finished,
+    mark_queued,
+    queued,
+    recorded,
+    remove_originals,
+    reprocess,
+    run,
+    shift,
+    thumbnail,
+    upload,
+)
+
+OTHER_RECIPE = "fedcba9876543210"
+
+
+async def uploaded(database: Database, status: Status = Status.NEW) -> UUID:
+    """An image with an id like those of the service, which are in the order of upload."""
+    original = upload(id=uuid7())
+    await add(database, original)
+    if status is Status.PROCESSING:
+        await mark_queued(database, original.id)
+    elif status is Status.DONE:
+        await complete(database, await claimed(database, original.id))
+    elif status is Status.ERROR:
+        claim = await claimed(database, original.id)
+        await run(database, lambda r: r.images.fail(claim, ERROR))
+    return original.id
+
+
+async def newest(
+    database: Database, limit: int = 100, before: UUID | None = None, status: Status | None = None
+) -> list[UUID]:
+    found = await run(database, lambda r: r.catalogue.newest(limit=limit, before=before, status=status))
+    return [image.id for image in found]
+
+
+async def oldest(database: Database, limit: int = 100, after: UUID | None = None) -> list[UUID]:
+    found = await run(database, lambda r: r.catalogue.oldest(limit=limit, after=after))
+    return [image.id for image in found]
+
+
+async def outdated(
+    database: Database, recipe: str = RECIPE, among: int = 100, after: UUID | None = None
+) -> dict[UUID, bool]:
+    return await run(database, lambda r: r.catalogue.outdated(recipe, among=among, after=after))
+
+
+async def open_count(database: Database, limit: int = 100, lane: Lane | None = None) -> int:
+    return await run(database, lambda r: r.catalogue.open_count(limit=limit, lane=lane))
+
+
+async def test_the_newest_images_come_newest_first_page_by_page(database: Database) -> None:
+    images = [await uploaded(database) for _ in range(5)][::-1]
+    assert await newest(database) == images
+    assert await newest(database, limit=2) == images[:2]
+    assert await newest(database, limit=2, before=images[1]) == images[2:4]
+    assert await newest(database, limit=2, before=images[3]) == images[4:]
+    assert await newest(database, before=images[4]) == []
+
+
+async def test_a_page_goes_on_where_an_image_was_that_is_gone(database: Database) -> None:
+    images = [await uploaded(database) for _ in range(3)][::-1]
+    await run(database, lambda r: r.images.remove([images[1]]))
+    assert await newest(database, before=images[1]) == images[2:]
+
+
+@pytest.mark.parametrize("status", Status)
+async def test_the_newest_images_of_one_state_are_found(database: Database, status: Status) -> None:
+    images = [await uploaded(database, each) for each in (*Status, *Status, *Status)]
+    expected = images[list(Status).index(status) :: len(Status)][::-1]
+    assert await newest(database, status=status) == expected
+    assert await newest(database, status=status, limit=1, before=expected[0]) == expected[1:2]
+
+
+async def test_a_page_has_whole_images_with_their_thumbnails(database: Database) -> None:
+    bare = await uploaded(database)
+    claim = await claimed(database, await uploaded(database))
+    made = (thumbnail(claim, "100x100"), thumbnail(claim, "300x300", 300))
+    await complete(database, claim, *made[::-1])
+    failed = await uploaded(database, Status.ERROR)
+    page = await run(database, lambda r: r.catalogue.newest(limit=10))
+    assert [(image.id, image.thumbnails, image.error) for image in page] == [
+        (failed, (), ERROR),
+        (claim.image_id, made, None),
+        (bare, (), None),
+    ]
+    for image in page:
+        assert image == await run(database, lambda r, i=image.id: r.images.get(i))  # type: ignore[misc]
+    assert [image.id for image in await run(database, lambda r: r.catalogue.newest(limit=2))] == [
+        failed,
+        claim.image_id,
+    ], "a limit counts images, not thumbnails"
+
+
+async def test_the_oldest_images_come_oldest_first_page_by_page(database: Database) -> None:
+    images = [await uploaded(database, status) for status in (*Status, Status.NEW)]
+    assert await oldest(database) == images
+    assert await oldest(database, limit=2) == images[:2]
+    assert await oldest(database, limit=2, after=images[1]) == images[2:4]
+    assert await oldest(database, after=images[-1]) == []
+
+
+async def test_what_is_open_is_counted_up_to_a_limit(database: Database) -> None:
+    assert await open_count(database) == 0
+    await recorded(database)
+    await queued(database)
+    await claimed(database, await recorded(database))
+    for end in (Status.DONE, Status.ERROR):
+        await finished(database, end)
+    assert await open_count(database) == 3
+    assert await open_count(database, limit=3) == 3
+    assert await open_count(database, limit=2) == 2
+
+
+async def test_what_is_open_is_counted_in_one_lane(database: Database) -> None:
+    for lane, images in ((Lane.NORMAL, 1), (Lane.EXPRESS, 2), (Lane.BACKFILL, 3)):
+        for _ in range(images):
+            await recorded(database, lane=lane)
+    ended = await recorded(database, lane=Lane.BACKFILL)
+    await complete(database, await claimed(database, ended))
+    assert [await open_count(database, lane=lane) for lane in (Lane.NORMAL, Lane.EXPRESS, Lane.BACKFILL)] == [1, 2, 3]
+    assert await open_count(database, lane=Lane.BACKFILL, limit=2) == 2
+    assert await open_count(database) == 6
+
+
+async def test_overdue_images_are_those_that_the_reconciler_has_not_looked_at_for_long(database: Database) -> None:
+    second, first = await recorded(database, due_in=-100), await recorded(database, due_in=-200)
+    await recorded(database, due_in=-50)
+    await recorded(database, due_in=60)
+    await finished(database, Status.DONE)
+    assert await run(database, lambda r: r.catalogue.overdue(seconds=75, limit=10)) == [first, second]
+    assert await run(database, lambda r: r.catalogue.overdue(seconds=75, limit=1)) == [first]
+    assert await run(database, lambda r: r.catalogue.overdue(seconds=150, limit=10)) == [first]
+
+
+async def test_failed_images_are_found_oldest_first_with_one_code_or_any(database: Database) -> None:
+    failed = [await uploaded(database, Status.ERROR) for _ in range(3)]
+    for status in (Status.NEW, Status.PROCESSING, Status.DONE):
+        await uploaded(database, status)
+    other = await claimed(database, await uploaded(database))
+    await run(database, lambda r: r.images.fail(other, ImageError(code="decoder-timeout", detail="Too slow.")))
+    assert await run(database, lambda r: r.catalogue.failed(limit=10)) == [*failed, other.image_id]
+    assert await run(database, lambda r: r.catalogue.failed(limit=2, after=failed[0])) == failed[1:]
+    assert await run(database, lambda r: r.catalogue.failed(limit=10, code=ERROR.code)) == failed
+    assert await run(database, lambda r: r.catalogue.failed(limit=10, code="decoder-timeout")) == [other.image_id]
+
+
+async def test_outdated_are_images_that_were_made_under_another_recipe_or_before_there_was_one(
+    database: Database,
+) -> None:
+    old, unknown, current = [await uploaded(database, Status.DONE) for _ in range(3)]
+    for image_id, recipe in ((old, OTHER_RECIPE), (unknown, None)):
+        await execute(database, update(ImageRow).where(ImageRow.id == image_id).values(recipe=recipe))
+    assert await outdated(database) == {old: True, unknown: True, current: False}
+    assert await outdated(database, OTHER_RECIPE) == {old: False, unknown: True, current: True}
+
+
+async def test_outdated_images_are_looked_for_among_so_many_from_the_oldest_on(database: Database) -> None:
+    images = [await uploaded(database, Status.DONE) for _ in range(4)]
+    assert list(await outdated(database)) == images
+    assert list(await outdated(database, among=2)) == images[:2]
+    assert list(await outdated(database, among=2, after=images[1])) == images[2:]
+    assert await outdated(database, after=images[3]) == {}
+
+
+@pytest.mark.parametrize("status", [Status.NEW, Status.PROCESSING, Status.ERROR])
+async def test_an_image_that_is_not_done_is_not_outdated(database: Database, status: Status) -> None:
+    image_id = await uploaded(database, status)
+    assert await outdated(database, OTHER_RECIPE) == {image_id: False}
+
+
+async def test_an_image_without_an_original_is_not_outdated(database: Database) -> None:
+    image_id = await uploaded(database, Status.DONE)
+    await remove_originals(database, image_id)
+    assert await outdated(database, OTHER_RECIPE) == {image_id: False}
+
+
+async def test_an_image_that_begins_anew_is_not_outdated_while_it_does(database: Database) -> None:
+    image_id = await uploaded(database, Status.DONE)
+    await reprocess(database, image_id)
+    assert await outdated(database, OTHER_RECIPE) == {image_id: False}
+
+
+async def test_images_that_have_been_finished_for_long_are_found_longest_first(database: Database) -> None:
+    second, first, third = [(await finished(database, end)).image_id for end in (Status.DONE, Status.ERROR) * 2][:3]
+    for image_id, finished_at in ((first, -300), (second, -200), (third, -100)):
+        await shift(database, image_id, finished_at=finished_at)
+    for query in ("finished_before", "with_original_finished_before"):
+
+        async def ask(seconds: float, limit: int = 10, query: str = query) -> Sequence[UUID]:
+            found: Sequence[UUID] = await run(database, lambda r: getattr(r.catalogue, query)(seconds, limit=limit))
+            return found
+
+        assert await ask(50) == [first, second, third]
+        assert await ask(150) == [first, second]
+        assert await ask(50, limit=1) == [first]
+        assert await ask(400) == []
+
+
+async def test_an_image_that_begins_anew_has_not_been_finished_for_long(database: Database) -> None:
+    image_id = (await finished(database, Status.DONE)).image_id
+    await shift(database, image_id, finished_at=-300)
+    await reprocess(database, image_id)
+    assert await run(database, lambda r: r.catalogue.finished_before(100, limit=10)) == []
+    assert await run(database, lambda r: r.catalogue.with_original_finished_before(100, limit=10)) == []
+    await complete(database, await claimed(database, image_id))
+    assert await run(database, lambda r: r.catalogue.finished_before(100, limit=10)) == []
+
+
+async def test_images_without_an_original_are_told_from_those_with_one(database: Database) -> None:
+    image_id = (await finished(database, Status.DONE)).image_id
+    await shift(database, image_id, finished_at=-300)
+    await remove_originals(database, image_id)
+    assert await run(database, lambda r: r.catalogue.finished_before(100, limit=10)) == [image_id]
+    assert await run(database, lambda r: r.catalogue.with_original_finished_before(100, limit=10)) == []

@@ -1,0 +1,199 @@
+"""The list of images: from the newest to the oldest, a page at a time, and no image twice or never."""
+
+from collections.abc import AsyncIterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from tests.support.api import BASE, UNKNOWN, Api, QueueThatIsAway, accepted, api_on, fail, finish, problem, told
+from tests.support.processes import free_port
+
+
+async def page(api: Api, url: str = "/images", /, **query: str | int) -> dict[str, Any]:
+    answer = await api.client.get(url, params=query or None)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    listed: dict[str, Any] = answer.json()
+    assert set(listed) == {"images", "next"}
+    return listed
+
+
+def ids(listed: dict[str, Any]) -> list[str]:
+    return [image["id"] for image in listed["images"]]
+
+
+async def pages(api: Api, **query: str | int) -> list[list[str]]:
+    """The ids on each page, from the first one on."""
+    first = await page(api, **query)
+    return [ids(first), *[ids(listed) async for listed in following(api, first)]]
+
+
+async def following(api: Api, listed: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The pages that a page leads to."""
+    while listed["next"] is not None:
+        listed = await page(api, listed["next"])
+        yield listed
+
+
+def flat(found: list[list[str]]) -> list[str]:
+    return list(chain.from_iterable(found))
+
+
+async def uploaded(api: Api, number: int) -> list[str]:
+    """New images, the newest first."""
+    return [await accepted(api) for _ in range(number)][::-1]
+
+
+async def test_without_images_it_is_empty(api: Api) -> None:
+    assert await page(api) == {"images": [], "next": None}
+    assert await page(api, status="DONE", limit=1, before=UNKNOWN) == {"images": [], "next": None}
+
+
+async def test_an_image_is_shown_as_its_own_address_shows_it(api: Api) -> None:
+    first, second, third = await uploaded(api, 3)
+    await finish(api, first)
+    await fail(api, second)
+    listed = await page(api)
+    assert listed == {"images": [await told(api, image_id) for image_id in (first, second, third)], "next": None}
+    assert [image["status"] for image in listed["images"]] == ["DONE", "ERROR", "PROCESSING"]
+    assert list(listed["images"][0]["thumbnails"]) == ["100x100", "300x300", "1200x1200"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "lengths"), [(1, [1] * 6), (2, [2, 2, 2]), (3, [3, 3]), (4, [4, 2]), (5, [5, 1]), (6, [6]), (7, [6])]
+)
+async def test_its_pages_hold_every_image_once_and_none_is_empty(api: Api, limit: int, lengths: list[int]) -> None:
+    newest_first = await uploaded(api, 6)
+    await finish(api, newest_first[2])  # which has three rows of thumbnails, and still counts once
+    found = await pages(api, limit=limit)
+    assert [len(each) for each in found] == lengths
+    assert flat(found) == newest_first
+
+
+async def test_a_page_has_fifty_images_unless_told(api: Api) -> None:
+    newest_first = await uploaded(api, 51)
+    listed = await page(api)
+    assert ids(listed) == newest_first[:50]
+    assert dict(parse_qsl(urlsplit(listed["next"]).query)) == {"limit": "50", "before": newest_first[49]}
+    assert ids(await page(api, listed["next"])) == newest_first[50:]
+
+
+async def test_images_that_come_meanwhile_disturb_nobody_who_leafs_through(api: Api) -> None:
+    there = await uploaded(api, 5)
+    first = await page(api, limit=2)
+    await uploaded(api, 3)
+    found = ids(first)
+    async for listed in following(api, first):
+        await uploaded(api, 3)
+        found += ids(listed)
+    assert found == there
+    assert len(ids(await page(api))) == 5 + 3 + 2 * 3
+
+
+async def test_images_that_go_meanwhile_disturb_nobody_either(api: Api) -> None:
+    there = await uploaded(api, 6)
+    first = await page(api, limit=2)
+    for image_id in there[1:3]:  # the one that the next page begins behind, and the one that it begins with
+        await api.client.delete(f"/images/{image_id}")
+    assert flat([ids(listed) async for listed in following(api, first)]) == there[3:]
+
+
+async def test_an_image_that_changes_its_state_keeps_its_place(api: Api) -> None:
+    there = await uploaded(api, 4)
+    for image_id in there[::-1]:
+        await finish(api, image_id)
+    await api.client.post(f"/images/{there[3]}/reprocess")
+    assert flat(await pages(api, limit=3)) == there
+
+
+async def test_only_images_in_one_state(api: Api) -> None:
+    there = await uploaded(api, 9)
+    for image_id in there[0::3]:
+        await finish(api, image_id)
+    for image_id in there[1::3]:
+        await fail(api, image_id)
+    expected = {"NEW": [], "PROCESSING": there[2::3], "DONE": there[0::3], "ERROR": there[1::3]}
+    for status, images in expected.items():
+        assert flat(await pages(api, status=status, limit=2)) == images
+        assert ids(await page(api, status=status)) == images
+    first = await page(api, status="DONE", limit=2)
+    assert dict(parse_qsl(urlsplit(first["next"]).query)) == {"status": "DONE", "limit": "2", "before": there[3]}
+
+
+async def test_only_images_that_wait_for_the_queue(sqlite_url: str, tmp_path: Path) -> None:
+    async with api_on(sqlite_url, tmp_path, QueueThatIsAway()) as api:
+        there = await uploaded(api, 3)
+        assert await pages(api, status="NEW", limit=2) == [there[:2], there[2:]]
+        assert await pages(api, status="PROCESSING") == [[]]
+
+
+async def test_before_need_not_be_an_image(api: Api) -> None:
+    there = await uploaded(api, 3)
+    assert ids(await page(api, before=UNKNOWN)) == []
+    assert ids(await page(api, before="ffffffff-ffff-ffff-ffff-ffffffffffff")) == there
+    assert ids(await page(api, before=there[0])) == there[1:]
+    assert ids(await page(api, before=there[0].upper())) == there[1:]
+
+
+@pytest.mark.parametrize("limit", [1, 200])
+async def test_a_page_may_have_from_one_to_two_hundred_images(sqlite_api: Api, limit: int) -> None:
+    (newest, _) = await uploaded(sqlite_api, 2)
+    listed = await page(sqlite_api, limit=limit)
+    assert ids(listed)[0] == newest
+    assert len(ids(listed)) == min(limit, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("limit", "0"),
+        ("limit", "201"),
+        ("limit", "-1"),
+        ("limit", "many"),
+        ("limit", "1.5"),
+        ("limit", ""),
+        ("limit", "9" * 30),
+        ("before", "yesterday"),
+        ("before", ""),
+        ("before", f"{UNKNOWN}0"),
+        ("status", "done"),
+        ("status", "LOST"),
+        ("status", ""),
+    ],
+)
+async def test_a_query_that_is_wrong(sqlite_api: Api, name: str, value: str) -> None:
+    document = problem(await sqlite_api.client.get("/images", params={name: value}), 422, "invalid-request")
+    assert document["detail"].startswith(f"The request is not valid: {name}: ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "base"),
+    [
+        ({}, {}, BASE),
+        ({}, {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "img.example.org"}, "https://img.example.org"),
+        ({"public_url": "https://x.example/api/"}, {"X-Forwarded-Host": "b"}, "https://x.example/api"),
+    ],
+)
+async def test_its_addresses_are_those_that_the_client_can_use(
+    sqlite_url: str, tmp_path: Path, settings: dict[str, Any], headers: dict[str, str], base: str
+) -> None:
+    async with api_on(sqlite_url, tmp_path, **settings) as api:
+        newest, _ = await uploaded(api, 2)
+        await finish(api, newest)
+        listed = (await api.client.get("/images", params={"limit": 1, "status": "DONE"}, headers=headers)).json()
+        everything = (await api.client.get("/images", params={"limit": 1}, headers=headers)).json()
+    (image,) = listed["images"]
+    assert image["original_url"] == f"{base}/images/{newest}/original"
+    assert all(url.startswith(f"{base}/images/{newest}/thumbnails/") for url in image["thumbnails"].values())
+    assert listed["next"] is None
+    assert everything["next"] == f"{base}/images?limit=1&before={newest}"
+
+
+async def test_while_the_database_is_away(tmp_path: Path) -> None:
+    async with api_on(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
+        answer = await api.client.get("/images")
+        problem(answer, 503, "database-unavailable")
+        assert answer.headers["retry-after"] == "5"

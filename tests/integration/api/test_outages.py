@@ -1,0 +1,328 @@
+"""While the database or the broker hangs, every request is answered within six seconds of its last byte."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from image_service.database.images import ImageRepository
+from image_service.database.removals import RemovalRepository
+from image_service.ports import Delivery
+from image_service.queue.embedded import EmbeddedQueue
+from image_service.queue.rabbitmq import RabbitMQQueue
+from tests.support.api import PNG, Api, accepted, api_on, finish, problem, told, upload
+from tests.support.forms import CONTENT_TYPE, form, part
+from tests.support.proxy import Mode, Proxy
+
+LIMIT = 6.0
+KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, and how long it took."""
+
+    answer: httpx.Response
+    seconds: float
+
+
+async def timed(asked: Awaitable[httpx.Response]) -> Answered:
+    began = time.monotonic()
+    answer = await asked
+    return Answered(answer, time.monotonic() - began)
+
+
+async def all_in_time(*asked: Awaitable[httpx.Response]) -> list[httpx.Response]:
+    """The answers to requests made at once, each of which must come in time."""
+    answered = await asyncio.gather(*map(timed, asked))
+    assert max(each.seconds for each in answered) < LIMIT, answered
+    return [each.answer for each in answered]
+
+
+def database_away(answer: httpx.Response) -> None:
+    problem(answer, 503, "database-unavailable")
+    assert answer.headers["retry-after"] == "5"
+
+
+@pytest.fixture
+async def database(postgres_database_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy.before(postgres_database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def api(database: Proxy, postgres_database_url: str, tmp_path: Path) -> AsyncIterator[Api]:
+    """On a database that can be made to hang."""
+    async with api_on(database.url(postgres_database_url), tmp_path) as api:
+        yield api
+
+
+@pytest.fixture
+async def broker(rabbitmq_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy.before(rabbitmq_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def api_with_broker(
+    database: Proxy, broker: Proxy, postgres_database_url: str, rabbitmq_url: str, tmp_path: Path
+) -> AsyncIterator[Api]:
+    """On a database and a broker that can both be made to hang."""
+    queue = RabbitMQQueue(broker.url(rabbitmq_url), queue_name=f"outages-{uuid4().hex}")
+    async with api_on(database.url(postgres_database_url), tmp_path, queue) as api:
+        await queue.probe()
+        yield api
+
+
+def everything_about(api: Api, image_id: str) -> list[Awaitable[httpx.Response]]:
+    """One request of each kind that needs the database."""
+    url = f"/images/{image_id}"
+    return [
+        upload(api),
+        upload(api, key=KEY),
+        upload(api, key="a new one"),
+        api.client.get("/images"),
+        api.client.get("/images", params={"status": "DONE", "before": image_id}),
+        api.client.get(url),
+        api.client.get(f"{url}/original"),
+        api.client.get(f"{url}/thumbnails/100x100"),
+        api.client.post(f"{url}/reprocess"),
+        api.client.delete(url),
+    ]
+
+
+async def test_a_database_that_hangs_is_reported_to_all_in_time(api: Api, database: Proxy) -> None:
+    image_id = await accepted(api, key=KEY)
+    await finish(api, image_id)
+    files = [*api.originals, *api.thumbnails]
+    database.switch(Mode.BLACK_HOLE)
+    for answer in await all_in_time(*everything_about(api, image_id)):
+        database_away(answer)
+    assert not api.scratch
+    database.switch(Mode.PASS)
+    # What hung may have arrived all the same: an answer of 503 promises nothing. But no file is gone before its row.
+    assert set(files) <= {*api.originals, *api.thumbnails}
+
+
+async def test_more_requests_than_connections_wait_no_longer(api: Api, database: Proxy) -> None:
+    image_id = await accepted(api, key=KEY)
+    database.switch(Mode.BLACK_HOLE)
+    for answer in await all_in_time(*(each for _ in range(6) for each in everything_about(api, image_id))):
+        database_away(answer)
+
+
+async def test_health_is_told_within_three_seconds_meanwhile(api: Api, database: Proxy) -> None:
+    await accepted(api)
+    database.switch(Mode.BLACK_HOLE)
+    reads = asyncio.gather(*(api.client.get("/images") for _ in range(30)))
+    report = await timed(api.client.get("/health"))
+    assert report.seconds < 3
+    assert report.answer.status_code == 503
+    for answer in await reads:
+        database_away(answer)
+
+
+async def test_the_six_seconds_begin_with_the_last_byte_however_long_the_upload_took(api: Api, database: Proxy) -> None:
+    body = form(part(PNG))
+    ended: list[float] = []
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield body[:80]
+        database.switch(Mode.BLACK_HOLE)
+        for at in range(80, len(body)):
+            await asyncio.sleep(3 / len(body))
+            yield body[at : at + 1]
+        ended.append(time.monotonic())
+
+    for key in ({}, {"Idempotency-Key": KEY}):
+        database.switch(Mode.PASS)
+        assert (await api.client.get("/images")).status_code == 200
+        answer = await api.client.post("/images", content=slow(), headers={"Content-Type": CONTENT_TYPE, **key})
+        assert time.monotonic() - ended[-1] < LIMIT
+        database_away(answer)
+        assert not api.scratch
+
+
+@asynccontextmanager
+async def hanging_before(
+    monkeypatch: pytest.MonkeyPatch, query: str, *proxies: Proxy, after: float = 0
+) -> AsyncIterator[None]:
+    """Let a query of an open transaction run into a black hole, having taken ``after`` seconds already."""
+    original: Callable[..., Awaitable[object]] = getattr(ImageRepository, query)
+
+    async def hang(*args: object, **options: object) -> object:
+        await asyncio.sleep(after)
+        for proxy in proxies:
+            proxy.switch(Mode.BLACK_HOLE)
+        return await original(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageRepository, query, hang)
+        yield
+
+
+@pytest.mark.parametrize("query", ["with_key", "add"])
+@pytest.mark.parametrize("after", [0.0, 2.5])
+async def test_a_database_that_begins_to_hang_in_the_middle_of_an_upload(
+    api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch, query: str, after: float
+) -> None:
+    async with hanging_before(monkeypatch, query, database, after=after):
+        (answer,) = await all_in_time(upload(api, key=KEY))
+    database_away(answer)
+    database.switch(Mode.PASS)
+    assert (await upload(api, key=KEY)).status_code == 202
+    assert len((await api.client.get("/images")).json()["images"]) == 1
+
+
+@pytest.mark.parametrize("after", [0.0, 2.5])
+async def test_a_database_that_begins_to_hang_once_an_image_is_recorded_does_not_take_it_back(
+    api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    async with hanging_before(monkeypatch, "mark_queued", database, after=after):
+        (answer,) = await all_in_time(upload(api, key=KEY))
+    assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
+    database.switch(Mode.PASS)
+    assert (await told(api, answer.json()["id"]))["original_url"]
+
+
+@pytest.mark.parametrize("seconds", [2.5, 4.5])
+async def test_a_slow_broker_and_then_a_hanging_database(
+    database: Proxy, postgres_database_url: str, tmp_path: Path, seconds: float
+) -> None:
+    class SlowQueue(EmbeddedQueue):
+        async def publish(self, delivery: Delivery) -> None:
+            await asyncio.sleep(seconds)
+            database.switch(Mode.BLACK_HOLE)
+            await super().publish(delivery)
+
+    async with api_on(database.url(postgres_database_url), tmp_path, SlowQueue()) as api:
+        (answer,) = await all_in_time(upload(api))
+        assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
+        database.switch(Mode.PASS)
+        await finish(api, answer.json()["id"])
+        (answer,) = await all_in_time(api.client.post(f"/images/{answer.json()['id']}/reprocess"))
+        assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
+
+
+@pytest.mark.parametrize("query", ["get", "reprocess", "remove"])
+async def test_a_database_that_begins_to_hang_in_the_middle_of_another_request(
+    api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    image_id = await accepted(api)
+    await finish(api, image_id)
+    url = f"/images/{image_id}"
+    asked = {
+        "get": api.client.get(url),
+        "reprocess": api.client.post(f"{url}/reprocess"),
+        "remove": api.client.delete(url),
+    }
+    async with hanging_before(monkeypatch, query, database, after=2.5):
+        answers = await all_in_time(asked.pop(query))
+    database_away(answers[0])
+    database.switch(Mode.PASS)
+    assert (await told(api, image_id))["status"] == "DONE"
+    assert [(await other).status_code for other in asked.values()]
+
+
+async def test_a_database_that_begins_to_hang_once_an_image_is_deleted(
+    api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = ImageRepository.remove
+
+    async def remove_slowly(repository: ImageRepository, image_ids: Collection[UUID]) -> list[str]:
+        await asyncio.sleep(2.5)
+        return await removed(repository, image_ids)
+
+    async def hang(_repository: RemovalRepository, _keys: Collection[str]) -> None:
+        database.switch(Mode.BLACK_HOLE)
+        await _repository.due(limit=1)
+
+    image_id = await accepted(api)
+    monkeypatch.setattr(ImageRepository, "remove", remove_slowly)
+    monkeypatch.setattr(RemovalRepository, "done", hang)
+    (answer,) = await all_in_time(api.client.delete(f"/images/{image_id}"))
+    assert answer.status_code == 204
+    database.switch(Mode.PASS)
+    problem(await api.client.get(f"/images/{image_id}"), 404, "image-not-found")
+
+
+async def test_a_database_that_begins_to_hang_once_an_image_is_to_be_processed_again(
+    api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_id = await accepted(api)
+    await finish(api, image_id)
+    async with hanging_before(monkeypatch, "mark_queued", database, after=2.5):
+        (answer,) = await all_in_time(api.client.post(f"/images/{image_id}/reprocess"))
+    assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
+    database.switch(Mode.PASS)
+    assert (await told(api, image_id))["status"] == "NEW"
+
+
+async def test_a_broker_that_hangs_delays_uploads_and_no_more(api_with_broker: Api, broker: Proxy) -> None:
+    api = api_with_broker
+    first = await accepted(api, key=KEY)
+    await finish(api, first)
+    broker.switch(Mode.BLACK_HOLE)
+    url = f"/images/{first}"
+    plain, keyed, repeated, again, listed, status, original = await all_in_time(
+        upload(api),
+        upload(api, key="a new one"),
+        upload(api, key=KEY),
+        api.client.post(f"{url}/reprocess"),
+        api.client.get("/images"),
+        api.client.get(url),
+        api.client.get(f"{url}/original"),
+    )
+    for answer in (plain, keyed, again):
+        assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
+    assert (repeated.status_code, repeated.headers["idempotent-replayed"]) == (202, "true")
+    assert [answer.status_code for answer in (listed, status, original)] == [200] * 3
+    (repeated_meanwhile, deleted) = await all_in_time(upload(api, key="a new one"), api.client.delete(url))
+    assert repeated_meanwhile.json()["id"] == keyed.json()["id"]
+    assert deleted.status_code == 204
+    report = await timed(api.client.get("/health"))
+    assert report.seconds < 3
+    assert (report.answer.status_code, report.answer.json()["status"]) == (200, "degraded")
+    assert report.answer.json()["waiting"] is None
+
+
+async def test_when_both_hang_every_answer_still_comes_in_time(
+    api_with_broker: Api, database: Proxy, broker: Proxy
+) -> None:
+    api = api_with_broker
+    image_id = await accepted(api, key=KEY)
+    await finish(api, image_id)
+    database.switch(Mode.BLACK_HOLE)
+    broker.switch(Mode.BLACK_HOLE)
+    for answer in await all_in_time(*everything_about(api, image_id)):
+        database_away(answer)
+    report = await timed(api.client.get("/health"))
+    assert report.seconds < 3
+    assert report.answer.json()["services"] == {"database": False, "rabbitmq": False, "storage": True}
+
+
+async def test_when_both_begin_to_hang_once_an_image_is_recorded(
+    api_with_broker: Api, database: Proxy, broker: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = api_with_broker
+    published = RabbitMQQueue.publish
+
+    async def publish(queue: RabbitMQQueue, delivery: Delivery) -> None:
+        database.switch(Mode.BLACK_HOLE)
+        broker.switch(Mode.BLACK_HOLE)
+        await published(queue, delivery)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RabbitMQQueue, "publish", publish)
+        (answer,) = await all_in_time(upload(api, key=KEY))
+    assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
+    database.switch(Mode.PASS)
+    broker.switch(Mode.PASS)
+    (repeated,) = await all_in_time(upload(api, key=KEY))
+    assert repeated.json()["id"] == answer.json()["id"]
