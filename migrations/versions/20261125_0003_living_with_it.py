@@ -5,6 +5,8 @@ Only adds, and sorts one index anew, so that the version before it can go on bes
 Revision: 0003, after 0002.
 """
 
+from uuid import uuid4
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -42,9 +44,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_removals")),
     )
     op.create_index("ix_removals_due_at", "removals", ["due_at"])
+    identity = op.create_table(
+        "identity", sa.Column("id", sa.Uuid(), nullable=False), sa.PrimaryKeyConstraint("id", name=op.f("pk_identity"))
+    )
+    op.bulk_insert(identity, [{"id": uuid4()}])
 
 
 def downgrade() -> None:
+    op.drop_table("identity")
     op.drop_table("removals")
     for name in ("with_original", "not_done", "finished_at"):
         op.drop_index(f"ix_images_{name}", "images")

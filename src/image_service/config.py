@@ -188,9 +188,6 @@ class Settings(BaseSettings):
         if self.lease_seconds <= self.decode_timeout:
             msg = f"LEASE_SECONDS ({self.lease_seconds:g}) must be more than DECODE_TIMEOUT ({self.decode_timeout:g})"
             raise ValueError(msg)
-        if self.orphan_grace <= self.decode_timeout:
-            msg = f"ORPHAN_GRACE ({self.orphan_grace:g}) must be more than DECODE_TIMEOUT ({self.decode_timeout:g})"
-            raise ValueError(msg)
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             msg = (
                 f"HEARTBEAT_SECONDS ({self.heartbeat_seconds:g}) must be at most half of "

@@ -39,6 +39,7 @@
     ├── AttemptsExhausted        attempts-exhausted
     ├── ObjectMissing            object-missing
     ├── FolderInUse              folder-in-use
+    ├── ForeignStorage           foreign-storage
     └── StartError               start-failed
 
 A class's docstring is the sentence a user reads when nothing more exact is known. The codes are stable: programs
@@ -264,6 +265,12 @@ class FolderInUse(ServiceError):
     """Another process already uses this data folder. Stop it, or choose another folder."""
 
     code = "folder-in-use"
+
+
+class ForeignStorage(ServiceError):
+    """The storage holds another database's files, so nothing is swept. Check DATABASE_URL and STORAGE_PATH."""
+
+    code = "foreign-storage"
 
 
 class StartError(ServiceError):

@@ -38,7 +38,7 @@ def run_check(settings: Settings, *, repair: bool, contents: bool, say: Say) -> 
             left += not finding.mended
             say(f"{finding.trouble:10}  {finding.subject}  {finding.remedy}")
         mended = found.total() - left
-        counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(found.items())) or "nothing is wrong"
+        counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(found.items())) or "Nothing is wrong"
         say(f"{counts}{f'; {mended} mended' if mended else ''}.")
         return left
 

@@ -72,6 +72,10 @@ class Storage(Protocol):
         """Remove scratch folders that a crash left behind more than ``older_than`` seconds ago; returns how many."""
         ...
 
+    async def claim(self, owner: str) -> str:
+        """Note whose files these are, unless it is noted already; returns whose they are."""
+        ...
+
     async def probe(self) -> None:
         """Return if the storage can be written to."""
         ...

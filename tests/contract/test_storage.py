@@ -276,3 +276,11 @@ async def test_what_is_no_key_is_refused(storage: Storage, key: str, tmp_path: P
 async def test_what_no_key_starts_with_is_no_prefix(storage: Storage, prefix: str) -> None:
     with pytest.raises(ValueError, match="not a storage key"):
         await keys(storage, prefix)
+
+
+async def test_who_claims_it_first_is_its_owner(storage: Storage) -> None:
+    assert await storage.claim("one") == "one"
+    assert await storage.claim("other") == "one"
+    assert await keys(storage, "") == set()
+    await put(storage, {KEY: b"x"})
+    assert await storage.claim("one") == "one"

@@ -99,7 +99,7 @@ async def outdated(stage: Stage) -> UUID:
 def test_a_check_of_a_sound_folder_finds_nothing(kept: Kept) -> None:
     kept.play(finished)
     outcome = run("check", "--data", kept.folder)
-    assert (outcome.exit_code, outcome.stdout) == (0, "nothing is wrong.\n")
+    assert (outcome.exit_code, outcome.stdout) == (0, "Nothing is wrong.\n")
 
 
 def test_a_check_lists_what_is_wrong_and_changes_nothing(kept: Kept) -> None:

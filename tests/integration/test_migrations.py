@@ -141,7 +141,7 @@ def versions(workshop: Path) -> set[Path]:
 def test_up_down_and_up_again(empty_database_url: str) -> None:
     url = empty_database_url
     upgrade(url)
-    assert tables(url) == {"images", "thumbnails", "removals", "alembic_version"}
+    assert tables(url) == {"images", "thumbnails", "removals", "identity", "alembic_version"}
     assert revision(url) == newest_revision()
     up = ask(url, schema)
     downgrade(url)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum, auto
 from types import TracebackType
@@ -25,6 +26,9 @@ class Mode(Enum):
     BLACK_HOLE = auto()
     """Connections are accepted and stay open, but nothing comes through, not even the end of the stream."""
 
+    LOSE_REPLY = auto()
+    """A request that holds ``fatal`` is forwarded; its reply is not, and ends the connection."""
+
 
 class Proxy:
     """Listens on a free port of 127.0.0.1 while used as an async context manager.
@@ -36,6 +40,10 @@ class Proxy:
     def __init__(self, host: str, port: int, delay: float = 0.1) -> None:
         self.mode = Mode.PASS
         self.delay = delay
+        self.fatal = b""
+        """What a request holds whose reply gets lost, such as ``COMMIT``."""
+        self.lost = 0
+        """How many replies got lost."""
         self.accepted = 0
         """How many connections there have been."""
         self._target = (host, port)
@@ -105,7 +113,8 @@ class Proxy:
             answers, upstream = await asyncio.open_connection(*self._target)
             ends.add(upstream)
             self._ends.add(upstream)
-            await asyncio.gather(self._pump(reader, upstream), self._pump(answers, writer))
+            doomed = asyncio.Event()
+            await asyncio.gather(self._pump(reader, upstream, doomed), self._pump(answers, writer, doomed, ends))
         except (OSError, asyncio.CancelledError):
             pass  # one side is gone, so the other goes too; a cancelled handler would be reported as a failure
         finally:
@@ -113,11 +122,25 @@ class Proxy:
             for end in ends:
                 end.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        doomed: asyncio.Event,
+        ends: Iterable[asyncio.StreamWriter] = (),
+    ) -> None:
+        """Forward requests; or answers, if ``ends`` says what to reset when one has to get lost."""
         while data := await source.read(CHUNK):
             if self.mode is Mode.DELAY:
                 await asyncio.sleep(self.delay)
             await self._open.wait()
+            if not ends and self.mode is Mode.LOSE_REPLY and self.fatal in data:
+                doomed.set()
+            if ends and doomed.is_set():
+                self.lost += 1
+                for end in ends:
+                    _reset(end)
+                return
             sink.write(data)
             await sink.drain()
         await self._open.wait()

@@ -196,12 +196,6 @@ def test_a_wrong_value_beside_a_right_url_repeats_no_password(monkeypatch: pytes
     assert "s3cret" not in str(caught.value)
 
 
-def test_no_rendering_under_way_is_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORPHAN_GRACE", "20")
-    with pytest.raises(ConfigError, match=r"^ORPHAN_GRACE \(20\) must be more than DECODE_TIMEOUT \(20\)\.$"):
-        load_settings()
-
-
 @pytest.mark.parametrize("timeout", ["60", "61"])
 def test_a_lease_outlasts_the_decoder(monkeypatch: pytest.MonkeyPatch, timeout: str) -> None:
     monkeypatch.setenv("DECODE_TIMEOUT", timeout)

@@ -486,3 +486,10 @@ async def test_a_cancelled_probes_failure_is_nobodys_business(
     await storage.probe()
     gc.collect()
     assert reports == []
+
+
+async def test_a_claim_that_a_crash_left_empty_says_nothing(storage: LocalStorage, root: Path) -> None:
+    await storage.probe()
+    (root / ".owner").touch()
+    assert await storage.claim("one") == "one"
+    assert (root / ".owner").read_text() == "one"

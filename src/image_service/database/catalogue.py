@@ -13,7 +13,7 @@ from image_service.database.states import in_state
 from image_service.domain.image import Image
 from image_service.domain.lane import Lane
 from image_service.domain.status import TERMINAL, Status
-from image_service.models import ImageRow, ThumbnailRow
+from image_service.models import IdentityRow, ImageRow, ThumbnailRow
 
 
 class CatalogueRepository:
@@ -21,6 +21,10 @@ class CatalogueRepository:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def identity(self) -> UUID:
+        """What tells this database from every other."""
+        return (await self._connection.execute(select(IdentityRow.id))).scalar_one()
 
     async def newest(self, *, limit: int, before: UUID | None = None, status: Status | None = None) -> Sequence[Image]:
         """Images from the newest to the oldest; ids are in the order of upload.

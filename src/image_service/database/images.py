@@ -38,8 +38,8 @@ class ImageRepository:
         self._connection = connection
 
     async def probe(self) -> None:
-        """Ask for an image, any or none: it shows that the tables are there too."""
-        await self._connection.execute(select(ImageRow.id).limit(1))
+        """Ask for an image, any or none: it shows that the tables are there too, with all their columns."""
+        await self._connection.execute(select(*ImageRow.__table__.c).limit(1))
 
     async def add(self, original: Original, *, lane: Lane, due_in: float, idempotency_key: str | None = None) -> None:
         """Record an accepted upload as NEW. Doing it twice is the same as once: the id is the caller's.

@@ -116,3 +116,11 @@ class RemovalRow(Base):
     """From when on the file may be removed: a reader may have been sent to it a moment ago."""
 
     __table_args__ = (Index("ix_removals_due_at", "due_at"),)
+
+
+class IdentityRow(Base):
+    """What tells this database from every other; made with its tables. A storage remembers whose files it holds."""
+
+    __tablename__ = "identity"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)

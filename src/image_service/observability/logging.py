@@ -52,6 +52,8 @@ def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    # It says at ERROR, for every single try, what our own lines say once.
+    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
     # These announce every connection, frame and request at INFO; our own lines say what matters of them.
     for chatty in ("aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))

@@ -9,6 +9,7 @@ import structlog
 
 from image_service.database import Database
 from image_service.domain.keys import ORIGINALS, THUMBNAILS, ThumbnailKey, parse_original_key, parse_thumbnail_key
+from image_service.errors import ForeignStorage
 from image_service.ports import Storage
 
 _BATCH: Final = 256
@@ -48,6 +49,11 @@ class Sweeper:
         Raises:
             Outage: the storage or the database is away; the rest is left for the next time.
         """
+        try:
+            await self._verify()
+        except ForeignStorage as error:
+            _log.error("nothing is swept: the storage holds another database's files", reason=error.detail)
+            return 0
         removed = await self._storage.sweep_scratch(self._grace)
         now = self._clock()
         sighted: dict[str, float] = {}
@@ -66,11 +72,20 @@ class Sweeper:
 
         Raises:
             Outage: the storage or the database is away.
+            ForeignStorage: to this database all of them would seem to be such files.
         """
+        await self._verify()
         async for originals in self._batches(ORIGINALS, parse_original_key):
             yield await self._orphaned_originals(originals)
         async for thumbnails in self._batches(THUMBNAILS, parse_thumbnail_key):
             yield await self._orphaned_thumbnails(thumbnails)
+
+    async def _verify(self) -> None:
+        """Make sure that the database and the storage belong together, as they do from the first time on."""
+        async with self._database.transaction() as repositories:
+            own = str(await repositories.catalogue.identity())
+        if await self._storage.claim(own) != own:
+            raise ForeignStorage
 
     async def _batches(self, prefix: str, parse: Callable[[str], Origin | None]) -> AsyncIterator[dict[str, Origin]]:
         """The old files under a prefix, by key, with what their keys say about their origin."""

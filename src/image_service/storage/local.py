@@ -26,6 +26,7 @@ PROBE_SECONDS: Final = 2.0
 SCRATCH: Final = "scratch"
 """The folder below the root that holds what is not stored yet."""
 
+_OWNER: Final = ".owner"
 _FILE_MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
 _BATCH: Final = 256
@@ -131,6 +132,10 @@ class LocalStorage:
         """Remove what a crash left in the scratch folder more than ``older_than`` seconds ago; returns how many."""
         return await self._run(self._sweep, older_than)
 
+    async def claim(self, owner: str) -> str:
+        """Note whose files these are, unless it is noted already; returns whose they are."""
+        return await self._run(self._claim, owner)
+
     async def probe(self) -> None:
         """Return if a file can be written.
 
@@ -151,11 +156,15 @@ class LocalStorage:
         """Call in a thread, once the folders exist, and translate what the file system says."""
         try:
             if not self._prepared:
-                await asyncio.to_thread(_create_tree, self._scratch)
+                await asyncio.to_thread(self._prepare)
                 self._prepared = True
             return await asyncio.to_thread(function, *args, **kwargs)
         except OSError as error:
             raise _translated(error) from error
+
+    def _prepare(self) -> None:
+        for folder in (self._root, self._scratch):
+            _create_tree(folder)
 
     async def _open(self, path: Path) -> tuple[FileIO, int]:
         """The file and its size in bytes."""
@@ -261,6 +270,15 @@ class LocalStorage:
             except _ABSENT:
                 self._check_mounted()
 
+    def _claim(self, owner: str) -> str:
+        path = self._root / _OWNER
+        with suppress(FileExistsError), path.open("x"):
+            pass
+        if noted := path.read_text():
+            return noted
+        path.write_text(owner)  # an empty note, if a crash left one, says nothing
+        return owner
+
     def _write_probe(self) -> None:
         path = self._scratch / f"probe-{uuid4().hex}"
         try:
@@ -279,27 +297,26 @@ def _translated(error: OSError) -> ServiceError:
     return StorageFull() if error.errno in _FULL else StorageUnavailable()
 
 
-def _create(folder: Path) -> bool:
-    """Create a folder; False if it exists."""
+def _create(folder: Path) -> None:
+    """Create a folder; fine if it exists."""
     try:
         folder.mkdir()
     except FileExistsError:
-        if folder.is_dir():
-            return False
-        raise
-    folder.chmod(_FOLDER_MODE)
-    return True
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(_FOLDER_MODE)
 
 
 def _create_tree(folder: Path) -> None:
     """Create a folder and its missing parents, durably; fine if it exists."""
     try:
-        created = _create(folder)
+        _create(folder)
     except FileNotFoundError:
         _create_tree(folder.parent)
-        created = _create(folder)
-    if created:
-        _sync_folder(folder.parent)
+        _create(folder)
+    # Even if it was there: whoever made it may have died before this.
+    _sync_folder(folder.parent)
 
 
 def _sync_file(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +28,7 @@ class FolderLock:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _sync(self._folder.absolute().parent)  # even if it was there: whoever made it may have died before this
         descriptor = os.open(self._folder / _NAME, os.O_RDWR | os.O_CREAT, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,3 +55,13 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on the disk, where it can be read."""
+    with suppress(PermissionError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

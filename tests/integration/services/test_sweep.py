@@ -5,14 +5,14 @@ from itertools import count
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, update
 
 from image_service.domain.image import Claim, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
-from image_service.errors import DatabaseUnavailable
-from image_service.models import ImageRow
+from image_service.errors import DatabaseUnavailable, ForeignStorage
+from image_service.models import IdentityRow, ImageRow
 from image_service.ports import Delivery
 from image_service.services import sweep
 from tests.support.fakes import FINDINGS
@@ -201,6 +201,17 @@ async def test_while_the_database_is_away_nothing_is_removed_that_it_was_not_ask
     with pytest.raises(DatabaseUnavailable):
         await sqlite_stage.sweep()
     assert await sqlite_stage.files() == before
+
+
+async def test_a_database_that_does_not_know_the_files_removes_none_of_them(stage: Stage) -> None:
+    orphan = original_key(uuid4())
+    await stage.put(orphan, age=OLD)
+    assert await stage.sweeper().run_once() == 0, "from now on they belong together"
+    await stage.ask(lambda r: r.catalogue._connection.execute(update(IdentityRow).values(id=uuid4())))
+    assert await stage.sweep() == 0
+    with pytest.raises(ForeignStorage):
+        _ = [keys async for keys in stage.sweeper().orphans()]
+    assert await stage.files() == {orphan}
 
 
 async def test_an_empty_storage_has_nothing_to_sweep(sqlite_stage: Stage) -> None:

@@ -1,0 +1,99 @@
+"""Break everything, and see whether the service keeps its promises.
+
+    python -m tests.faults [--seed N] [--seconds S]
+
+The same seed makes the same plan of faults and the same wishes of the clients. When which of them meet is up to the
+machine, so a replay is likely to find the same again, and not certain to.
+"""
+
+import argparse
+import asyncio
+import logging
+import random
+import sys
+import time
+from pathlib import Path
+from random import SystemRandom
+from tempfile import mkdtemp
+
+from tests.faults.checker import Evidence, violations, violations_without_workers
+from tests.faults.client import Abilities
+from tests.faults.cluster import WORKERS, Cluster
+from tests.faults.history import History
+from tests.faults.nemesis import Nemesis, schedule
+from tests.faults.pictures import Pictures
+from tests.faults.report import summary
+from tests.faults.workload import Workload
+
+SECONDS = 60.0
+"""Of faults; to start, to come to rest and to judge take half as long again."""
+CONVERGENCE = 60.0
+"""Seconds in which the service must have come to rest."""
+POISONS = 4, 15
+"""The fewest and the most poison images in a run."""
+
+
+def main() -> int:
+    """Run once; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1_000_000), help="repeat an earlier run")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long faults go on")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)  # what the service logs goes to files; a broker that is away is no news
+    return asyncio.run(_run(options.seed, options.seconds))
+
+
+async def _run(seed: int, seconds: float) -> int:
+    folder = Path(mkdtemp(prefix="image-service-faults-"))
+    _tell(f"seed {seed}, {seconds:.0f} s of faults; the history goes to {folder / 'history.jsonl'}")
+    history = History(folder / "history.jsonl")
+    async with Cluster.running() as cluster:
+        nemesis = await _break(cluster, history, seed, seconds)
+        began = time.monotonic()
+        evidence = Evidence(
+            history=history,
+            database_url=cluster.database_url,
+            rabbitmq_url=cluster.rabbitmq.url,
+            storage=cluster.storage,
+            grace=CONVERGENCE,
+            api_url=next(iter(cluster.urls.values())),
+            processes=cluster.processes(),
+        )
+        found = await violations(evidence)
+        _tell(f"at rest and judged within {time.monotonic() - began:.1f} s")
+        await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in WORKERS))
+        found += await violations_without_workers(evidence)
+    history.close()
+    for line in summary(seed, history, nemesis.left_out, found):
+        _tell(line)
+    return 1 if found else 0
+
+
+async def _break(cluster: Cluster, history: History, seed: int, seconds: float) -> Nemesis:
+    """Let clients and nemesis loose at the same time; returns when the last fault is mended."""
+    fewest, most = POISONS
+    workload = Workload(
+        seed=seed,
+        urls=cluster.urls,
+        history=history,
+        pictures=await asyncio.to_thread(Pictures),
+        abilities=await Abilities.of(next(iter(cluster.urls.values()))),
+        poison_every=seconds / max(fewest, min(most, seconds / 40)),
+    )
+    nemesis = Nemesis(cluster, history, workload, random.Random(f"{seed}-nemesis"), _tell)
+    stop = asyncio.Event()
+    clients = asyncio.create_task(workload.run(stop))
+    try:
+        await nemesis.run(schedule(seed, seconds))
+    finally:
+        stop.set()
+        await clients
+    return nemesis
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  (a program's output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The service in pieces that can all be broken: two API processes and two workers, a database, a broker, a disk.
+
+All connections between them lead through proxies, one for each role and server. Most methods block.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from image_service.database.migrations import upgrade
+from tests.faults.disk import Disk
+from tests.faults.evidence import Running
+from tests.faults.pictures import POISON_LIMIT
+from tests.support.processes import free_port
+from tests.support.proxy import Proxy
+from tests.support.servers import PostgresServer, RabbitMQServer, new_folder
+from tests.support.service import PROGRAM, SWIFT, Service
+
+DISTURBED = Path(__file__).with_name("disturbed")
+DECODERS = 2
+"""Of each worker: one for any image, and one for small ones."""
+GRACE = 10.0
+"""Seconds below which no file is an orphan: longer than any upload takes from its file to its row."""
+LEASE = float(SWIFT["LEASE_SECONDS"])
+SETTINGS = {
+    **SWIFT,
+    "ORPHAN_GRACE": str(GRACE),
+    "SWEEP_INTERVAL": "2",
+    "DECODE_SLOTS": "1",
+    "DECODE_CPU_SECONDS": str(POISON_LIMIT),
+    "MAX_FILE_SIZE": str(20 << 20),
+    "DRAIN_TIMEOUT": "5",
+    "PYTHONPATH": str(DISTURBED),
+}
+APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
+
+
+class Cluster:
+    """Everything that runs."""
+
+    def __init__(self, folder: Path, postgres: PostgresServer, rabbitmq: RabbitMQServer, disk: Disk) -> None:
+        self.folder = folder
+        self.postgres = postgres
+        self.rabbitmq = rabbitmq
+        self.disk = disk
+        self.database_url = postgres.url
+        self.links = {
+            f"{role}-{server}": Proxy.before(url)
+            for role in ("api", "worker")
+            for server, url in (("broker", rabbitmq.url), ("database", postgres.url))
+        }
+        """Named after their ends: ``api-broker``."""
+        self.urls: dict[str, str] = {}
+        self.services: dict[str, Service] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls) -> AsyncIterator["Cluster"]:
+        """All of it, from nothing to nothing."""
+        folder = new_folder()
+        async with AsyncExitStack() as stack:
+            postgres = PostgresServer(new_folder(), fsync=False)  # what is killed here is processes, not machines
+            rabbitmq = RabbitMQServer(new_folder())
+            disk = Disk(folder / "disk")
+            cluster = cls(folder, postgres, rabbitmq, disk)
+            for server in (postgres, rabbitmq, disk):
+                stack.push_async_callback(asyncio.to_thread, server.close)
+            await asyncio.gather(*(asyncio.to_thread(server.start) for server in (postgres, rabbitmq, disk)))
+            await asyncio.to_thread(upgrade, postgres.url)
+            for proxy in cluster.links.values():
+                await stack.enter_async_context(proxy)
+            cluster._add_services()
+            for service in cluster.services.values():
+                stack.push_async_callback(asyncio.to_thread, service.kill)
+            await asyncio.gather(*(asyncio.to_thread(service.start) for service in cluster.services.values()))
+            yield cluster
+
+    def _add_services(self) -> None:
+        for name in (*APIS, *WORKERS):
+            role = name.partition("-")[0]
+            command: tuple[str | Path, ...] = (PROGRAM, role)
+            if role == "api":
+                port = free_port()
+                self.urls[name] = f"http://127.0.0.1:{port}"
+                command = (*command, "--host", "127.0.0.1", "--port", str(port))
+            self.services[name] = Service(
+                self.folder / name,
+                *self.disk.entrance,
+                *command,
+                started=f'"{role} started"',
+                env=self._environment(name, role),
+            )
+
+    def _environment(self, name: str, role: str) -> Mapping[str, str]:
+        return {
+            **SETTINGS,
+            "DATABASE_URL": self.links[f"{role}-database"].url(self.postgres.url),
+            "RABBITMQ_URL": self.links[f"{role}-broker"].url(self.rabbitmq.url),
+            "STORAGE_PATH": str(self.disk.folder / "storage"),
+            "ALIVE_FILE": str(self.folder / name / "alive"),
+            "DISTURBANCES": str(self.folder / name),
+        }
+
+    @property
+    def storage(self) -> Path:
+        """The service's storage folder, as it is seen from here."""
+        return self.disk.outside / "storage"
+
+    def processes(self) -> list[Running]:
+        """Those that run."""
+        return [
+            Running(
+                name=name,
+                pid=service.process.pid,
+                log=self.folder / name / "server.log",
+                decoders=DECODERS if name in WORKERS else 0,
+            )
+            for name, service in self.services.items()
+        ]
+
+    def disturb(self, name: str, what: str, seconds: float) -> None:
+        """Give a process another clock or a slower disk; see ``disturbed``. Zero makes it right again."""
+        (self.folder / name / what).write_text(str(seconds))

@@ -1,0 +1,78 @@
+"""A small disk that only some processes see, and that can be full at once."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.support.processes import ProcessGroup, ServerError, wait_until
+
+MEGABYTES = 2048
+"""More than any run needs; it takes memory only for what is on it."""
+_START_LIMIT = 10.0
+_RESIZE_LIMIT = 5.0
+
+
+class Disk:
+    """A folder that is a tmpfs to those who come in through ``entrance``.
+
+    Without root it needs user namespaces, which the kernel or a container may forbid. Then it is an ordinary folder,
+    and cannot be filled.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._group = ProcessGroup(folder=folder.parent)
+        self._keeper = 0
+        """The process whose view of the file system it is."""
+
+    def start(self) -> None:
+        """Make the disk."""
+        self.folder.mkdir(parents=True)
+        as_root: tuple[str, ...] = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+        script = 'mount -t tmpfs -o "size=$0" tmpfs "$1" && echo mounted && exec sleep infinity'
+        command = ("unshare", "--mount", *as_root, "sh", "-c", script, f"{MEGABYTES}m", str(self.folder))
+        keeper = self._group.spawn(*command, env={})
+        wait_until(lambda: "mounted" in self._group.tail() or keeper.poll() is not None, timeout=_START_LIMIT)
+        if keeper.poll() is None:
+            self._keeper = keeper.pid
+
+    def close(self) -> None:
+        """Remove it, with all that is on it."""
+        self._group.kill()
+
+    @property
+    def small(self) -> bool:
+        """Whether it can be filled."""
+        return self._keeper > 0
+
+    @property
+    def entrance(self) -> tuple[str, ...]:
+        """What starts a command where the disk can be seen."""
+        if not self.small:
+            return ()
+        as_root = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
+        return "nsenter", f"--target={self._keeper}", "--mount", *as_root, "--"
+
+    @property
+    def outside(self) -> Path:
+        """The folder as it is seen by everybody else."""
+        return Path(f"/proc/{self._keeper}/root{self.folder}") if self.small else self.folder
+
+    def fill(self) -> None:
+        """Leave no room: the disk becomes as small as what is on it."""
+        # What is written in between makes it too small to be allowed.
+        if not wait_until(lambda: self._resize(self._used()), timeout=_RESIZE_LIMIT):
+            raise ServerError("the disk cannot be made smaller")
+
+    def empty(self) -> None:
+        """Give it its room again."""
+        if not self._resize(MEGABYTES << 20):
+            raise ServerError("the disk cannot be made larger again")
+
+    def _used(self) -> int:
+        state = os.statvfs(self.outside)
+        return max(1, (state.f_blocks - state.f_bfree) * state.f_frsize)  # a size of 0 would mean no limit
+
+    def _resize(self, size: int) -> bool:
+        command = [*self.entrance, "mount", "--options-mode=ignore", "-o", f"remount,size={size}", str(self.folder)]
+        return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0  # noqa: S603  (a command of our own)

@@ -1,0 +1,315 @@
+"""One computer with the service and its disk on it. Its processes die when they are told to, and its power can fail.
+
+The database and the broker are elsewhere, and stay.
+"""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+import pytest
+
+from tests.faults import points, powerloss
+from tests.faults.checker import Evidence, Running, Violation, violations
+from tests.faults.client import Client
+from tests.faults.evidence import World, look
+from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
+from tests.faults.nursery import Nursery
+from tests.faults.points import Point
+from tests.support.processes import free_port
+from tests.support.waiting import eventually
+
+SETTINGS = {
+    "LOG_FORMAT": "json",
+    "RECONCILE_INTERVAL": "0.2",
+    "SWEEP_INTERVAL": "0.3",
+    "ORPHAN_GRACE": "1.5",
+    "DECODE_SLOTS": "1",
+}
+"""Whoever looks after the rest does so all the time; the time that has to pass first passes by ``time_passes``."""
+HOUR = 3600.0
+"""Longer than everything that is timed."""
+START_LIMIT = 30.0
+REACH_LIMIT = 20.0
+CONVERGENCE = 25.0
+"""Seconds in which everything must have come to rest."""
+_TIMED = {"images": ("queued_at", "lease_until", "due_at"), "removals": ("due_at",)}
+_STARTED = {
+    "api": ('"api started"',),
+    "worker": ('"worker started"',),
+    "standalone": ('"worker started"', "Upload an image"),
+}
+"""The lines of their logs that show them to be ready."""
+
+
+@dataclass(slots=True)
+class Process:
+    """One process of the service, in its present life."""
+
+    name: str
+    folder: Path
+    process: psutil.Process
+    born: float
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def alive(self) -> bool:
+        try:
+            return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    async def reached(self, point: Point) -> None:
+        """Return once it has come to the point; one that it never comes to fails the test."""
+        await eventually(lambda: point.notice(self.folder).exists(), timeout=REACH_LIMIT)
+
+    def go_on(self, point: Point) -> None:
+        """Release whoever is held at the point."""
+        point.permission(self.folder).touch()
+
+    def resume(self) -> None:
+        """Let the whole process go on that stands still."""
+        self.process.resume()
+
+
+class Machine:
+    """The computer."""
+
+    def __init__(
+        self, folder: Path, nursery: Nursery, database_url: str, rabbitmq_url: str | None, settings: Mapping[str, str]
+    ) -> None:
+        self.folder = folder
+        self.database_url = database_url
+        self.rabbitmq_url = rabbitmq_url
+        self.disk = folder / "disk"
+        self.history = History(folder / "history.jsonl")
+        self.processes: dict[str, Process] = {}
+        self._urls: dict[str, str] = {}
+        self._client = Client(self._urls, self.history)
+        self._nursery = nursery
+        self._journal = folder / "journal"
+        self._settings = {
+            **SETTINGS,
+            "DATABASE_URL": database_url,
+            "RABBITMQ_URL": rabbitmq_url or "embedded://",
+            "STORAGE_PATH": str(self.storage),
+            "FAULT_DISK": str(self.disk),
+            "FAULT_JOURNAL": str(self._journal),
+            **settings,
+        }
+        self.disk.mkdir()
+        powerloss.sync_all(self.disk, self._journal)
+
+    @property
+    def distributed(self) -> bool:
+        """Whether API and worker are processes of their own."""
+        return self.rabbitmq_url is not None
+
+    @property
+    def broker(self) -> str:
+        """Where the broker is, if there is one."""
+        assert self.rabbitmq_url is not None
+        return self.rabbitmq_url
+
+    @property
+    def storage(self) -> Path:
+        return self.disk / "storage"
+
+    async def close(self) -> None:
+        """Leave nothing running."""
+        for name in [*self.processes]:
+            await self.kill(name)
+        await self._client.close()
+        self.history.close()
+
+    async def start(self, name: str, *happening: Point, **settings: str) -> Process:
+        """Start a process, ``api``, ``worker-2`` or ``standalone``; return when it is ready, or has died already."""
+        role = name.partition("-")[0]
+        folder = self.folder / name
+        for old in folder.glob("reached *"):
+            old.unlink()
+        env = {
+            **self._settings,
+            "ALIVE_FILE": str(folder / "alive"),
+            "FAULT_FOLDER": str(folder),
+            "FAULT_POINTS": points.encode(happening),
+            **settings,
+        }
+        arguments = [role, *self._address(name, role)]
+        already = _starts(folder / "server.log", role)
+        born = time.time()
+        forked = await asyncio.to_thread(self._nursery.fork, folder, arguments, env)
+        process = self.processes[name] = Process(name, folder, forked, born)
+        await eventually(lambda: _starts(process.log, role) > already or not process.alive, timeout=START_LIMIT)
+        return process
+
+    async def start_all(self) -> None:
+        """Start what a service consists of."""
+        roles = ("api", "worker") if self.distributed else ("standalone",)
+        await asyncio.gather(*(self.start(role) for role in roles))
+
+    async def stop_all(self) -> None:
+        """Let every process end in good order."""
+        for process in self.processes.values():
+            process.process.terminate()
+        for process in self.processes.values():
+            await self._gone(process, [])
+        self.processes.clear()
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL one process, or see it dead; its decoders die of that by themselves."""
+        process = self.processes.pop(name)
+        decoders = process.process.children() if process.alive else []
+        if process.alive:
+            process.process.kill()
+        await self._gone(process, decoders)
+        kind = f"kill-{name.partition('-')[0]}"
+        self.history.append(Fault(kind=kind, subject=name, began=process.born, ended=time.time()))
+
+    async def died(self, name: str, point: Point) -> None:
+        """Return once the process has died at the point."""
+        process = self.processes[name]
+        await process.reached(point)
+        await eventually(lambda: not process.alive, timeout=REACH_LIMIT)
+        await self.kill(name)
+
+    async def lose_power(self) -> None:
+        """Every process dies, and the disk forgets what was not synced."""
+        for name in [*self.processes]:
+            await self.kill(name)
+        await asyncio.to_thread(powerloss.lose_power, self.disk, self._journal)
+
+    async def time_passes(self, seconds: float = HOUR) -> None:
+        """Let it be so much later for everything whose time is told by rows and files; back for a negative number."""
+        for path in self.storage.rglob("*"):
+            status = path.stat()
+            os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+        if self.database_url.startswith("sqlite"):
+            await asyncio.to_thread(_shift_sqlite, self.database_url.partition(":///")[2], seconds)
+        else:
+            await _shift_postgresql(self.database_url, seconds)
+
+    async def upload(
+        self, content: bytes, picture: Picture = Picture.VALID, key: str | None = None, server: str | None = None
+    ) -> Exchange:
+        """Send a file to the API, or to the one of that name."""
+        asked = server or next(iter(self._urls))
+        return await self._client.upload(asked, content, Sent.of(content, picture, key))
+
+    async def accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
+        """Send a file that has to be accepted; returns the image's id."""
+        answer = await self.upload(content, **options)
+        assert answer.outcome == OK, answer
+        assert answer.image_id is not None
+        return answer.image_id
+
+    async def status(self, image_id: str) -> Exchange:
+        return await self._client.status(next(iter(self._urls)), image_id)
+
+    async def delete(self, image_id: str) -> Exchange:
+        return await self._client.delete(next(iter(self._urls)), image_id)
+
+    async def reprocess(self, image_id: str) -> Exchange:
+        return await self._client.reprocess(next(iter(self._urls)), image_id)
+
+    async def look(self) -> World:
+        """What is in the database, on the disk and in the queues."""
+        return await look(self._evidence(grace=0))
+
+    async def becomes(self, image_id: str, state: str) -> None:
+        """Return once the client is told so."""
+
+        async def told() -> bool:
+            answer = await self.status(image_id)
+            return answer.seen is not None and answer.seen.state == state
+
+        await eventually(told, timeout=CONVERGENCE)
+
+    async def eventually(self, condition: Callable[[World], bool]) -> World:
+        """Look again and again, until there is what is expected."""
+
+        async def found() -> World | None:
+            world = await self.look()
+            return world if condition(world) else None
+
+        world = await eventually(found, timeout=CONVERGENCE)
+        assert world is not None
+        return world
+
+    async def violations(self, grace: float = CONVERGENCE) -> list[Violation]:
+        """Wait until everything has come to rest, and judge it."""
+        return await violations(self._evidence(grace))
+
+    async def must_be_well(self) -> None:
+        """Fail with all that is known, if a promise is not kept."""
+        found = await self.violations()
+        if found:
+            pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.story}" for each in found), pytrace=False)
+
+    def _evidence(self, grace: float) -> Evidence:
+        living = [name for name in self._urls if name in self.processes]
+        return Evidence(
+            history=self.history,
+            database_url=self.database_url,
+            storage=self.storage,
+            grace=grace,
+            rabbitmq_url=self.rabbitmq_url,
+            api_url=self._urls[living[0]] if living else None,
+            processes=[Running(name=p.name, pid=p.process.pid, log=p.log) for p in self.processes.values()],
+        )
+
+    def _address(self, name: str, role: str) -> list[str]:
+        """The options that make it listen where it did in its former life."""
+        if role == "worker":
+            return []
+        if name not in self._urls:
+            self._urls[name] = f"http://127.0.0.1:{free_port()}"
+        data = ["--data", str(self.folder / "data")] if role == "standalone" else []
+        return ["--host", "127.0.0.1", "--port", self._urls[name].rpartition(":")[2], *data]
+
+    async def _gone(self, process: Process, decoders: list[psutil.Process]) -> None:
+        members = [process.process, *decoders]
+        await eventually(lambda: not any(map(_lives, members)), timeout=REACH_LIMIT)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _starts(log: Path, role: str) -> int:
+    """How often it was ready."""
+    told = log.read_text(errors="replace") if log.exists() else ""
+    return min(told.count(line) for line in _STARTED[role])
+
+
+async def _shift_postgresql(url: str, seconds: float) -> None:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=5)
+    try:
+        for table, columns in _TIMED.items():
+            changes = ", ".join(f"{column} = {column} - make_interval(secs => {seconds})" for column in columns)
+            await connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (our own words)
+    finally:
+        await connection.close()
+
+
+def _shift_sqlite(path: str, seconds: float) -> None:
+    with closing(sqlite3.connect(path, timeout=5)) as connection, connection:
+        for table, columns in _TIMED.items():
+            changes = ", ".join(
+                f"{column} = strftime('%Y-%m-%d %H:%M:%f000', {column}, '{-seconds} seconds')" for column in columns
+            )
+            connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (our own words)

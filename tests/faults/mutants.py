@@ -1,0 +1,160 @@
+"""Proves the judge: the service with one thing wrong with it must be caught, by name.
+
+    python -m tests.faults.mutants [NAME…]
+
+Each mutant is a small patch in ``mutants/``, applied to a copy of the source; the product has no switch for it. It
+plays the story that shows it. The same story is first told of the service as it is, which must keep every promise.
+"""
+
+import argparse
+import asyncio
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import pytest
+
+from image_service.database.migrations import upgrade
+from tests.faults import queues
+from tests.faults.machine import Machine
+from tests.faults.nursery import PROJECT, Nursery
+from tests.faults.scenarios import SCENARIOS
+from tests.support.servers import PostgresServer, RabbitMQServer, new_folder
+
+PATCHES: Final = Path(__file__).with_name("mutants")
+PATIENCE: Final = 8.0
+"""Seconds in which a service that does nothing wrong has come to rest after any of these stories."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """Something wrong, and the story that shows it."""
+
+    name: str
+    scenario: str
+
+    @property
+    def patch(self) -> Path:
+        return PATCHES / f"{self.name}.patch"
+
+
+def _mutants(stories: Mapping[str, str]) -> dict[str, Mutant]:
+    return {name: Mutant(name=name, scenario=scenario) for name, scenario in stories.items()}
+
+
+MUTANTS: Final = _mutants(
+    {
+        "acknowledges-early": "worker_dies_with_a_backlog",
+        "claims-not-counted": "image_takes_its_worker_with_it",
+        "done-before-stored": "worker_dies_when_an_image_is_done",
+        "file-removed-in-doubt": "reply_to_recording_is_lost",
+        "files-not-synced": "power_fails_after_acceptance",
+        "folders-not-synced": "power_fails_after_acceptance",
+        "no-fence": "worker_resumes_after_its_lease",
+        "no-reconciler": "api_dies_before_it_publishes",
+        "not-mandatory": "queue_is_gone_before_the_upload",
+        "outages-count": "storage_is_away",
+        "publishes-before-commit": "commit_is_slow",
+        "row-before-file": "api_dies_before_the_file_has_its_name",
+        "sweeps-at-once": "sweeper_comes_before_the_row",
+        "unconditional-note": "worker_is_faster_than_the_note",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """What all machines share."""
+
+    postgres: PostgresServer
+    rabbitmq: RabbitMQServer
+
+    async def broken(self, nursery: Nursery, scenario_name: str) -> list[str]:
+        """The promises that the nursery's source does not keep in a story, by name."""
+        scenario = SCENARIOS[scenario_name]
+        await queues.empty(self.rabbitmq.url)
+        database = f"story_{time.monotonic_ns()}"
+        url = await asyncio.to_thread(self.postgres.create_database, database)
+        await asyncio.to_thread(upgrade, url)
+        folder = new_folder()
+        machine = Machine(folder, nursery, url, self.rabbitmq.url, scenario.settings)
+        try:
+            with suppress(AssertionError, pytest.fail.Exception):  # what went wrong is for the judge to name
+                await scenario.play(machine)
+            for name in [name for name in ("api", "worker") if name not in machine.processes]:
+                await machine.start(name)
+            return sorted({violation.invariant for violation in await machine.violations(PATIENCE)})
+        finally:
+            await machine.close()
+            await asyncio.to_thread(shutil.rmtree, folder)
+
+
+def mutated(mutant: Mutant, folder: Path) -> Path:
+    """A copy of the project in the folder, with the mutant's patch.
+
+    Raises:
+        SystemExit: the patch does not fit the source any more.
+    """
+    project = folder / mutant.name
+    ignored = shutil.ignore_patterns("__pycache__")
+    for part in ("src", "migrations"):
+        shutil.copytree(PROJECT / part, project / part, ignore=ignored)
+    command = ("git", "apply", "--whitespace=nowarn", str(mutant.patch))
+    # Outside any repository: inside one, git would look for the files in that.
+    done = subprocess.run(  # noqa: S603  (our own words)
+        command,
+        cwd=project,
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "GIT_CEILING_DIRECTORIES": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{mutant.patch.name} does not fit the source any more; make it anew:\n{done.stderr}")
+    return project
+
+
+async def run(chosen: list[Mutant]) -> int:
+    """Play every story twice, and print the table; returns how many mutants got away, or stories were not kept."""
+    wrong = 0
+    with (
+        TemporaryDirectory(prefix="image-service-mutants-") as folder,
+        PostgresServer(new_folder(), fsync=False) as postgres,
+        RabbitMQServer(new_folder()) as rabbitmq,
+    ):
+        servers = Servers(postgres=postgres, rabbitmq=rabbitmq)
+        with Nursery() as nursery:
+            for scenario in sorted({mutant.scenario for mutant in chosen}):
+                broken = await servers.broken(nursery, scenario)
+                wrong += bool(broken)
+                _tell("as it is", scenario, broken or ["every promise kept"])
+        for mutant in chosen:
+            with Nursery(mutated(mutant, Path(folder))) as nursery:
+                broken = await servers.broken(nursery, mutant.scenario)
+            wrong += not broken
+            _tell(mutant.name, mutant.scenario, broken or ["NOT CAUGHT"])
+    _tell(f"{len(chosen)} mutants", f"{wrong} wrong", [])
+    return wrong
+
+
+def _tell(name: str, scenario: str, broken: list[str]) -> None:
+    print(f"{name:24} {scenario:40} {', '.join(broken)}", flush=True)  # noqa: T201  (a program's output)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[[], *MUTANTS], help="all of them, if left out")
+    names = parser.parse_args().names
+    sys.exit(bool(asyncio.run(run([MUTANTS[name] for name in names] or [*MUTANTS.values()]))))
+
+
+if __name__ == "__main__":
+    main()

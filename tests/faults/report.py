@@ -1,0 +1,45 @@
+"""What is printed at the end."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from tests.faults.checker import Violation
+from tests.faults.history import OK, History, Operation
+from tests.faults.rules import was_down
+
+_MOST_STORIES = 10
+
+
+def summary(seed: int, history: History, left_out: Mapping[str, str], found: Sequence[Violation]) -> Iterator[str]:
+    """The whole run in a few lines, and the story of each violation."""
+    for number, violation in enumerate(found[:_MOST_STORIES], 1):
+        yield f"\nVIOLATION {number} of {len(found)}: {violation.invariant}: {violation.subject}"
+        yield violation.story
+    accepted = {each.image_id for each in history.of(Operation.UPLOAD) if each.outcome == OK}
+    waits = [each.waited for each in history.exchanges if not was_down(history, each)]
+    yield "\n".join(
+        (
+            "",
+            f"seed                {seed}",
+            f"accepted images     {len(accepted)}",
+            *(f"answers to {name:9}{answers}" for name, answers in _answers(history)),
+            f"longest answer      {max(waits, default=0):.1f} s",
+            f"faults              {len(history.faults)}: {_counted(Counter(fault.kind for fault in history.faults))}",
+            *(f"left out            {kind}: {why}" for kind, why in left_out.items()),
+            f"violations          {len(found)}{': ' if found else ''}{_counted(Counter(v.invariant for v in found))}",
+        )
+    )
+
+
+def _answers(history: History) -> Iterator[tuple[str, str]]:
+    for operation in Operation:
+        answers = Counter(
+            f"{each.status_code} {each.code}" if each.code else str(each.status_code or "none")
+            for each in history.of(operation)
+        )
+        if answers:
+            yield operation, _counted(answers)
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counter.items()))

@@ -1,0 +1,61 @@
+"""All that is known about one image, or about one moment, for whoever has to find out what went wrong."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from tests.faults.evidence import Evidence, World
+from tests.faults.history import Exchange, Fault
+from tests.faults.rules import Finding
+
+_MOST_LINES = 80
+_AROUND = 5.0
+"""Seconds before and after the image's own time in which a fault may have to do with it."""
+
+
+def story_of(finding: Finding, evidence: Evidence, world: World) -> str:
+    """What was asked about it, what was done to the service meanwhile, its rows, its files, and what the logs say."""
+    subject = finding.subject
+    own = [each for each in evidence.history.exchanges if each.image_id == subject or each is finding.exchange]
+    names = {subject} if subject in evidence.history.by_image() or subject in world.images else set()
+    names |= {each.request_id for each in own if each.request_id}
+    parts = {
+        "history": islice(map(_told, _with_faults(own, evidence)), _MOST_LINES),
+        "row": [str(dict(world.images[subject]))] if subject in world.images else [],
+        "thumbnails": [str(dict(row)) for row in world.thumbnails.get(subject, ())],
+        "files": _files(subject, world),
+        "logs": islice(_logged(names, evidence), _MOST_LINES),
+    }
+    return "\n".join(f"  {name}: {line}" for name, lines in parts.items() for line in lines)
+
+
+def _with_faults(own: list[Exchange], evidence: Evidence) -> list[Exchange | Fault]:
+    if not own:
+        return []
+    since, until = own[0].began - _AROUND, own[-1].ended + _AROUND
+    near = [fault for fault in evidence.history.faults if fault.began <= until and fault.ended >= since]
+    return sorted([*own, *near], key=lambda entry: entry.began)
+
+
+def _told(entry: Exchange | Fault) -> str:
+    if isinstance(entry, Fault):
+        return f"{entry.began:.3f}-{entry.ended:.3f} FAULT {entry.kind} of {entry.subject}"
+    answer = f"{entry.status_code} {entry.code or ''}" if entry.status_code is not None else f"no answer: {entry.error}"
+    details = ", ".join(str(detail) for detail in (entry.sent, entry.seen) if detail is not None)
+    return f"{entry.began:.3f}-{entry.ended:.3f} {entry.operation} at {entry.server}: {answer} {details}"
+
+
+def _files(subject: str, world: World) -> Iterator[str]:
+    for path in sorted(path for path in world.files if subject in path):
+        try:
+            status = (world.storage / path).stat()
+        except OSError:
+            yield f"{path} was there, and is gone by now"
+        else:
+            yield f"{path} {status.st_size} bytes, written {status.st_mtime:.3f}"
+
+
+def _logged(names: set[str], evidence: Evidence) -> Iterator[str]:
+    for process in evidence.processes:
+        for line in process.log.read_text(errors="replace").splitlines():
+            if any(name in line for name in names):
+                yield f"{process.name} {line}"

@@ -1,0 +1,75 @@
+"""The tools that break things: the plan, the small disk, and what a process is made to feel."""
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.faults.cluster import DISTURBED
+from tests.faults.disk import Disk
+from tests.faults.nemesis import BROKER_REST, LANES, Nemesis, schedule
+from tests.support.servers import new_folder
+
+LONG = 600.0
+
+
+def test_a_seed_decides_about_everything() -> None:
+    assert schedule(1, LONG) == schedule(1, LONG)
+    assert schedule(1, LONG) != schedule(2, LONG)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_kind_of_fault_comes_in_time(seed: int) -> None:
+    for lane, (_, kinds) in LANES.items():
+        planned = schedule(seed, LONG)[lane]
+        assert {each.kind for each in planned} == {kind.name for kind in kinds}
+        assert all(earlier.at <= later.at for earlier, later in pairwise(planned))
+        assert all(each.at + each.seconds <= LONG for each in planned)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_broker_has_time_to_come_back(seed: int) -> None:
+    ends = [each.at for each in schedule(seed, LONG)["broker"] if each.kind != "delete-queue"]
+    assert all(later - earlier > BROKER_REST - 0.02 for earlier, later in pairwise(ends))
+
+
+def test_every_kind_of_fault_can_be_inflicted() -> None:
+    for _, kinds in LANES.values():
+        assert all(hasattr(Nemesis, "_" + kind.name.replace("-", "_")) for kind in kinds)
+
+
+def test_a_small_disk_can_be_filled_and_emptied() -> None:
+    disk = Disk(new_folder() / "disk")
+    disk.start()
+    try:
+        file = disk.folder / "file"
+        write = [*disk.entrance, sys.executable, "-c", f"open({str(file)!r}, 'wb').write(bytes(1 << 20))"]
+        if disk.small:
+            disk.fill()
+            assert subprocess.run(write, check=False, capture_output=True).returncode != 0  # noqa: S603  (our own)
+            disk.empty()
+        subprocess.run(write, check=True)  # noqa: S603  (our own)
+        assert (disk.outside / "file").stat().st_size == 1 << 20
+    finally:
+        disk.close()
+
+
+def test_a_process_can_be_given_another_clock_and_a_slow_disk(tmp_path: Path) -> None:
+    (tmp_path / "clock").write_text("-3600")
+    (tmp_path / "fsync").write_text("0.3")
+    program = """
+import os, sys, time
+print(time.time())
+began = time.monotonic()
+os.fsync(os.open(sys.argv[1], os.O_RDONLY))
+print(time.monotonic() - began)
+"""
+    env = {**os.environ, "PYTHONPATH": str(DISTURBED), "DISTURBANCES": str(tmp_path)}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    told = subprocess.run(command, env=env, check=True, capture_output=True, text=True)  # noqa: S603  (our own)
+    clock, slow = map(float, told.stdout.split())
+    assert clock == pytest.approx(tmp_path.joinpath("fsync").stat().st_mtime - 3600, abs=30)
+    assert slow >= 0.3
