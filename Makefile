@@ -28,6 +28,18 @@ run: $(RUN) ## Start the whole service on this machine, with no other server (op
 test: $(DEV) ## Run all tests on real servers, which are installed if missing (options for pytest in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m pytest -n auto --dist loadgroup $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
+.PHONY: faults
+faults: $(DEV) ## Break everything at random for a minute, and check what has come of it (SEED=… repeats a run; SECONDS=…)
+	@sh scripts/with-test-servers $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+.PHONY: faults-long
+faults-long: $(DEV) ## The same with five seeds, for ten minutes in all
+	@for run in 1 2 3 4 5; do $(MAKE) --no-print-directory faults SEED= SECONDS=95 || exit; done
+
+.PHONY: faults-mutants
+faults-mutants: $(DEV) ## See that the check of the faults notices what is wrong: break the service itself, in copies (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m tests.faults.mutants $(ARGS)
+
 .PHONY: lint
 lint: $(DEV) ## Check style, formatting, types and the layers
 	$(BIN)/ruff check .
@@ -56,6 +68,18 @@ bench: $(DEV) ## Measure (options in ARGS)
 bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are installed apart (options in ARGS)
 	@sh scripts/install-bench-peers build/bench-imaging
 	@.venv-bench/bin/python -m benchmarks.imaging $(ARGS)
+
+.PHONY: bench-backfill
+bench-backfill: $(DEV) ## Measure what new uploads notice of a back-fill (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.backfill $(ARGS)
+
+.PHONY: plans
+plans: $(DEV) ## Show how PostgreSQL runs every query on a million images (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.plans $(ARGS)
+
+.PHONY: soak
+soak: $(DEV) ## Put 10,000 images through while the broker and workers go down each minute (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.soak $(ARGS)
 
 .PHONY: requirements
 requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version

@@ -1,0 +1,183 @@
+"""What new uploads notice of a back-fill: the time from the first byte of a request until its image is DONE.
+
+    make bench-backfill                   or: python -m benchmarks.operations.backfill --rounds 5
+
+One private service with one worker, and so many images that are marked as rendered under an old recipe. In each round
+the same uploads are made twice: while nothing else is to be done, and while `image-service backfill` has all of those
+in the workers' hands. Exits with 1 if the 95th percentile is more than twice as long, or if a back-fill was over before
+the uploads were.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+import httpx
+from benchmarks.operations.stage import Stage, stage
+from benchmarks.service import picture
+from sqlalchemy import bindparam, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.support.plans import superuser
+from tests.support.processes import ProcessGroup
+from tests.support.service import PROGRAM, client, upload, upload_all
+
+SIZES: Final = {"816x612": (816, 612), "12 MP": (4000, 3000)}
+LARGE: Final = 10
+"""One in so many of the images that are rendered again is a large one."""
+GOAL: Final = 2.0
+UPLOADS_AT_ONCE: Final = 4
+FINISH_LIMIT: Final = 600.0
+WAITING: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL AND lane = 'backfill'")
+OPEN: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL")
+OUTDATE: Final = text("UPDATE images SET recipe = 'old' WHERE id IN :images").bindparams(
+    bindparam("images", expanding=True)
+)
+FINISHED: Final = text("SELECT id, extract(epoch FROM finished_at) FROM images WHERE id IN :images").bindparams(
+    bindparam("images", expanding=True)
+)
+
+Times = dict[str, list[float]]
+
+
+async def uploads(
+    api: httpx.AsyncClient, database: AsyncConnection, pictures: dict[str, bytes], count: int, pause: float
+) -> Times:
+    """Make so many uploads, of each size in turn; returns the seconds that each took to become DONE."""
+    begun: dict[UUID, tuple[str, float]] = {}
+    names = list(pictures)
+    began = time.monotonic()
+    for number in range(count):
+        await asyncio.sleep(began + number * pause - time.monotonic())
+        name = names[number % len(names)]
+        at = time.time()  # the database's clock is this machine's
+        begun[UUID((await upload(api, pictures[name]))["id"])] = name, at
+    times: Times = defaultdict(list)
+    left = set(begun)
+    deadline = time.monotonic() + FINISH_LIMIT
+    while left:
+        await asyncio.sleep(0.2)
+        for image_id, at in await database.execute(FINISHED, {"images": list(left)}):
+            if at is not None:
+                name, since = begun[image_id]
+                times[name].append(float(at) - since)
+                left.discard(image_id)
+        if time.monotonic() > deadline:
+            sys.exit(f"{len(left)} uploads were not finished in time")
+    return times
+
+
+@asynccontextmanager
+async def back_fill(playing: Stage, database: AsyncConnection, old: list[str]) -> AsyncIterator[None]:
+    """Outdate images and have them all rendered again, from before the block until after it."""
+    await database.execute(OUTDATE, {"images": list(map(UUID, old))})
+    group = ProcessGroup(folder=playing.folder / "backfill")
+    group.folder.mkdir(exist_ok=True)
+    program = group.spawn(PROGRAM, "backfill", "--window", str(len(old)), env=playing.env)
+    try:
+        await _until(database, len(old) // 2, at_least=True)
+        began = time.monotonic()
+        most = (await database.execute(WAITING)).scalar_one()
+        yield
+        left = (await database.execute(WAITING)).scalar_one()
+        seconds = time.monotonic() - began
+        print(f"  back-fill: {left} of {most} left after {seconds:.0f} s: {(most - left) / seconds:.1f} a second")
+        if not left:
+            sys.exit("the back-fill was over before the uploads were: give it more images")
+        await _until(database, 0)
+        if status := await asyncio.to_thread(program.wait, FINISH_LIMIT):
+            sys.exit(f"image-service backfill ended with {status}:\n{group.tail()}")
+    finally:
+        group.kill()
+
+
+async def _until(database: AsyncConnection, waiting: int, *, at_least: bool = False) -> None:
+    """Wait until so many images wait for their back-fill."""
+    deadline = time.monotonic() + FINISH_LIMIT
+    while True:
+        found = (await database.execute(WAITING)).scalar_one()
+        if found >= waiting if at_least else found <= waiting:
+            return
+        if time.monotonic() > deadline:
+            sys.exit(f"{found} images wait for their back-fill")
+        await asyncio.sleep(0.2)
+
+
+async def _idle(database: AsyncConnection) -> None:
+    deadline = time.monotonic() + FINISH_LIMIT
+    while left := (await database.execute(OPEN)).scalar_one():
+        if time.monotonic() > deadline:
+            sys.exit(f"{left} images were not finished in time")
+        await asyncio.sleep(0.2)
+
+
+def quantiles(times: list[float]) -> tuple[float, float]:
+    """The 50th and the 95th percentile, in milliseconds."""
+    cuts = statistics.quantiles(times, n=20)
+    return cuts[9] * 1000, cuts[18] * 1000
+
+
+def table(idle: Times, busy: Times) -> float:
+    """Print both and their ratio; returns the 95th percentile's for all uploads."""
+    print(
+        f"\n{'picture':>8} {'uploads':>8}  {'idle p50':>9} {'p95 ms':>7}  {'back-fill p50':>14} {'p95 ms':>7}  ratios"
+    )
+    ratio = 0.0
+    for name in [*idle, "all"]:
+        alone = idle[name] if name in idle else [seconds for times in idle.values() for seconds in times]
+        beside = busy[name] if name in busy else [seconds for times in busy.values() for seconds in times]
+        (half, most), (busy_half, busy_most) = quantiles(alone), quantiles(beside)
+        ratio = busy_most / most
+        print(
+            f"{name:>8} {len(alone):>8}  {half:>9.1f} {most:>7.1f}  {busy_half:>14.1f} {busy_most:>7.1f}  "
+            f"{busy_half / half:.2f} {ratio:.2f}"
+        )
+    return ratio
+
+
+async def measure(playing: Stage, given: argparse.Namespace) -> float:
+    """Measure both in turn; returns the ratio of the 95th percentiles."""
+    pictures = {name: picture(*size) for name, size in SIZES.items()}
+    small, large = pictures.values()
+    playing.worker("worker")
+    async with client(playing.api.url) as api, superuser(playing.postgres.url) as database:
+        began = time.monotonic()
+        contents = (large if number % LARGE == 0 else small for number in range(given.back_fill))
+        old = await upload_all(api, contents, at_once=UPLOADS_AT_ONCE)
+        await _idle(database)
+        print(f"{len(old)} images uploaded and rendered in {time.monotonic() - began:.0f} s")
+        idle: Times = defaultdict(list)
+        busy: Times = defaultdict(list)
+        for number in range(given.rounds):
+            print(f"round {number + 1}", flush=True)
+            await _idle(database)
+            for name, times in (await uploads(api, database, pictures, given.uploads, given.pause)).items():
+                idle[name] += times
+            async with back_fill(playing, database, old):
+                for name, times in (await uploads(api, database, pictures, given.uploads, given.pause)).items():
+                    busy[name] += times
+        return table(idle, busy)
+
+
+def main() -> None:
+    """Measure, print a table, and say whether the goal is met."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=3, help="of both measurements (default 3)")
+    options.add_argument("--uploads", type=int, default=60, help="in each of them (default 60)")
+    options.add_argument("--pause", type=float, default=0.3, help="seconds from one upload to the next (default 0.3)")
+    options.add_argument("--back-fill", type=int, default=2000, help="images that are rendered again (default 2000)")
+    given = options.parse_args()
+    with stage() as playing:
+        ratio = asyncio.run(measure(playing, given))
+    if ratio > GOAL:
+        sys.exit(f"the 95th percentile is {ratio:.2f} times as long; the goal is {GOAL:g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What a deep queue costs while nobody works on it, and in which order it is worked off."""
+
+import asyncio
+import statistics
+import sys
+import time
+from bisect import bisect_right, insort
+from contextlib import suppress
+from typing import Any, Final
+
+import httpx
+from benchmarks.operations.breaking import until_finished
+from benchmarks.operations.clients import Clients, photo, poster
+from benchmarks.operations.stage import Stage
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.support.plans import superuser
+from tests.support.service import client
+
+from image_service.bootstrap import open_resources, worker_services
+from image_service.config import load_settings
+from image_service.domain.lane import Lane
+from image_service.observability.logging import configure_logging
+
+CLIENTS: Final = 32
+POSTERS: Final = 20
+"""Every so many uploads are for the normal lane, the others for the express lane."""
+WATCH: Final = 3.0
+"""Times UNCLAIMED_AFTER for which the reconciler is watched."""
+PUBLISHED: Final = text("SELECT sum(publishes) FROM images")
+STATISTICS: Final = (
+    "SELECT coalesce(sum(calls), 0), coalesce(sum(total_exec_time), 0), "
+    "coalesce(sum(shared_blks_hit + shared_blks_read), 0) "
+    "FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'"
+)
+
+
+async def run(playing: Stage, images: int) -> bool:
+    """Queue so many images, watch the reconciler, start workers; returns whether all were finished."""
+    await count_statements(playing)
+    async with client(playing.api.url) as api, superuser(playing.postgres.url) as database:
+        began = time.monotonic()
+        await upload_all(Clients(api), images)
+        print(f"{images} images uploaded in {time.monotonic() - began:.0f} s, no worker running")
+        await tell_depth(api)
+        await watch_reconciler(playing, database)
+        await tell_depth(api)
+        began = time.monotonic()
+        for number in (1, 2):
+            playing.worker(f"worker-{number}")
+        await until_finished(database)
+        print(f"\n2 workers were done {time.monotonic() - began:.0f} s after they were started")
+        await tell_overtaking(database)
+        await tell_depth(api)
+        done = text("SELECT count(*) FROM images WHERE status = 'DONE'")
+        return bool((await database.execute(done)).scalar_one() == images)
+
+
+async def count_statements(playing: Stage) -> None:
+    """Have PostgreSQL count what it is asked."""
+    async with superuser(playing.postgres.url) as database:
+        await database.execute(text("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'"))
+    await asyncio.to_thread(playing.postgres.restart)
+    async with superuser(playing.postgres.url) as database:
+        await database.execute(text("CREATE EXTENSION pg_stat_statements"))
+
+
+async def upload_all(clients: Clients, images: int) -> None:
+    """Upload them as fast as so many clients can."""
+    numbers = iter(range(images))
+
+    async def one() -> None:
+        for number in numbers:
+            content = poster(number) if number % POSTERS == 0 else photo(number)
+            await clients.upload(f"image-{number}", content)
+
+    await asyncio.gather(*(one() for _ in range(CLIENTS)))
+
+
+async def tell_depth(api: httpx.AsyncClient) -> None:
+    """Print what anybody can see of the queue."""
+    began = time.monotonic()
+    health: dict[str, Any] = (await api.get("/health")).json()
+    print(f"/health: {health['status']}, waiting {health['waiting']} ({(time.monotonic() - began) * 1000:.0f} ms)")
+
+
+async def watch_reconciler(playing: Stage, database: AsyncConnection) -> None:
+    """Run a worker's reconciler, without the rest of the worker, in this process, and tell what each round costs."""
+    configure_logging("WARNING", "auto", sys.stderr)
+    settings = load_settings(**{name.lower(): value for name, value in playing.env.items()})
+    print(f"\nreconciler, each {settings.reconcile_interval:g} s, UNCLAIMED_AFTER {settings.unclaimed_after:g} s")
+    print(
+        f"{'after s':>8} {'published':>10} {'s':>7} {'CPU s':>7} {'statements':>11} {'database ms':>12} {'buffers':>9}"
+    )
+    began = time.monotonic()
+    end = began + WATCH * settings.unclaimed_after
+    async with open_resources(settings) as resources:
+        reconciler = worker_services(settings, resources).reconciler
+        while (after := time.monotonic() - began) < end - began:
+            before = (await database.execute(PUBLISHED)).scalar_one()
+            await database.execute(text("SELECT pg_stat_statements_reset()"))
+            clock, processor = time.perf_counter(), time.process_time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(end - time.monotonic()):
+                    await reconciler.run_once()
+            clock, processor = time.perf_counter() - clock, time.process_time() - processor
+            calls, milliseconds, buffers = (await database.execute(text(STATISTICS))).one()
+            published = (await database.execute(PUBLISHED)).scalar_one() - before
+            print(
+                f"{after:>8.0f} {published:>10} {clock:>7.2f} {processor:>7.3f} {calls:>11} {milliseconds:>12.1f} "
+                f"{buffers:>9}",
+                flush=True,
+            )
+            await asyncio.sleep(settings.reconcile_interval)
+    images, again, most = (
+        await database.execute(text("SELECT count(*), sum(publishes), max(publishes) FROM images"))
+    ).one()
+    print(f"{again} messages published again for {images} images, {most} for one at most\n")
+
+
+async def tell_overtaking(database: AsyncConnection) -> None:
+    """Print how far the order of finishing is from the order of uploading, within each lane."""
+    for lane in (Lane.EXPRESS, Lane.NORMAL):
+        finished = text("SELECT created_at FROM images WHERE lane = :lane ORDER BY finished_at")
+        uploads = list((await database.execute(finished, {"lane": lane.value})).scalars())
+        before: list[Any] = []
+        overtaken_by = []
+        for uploaded in uploads:
+            overtaken_by.append(len(before) - bisect_right(before, uploaded))
+            insort(before, uploaded)
+        print(
+            f"{lane}: {len(uploads)} images; one was overtaken by {max(overtaken_by)} later ones at most, "
+            f"by {statistics.fmean(overtaken_by):.2f} on average"
+        )
