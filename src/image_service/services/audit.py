@@ -104,6 +104,8 @@ class Audit:
         async with self._database.transaction() as repositories:
             current = await repositories.images.get(image.id)
         named = set() if current is None else set(_files_of(current))
+        if current is not None and current.original_removed_at is not None:
+            named.discard(original)
         renewable = original not in lost and image.original_removed_at is None
         renewed = repair and renewable and any(file in named for file in lost) and await self._renew(image)
         for file, trouble in lost.items():
