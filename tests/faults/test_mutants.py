@@ -5,16 +5,18 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutants import MUTANTS, PATCHES, Mutant, mutated
+from tests.faults.rules import RULES
 from tests.faults.scenarios import SCENARIOS
 
 
-@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_patch_fits_the_source(mutant: Mutant, tmp_path: Path) -> None:
     assert mutant.scenario in SCENARIOS
+    assert mutant.invariant in RULES
     project = mutated(mutant, tmp_path)
     changed = mutant.patch.read_text().split("+++ b/", 1)[1].splitlines()[0]
     assert (project / changed).read_text() != (Path(__file__).parents[2] / changed).read_text()
 
 
 def test_every_patch_is_a_mutant() -> None:
-    assert {patch.stem for patch in PATCHES.glob("*.patch")} == set(MUTANTS)
+    assert {patch.stem for patch in PATCHES.glob("*.patch")} == {mutant.name for mutant in MUTANTS}
