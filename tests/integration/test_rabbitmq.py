@@ -312,6 +312,24 @@ async def test_a_consumer_that_the_broker_lost_track_of_comes_back(rabbitmq_url:
     await queue.close()
 
 
+async def test_a_consumer_that_gets_none_of_what_waits_comes_back_soon(
+    rabbitmq_url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("image_service.queue.rabbitmq.consumer._LOOK_EVERY", 0.2)
+    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_refresh=3600)
+    await queue.start()
+    seen = Seen()
+    async with consuming(queue, seen):
+        first = await publish(queue)
+        await eventually(lambda: seen == [first])
+        async with channel_to(rabbitmq_url) as channel:
+            await channel.queue_delete(name)
+            await queue.probe()  # declares it again before the broker has cancelled its consumers
+        more = [await publish(queue) for _ in range(20)]
+        await eventually(lambda: set(more) <= set(seen))
+    await queue.close()
+
+
 async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue(rabbitmq_url: str, name: str) -> None:
     seen = Seen()
     bodies = {b"garbage", b'{"v":2,"image":"01900000-0000-7000-8000-000000000001"}', b"", b"\xff\xfe"}

@@ -18,6 +18,8 @@ from image_service.queue.rabbitmq.topology import Topology
 from image_service.queue.rabbitmq.waiting import cancel_all, now, within
 
 _SETTLE_LIMIT: Final = 2.0
+_LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at whether an idle consumer has been forgotten."""
 _GIVE_BACK_CAP: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -75,15 +77,38 @@ class Consumer:
             await asyncio.wait(self._tasks, timeout=grace)
 
     async def _refresh_when_idle(self, after: float) -> NoReturn:
-        """Connect anew when nothing has come for long.
+        """Connect anew when the broker seems to have forgotten this consumer.
 
-        A broker can lose track of a consumer without a word (see ``_hand_over``), and hold messages for it; they are
-        delivered again once the connection is closed.
+        It can lose track of one without a word (see ``_hand_over``), and hold messages for it; they are delivered
+        again once the connection is closed.
         """
         while True:
-            await asyncio.sleep(after)
-            if not self._tasks and now() - self._last_arrival >= after:
-                self._link.renew()
+            await self._until_forgotten(after)
+            self._link.renew()
+
+    async def _until_forgotten(self, after: float) -> None:
+        """Return when nothing has come for so many seconds, or when at two looks something waited and did not come."""
+        idle_since, waited = now(), False
+        while now() - idle_since < after:
+            await asyncio.sleep(min(_LOOK_EVERY, after))
+            waits = await self._something_waits()
+            if self._tasks or self._last_arrival > idle_since:
+                idle_since, waited = now(), False
+            elif waits and waited:
+                _log.warning("messages wait and do not come; connecting anew", queue=self._queue_name)
+                return
+            else:
+                waited = waits
+
+    async def _something_waits(self) -> bool:
+        session = self._link.session
+        if session is None:
+            return False
+        try:
+            waiting = await within(_SETTLE_LIMIT, self._topology.declare(session.connection))
+        except Exception:  # noqa: BLE001 - whatever it is, the link or the next look shows it
+            return False
+        return waiting[self._lane] > 0
 
     async def _set_up(self, session: Session) -> None:
         await session.open(publisher_confirms=False)
