@@ -146,11 +146,19 @@ def test_a_repair_mends_what_can_be_mended_and_tells_the_rest(kept: Kept) -> Non
     assert run("check", "--repair", "--data", kept.folder).exit_code == 0
 
 
-def test_a_check_that_cannot_be_made_says_why(tmp_path: Path) -> None:
-    outcome = run("check", "--data", tmp_path / "nowhere")
+def test_a_check_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql+asyncpg://app@127.0.0.1:{free_port()}/images")
+    outcome = run("check", "--data", tmp_path)
     assert outcome.exit_code == 1
     assert outcome.stdout == ""
     assert outcome.stderr.startswith("image-service: The database cannot be reached.")
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    outcome = run("check", "--data", tmp_path / "nowhere")
+    assert outcome.exit_code == 2
+    assert outcome.stdout == ""
+    assert "does not exist" in outcome.stderr
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -16,7 +16,11 @@ TROUBLE: Final = 3
 
 Data = Annotated[
     Path | None,
-    typer.Option(help="The folder of a standalone service; without it, DATABASE_URL and the others say where."),
+    typer.Option(
+        help="The folder of a standalone service; without it, DATABASE_URL and the others say where.",
+        exists=True,
+        file_okay=False,
+    ),
 ]
 
 dead_letters = typer.Typer(

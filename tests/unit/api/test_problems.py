@@ -26,6 +26,7 @@ NEVER_AN_ANSWER = {
     "attempts-exhausted",  # these four are found in an image's `error`
     "folder-in-use",
     "start-failed",  # these two end the process
+    "foreign-storage",  # the sweeper's log
 }
 GROUPS = {errors.UploadRejected, errors.Busy, errors.Outage, errors.DecoderFailure}
 """Never raised themselves: they have no code of their own."""
