@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from random import SystemRandom
+from shutil import copyfile
 from tempfile import mkdtemp
 
 from tests.faults.checker import Evidence, violations, violations_without_workers
@@ -27,7 +28,7 @@ from tests.faults.workload import Workload
 
 SECONDS = 60.0
 """Of faults; to start, to come to rest and to judge take half as long again."""
-CONVERGENCE = 60.0
+CONVERGENCE = 120.0
 """Seconds in which the service must have come to rest."""
 POISONS = 4, 15
 """The fewest and the most poison images in a run."""
@@ -63,6 +64,9 @@ async def _run(seed: int, seconds: float) -> int:
         _tell(f"at rest and judged within {time.monotonic() - began:.1f} s")
         await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in WORKERS))
         found += await violations_without_workers(evidence)
+        if found:
+            for name in cluster.services:
+                copyfile(cluster.folder / name / "server.log", folder / f"{name}.log")
     history.close()
     for line in summary(seed, history, nemesis.left_out, found):
         _tell(line)

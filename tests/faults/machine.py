@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,8 +172,9 @@ class Machine:
     async def kill(self, name: str) -> None:
         """SIGKILL one process, or see it dead; its decoders die of that by themselves."""
         process = self.processes.pop(name)
-        decoders = process.process.children() if process.alive else []
-        if process.alive:
+        decoders: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it may die at any moment by itself
+            decoders = process.process.children()
             process.process.kill()
         await self._gone(process, decoders)
         kind = f"kill-{name.partition('-')[0]}"

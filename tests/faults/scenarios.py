@@ -229,8 +229,8 @@ async def sweeper_comes_before_the_row(machine: Machine) -> None:
 
 @_scenario(ORPHAN_GRACE="60")
 async def disk_is_slow(machine: Machine) -> None:
-    """Every sync takes two seconds."""
-    slow = [Point.at(f"before {sync}", Act.DELAY, times=ALWAYS, seconds=2) for sync in SYNCS]
+    """Every sync takes a second."""
+    slow = [Point.at(f"before {sync}", Act.DELAY, times=ALWAYS, seconds=1) for sync in SYNCS]
     await machine.start("worker", *slow)
     await machine.start("api", *slow)
     await asyncio.gather(*(machine.accepted(PHOTO) for _ in range(3)))
