@@ -234,3 +234,9 @@ async def test_images_without_an_original_are_told_from_those_with_one(database:
     await remove_originals(database, image_id)
     assert await run(database, lambda r: r.catalogue.finished_before(100, limit=10)) == [image_id]
     assert await run(database, lambda r: r.catalogue.with_original_finished_before(100, limit=10)) == []
+
+
+async def test_a_database_has_an_identity_that_stays(database: Database) -> None:
+    identity = await run(database, lambda r: r.catalogue.identity())
+    await recorded(database)
+    assert await run(database, lambda r: r.catalogue.identity()) == identity

@@ -163,17 +163,102 @@ def test_every_single_step_goes_up_down_and_up_again(empty_database_url: str) ->
     assert revision(empty_database_url) == newest_revision()
 
 
+IMAGES: dict[str, dict[str, Any]] = {
+    "NEW": {"due_at": "2026-01-01 00:00:00.250000"},
+    "PROCESSING": {"due_at": "2026-01-01 00:00:00", "queued_at": "2026-01-01 00:00:00", "attempt": 3},
+    "DONE": {"finished_at": "2026-01-01 00:00:00", "placeholder": "AAAA", "metadata_removed": '["exif"]'},
+    "ERROR": {"finished_at": "2026-01-01 00:00:00", "error_code": "corrupt-image", "error_detail": "Broken."},
+}
+
+
+def kept(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """All images and thumbnails, as far as the version before 0003 knows them."""
+    images = "id, status, format, width, height, size_bytes, sha256, attempt, attempts_charged, decoder_failures"
+    images += ", lease_until, queued_at, publishes, due_at, error_code, error_detail, created_at, updated_at"
+    images += ", finished_at, placeholder, dominant_colour"
+    thumbnails = "image_id, preset, key, content_type, width, height, size_bytes, sha256"
+    return {
+        table: [tuple(row) for row in rows(url, f"SELECT {columns} FROM {table} ORDER BY 1, 2")]  # noqa: S608  (our own words)
+        for table, columns in (("images", images), ("thumbnails", thumbnails))
+    }
+
+
+def rows(url: str, query: str) -> list[Any]:
+    return ask(url, lambda connection: list(connection.execute(text(query))))
+
+
+def fill(url: str) -> None:
+    """Record an image in each state, two of them with thumbnails, as the version before 0003 does."""
+    common = {"format": "png", "width": 640, "height": 480, "size_bytes": 5 * 2**30, "sha256": "ab" * 32}
+    common |= dict.fromkeys(("created_at", "updated_at"), "2026-01-01 00:00:00")
+    for number, (status, values) in enumerate(IMAGES.items()):
+        insert(url, "images", {"id": image_id(number), "status": status, **common, **values})
+    made = {"content_type": "image/jpeg", "width": 75, "height": 100, "size_bytes": 9, "sha256": "cd" * 32}
+    for number in (2, 3):
+        for preset in ("100x100", "300x300"):
+            key = f"thumbnails/00/{number}.1.{preset}"
+            insert(url, "thumbnails", {"image_id": image_id(number), "preset": preset, "key": key, **made})
+
+
+def image_id(number: int) -> str:
+    return f"0190000000007000800000000000000{number}"
+
+
+def insert(url: str, table: str, values: dict[str, Any]) -> None:
+    literals = ", ".join(repr(value) for value in values.values())
+    execute(url, f"INSERT INTO {table} ({', '.join(values)}) VALUES ({literals})")  # noqa: S608  (our own words)
+
+
+def test_images_and_thumbnails_survive_what_a_long_life_asks_for_and_the_way_back(empty_database_url: str) -> None:
+    url = empty_database_url
+    upgrade(url, "0002")
+    fill(url)
+    before = kept(url)
+    assert (len(before["images"]), len(before["thumbnails"])) == (4, 4)
+    for _ in range(2):
+        upgrade(url, "0003")
+        assert kept(url) == before
+        assert rows(url, "SELECT DISTINCT lane, recipe, idempotency_key, original_removed_at FROM images") == [
+            ("normal", None, None, None)
+        ]
+        downgrade(url, "0002")
+        assert kept(url) == before
+
+
+def test_what_a_long_life_brought_is_lost_on_the_way_back_and_nothing_else(empty_database_url: str) -> None:
+    url = empty_database_url
+    upgrade(url, "0002")
+    fill(url)
+    upgrade(url, "0003")
+    execute(url, "UPDATE images SET lane = 'backfill', recipe = '0123456789abcdef', idempotency_key = sha256 || status")
+    execute(url, "UPDATE images SET original_removed_at = updated_at WHERE status = 'ERROR'")
+    execute(url, "UPDATE images SET status = 'NEW', due_at = updated_at WHERE status = 'DONE'")
+    insert(url, "removals", {"key": "thumbnails/00/gone", "due_at": "2026-01-01 00:00:00"})
+    before = kept(url)
+    downgrade(url, "0002")
+    assert kept(url) == before
+    upgrade(url, "0003")
+    assert kept(url) == before
+    assert value(url, "SELECT count(*) FROM removals") == 0
+    assert value(url, "SELECT count(*) FROM identity") == 1
+
+
+def test_the_version_before_0003_can_go_on_beside_the_one_after_it(empty_database_url: str) -> None:
+    url = empty_database_url
+    upgrade(url, "0003")
+    fill(url)
+    expected = [(status, "normal", None) for status in IMAGES]
+    assert rows(url, "SELECT status, lane, idempotency_key FROM images ORDER BY id") == expected
+    execute(url, "DELETE FROM images WHERE status = 'DONE'")
+    assert value(url, "SELECT count(*) FROM images") == 3
+
+
 def test_upgrading_twice_is_upgrading_once(database_url: str) -> None:
-    insert = (
-        "INSERT INTO images (id, status, format, width, height, size_bytes, sha256, due_at, created_at, updated_at) "
-        "VALUES ('01900000000070008000000000000001', 'NEW', 'png', 1, 1, 1, 'ab', "
-        "CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)"
-    )
-    execute(database_url, insert)
+    fill(database_url)
     before = ask(database_url, schema)
     upgrade(database_url)
     assert ask(database_url, schema) == before
-    assert value(database_url, "SELECT count(*) FROM images") == 1
+    assert value(database_url, "SELECT count(*) FROM images") == 4
 
 
 def test_alembic_finds_no_difference_between_migrations_and_models(database_url: str) -> None:

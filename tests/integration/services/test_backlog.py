@@ -60,19 +60,6 @@ async def test_images_that_are_rendered_again_count_as_well(stage: Stage) -> Non
     assert not await admits(stage.backlog(limit=1))
 
 
-async def test_it_counts_no_further_than_it_has_to(stage: Stage) -> None:
-    for _ in range(4):
-        await stage.new()
-    counted: list[int] = []
-
-    async def note(*_: object, **__: object) -> None:
-        counted.append(1)
-
-    stage.script.before("open_count", note)
-    assert not await admits(stage.backlog(limit=2))
-    assert counted == [1]
-
-
 async def test_it_counts_at_most_once_a_second(stage: Stage, clock: "Clock") -> None:
     service = stage.backlog(limit=1)
     for moment, counts in ((0.0, 1), (0.5, 1), (0.99, 1), (1.0, 2), (1.9, 2), (2.0, 3)):

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from itertools import repeat
+from itertools import count, repeat
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -16,17 +17,20 @@ from image_service.errors import (
     CorruptImage,
     DatabaseUnavailable,
     EmptyUpload,
+    IdempotencyKeyReused,
     MalformedUpload,
     QueueUnavailable,
     ServiceError,
     StorageFull,
+    StorageUnavailable,
     UnsupportedFormat,
     UploadTooLarge,
 )
 from image_service.ports import Delivery
 from image_service.services import ingest
+from image_service.services.ingest import Accepted
 from tests.support.fakes import DAMAGED, HEADER, IMAGE
-from tests.support.stage import UNCLAIMED_AFTER, UNQUEUED_AFTER, Stage
+from tests.support.stage import GRACE, UNCLAIMED_AFTER, UNQUEUED_AFTER, Stage
 from tests.support.waiting import eventually
 
 PIECE = 1024
@@ -254,3 +258,187 @@ async def test_one_refused_upload_does_not_disturb_its_neighbours(sqlite_stage: 
     assert await sqlite_stage.count() == 3
     assert len(await sqlite_stage.files()) == 3
     await eventually(lambda: sqlite_stage.scratch() == [])
+
+
+KEY = "0b5e0f4c"
+
+
+async def accept(stage: Stage, content: bytes = IMAGE, key: str | None = KEY) -> Accepted:
+    return await stage.ingest().accept(aiter(Upload(content)), idempotency_key=key)
+
+
+async def there_is_one_image(stage: Stage, image_id: UUID, content: bytes = IMAGE) -> None:
+    """Recorded once, stored once, published once."""
+    assert await stage.count() == 1
+    assert await stage.files("originals/") == {original_key(image_id)}
+    assert await stage.content(original_key(image_id)) == content
+    assert [delivery.image_id for delivery in stage.queue.published] == [image_id]
+    assert stage.scratch() == []
+
+
+async def test_the_same_file_under_the_same_key_is_one_image(stage: Stage) -> None:
+    first = await accept(stage)
+    assert first == Accepted(id=first.id, status=Status.PROCESSING, before=False)
+    for _ in range(3):
+        assert await accept(stage) == Accepted(id=first.id, status=Status.PROCESSING, before=True)
+    assert stage.script.done.count("adopt") == 1, "the others are not even stored"
+    await there_is_one_image(stage, first.id)
+
+
+async def test_without_a_key_or_under_another_it_is_another_image(stage: Stage) -> None:
+    accepted = [await accept(stage, key=key) for key in (None, None, KEY, "another")]
+    assert len({each.id for each in accepted}) == 4
+    assert not any(each.before for each in accepted)
+    assert await stage.count() == 4
+
+
+async def test_whoever_comes_again_is_told_what_has_become_of_the_image(stage: Stage) -> None:
+    first = await accept(stage)
+    await stage.render(first.id)
+    assert await accept(stage) == Accepted(id=first.id, status=Status.DONE, before=True)
+    assert await stage.status(first.id) is Status.DONE
+    await stage.reprocess(first.id)
+    assert await accept(stage) == Accepted(id=first.id, status=Status.NEW, before=True)
+
+
+async def test_another_file_under_the_same_key_is_refused_and_not_kept(stage: Stage) -> None:
+    first = await accept(stage)
+    with pytest.raises(IdempotencyKeyReused):
+        await accept(stage, BIG)
+    await there_is_one_image(stage, first.id)
+
+
+async def test_a_key_is_free_again_once_its_image_is_deleted(stage: Stage) -> None:
+    first = await accept(stage)
+    await stage.deletion().delete(first.id)
+    second = await accept(stage, BIG)
+    assert not second.before
+    assert second.id != first.id
+    assert await stage.files() == {original_key(second.id)}
+
+
+async def test_a_refused_file_does_not_take_the_key(stage: Stage) -> None:
+    with pytest.raises(CorruptImage):
+        await accept(stage, DAMAGED)
+    accepted = await accept(stage)
+    assert not accepted.before
+    await there_is_one_image(stage, accepted.id)
+
+
+async def meet_before_recording(stage: Stage, uploads: int) -> None:
+    """Let none of several uploads be recorded before all have found the key free and stored their file."""
+    barrier = asyncio.Barrier(uploads)
+    arrivals = count(1)
+
+    async def meet(*_: object) -> None:
+        if next(arrivals) <= uploads:
+            await barrier.wait()
+
+    stage.script.before("adopt", meet)
+
+
+async def test_of_many_at_once_under_one_key_one_is_kept_and_all_are_told_which(stage: Stage) -> None:
+    await meet_before_recording(stage, 5)
+    accepted = await asyncio.gather(*(accept(stage) for _ in range(5)))
+    assert stage.script.done.count("adopt") == 5
+    (image_id,) = {each.id for each in accepted}
+    assert sorted(each.before for each in accepted) == [False] + [True] * 4
+    await there_is_one_image(stage, image_id)
+
+
+async def test_of_different_files_at_once_under_one_key_one_is_kept_and_the_other_refused(stage: Stage) -> None:
+    await meet_before_recording(stage, 2)
+    contents = [IMAGE, BIG]
+    outcomes = await asyncio.gather(*(accept(stage, content) for content in contents), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes].count(IdempotencyKeyReused) == 1
+    (kept,) = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
+    await there_is_one_image(stage, kept.id, contents[outcomes.index(kept)])
+
+
+async def test_a_second_file_that_cannot_be_removed_is_left_to_the_sweeper(stage: Stage) -> None:
+    await meet_before_recording(stage, 2)
+    stage.script.fail("delete", [StorageUnavailable])
+    accepted = await asyncio.gather(*(accept(stage) for _ in range(2)))
+    (image_id,) = {each.id for each in accepted}
+    (left,) = await stage.files() - {original_key(image_id)}
+    for key in await stage.files():
+        stage.grow_old(key, GRACE + 60)
+    assert await stage.sweep() == 1
+    assert left not in await stage.files()
+    await there_is_one_image(stage, image_id)
+
+
+async def test_when_the_reply_to_the_commit_is_lost_the_image_is_ours_all_the_same(stage: Stage) -> None:
+    stage.script.lose_replies("add", [DatabaseUnavailable])
+    accepted = await accept(stage)
+    assert stage.script.tried["add"] == 2
+    assert accepted == Accepted(id=accepted.id, status=Status.PROCESSING, before=False)
+    await there_is_one_image(stage, accepted.id)
+
+
+async def test_who_was_told_of_an_outage_though_the_image_was_recorded_finds_it_when_he_comes_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.0)
+    stage.script.lose_replies("add", [DatabaseUnavailable])
+    with pytest.raises(DatabaseUnavailable):
+        await accept(stage)
+    again = await accept(stage)
+    assert again == Accepted(id=again.id, status=Status.NEW, before=True)
+    assert await stage.files() == {original_key(again.id)}
+    assert await stage.count() == 1
+
+
+async def test_an_upload_outlasts_a_moment_in_which_it_cannot_be_told_whether_the_key_is_known(stage: Stage) -> None:
+    first = await accept(stage)
+    stage.script.fail("with_key", [DatabaseUnavailable, DatabaseUnavailable])
+    assert (await accept(stage)).before
+    await there_is_one_image(stage, first.id)
+
+
+async def test_while_it_cannot_be_told_whether_the_key_is_known_nothing_is_stored(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.2)
+    stage.script.fail("with_key", repeat(DatabaseUnavailable))
+    with pytest.raises(DatabaseUnavailable):
+        await accept(stage)
+    await nothing_is_left(stage)
+
+
+async def test_a_database_that_hangs_does_not_keep_the_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "_ANSWER_WITHIN", 0.3)
+    stage.script.before("with_key", lambda *_: asyncio.Event().wait())
+    async with asyncio.timeout(10):
+        with pytest.raises(DatabaseUnavailable):
+            await accept(stage)
+
+
+@pytest.fixture
+async def postgresql_stage(postgres_database_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    """On SQLite nothing can happen between two statements of a transaction that writes."""
+    async with Stage.on(postgres_database_url, tmp_path / "storage") as stage:
+        yield stage
+
+
+async def test_an_image_that_takes_the_key_and_is_deleted_at_the_last_moment_makes_room(
+    postgresql_stage: Stage,
+) -> None:
+    stage = postgresql_stage
+    other = await stage.new()
+
+    async def take_the_key(*_: object) -> None:
+        if stage.script.tried["add"] == 1:
+            await stage.change(other, idempotency_key=KEY)
+
+    async def delete_the_other(*_: object) -> None:
+        if stage.script.tried["add"] == 1:
+            await stage.ask(lambda r: r.images.remove([other]))
+
+    stage.script.before("add", take_the_key)
+    stage.script.before("with_key", delete_the_other)
+    accepted = await accept(stage)
+    assert stage.script.tried["add"] == 2
+    assert not accepted.before
+    assert await stage.count() == 1
+    assert (await stage.row(accepted.id))["idempotency_key"] == KEY

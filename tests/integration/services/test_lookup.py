@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from image_service.domain.status import Status
-from image_service.errors import DatabaseUnavailable, ImageNotFound, ThumbnailNotFound
+from image_service.errors import DatabaseUnavailable, ImageNotFound, OriginalRemoved, ThumbnailNotFound
 from image_service.ports import Delivery
 from tests.support.fakes import IMAGE
 from tests.support.stage import Stage
@@ -56,6 +56,31 @@ async def test_there_is_no_thumbnail_of_an_unknown_preset_or_before_the_image_is
     for status in (Status.NEW, Status.PROCESSING, Status.ERROR):
         with pytest.raises(ThumbnailNotFound):
             await lookup.thumbnail(await in_state(sqlite_stage, status), "100x100")
+
+
+@pytest.mark.parametrize("status", [Status.NEW, Status.PROCESSING, Status.ERROR])
+async def test_the_thumbnails_of_an_earlier_rendering_are_found_in_every_state(stage: Stage, status: Status) -> None:
+    image_id = await stage.done()
+    await stage.reprocess(image_id)
+    if status is not Status.NEW:
+        claim = await stage.claim(image_id)
+        if status is Status.ERROR:
+            await stage.fail(claim)
+    assert await stage.status(image_id) is status
+    file = await stage.lookup().thumbnail(image_id, "100x100")
+    assert b"".join([piece async for piece in stage.lookup().read(file)]).startswith(b"100x100")
+
+
+async def test_an_original_whose_time_is_over_is_told_from_one_that_never_was(stage: Stage) -> None:
+    image_id = await stage.done()
+    await stage.ask(lambda r: r.images.remove_originals([image_id]))
+    with pytest.raises(OriginalRemoved):
+        await stage.lookup().original(image_id)
+    assert (await stage.lookup().thumbnail(image_id, "100x100")).sha256
+    await stage.deletion().delete(image_id)
+    with pytest.raises(ImageNotFound):
+        await stage.lookup().original(image_id)
+    assert await stage.lookup().find(image_id) is None
 
 
 async def test_nothing_is_found_under_an_unknown_id(stage: Stage) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, QueueUnavailable
 from image_service.ports import Delivery
@@ -25,6 +26,16 @@ async def with_message(stage: Stage) -> UUID:
     """An image whose message waits in the queue."""
     image_id = await stage.queued()
     await stage.queue.publish(Delivery(image_id=image_id, lane=LANE))
+    return image_id
+
+
+async def queued_in(stage: Stage, lane: Lane, *, message: bool = True) -> UUID:
+    """An image that was queued in a lane some time ago, and whose message waits there or is lost."""
+    image_id = await stage.queued()
+    await stage.change(image_id, lane=lane)
+    await stage.time_passes(image_id, UNQUEUED_AFTER + 1)
+    if message:
+        await stage.queue.publish(Delivery(image_id=image_id, lane=lane))
     return image_id
 
 
@@ -180,6 +191,51 @@ async def test_a_deep_backlog_is_not_published_again(stage: Stage) -> None:
         await stage.time_passes(image_id, UNQUEUED_AFTER * 10)
     assert await stage.reconciler().run_once() == 0
     assert published(stage) == backlog
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_an_image_is_queued_in_the_lane_that_it_is_recorded_for(stage: Stage, lane: Lane) -> None:
+    images = [await abandoned(stage), await stage.new(), await queued_in(stage, lane, message=False)]
+    for image_id in images:
+        await stage.change(image_id, lane=lane)
+    await stage.time_passes(images[1], UNQUEUED_AFTER + 1)
+    assert await stage.reconciler().run_once() == 3
+    assert {(delivery.image_id, delivery.lane) for delivery in stage.queue.published} == {
+        (image_id, lane) for image_id in images
+    }
+
+
+@pytest.mark.parametrize("lost_in", Lane)
+async def test_a_backlog_in_the_other_lanes_does_not_hide_a_lost_message(stage: Stage, lost_in: Lane) -> None:
+    waiting = [await queued_in(stage, lane) for lane in Lane if lane is not lost_in]
+    lost = await queued_in(stage, lost_in, message=False)
+    assert await stage.reconciler().run_once() == 1
+    assert published(stage) == [*waiting, lost]
+    assert stage.queue.published[-1].lane is lost_in
+
+
+@pytest.mark.parametrize("lane", Lane)
+async def test_a_message_that_waits_in_a_lane_may_be_any_of_its_images(stage: Stage, lane: Lane) -> None:
+    waiting = await queued_in(stage, lane)
+    await queued_in(stage, lane, message=False)
+    assert await stage.reconciler().run_once() == 0
+    assert published(stage) == [waiting]
+
+
+async def test_of_two_reconcilers_at_once_one_replaces_a_lost_message(stage: Stage, database_url: str) -> None:
+    lost = {await queued_in(stage, lane, message=False) for lane in Lane}
+    both_have_seen_it = asyncio.Barrier(2)
+    databases = []
+    for _ in range(2):
+        script = Script()
+        script.before("take_for_publishing", lambda *_: both_have_seen_it.wait())
+        databases.append(ScriptedDatabase(database_url, script))
+    counts = await asyncio.gather(*(stage.reconciler(database).run_once() for database in databases))
+    for database in databases:
+        await database.close()
+    assert sum(counts) == 3
+    assert len(published(stage)) == 3
+    assert set(published(stage)) == lost
 
 
 async def test_an_image_that_is_being_worked_on_is_left_alone_even_when_no_message_waits(stage: Stage) -> None:

@@ -222,7 +222,7 @@ async def test_where_it_fails_the_image_ends_in_error_and_keeps_the_old_thumbnai
     assert await thumbnails(stage, image_id) == old
     for key in await stage.files():
         stage.grow_old(key, GRACE + 60)
-    assert await stage.sweeper().run_once() == 0
+    assert await stage.sweep() == 0
     assert await stage.deletion().run_once() == 0
     assert await thumbnails(stage, image_id) == old
 
@@ -288,5 +288,5 @@ async def test_files_that_were_replaced_are_not_swept_before_their_time(stage: S
     await stage.render(image_id)
     for key in await stage.files():
         stage.grow_old(key, GRACE + 60)
-    assert await stage.sweeper().run_once() == 0
+    assert await stage.sweep() == 0
     assert {each.key for each in old} <= await stage.files()

@@ -156,6 +156,37 @@ async def test_an_attempt_that_ends_while_the_sweeper_asks_keeps_its_files(stage
     assert key in await stage.files()
 
 
+async def test_the_files_of_a_deleted_image_are_left_to_those_who_remove_them(stage: Stage) -> None:
+    image_id = await stage.done()
+    before = await stage.files()
+    await stage.ask(lambda r: r.images.remove([image_id]))
+    for key in before:
+        stage.grow_old(key, OLD)
+    assert await stage.sweep() == 0
+    assert await stage.files() == before
+
+
+@pytest.mark.parametrize("question", ["attempts_in_progress", "thumbnail_keys", "removals.pending"])
+async def test_thumbnails_that_are_replaced_while_the_sweeper_asks_are_nobodys_orphans(
+    stage: Stage, question: str
+) -> None:
+    image_id = await stage.done()
+    await stage.reprocess(image_id)
+    for key in await stage.files():
+        stage.grow_old(key, OLD)
+    questions = count(1)
+
+    async def replace(_: object) -> None:
+        # Whether a file is about to be removed is asked of originals first.
+        if next(questions) == (2 if question == "removals.pending" else 1):
+            await stage.render(image_id)
+
+    stage.script.before(question, replace)
+    assert [keys async for keys in stage.sweeper().orphans() if keys] == []
+    assert await stage.status(image_id) is Status.DONE
+    assert len(await stage.removals()) == 3
+
+
 async def test_files_that_are_not_ours_are_left_alone(sqlite_stage: Stage) -> None:
     image_id = uuid4()
     wrong_shard = "00" if image_id.hex[-2:] != "00" else "01"
