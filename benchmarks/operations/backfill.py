@@ -35,6 +35,7 @@ GOAL: Final = 2.0
 UPLOADS_AT_ONCE: Final = 4
 FINISH_LIMIT: Final = 600.0
 WAITING: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL AND lane = 'backfill'")
+OLD: Final = text("SELECT count(*) FROM images WHERE recipe = 'old'")
 OPEN: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL")
 OUTDATE: Final = text("UPDATE images SET recipe = 'old' WHERE id IN :images").bindparams(
     bindparam("images", expanding=True)
@@ -83,9 +84,9 @@ async def back_fill(playing: Stage, database: AsyncConnection, old: list[str]) -
     try:
         await _until(database, len(old) // 2, at_least=True)
         began = time.monotonic()
-        most = (await database.execute(WAITING)).scalar_one()
+        most = (await database.execute(OLD)).scalar_one()
         yield
-        left = (await database.execute(WAITING)).scalar_one()
+        left = (await database.execute(OLD)).scalar_one()
         seconds = time.monotonic() - began
         print(f"  back-fill: {left} of {most} left after {seconds:.0f} s: {(most - left) / seconds:.1f} a second")
         if not left:

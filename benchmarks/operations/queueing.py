@@ -40,8 +40,12 @@ async def run(playing: Stage, images: int) -> bool:
     await count_statements(playing)
     async with client(playing.api.url) as api, superuser(playing.postgres.url) as database:
         began = time.monotonic()
-        await upload_all(Clients(api), images)
-        print(f"{images} images uploaded in {time.monotonic() - began:.0f} s, no worker running")
+        clients = Clients(api)
+        await upload_all(clients, images)
+        print(
+            f"{images} images uploaded in {time.monotonic() - began:.0f} s, no worker running; "
+            f"{clients.answers['of these as NEW']} were answered before the broker had confirmed their message"
+        )
         await tell_depth(api)
         await watch_reconciler(playing, database)
         await tell_depth(api)

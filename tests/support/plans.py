@@ -236,6 +236,11 @@ QUERIES: Final = (
         examines=0,
     ),
     Query(
+        name="put off",
+        run=lambda r, _: r.images.put_off(Lane.EXPRESS, messages=0, queued_before=0, due_in=300),
+        index="ix_images_unclaimed",
+    ),
+    Query(
         name="take for publishing",
         run=lambda r, s: r.images.take_for_publishing(s.due, due_in=300),
         index=PRIMARY_KEY,

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Update, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Update, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds, now
@@ -281,17 +281,30 @@ class ImageRepository:
 
     async def unclaimed(self, lane: Lane, *, queued_before: float, limit: int) -> Sequence[OpenImage]:
         """Images of a lane queued more than ``queued_before`` seconds ago that no worker has taken since."""
-        return await self._open(
-            select(*_OPEN)
-            .where(
-                in_state(Status.PROCESSING),
-                ImageRow.lease_until.is_(None),
-                ImageRow.lane == lane,
-                ImageRow.queued_at <= in_seconds(-queued_before),
-            )
-            .order_by(ImageRow.queued_at)
-            .limit(limit),
+        waiting = select(*_OPEN).where(*_unclaimed(lane), ImageRow.queued_at <= in_seconds(-queued_before))
+        return await self._open(waiting.order_by(ImageRow.queued_at).limit(limit))
+
+    async def put_off(self, lane: Lane, *, messages: int, queued_before: float, due_in: float) -> int:
+        """Look later after the due images of a lane that no worker has taken yet; returns how many those are.
+
+        But not after those whose messages must be missing, since more images wait than messages: those are the ones
+        that were queued the longest ago.
+
+        Args:
+            lane: The lane.
+            messages: How many messages waited in it.
+            queued_before: How many seconds ago that was.
+            due_in: Seconds until they are looked at again.
+        """
+        waiting = (*_unclaimed(lane), ImageRow.queued_at <= in_seconds(-queued_before))
+        found = (await self._connection.execute(select(func.count()).where(*waiting))).scalar_one()
+        due = select(ImageRow.id).where(*waiting, ImageRow.due_at <= now()).order_by(ImageRow.queued_at)
+        # Locked, or a worker's claim or another reconciler's message could be overlooked in between.
+        due = due.offset(max(0, found - messages)).with_for_update(skip_locked=True)
+        result = await self._connection.execute(
+            update(ImageRow).where(ImageRow.id.in_(due)).values(due_at=in_seconds(due_in))
         )
+        return result.rowcount
 
     async def take_for_publishing(self, image: OpenImage, *, due_in: float) -> bool:
         """Move an image's due time on, if nobody else has: of two reconcilers, one publishes.
@@ -309,12 +322,12 @@ class ImageRepository:
         )
 
     async def resume_all(self) -> int:
-        """Free every claim and make every unfinished image due now; returns how many.
+        """End every lease and make every unfinished image due now; returns how many.
 
         Only for a process that knows it is the only one: standalone, at its start.
         """
         result = await self._connection.execute(
-            update(ImageRow).where(ImageRow.due_at.is_not(None)).values(lease_until=None, due_at=now())
+            update(ImageRow).where(ImageRow.due_at.is_not(None)).values(due_at=now(), lease_until=now())
         )
         return result.rowcount
 
@@ -327,7 +340,8 @@ class ImageRepository:
                 ImageRow.status.in_(CLAIMABLE),
                 or_(ImageRow.lease_until.is_(None), ImageRow.lease_until <= now()),
             )
-            .values(due_at=now())
+            # A lease that has just run out, rather than none: its message must not count as one that still waits.
+            .values(due_at=now(), lease_until=now())
             .returning(ImageRow.id)
         )
         return set((await self._connection.execute(statement)).scalars())
@@ -393,6 +407,11 @@ _OPEN = (
     ImageRow.publishes,
 )
 _FINISHED = {"lease_until": None, "due_at": None, "finished_at": now(), "updated_at": now()}
+
+
+def _unclaimed(lane: Lane) -> tuple[ColumnElement[bool], ...]:
+    """Queued in a lane, and taken by no worker."""
+    return in_state(Status.PROCESSING), ImageRow.lease_until.is_(None), ImageRow.lane == lane
 
 
 def _held(claim: Claim) -> Update:

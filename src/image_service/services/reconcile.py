@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -47,7 +47,10 @@ class Reconciler:
             Outage: the database or the queue is away; what was not published stays due.
         """
         # Asked first: while the queue is away, nothing must be counted as published.
+        began = time.monotonic()
         waiting = await self._queue.depth()
+        if await self._due():
+            await self._put_off(waiting, before=began)
         published = 0
         while batch := await self._due():
             published += await self._publish_all(batch)
@@ -64,6 +67,17 @@ class Reconciler:
         async with self._database.transaction() as repositories:
             return await repositories.images.due(limit=_BATCH)
 
+    async def _put_off(self, waiting: Mapping[Lane, int], *, before: float) -> None:
+        """In a deep backlog no message is lost because it takes long: what has waited long just waits on."""
+        for lane, messages in waiting.items():
+            async with self._database.transaction() as repositories:
+                await repositories.images.put_off(
+                    lane,
+                    messages=messages,
+                    queued_before=time.monotonic() - before,
+                    due_in=self._timing.unclaimed_after,
+                )
+
     async def _lost(self, lane: Lane, *, before: float) -> Sequence[OpenImage]:
         """Images of a lane whose message has had its time by ``before``: none that this round published itself."""
         age = self._timing.unqueued_after + time.monotonic() - before
@@ -76,8 +90,8 @@ class Reconciler:
     async def _publish(self, image: OpenImage) -> bool:
         """Queue one image, unless another reconciler was faster."""
         new = image.status is Status.NEW
-        # A growing delay: in a deep backlog a message is not lost because it takes long. One that is lost all the same
-        # shows once the queue is empty; but NEW images are not looked for then, so they stay due until they are queued.
+        # A growing delay: this message may be one too many. One that is lost all the same shows once the queue is
+        # empty; but NEW images are not looked for then, so they stay due until they are queued.
         delay = min(_LONGEST_DELAY, self._timing.unclaimed_after * 2 ** min(image.publishes, _MOST_DOUBLINGS))
         delay *= random.uniform(1.0, 1.2)  # noqa: S311 — jitter, not cryptography
         async with self._database.transaction() as repositories:

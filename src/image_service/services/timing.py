@@ -10,4 +10,4 @@ class QueueTiming:
     unqueued_after: float
     """Seconds from its recording, should nobody have queued it."""
     unclaimed_after: float
-    """Seconds from its queueing, should no worker have taken it; doubles each time."""
+    """Seconds from its queueing, should no worker have taken it and its message be missing; doubles each time."""

@@ -39,6 +39,12 @@ async def queued_in(stage: Stage, lane: Lane, *, message: bool = True) -> UUID:
     return image_id
 
 
+async def queued_ago(stage: Stage, images: list[UUID], seconds: float) -> None:
+    """Make all of them so much older."""
+    for image_id in images:
+        await stage.time_passes(image_id, seconds)
+
+
 async def abandoned(stage: Stage) -> UUID:
     """An image whose worker has died some time ago."""
     claim = await stage.claimed()
@@ -77,7 +83,7 @@ async def test_an_image_is_marked_as_queued_only_after_its_message_was_published
     image_id = await stage.new()
     await stage.time_passes(image_id, UNQUEUED_AFTER + 1)
     await stage.reconciler().run_once()
-    done = [name for name in stage.script.done if name not in {"depth", "due", "unclaimed"}]
+    done = [name for name in stage.script.done if name not in {"depth", "due", "put_off", "unclaimed"}]
     assert done == ["take_for_publishing", "publish", "mark_queued"]
 
 
@@ -178,19 +184,53 @@ async def test_a_lost_message_is_replaced_once_the_queue_is_empty(stage: Stage) 
 
 
 async def test_in_a_backlog_a_message_counts_as_lost_only_after_the_delay(stage: Stage) -> None:
-    image_id = await with_message(stage)
-    await stage.time_passes(image_id, UNCLAIMED_AFTER - 5)
+    waiting = [await with_message(stage), await stage.queued()]
+    await queued_ago(stage, waiting, UNCLAIMED_AFTER - 5)
     assert await stage.reconciler().run_once() == 0
-    await stage.time_passes(image_id, 10)
+    await queued_ago(stage, waiting, 10)
     assert await stage.reconciler().run_once() == 1
 
 
-async def test_a_deep_backlog_is_not_published_again(stage: Stage) -> None:
+@pytest.mark.parametrize("seconds", [UNQUEUED_AFTER * 10, UNCLAIMED_AFTER * 10])
+async def test_a_deep_backlog_is_not_published_again(stage: Stage, seconds: float) -> None:
     backlog = [await with_message(stage) for _ in range(5)]
-    for image_id in backlog:
-        await stage.time_passes(image_id, UNQUEUED_AFTER * 10)
-    assert await stage.reconciler().run_once() == 0
+    for _ in range(3):
+        await queued_ago(stage, backlog, seconds)
+        assert await stage.reconciler().run_once() == 0
     assert published(stage) == backlog
+
+
+async def test_in_a_backlog_as_many_are_published_again_as_messages_are_missing_the_longest_queued_first(
+    stage: Stage,
+) -> None:
+    backlog = [await stage.queued() for _ in range(5)]
+    for waits in backlog[2:]:
+        await stage.queue.publish(Delivery(image_id=waits, lane=LANE))
+    await queued_ago(stage, backlog, UNCLAIMED_AFTER + 5)
+    assert await stage.reconciler().run_once() == 2
+    assert published(stage) == [*backlog[2:], *backlog[:2]]
+    await queued_ago(stage, backlog, UNCLAIMED_AFTER + 5)
+    assert await stage.reconciler().run_once() == 0
+
+
+async def test_a_message_too_many_hides_a_missing_one_for_as_long_as_it_waits(stage: Stage) -> None:
+    finished = await stage.claimed()
+    await stage.fail(finished)
+    await stage.queue.publish(Delivery(image_id=finished.image_id, lane=LANE))
+    lost = await stage.queued()
+    await stage.time_passes(lost, UNCLAIMED_AFTER + 5)
+    assert await stage.reconciler().run_once() == 0
+    stage.queue.lose_everything()  # a worker takes it and finds nothing to do
+    assert await stage.reconciler().run_once() == 1
+    assert published(stage)[-1] == lost
+
+
+async def test_what_an_operator_wants_queued_does_not_wait_for_the_backlog(stage: Stage) -> None:
+    backlog = [await with_message(stage) for _ in range(3)]
+    hurried = backlog[-1]
+    assert await stage.ask(lambda r: r.images.hurry([hurried])) == {hurried}
+    assert await stage.reconciler().run_once() == 1
+    assert published(stage) == [*backlog, hurried]
 
 
 @pytest.mark.parametrize("lane", Lane)
@@ -254,9 +294,10 @@ async def test_an_image_that_rests_is_queued_when_its_rest_is_over(stage: Stage)
 
 
 async def test_the_delays_grow_up_to_an_hour(sqlite_stage: Stage) -> None:
-    image_id = await with_message(sqlite_stage)
+    image_id = await sqlite_stage.queued()
     delays = []
     for _ in range(6):
+        sqlite_stage.queue.lose_everything()
         await sqlite_stage.time_passes(image_id, LONG)
         assert await sqlite_stage.reconciler().run_once() == 1
         delays.append(await delay(sqlite_stage, image_id))
@@ -284,14 +325,16 @@ async def test_however_many_they_are_each_is_published_once(stage: Stage, monkey
 async def test_resuming_makes_everything_unfinished_due_whoever_held_it(stage: Stage) -> None:
     held, resting = await stage.claimed(), await stage.claimed()
     await stage.ask(lambda r: r.images.release(resting, rest=30, due_in=30, charge=True))
-    unfinished = {held.image_id, resting.image_id, await stage.new(), await stage.queued()}
+    faster = await stage.new()  # than the note that it is queued
+    assert await stage.ask(lambda r: r.images.claim(faster, lease=LEASE))
+    unfinished = {held.image_id, resting.image_id, faster, await stage.new(), await stage.queued()}
     finished = await stage.claimed()
     await stage.fail(finished)
     before = await stage.row(finished.image_id)
     reconciler = stage.reconciler()
     assert await reconciler.run_once() == 0
     await reconciler.resume()
-    assert await reconciler.run_once() == 4
+    assert await reconciler.run_once() == 5
     assert set(published(stage)) == unfinished
     assert await stage.row(finished.image_id) == before
     for delivery in stage.queue.published:
