@@ -29,7 +29,8 @@ from image_service.services.requeueing import Requeueing
 from image_service.services.retention import Retention
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
-from image_service.storage.local import SCRATCH, LocalStorage
+from image_service.storage.local import LocalStorage
+from image_service.storage.names import SCRATCH
 
 EXPRESS_SLOTS: Final = 1
 """Decoders beyond the configured number, which only images of the express lane may use."""
