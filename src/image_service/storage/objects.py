@@ -6,7 +6,7 @@ The only module that knows obstore; it is loaded where an object storage is used
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from itertools import islice
@@ -301,7 +301,7 @@ class ObjectStorage:
         """
         return (await self._found(self._store.head_async(key)))["size"]
 
-    async def _delete(self, keys: "list[str]") -> None:
+    async def _delete(self, keys: Sequence[str]) -> None:
         try:
             await _translated(self._store.delete_async(keys))
         except FileNotFoundError:
