@@ -22,6 +22,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
 from obstore import sign
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from tests.support.processes import ServerError, free_port
@@ -60,18 +61,21 @@ class SeaweedServer(PrivateServer):
     def url(self) -> str:
         return f"http://tests:{self._secret}@127.0.0.1:{self.port}"
 
-    def unfinished(self, bucket: str) -> list[str]:
-        """The uploads in parts of which the server keeps parts."""
-        folder = Request(f"http://127.0.0.1:{self._filer}/buckets/{bucket}/.uploads/")
-        folder.add_header("Accept", "application/json")
+    def parts(self, bucket: str) -> list[str]:
+        """The parts that it keeps of uploads that have not come to an end."""
+        uploads = self._listed(f"/buckets/{bucket}/.uploads/")
+        return [part for upload in uploads for part in self._listed(f"{upload}/")]
+
+    def _listed(self, folder: str) -> list[str]:
+        question = Request(f"http://127.0.0.1:{self._filer}{folder}")
+        question.add_header("Accept", "application/json")
         try:
-            with _OPENER.open(folder, timeout=ANSWER_LIMIT) as answer:
-                entries = json.load(answer)["Entries"] or []
+            with _OPENER.open(question, timeout=ANSWER_LIMIT) as answer:
+                return [entry["FullPath"] for entry in json.load(answer)["Entries"] or []]
         except HTTPError as error:
             if error.code == 404:
                 return []
             raise
-        return [entry["FullPath"] for entry in entries]
 
     def _launch(self) -> psutil.Popen:
         for name in ("data", "home"):
@@ -99,15 +103,15 @@ class SeaweedServer(PrivateServer):
     def _answers(self) -> bool:
         try:
             make_bucket(self.url, "ready")
-        except ServerError:
+            _bucket(self.url, "ready").put("ready", b"")  # which takes it some seconds more
+        except (ServerError, BaseError):
             return False
         return True
 
 
 def make_bucket(url: str, name: str) -> None:
     """Make a bucket, unless it is there."""
-    bucket = S3Store(name, config=_access(url), client_options={"allow_http": True})
-    signed = Request(sign(bucket, "PUT", "", timedelta(minutes=1)), method="PUT")  # noqa: S310  (our own)
+    signed = Request(sign(_bucket(url, name), "PUT", "", timedelta(minutes=1)), method="PUT")  # noqa: S310  (our own)
     try:
         _OPENER.open(signed, timeout=ANSWER_LIMIT).close()
     except HTTPError as error:
@@ -115,6 +119,15 @@ def make_bucket(url: str, name: str) -> None:
             raise ServerError(f"the bucket {name} cannot be made: {error}") from error
     except (OSError, HTTPException) as error:
         raise ServerError(f"the bucket {name} cannot be made: {error}") from error
+
+
+def _bucket(url: str, name: str) -> S3Store:
+    return S3Store(
+        name,
+        config=_access(url),
+        client_options={"allow_http": True, "timeout": timedelta(seconds=ANSWER_LIMIT)},
+        retry_config={"max_retries": 0},
+    )
 
 
 def environment(url: str) -> dict[str, str]:

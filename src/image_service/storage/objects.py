@@ -25,7 +25,7 @@ from image_service.storage.names import check, check_prefix
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetOptions, GetResult
-    from obstore.store import AzureStore, GCSStore, S3Store
+    from obstore.store import AzureStore, BackoffConfig, ClientConfig, GCSStore, RetryConfig, S3Store
 
     Store = S3Store | GCSStore | AzureStore | MemoryStore
 
@@ -47,7 +47,13 @@ _CONNECT: Final = timedelta(seconds=1)
 _WHOLE_REQUEST: Final = timedelta(hours=1)
 """A client may read as slowly as the API lets it. What counts is how long the server is silent."""
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=50), timedelta(seconds=1)
-_RETRIES: Final = 5
+_ENOUGH: Final = 1000
+"""Retries that time alone bounds."""
+_SENDING_PATIENCE: Final = timedelta(seconds=60)
+"""For how long a file goes on being sent, and is then taken back, that nobody waits for any longer.
+
+In an outage of less, an upload in parts leaves none behind, since it comes to an end after all.
+"""
 
 # obstore tells apart only what it has an exception for; the rest is in its words, which quote the answer.
 _NO_ROOM: Final = re.compile(r"status code: 507|<Code>(XMinioStorageFull|QuotaExceeded|InsufficientStorage)")
@@ -69,7 +75,9 @@ class ObjectStorage:
     sent again. No two writers have the same key, except for the owner's note, which is only ever created.
     """
 
-    def __init__(self, store: "Store", folder: Path, *, limit: float, largest_copy: int) -> None:
+    def __init__(
+        self, store: "Store", folder: Path, *, limit: float, largest_copy: int, sender: "Store | None" = None
+    ) -> None:
         """Make it; nothing has to be reachable yet.
 
         Args:
@@ -77,8 +85,10 @@ class ObjectStorage:
             folder: Holds the folder ``scratch``, as that of a ``LocalStorage`` does. Nothing in it is ever missed.
             limit: Seconds within which files are stored, or are not.
             largest_copy: Bytes beyond which an object is none of ours, and is not copied to the local disk.
+            sender: The same server, with more patience: for files.
         """
         self._store = store
+        self._sender = sender or store
         self._local = LocalStorage(folder)
         self._limit = limit
         self._largest_copy = largest_copy
@@ -94,27 +104,23 @@ class ObjectStorage:
             StartError: there is something wrong with these.
         """
         silence = timedelta(seconds=limit / 2)
+        client: ClientConfig = {
+            "allow_http": True,  # whoever sets an endpoint says with it whether it is encrypted
+            "connect_timeout": min(_CONNECT, silence),
+            "read_timeout": silence,
+            "timeout": _WHOLE_REQUEST,
+        }
         try:
-            store = from_url(
-                url,
-                client_options={
-                    "allow_http": True,  # whoever sets an endpoint says with it whether it is encrypted
-                    "connect_timeout": min(_CONNECT, silence),
-                    "read_timeout": silence,
-                    "timeout": _WHOLE_REQUEST,
-                },
-                retry_config={
-                    "max_retries": _RETRIES,
-                    "retry_timeout": silence,
-                    "backoff": {"init_backoff": _FIRST_PAUSE, "max_backoff": _LONGEST_PAUSE, "base": 2},
-                },
+            store, sender = (
+                from_url(url, client_options=client, retry_config=_retries(patience))
+                for patience in (silence, max(silence, _SENDING_PATIENCE))
             )
         except _FAILURES as error:
             raise StartError(
                 f"The object storage cannot be used: {_reason(error)}. Check STORAGE_URL, and the variables of the "
                 "environment that say how to reach it (AWS_…, GOOGLE_… or AZURE_…)."
             ) from None
-        return cls(store, folder, limit=limit, largest_copy=largest_copy)  # type: ignore[arg-type]  # by its scheme it is one of these
+        return cls(store, folder, limit=limit, largest_copy=largest_copy, sender=sender)  # type: ignore[arg-type]  # by the URL's scheme both are such
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         """A new empty local folder; see ``LocalStorage.scratch``."""
@@ -265,7 +271,7 @@ class ObjectStorage:
     async def _send(self, key: str, path: Path, presentation: Presentation | None) -> None:
         async with self._turns:
             await self._answer(
-                self._store.put_async(
+                self._sender.put_async(
                     key,
                     path,
                     attributes=_attributes(presentation),
@@ -379,8 +385,14 @@ def _reason(error: Exception) -> str:
     """What went wrong, in one line and without what a URL may carry as a secret."""
     told = str(error)
     code = _CODE.search(told)
-    line = _QUERY.sub("", told.partition("\n")[0]).partition(": <?xml")[0]
+    line = _QUERY.sub("", told.partition("\n")[0].partition(": <?xml")[0])
     return f"{line} ({code[1]})" if code else line
+
+
+def _retries(patience: timedelta) -> "RetryConfig":
+    """With growing pauses, of a random part of that length."""
+    pauses: BackoffConfig = {"init_backoff": _FIRST_PAUSE, "max_backoff": _LONGEST_PAUSE, "base": 2}
+    return {"max_retries": _ENOUGH, "retry_timeout": patience, "backoff": pauses}
 
 
 def _attributes(presentation: Presentation | None) -> "Attributes":
