@@ -132,7 +132,13 @@ def _bucket(url: str, name: str) -> S3Store:
 
 def environment(url: str) -> dict[str, str]:
     """The variables by which clients find the server."""
-    return {f"AWS_{name.upper()}": str(value) for name, value in _access(url).items()}
+    access = _access(url)
+    return {
+        "AWS_ACCESS_KEY_ID": access["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": access["secret_access_key"],
+        "AWS_ENDPOINT_URL": access["endpoint"],
+        "AWS_REGION": access["region"],
+    }
 
 
 def _access(url: str) -> "S3Config":
