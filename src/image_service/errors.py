@@ -268,7 +268,7 @@ class FolderInUse(ServiceError):
 
 
 class ForeignStorage(ServiceError):
-    """The storage holds another database's files, so nothing is swept. Check DATABASE_URL and STORAGE_PATH."""
+    """The storage holds another database's files: nothing is swept. Check DATABASE_URL and STORAGE_PATH or STORAGE_URL."""
 
     code = "foreign-storage"
 
