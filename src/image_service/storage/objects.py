@@ -166,12 +166,9 @@ class ObjectStorage:
             raise ObjectMissing
         path = scratch / "stored"
         # What only a disk can say of this is for whoever made the scratch folder: see LocalStorage.scratch.
-        file = await asyncio.to_thread(path.open, "xb", buffering=0)
-        try:
+        with await asyncio.to_thread(path.open, "xb") as file:
             async for piece in self._pieces(got):
                 await asyncio.to_thread(file.write, piece)
-        finally:
-            file.close()
         return path
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
