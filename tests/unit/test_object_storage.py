@@ -84,7 +84,7 @@ async def test_a_key_that_is_missing_keeps_no_other_from_being_deleted(tmp_path:
         (OSError("something old"), StorageUnavailable),
     ],
 )
-async def test_no_room_is_told_apart(store: Store, tmp_path: Path, failure: Exception, outage: type[Outage]) -> None:
+async def test_no_room_is_told_apart(tmp_path: Path, failure: Exception, outage: type[Outage]) -> None:
     class Failing(Store):
         async def put_async(self, *_args: object, **_options: object) -> None:
             raise failure
