@@ -77,6 +77,12 @@ class SeaweedServer(PrivateServer):
                 return []
             raise
 
+    def close(self) -> None:
+        super().close()
+        for port in self._ports.values():
+            for left_behind in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108  (where it puts them)
+                left_behind.unlink()
+
     def _launch(self) -> psutil.Popen:
         for name in ("data", "home"):
             (self.folder / name).mkdir(exist_ok=True)
@@ -93,7 +99,11 @@ class SeaweedServer(PrivateServer):
             "filer": "true",
             "s3": "true",
             "s3.config": f"{self.folder.absolute()}/s3.json",
+            "filer.localSocket": f"{self.folder.absolute()}/filer.sock",
+            "s3.localSocket": f"{self.folder.absolute()}/s3.sock",
+            # Two that it would listen on beside, always the same.
             "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
             **self._ports,
         }
         words = [f"-{name}={value}" for name, value in options.items()]
