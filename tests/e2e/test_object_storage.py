@@ -11,6 +11,7 @@ import httpx
 import pytest
 from obstore.store import S3Store
 
+from image_service.domain.keys import original_key
 from tests.support.forms import CONTENT_TYPE, form, part
 from tests.support.images import encoded, noise
 from tests.support.proxy import Mode, Proxy
@@ -150,3 +151,12 @@ async def test_a_client_that_hangs_up_leaves_nothing_in_the_storage(
             await http.post("/images", content=half(), headers={"Content-Type": CONTENT_TYPE})
         await eventually(lambda: not kept_in_scratch(env))
     assert stored(env) == set()
+
+
+async def test_a_worker_sweeps_what_no_row_names(env: dict[str, str], running: ExitStack, tmp_path: Path) -> None:
+    orphan, stranger = original_key(uuid4()), "originals/7f/not-one-of-ours"
+    await bucket(env).put_async(orphan, b"x")
+    await bucket(env).put_async(stranger, b"x")
+    running.enter_context(Worker(tmp_path, env | {"ORPHAN_GRACE": "1", "SWEEP_INTERVAL": "0.5"}))
+    await eventually(lambda: stored(env) == {stranger}, timeout=30)
+    assert bucket(env).get(".owner").bytes()
