@@ -1,6 +1,6 @@
 """The memory of API and worker while pictures of 5 MB are uploaded and rendered, with all files on an S3 server.
 
-    make bench-storage                         or: python -m benchmarks.operations.object_storage --images 40 --at-once 4
+    make bench-storage                    or: python -m benchmarks.operations.object_storage --images 40 --at-once 4
 
 Servers, API and a worker run as processes of their own with the default settings. First one picture alone, whose curve
 is printed; then many, some at once; then all their originals are read, through the API. What is shown is the resident
