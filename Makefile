@@ -73,6 +73,10 @@ bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are
 bench-backfill: $(DEV) ## Measure what new uploads notice of a back-fill (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.backfill $(ARGS)
 
+.PHONY: bench-storage
+bench-storage: $(DEV) ## Measure the memory of API and worker with all files on an S3 server (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.object_storage $(ARGS)
+
 .PHONY: plans
 plans: $(DEV) ## Show how PostgreSQL runs every query on a million images (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.plans $(ARGS)

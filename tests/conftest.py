@@ -1,6 +1,7 @@
-"""Databases and brokers for the tests. They are real ones, and are never skipped: where they are missing, tests fail.
+"""Databases, brokers and storages for the tests. They are real ones, and are never skipped: where they are missing,
+tests fail.
 
-TEST_DATABASE_URL and TEST_RABBITMQ_URL name servers to use; without them the run starts its own.
+TEST_DATABASE_URL, TEST_RABBITMQ_URL and TEST_S3_URL name servers to use; without them the run starts its own.
 """
 
 import os
@@ -14,10 +15,12 @@ import pytest
 
 from image_service.database.migrations import upgrade
 from tests.support.processes import ServerError
+from tests.support.s3 import SeaweedServer, environment, make_bucket
 from tests.support.servers import PostgresServer, RabbitMQServer, create_database, drop_database, new_folder
 from tests.support.shared import SharedServers, shared_url
 
-OWN_SERVERS = {"own_postgres", "own_rabbitmq"}
+OWN_SERVERS = {"own_postgres", "own_rabbitmq", "own_s3"}
+BUCKET = "tests"
 SHARED = pytest.StashKey[SharedServers]()
 
 
@@ -50,6 +53,22 @@ def rabbitmq_url() -> str:
     return os.environ.get("TEST_RABBITMQ_URL") or _shared("rabbitmq")
 
 
+@pytest.fixture(scope="session")
+def s3_url() -> str:
+    """An S3 server, shared by all tests, with a bucket ``tests``: give your objects a prefix of their own there."""
+    url = os.environ.get("TEST_S3_URL") or _shared("s3")
+    make_bucket(url, BUCKET)
+    return url
+
+
+@pytest.fixture
+def s3_prefix(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A STORAGE_URL with nothing below it; how to reach it is in the environment."""
+    for name, value in environment(s3_url).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{_unique('test')}"
+
+
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for this module alone, to stop, kill and restart."""
@@ -61,6 +80,13 @@ def own_postgres() -> Iterator[PostgresServer]:
 def own_rabbitmq() -> Iterator[RabbitMQServer]:
     """A RabbitMQ broker for this module alone, to stop, kill and restart."""
     with RabbitMQServer(new_folder()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_s3() -> Iterator[SeaweedServer]:
+    """An S3 server for this module alone, to stop, kill and restart."""
+    with SeaweedServer(new_folder()) as server:
         yield server
 
 

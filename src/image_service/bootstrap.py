@@ -12,7 +12,7 @@ from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
-from image_service.ports import DeadLetters, Renderer, Storage, TaskQueue
+from image_service.ports import DeadLetters, Links, Renderer, Storage, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
 from image_service.services.audit import Audit
@@ -29,7 +29,8 @@ from image_service.services.requeueing import Requeueing
 from image_service.services.retention import Retention
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
-from image_service.storage.local import SCRATCH, LocalStorage
+from image_service.storage.local import LocalStorage
+from image_service.storage.names import SCRATCH
 
 EXPRESS_SLOTS: Final = 1
 """Decoders beyond the configured number, which only images of the express lane may use."""
@@ -38,6 +39,8 @@ BACKFILL_SLOTS: Final = 1
 _BACKFILL_NICENESS: Final = 10
 """Steps back behind everything else, yet a tenth of a processor's time even when all others want it."""
 _DAY: Final = 86_400.0
+_LARGEST_COPY: Final = 1024**3
+"""Bytes beyond which no object is an original, unless even larger ones are accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,8 @@ class Resources:
     database: Database
     storage: Storage
     queue: TaskQueue
+    links: Links | None = None
+    """The storage, if clients are to be sent there for files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +96,19 @@ class CareServices:
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    """Everything that has to be closed again. Nothing has to be reachable yet."""
+    """Everything that has to be closed again. Nothing has to be reachable yet.
+
+    Raises:
+        StartError: the object storage is not set up as it must be.
+    """
+    storage, links = _storage(settings)
     database = Database(settings.database_url)
     queue: TaskQueue = (
         EmbeddedQueue() if settings.embedded_queue else RabbitMQQueue(settings.rabbitmq_url, settings.publish_timeout)
     )
     await queue.start()
     try:
-        yield Resources(database=database, storage=LocalStorage(settings.storage_path), queue=queue)
+        yield Resources(database=database, storage=storage, queue=queue, links=links)
     finally:
         await queue.close()
         await database.close()
@@ -118,7 +128,7 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
             max_file_size=settings.max_file_size,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
-        lookup=Lookup(database=resources.database, storage=resources.storage),
+        lookup=Lookup(database=resources.database, storage=resources.storage, links=resources.links),
         reprocessing=Reprocessing(database=resources.database, queueing=queueing),
         deletion=_deletion(resources),
         health=_health(resources),
@@ -164,14 +174,30 @@ def care_services(settings: Settings, resources: Resources) -> CareServices:
     )
 
 
+def _storage(settings: Settings) -> tuple[Storage, Links | None]:
+    """What keeps the files, and what makes links to them if clients are to get any."""
+    if settings.object_storage is None:
+        return LocalStorage(settings.storage_folder), None
+    # Where files are in a folder, its library costs nobody the memory.
+    from image_service.storage.objects import ObjectStorage  # noqa: PLC0415 — see above
+
+    storage = ObjectStorage.at(
+        settings.object_storage,
+        settings.storage_folder,
+        limit=settings.storage_timeout,
+        largest_copy=max(_LARGEST_COPY, settings.max_file_size),
+    )
+    return storage, storage if settings.files_delivery == "redirect" else None
+
+
 def _limits(settings: Settings) -> RenderLimits:
     return RenderLimits(
         wall_seconds=settings.decode_timeout,
         cpu_seconds=settings.decode_cpu_seconds,
         memory_bytes=settings.decode_memory,
         max_pixels=settings.max_pixels,
-        readable=(str(settings.storage_path),),
-        writable=(str(settings.storage_path / SCRATCH),),
+        readable=(str(settings.storage_folder),),
+        writable=(str(settings.storage_folder / SCRATCH),),
         require_sandbox=settings.require_sandbox,
         formats=_formats(settings),
         truncated=settings.render_truncated,

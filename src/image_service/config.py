@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,7 +19,9 @@ _SQLITE: Final = "sqlite+aiosqlite:///"
 _DATABASES: Final = ("postgresql+asyncpg://", _SQLITE)
 
 # Their values hold passwords, and whatever is wrong with them they are not repeated.
-_SECRET: Final = frozenset({"database_url", "rabbitmq_url"})
+_SECRET: Final = frozenset({"database_url", "rabbitmq_url", "storage_url"})
+
+_OBJECT_STORAGES: Final = frozenset({"s3", "gs", "az"})
 
 
 FormatName = Literal["jpeg", "png", "gif", "webp", "avif", "heic", "tiff", "bmp"]
@@ -43,7 +45,22 @@ class Settings(BaseSettings):
         default="amqp://guest:guest@rabbit:5672/",
         description="The broker: amqp://… or amqps://…; standalone uses embedded:// (no broker).",
     )
-    storage_path: Path = Field(default=Path("/app/storage"), description="The folder for originals and thumbnails.")
+    storage_path: Path = Field(
+        default=Path("/app/storage"),
+        description="The folder for originals and thumbnails; with an object storage, for what is being worked on.",
+    )
+    storage_url: str | None = Field(
+        default=None,
+        description="Where files are kept instead: s3://bucket/prefix, gs://…, az://… or file:///folder.",
+    )
+    storage_timeout: float = Field(
+        default=4.0,
+        gt=0,
+        description="Seconds an object storage has to take an image in, before the upload is refused.",
+    )
+    files_delivery: Literal["proxy", "redirect"] = Field(
+        default="proxy", description="Whether the API sends files, or sends clients to the object storage for them."
+    )
     max_file_size: int = Field(default=10_485_760, ge=1, description="Largest accepted upload, in bytes.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="Least severity that is logged."
@@ -150,6 +167,23 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("storage_url")
+    @classmethod
+    def _known_storage(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
+            return value
+        usable = parts.scheme in _OBJECT_STORAGES and parts.netloc and "@" not in parts.netloc
+        if not usable or parts.query or parts.fragment:
+            msg = (
+                "must look like s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder, "
+                "and hold no password: keys belong into variables such as AWS_ACCESS_KEY_ID"
+            )
+            raise ValueError(msg)
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
@@ -194,7 +228,22 @@ class Settings(BaseSettings):
                 f"LEASE_SECONDS ({self.lease_seconds:g})"
             )
             raise ValueError(msg)
+        if self.files_delivery == "redirect" and self.object_storage is None:
+            msg = "FILES_DELIVERY=redirect needs an object storage: set STORAGE_URL to s3://…, gs://… or az://…"
+            raise ValueError(msg)
         return self
+
+    @property
+    def object_storage(self) -> str | None:
+        """The URL of the object storage that keeps the files; None if a folder does."""
+        return None if self.storage_url is None or self.storage_url.startswith("file:") else self.storage_url
+
+    @property
+    def storage_folder(self) -> Path:
+        """The local folder that keeps the files, or with an object storage, what is being worked on."""
+        if self.storage_url is None or self.object_storage is not None:
+            return self.storage_path
+        return Path(unquote(urlsplit(self.storage_url).path))
 
     @property
     def embedded_queue(self) -> bool:

@@ -268,7 +268,7 @@ class FolderInUse(ServiceError):
 
 
 class ForeignStorage(ServiceError):
-    """The storage holds another database's files, so nothing is swept. Check DATABASE_URL and STORAGE_PATH."""
+    """The files are another database's, so nothing is swept. Check DATABASE_URL, STORAGE_PATH and STORAGE_URL."""
 
     code = "foreign-storage"
 

@@ -25,6 +25,15 @@ class StoredObject:
     """Seconds since it was written."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """What a storage says about a file to whoever gets it from there directly, by a link."""
+
+    content_type: str
+    attachment: bool = False
+    """Whether browsers are to save it rather than show it."""
+
+
 class Storage(Protocol):
     """Keeps files under keys such as ``originals/7f/0190…``.
 
@@ -36,11 +45,15 @@ class Storage(Protocol):
         """A new empty local folder, removed with all it holds on leaving, whatever happened."""
         ...
 
-    async def adopt(self, files: Mapping[str, Path]) -> None:
+    async def adopt(self, files: Mapping[str, Path], presented: Mapping[str, Presentation] | None = None) -> None:
         """Move files out of a scratch folder to their keys, durably.
 
         When this returns, every file survives a power loss. When it raises, a key holds either the whole file or
         nothing. The given paths may be gone afterwards.
+
+        Args:
+            files: The files, by key.
+            presented: How some of them present themselves, by key; for storages that can make links.
         """
         ...
 
@@ -78,6 +91,23 @@ class Storage(Protocol):
 
     async def probe(self) -> None:
         """Return if the storage can be written to."""
+        ...
+
+
+class Links(Protocol):
+    """What some storages can do beside: let clients get a file from the storage itself."""
+
+    async def link(self, key: str, *, method: str, seconds: int) -> str:
+        """A URL that gives whoever has it this one object.
+
+        Args:
+            key: The object. Nobody looks whether there is one.
+            method: ``GET`` or ``HEAD``: the only thing that can be done with the URL.
+            seconds: For how long that works.
+
+        Raises:
+            StorageUnavailable: no link can be made.
+        """
         ...
 
 

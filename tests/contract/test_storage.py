@@ -3,26 +3,33 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore
 
 from image_service.errors import ObjectMissing, Outage
 from image_service.ports import Storage
 from image_service.storage.local import LocalStorage
+from image_service.storage.objects import ObjectStorage
 
-MAKERS: dict[str, Callable[[Path], Storage]] = {
-    "local": lambda folder: LocalStorage(folder / "storage"),
-}
-
+LIMIT = 30.0
+LARGEST = 64 * 1024 * 1024
 KEY = "originals/7f/0190"
 BIG = os.urandom(1024) * 1500 + b"and an odd end"
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=["local", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return MAKERS[request.param](tmp_path)
+    match request.param:
+        case "local":
+            return LocalStorage(tmp_path / "storage")
+        case "memory":
+            return ObjectStorage(MemoryStore(), tmp_path / "storage", limit=LIMIT, largest_copy=LARGEST)
+        case _:
+            prefix = request.getfixturevalue("s3_prefix")
+            return ObjectStorage.at(prefix, tmp_path / "storage", limit=LIMIT, largest_copy=LARGEST)
 
 
 async def put(storage: Storage, files: dict[str, bytes]) -> None:

@@ -24,7 +24,7 @@ from image_service.domain.image import (
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import Preset, Recipe
 from image_service.errors import CorruptImage, UnsupportedFormat
-from image_service.ports import Delivery
+from image_service.ports import Delivery, Presentation
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.storage.local import LocalStorage
 
@@ -139,9 +139,9 @@ class ScriptedStorage(LocalStorage):
         super().__init__(root)
         self._script = script
 
-    async def adopt(self, files: Mapping[str, Path]) -> None:
+    async def adopt(self, files: Mapping[str, Path], presented: Mapping[str, Presentation] | None = None) -> None:
         async with self._script.effect("adopt", files):
-            await super().adopt(files)
+            await super().adopt(files, presented)
 
     async def local_path(self, key: str, scratch: Path) -> Path:
         async with self._script.effect("local_path", key):

@@ -204,7 +204,7 @@ class RabbitMQServer(PrivateServer):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def _launch(self) -> psutil.Popen:
-        server, epmd = _rabbitmq_program(), _program("epmd")
+        server, epmd = _rabbitmq_program(), program("epmd")
         self._write_configuration()
         env = self._environment()
         # The broker would start one that outlives it.
@@ -306,16 +306,16 @@ def _postgres_programs() -> Path:
     installed = [initdb.parent for initdb in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if installed:
         return max(installed, key=lambda folder: int(folder.parent.name))
-    return _program("initdb").resolve().parent
+    return program("initdb").resolve().parent
 
 
 def _rabbitmq_program() -> Path:
     """Debian's own wrapper on the PATH changes the user, so the program behind it comes first."""
     real = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    return real if real.exists() else _program("rabbitmq-server")
+    return real if real.exists() else program("rabbitmq-server")
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"])
     if found := shutil.which(name, path=path):
         return Path(found)

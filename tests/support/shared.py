@@ -1,4 +1,4 @@
-"""One PostgreSQL and one RabbitMQ for a whole test run, however many processes share the work.
+"""One PostgreSQL, one RabbitMQ and one S3 server for a whole test run, however many processes share the work.
 
 The process that the run began with starts each server when a test first asks for it, and ends them after the last
 test. Worker processes ask it through a socket whose port they find in their environment.
@@ -12,12 +12,14 @@ from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 from tests.support.processes import ServerError
+from tests.support.s3 import SeaweedServer
 from tests.support.servers import PostgresServer, PrivateServer, RabbitMQServer, new_folder
 
 PORT = "TEST_SHARED_SERVERS_PORT"
 KINDS: dict[str, Callable[[Path], PrivateServer]] = {
     "postgresql": lambda folder: PostgresServer(folder, fsync=False),
     "rabbitmq": RabbitMQServer,
+    "s3": SeaweedServer,
 }
 
 

@@ -357,6 +357,58 @@ def test_standalone_refuses_a_wrong_value_too(tmp_path: Path) -> None:
         standalone_settings(tmp_path, api_port=70000)
 
 
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/below/it", "gs://bucket", "az://container/below"])
+def test_an_object_storage_leaves_the_folder_to_what_is_being_worked_on(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("STORAGE_URL", url)
+    monkeypatch.setenv("STORAGE_PATH", "/srv/work")
+    settings = load_settings()
+    assert (settings.object_storage, settings.storage_folder) == (url, Path("/srv/work"))
+
+
+@pytest.mark.parametrize("url", ["file:///srv/my%20images", "file://localhost/srv/my%20images"])
+def test_a_file_url_is_a_folder(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("STORAGE_URL", url)
+    settings = load_settings()
+    assert (settings.object_storage, settings.storage_folder) == (None, Path("/srv/my images"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/srv/images",
+        "s3://",
+        "s3:bucket",
+        "ftp://host/x",
+        "memory://",
+        "file://elsewhere/srv",
+        "file:relative",
+        "s3://secret@bucket",
+        "s3://key:secret@bucket",
+        "s3://bucket?secret",
+        "s3://bucket#secret",
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("STORAGE_URL", url)
+    with pytest.raises(ConfigError, match=r"^STORAGE_URL is not usable: must look like s3://bucket/prefix") as refused:
+        load_settings()
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", [None, "file:///srv/images"])
+def test_there_are_no_links_into_a_folder(monkeypatch: pytest.MonkeyPatch, url: str | None) -> None:
+    monkeypatch.setenv("FILES_DELIVERY", "redirect")
+    monkeypatch.setenv("STORAGE_URL", url or "")
+    with pytest.raises(ConfigError, match=r"^FILES_DELIVERY=redirect needs an object storage: set STORAGE_URL"):
+        load_settings()
+    monkeypatch.setenv("STORAGE_URL", "s3://bucket")
+    assert load_settings().files_delivery == "redirect"
+
+
 def test_every_setting_says_what_it_does() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 

@@ -1,15 +1,15 @@
 """Serving stored files (RFC 9110: conditional requests §13, ranges §14)."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from image_service.api.problems import problem_response
 from image_service.errors import RangeNotSatisfiable
-from image_service.services.lookup import StoredFile
+from image_service.services.lookup import LINK_SECONDS, StoredFile
 
 _YEAR: Final = 31_536_000
 
@@ -21,21 +21,29 @@ _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _AT_ONCE: Final = 256 * 1024
 """Bytes up to which a file is answered in one go."""
 
+_LINK_KEPT: Final = LINK_SECONDS - 60
+"""Seconds for which a client may follow a link without asking anew: what it begins then still gets through."""
+
 Read = Callable[[StoredFile, int, int | None], AsyncIterator[bytes]]
+Link = Callable[[StoredFile, str], Awaitable[str | None]]
 
 
-async def file_response(request: Request, file: StoredFile, read: Read, *, cache: str, attachment: bool) -> Response:
+async def file_response(
+    request: Request, file: StoredFile, *, read: Read, link: Link, cache: str, attachment: bool
+) -> Response:
     """The answer to a GET or HEAD of a stored file.
 
     Args:
         request: Its conditional and range headers count.
         file: What to serve.
         read: Reads a part of it, from a position and at most so many bytes.
+        link: Tells where to get it with this method instead, if not from here.
         cache: The ``Cache-Control`` header.
         attachment: Whether browsers are to save it rather than show it.
 
     Raises:
         ObjectMissing: the file is not there; raised before anything is sent.
+        StorageUnavailable: it cannot be read, or no link be made.
     """
     etag = f'"{file.sha256}"'
     headers = {
@@ -49,6 +57,8 @@ async def file_response(request: Request, file: StoredFile, read: Read, *, cache
     }
     if _matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
+    if (elsewhere := await link(file, request.method)) is not None:
+        return _redirect(elsewhere, cache)
     wanted = _wanted_range(request, etag, file.size_bytes)
     if wanted is None:
         status, start, length = 200, 0, file.size_bytes
@@ -66,6 +76,14 @@ async def file_response(request: Request, file: StoredFile, read: Read, *, cache
     if length <= _AT_ONCE:
         return Response(first + b"".join([piece async for piece in pieces]), status, headers, file.content_type)
     return StreamingResponse(_continued(first, pieces), status, headers, file.content_type)
+
+
+def _redirect(url: str, cache: str) -> Response:
+    """To a link that soon expires: whoever asks later has to come here again."""
+    whose, _, lasting = cache.partition(", max-age")
+    kept = f"{whose}, max-age={_LINK_KEPT}" if lasting else cache
+    # A link is a key: no address that an answer names may learn it.
+    return RedirectResponse(url, 307, {"Cache-Control": kept, "Referrer-Policy": "no-referrer"})
 
 
 async def _continued(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -48,8 +48,8 @@ def api(
 ) -> None:
     """Serve the HTTP API.
 
-    Needs the database (DATABASE_URL) and the folder STORAGE_PATH. While the broker (RABBITMQ_URL) is away, uploads are
-    kept, and queued later.
+    Needs the database (DATABASE_URL) and the folder STORAGE_PATH, or the storage STORAGE_URL. While the broker
+    (RABBITMQ_URL) is away, uploads are kept, and queued later.
     """
     from image_service.program import run_api  # noqa: PLC0415 — see above
 
@@ -61,7 +61,8 @@ def api(
 def worker() -> None:
     """Make thumbnails: take images off the queue until told to stop.
 
-    Run as many as you like, on any number of machines that share STORAGE_PATH. SIGTERM lets each finish what it holds.
+    Run as many as you like, on any number of machines that share STORAGE_PATH or STORAGE_URL. SIGTERM lets each finish
+    what it holds.
     """
     from image_service.program import run_worker  # noqa: PLC0415 — see above
 

@@ -18,7 +18,7 @@ from image_service.domain.keys import original_key
 from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
-from image_service.ports import Delivery, Inspector, Storage
+from image_service.ports import Delivery, Inspector, Presentation, Storage
 from image_service.services.patience import through_outage
 from image_service.services.queueing import Queueing
 
@@ -89,7 +89,7 @@ class Ingest:
                     return _again(known, sha256)
             header = await asyncio.to_thread(self._inspector.inspect, path)
             original = Original(id=uuid7(), header=header, size_bytes=size, sha256=sha256)
-            await self._storage.adopt({original_key(original.id): path})
+            await self._storage.adopt({original_key(original.id): path}, _presented(original))
         # A file whose recording fails stays: the commit may have happened after all. If not, the sweeper takes it.
         holder = await _by(answer_by, lambda: self._record(original, idempotency_key))
         if holder is not None:
@@ -155,6 +155,11 @@ class Ingest:
                 if holder is not None:
                     return None if holder.id == original.id else holder
                 # The one that was faster has been deleted since: then it is ours.
+
+
+def _presented(original: Original) -> dict[str, Presentation]:
+    """How an original presents itself: what a stranger uploaded is for browsers to save, never to show."""
+    return {original_key(original.id): Presentation(content_type=original.header.format.content_type, attachment=True)}
 
 
 def _again(known: Image, sha256: str) -> Accepted:

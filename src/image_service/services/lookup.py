@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from image_service.database import Database
@@ -9,7 +10,10 @@ from image_service.domain.image import Image, ImageFormat
 from image_service.domain.keys import original_key
 from image_service.domain.status import Status
 from image_service.errors import ImageNotFound, OriginalRemoved, ThumbnailNotFound
-from image_service.ports import Storage
+from image_service.ports import Links, Storage
+
+LINK_SECONDS: Final = 300
+"""For how long a link to a file works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +31,11 @@ class StoredFile:
 class Lookup:
     """The use cases of everything that is read."""
 
-    def __init__(self, *, database: Database, storage: Storage) -> None:
+    def __init__(self, *, database: Database, storage: Storage, links: Links | None = None) -> None:
+        """Make it; with links, if clients are to get files from the storage itself."""
         self._database = database
         self._storage = storage
+        self._links = links
 
     async def image(self, image_id: UUID) -> Image:
         """An image, in any state.
@@ -104,3 +110,11 @@ class Lookup:
     def read(self, file: StoredFile, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The file's bytes; see ``Storage.read``."""
         return self._storage.read(file.key, start, length)
+
+    async def link(self, file: StoredFile, method: str) -> str | None:
+        """Where a client gets the file with a ``GET`` or ``HEAD``; None: from us.
+
+        Raises:
+            StorageUnavailable: no link can be made.
+        """
+        return None if self._links is None else await self._links.link(file.key, method=method, seconds=LINK_SECONDS)

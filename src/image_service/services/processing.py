@@ -14,7 +14,7 @@ from image_service.domain.image import Claim, ImageError, Rendering, Result, Thu
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
 from image_service.errors import AttemptsExhausted, DecoderFailure, Outage, ServiceError, UploadRejected
-from image_service.ports import Delivery, Renderer, Storage
+from image_service.ports import Delivery, Presentation, Renderer, Storage
 from image_service.services.patience import through_outage
 
 _LONGEST_RETRY_DELAY: Final = 60.0
@@ -122,7 +122,8 @@ class Processing:
             rendering = await self._renderer.render(source, self._recipe, scratch)
             thumbnails = _stored(claim, rendering)
             await self._storage.adopt(
-                {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)}
+                {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)},
+                {each.key: Presentation(content_type=each.content_type) for each in thumbnails},
             )
         result = Result(
             width=rendering.width,

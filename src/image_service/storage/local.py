@@ -15,16 +15,14 @@ from typing import Final, ParamSpec, TypeVar
 from uuid import uuid4
 
 from image_service.errors import ObjectMissing, ServiceError, StorageFull, StorageUnavailable
-from image_service.ports import StoredObject
+from image_service.ports import Presentation, StoredObject
+from image_service.storage.names import SCRATCH, check, check_prefix
 
 PIECE_BYTES: Final = 256 * 1024
 """The most that one piece of ``read`` holds."""
 
 PROBE_SECONDS: Final = 2.0
 """How long ``probe`` waits for the disk."""
-
-SCRATCH: Final = "scratch"
-"""The folder below the root that holds what is not stored yet."""
 
 _OWNER: Final = ".owner"
 _FILE_MODE: Final = 0o640
@@ -76,7 +74,11 @@ class LocalStorage:
             # What cannot be removed now (a cancelled thread may still write into it) is left to sweep_scratch.
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def adopt(self, files: Mapping[str, Path]) -> None:
+    async def adopt(
+        self,
+        files: Mapping[str, Path],
+        presented: Mapping[str, Presentation] | None = None,  # noqa: ARG002 - the port's; only the API serves these
+    ) -> None:
         """Move files out of a scratch folder to their keys, durably; on an error, none of them.
 
         Raises:
@@ -121,8 +123,7 @@ class LocalStorage:
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """Every object whose key starts with ``prefix``, in no particular order, in memory that does not grow."""
         folder, _, _ = prefix.rpartition("/")
-        if prefix:
-            _check(prefix.removesuffix("/"))
+        check_prefix(prefix)
         found = self._walk(self._root / folder, prefix)
         while batch := await self._run(_take, found):
             for item in batch:
@@ -195,7 +196,7 @@ class LocalStorage:
         self._scratch.stat()
 
     def _path(self, key: str) -> Path:
-        _check(key)
+        check(key)
         return self._root / key
 
     def _place(self, moves: Iterable[tuple[Path, Path]]) -> None:
@@ -285,12 +286,6 @@ class LocalStorage:
             path.write_bytes(b"\0")  # an empty file can be created on a full disk
         finally:
             path.unlink(missing_ok=True)
-
-
-def _check(key: str) -> None:
-    parts = key.split("/")
-    if parts[0] == SCRATCH or "\0" in key or any(not part or part.startswith(".") for part in parts):
-        raise ValueError(f"not a storage key: {key!r}")
 
 
 def _translated(error: OSError) -> ServiceError:

@@ -23,12 +23,18 @@ class Shelf:
         self.content = content
         self.piece = piece
         self.reads = 0
+        self.address: str | None = None
+        """Where the file is to be had, if not here."""
         self.fails_at: int | None = None
         self.failure: type[ServiceError] = StorageUnavailable
 
     @property
     def file(self) -> StoredFile:
         return StoredFile(key="k", name="a.png", content_type="image/png", size_bytes=len(self.content), sha256=SHA256)
+
+    async def link(self, file: StoredFile, method: str) -> str | None:
+        assert file == self.file
+        return self.address and f"{self.address}?{method}"
 
     async def read(self, file: StoredFile, start: int, length: int | None) -> AsyncIterator[bytes]:
         assert file == self.file
@@ -48,7 +54,9 @@ async def ask(
     shelf: Shelf, method: str, headers: dict[str, str], *, cache: str = REVALIDATE, attachment: bool = False
 ) -> Answer:
     asked = request(method, headers={name.replace("_", "-"): value for name, value in headers.items()})
-    response = await file_response(asked, shelf.file, shelf.read, cache=cache, attachment=attachment)
+    response = await file_response(
+        asked, shelf.file, read=shelf.read, link=shelf.link, cache=cache, attachment=attachment
+    )
     answer = Answer()
     await response(asked.scope, Body([], then="silence"), answer.send)
     return answer
@@ -216,7 +224,9 @@ async def test_a_range_of_any_other_version_gets_the_whole_file(version: str, wa
 async def test_a_large_file_is_passed_on_piece_by_piece() -> None:
     shelf = Shelf(os.urandom(1024 * 1024), piece=256 * 1024)
     asked = request()
-    response = await file_response(asked, shelf.file, shelf.read, cache=REVALIDATE, attachment=False)
+    response = await file_response(
+        asked, shelf.file, read=shelf.read, link=shelf.link, cache=REVALIDATE, attachment=False
+    )
     reads_by_then: list[int] = []
 
     class Watched(Answer):
@@ -245,11 +255,36 @@ async def test_a_missing_file_is_an_error_before_anything_is_sent(size: int) -> 
     shelf.fails_at = 0
     shelf.failure = ObjectMissing
     with pytest.raises(ObjectMissing):
-        await file_response(request(), shelf.file, shelf.read, cache=REVALIDATE, attachment=False)
+        await file_response(request(), shelf.file, read=shelf.read, link=shelf.link, cache=REVALIDATE, attachment=False)
 
 
 async def test_a_small_file_that_cannot_be_read_to_its_end_is_an_error_before_anything_is_sent() -> None:
     shelf = Shelf()
     shelf.fails_at = 8
     with pytest.raises(StorageUnavailable):
-        await file_response(request(), shelf.file, shelf.read, cache=REVALIDATE, attachment=False)
+        await file_response(request(), shelf.file, read=shelf.read, link=shelf.link, cache=REVALIDATE, attachment=False)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("cache", "kept"),
+    [
+        (PRIVATE_FOR_EVER, "private, max-age=240"),
+        (PUBLIC_FOR_EVER, "public, max-age=240"),
+        (REVALIDATE, "public, no-cache"),
+    ],
+)
+async def test_a_file_that_is_elsewhere_is_redirected_to(method: str, cache: str, kept: str) -> None:
+    shelf = Shelf()
+    shelf.address = "https://storage.example/k"
+    answer = await ask(shelf, method, {"range": "bytes=0-1"}, cache=cache)
+    assert answer.status == 307
+    assert answer.headers["location"] == f"https://storage.example/k?{method}"
+    assert answer.headers["cache-control"] == kept
+    assert (answer.body, shelf.reads) == (b"", 0)
+
+
+async def test_a_copy_that_is_up_to_date_needs_no_link() -> None:
+    shelf = Shelf()
+    shelf.address = "https://storage.example/k"
+    assert (await get(shelf, if_none_match=ETAG)).status == 304

@@ -71,6 +71,10 @@ _FILE: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
     },
     304: {"description": "The client's copy is up to date."},
+    307: {
+        "description": "With FILES_DELIVERY=redirect: a link to the file in the object storage, which soon expires.",
+        "headers": {"Location": {"schema": {"type": "string", "format": "uri"}, "description": "The link."}},
+    },
 }
 
 _LONGEST_PAGE: Final = 200
@@ -213,7 +217,9 @@ def images_router(
     )
     async def get_original(request: Request, image_id: ImageId) -> Response:
         file = await lookup.original(image_id)
-        return await file_response(request, file, lookup.read, cache=PRIVATE_FOR_EVER, attachment=True)
+        return await file_response(
+            request, file, read=lookup.read, link=lookup.link, cache=PRIVATE_FOR_EVER, attachment=True
+        )
 
     @router.head("/{image_id}/thumbnails/{size}", include_in_schema=False)
     @router.get(
@@ -233,7 +239,7 @@ def images_router(
     ) -> Response:
         file = await lookup.thumbnail(image_id, size)
         cache = PUBLIC_FOR_EVER if v == version(file.sha256) else REVALIDATE
-        return await file_response(request, file, lookup.read, cache=cache, attachment=False)
+        return await file_response(request, file, read=lookup.read, link=lookup.link, cache=cache, attachment=False)
 
     return router
 

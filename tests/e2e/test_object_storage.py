@@ -1,0 +1,162 @@
+"""API and worker as processes of their own, on PostgreSQL, RabbitMQ and a real S3 server."""
+
+import hashlib
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from obstore.store import S3Store
+
+from image_service.domain.keys import original_key
+from tests.support.forms import CONTENT_TYPE, form, part
+from tests.support.images import encoded, noise
+from tests.support.proxy import Mode, Proxy
+from tests.support.s3 import environment
+from tests.support.service import PROGRAM, SWIFT, Api, Worker, client, done, finished, upload
+from tests.support.waiting import eventually
+
+SIZES = {"100x100", "300x300", "1200x1200"}
+FIVE_MEGABYTES = 5 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    """A picture of somewhat more than 5 MB, which is sent in parts."""
+    content = encoded(noise(2800, 2100), "JPEG", quality=96)
+    assert FIVE_MEGABYTES < len(content) < 2 * FIVE_MEGABYTES
+    return content
+
+
+@pytest.fixture
+def env(postgres_database_url: str, rabbitmq_url: str, s3_url: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        "DATABASE_URL": postgres_database_url,
+        "RABBITMQ_URL": rabbitmq_url,
+        "STORAGE_PATH": str(tmp_path / "scratch"),
+        "STORAGE_URL": f"s3://tests/{uuid4().hex}",
+        **environment(s3_url),
+        **SWIFT,
+    }
+
+
+@pytest.fixture
+def running() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def bucket(env: dict[str, str]) -> S3Store:
+    """What the storage has, past the service."""
+    return S3Store.from_url(
+        env["STORAGE_URL"],
+        access_key_id=env["AWS_ACCESS_KEY_ID"],
+        secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        endpoint=env["AWS_ENDPOINT_URL"],
+        client_options={"allow_http": True},
+    )
+
+
+def stored(env: dict[str, str]) -> set[str]:
+    names = {item["path"] for page in bucket(env).list() for item in page}
+    return {name for name in names if not name.startswith(".")}
+
+
+def kept_in_scratch(env: dict[str, str]) -> list[Path]:
+    return list((Path(env["STORAGE_PATH"]) / "scratch").glob("*"))
+
+
+@pytest.mark.parametrize("delivery", ["proxy", "redirect"])
+async def test_a_photo_of_five_megabytes_becomes_thumbnails(
+    env: dict[str, str], running: ExitStack, tmp_path: Path, photo: bytes, delivery: str
+) -> None:
+    api = running.enter_context(Api(tmp_path, env | {"FILES_DELIVERY": delivery}))
+    running.enter_context(Worker(tmp_path, env))
+    async with client(api.url) as http:
+        accepted = await upload(http, photo)
+        image = await done(http, accepted["id"])
+        assert set(image["thumbnails"]) == SIZES
+        for url in (image["original_url"], *image["thumbnails"].values()):
+            await expect(http, url, delivery, original=url == image["original_url"])
+        original = await http.get(image["original_url"], follow_redirects=True)
+        assert original.content == photo
+        some = await http.get(image["original_url"], headers={"Range": "bytes=1000-1999"}, follow_redirects=True)
+        assert (some.status_code, some.content) == (206, photo[1000:2000])
+        etag = f'"{hashlib.sha256(photo).hexdigest()}"'
+        assert (await http.get(image["original_url"], headers={"If-None-Match": etag})).status_code == 304
+        assert (await http.get("/health")).json()["status"] == "healthy"
+        assert len(stored(env)) == 1 + len(SIZES)
+        checked = subprocess.run(  # noqa: S603, ASYNC221  (our own program, and nothing else to do meanwhile)
+            [PROGRAM, "check"], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (checked.returncode, checked.stdout) == (0, "Nothing is wrong.\n"), checked.stderr
+        assert (await http.delete(f"/images/{accepted['id']}")).status_code == 204
+    assert stored(env) == set()
+    assert kept_in_scratch(env) == []
+
+
+async def expect(http: httpx.AsyncClient, url: str, delivery: str, *, original: bool) -> None:
+    """A file is sent, or a link to it is, and what arrives in the end is an image with its type."""
+    answer = await http.get(url)
+    if delivery == "redirect":
+        assert answer.status_code == 307
+        assert answer.headers["cache-control"] == ("private" if original else "public") + ", max-age=240"
+        answer = await http.get(answer.headers["location"])
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.content.startswith(b"\xff\xd8\xff")
+    assert answer.headers.get("content-disposition", "inline").startswith("attachment" if original else "inline")
+
+
+async def test_while_the_storage_is_away_uploads_are_refused_in_time_and_rendering_waits(
+    env: dict[str, str], running: ExitStack, tmp_path: Path, photo: bytes
+) -> None:
+    async with Proxy.before(env["AWS_ENDPOINT_URL"]) as way:
+        diverted = env | {"AWS_ENDPOINT_URL": way.url(env["AWS_ENDPOINT_URL"])}
+        api = running.enter_context(Api(tmp_path, diverted))
+        worker = running.enter_context(Worker(tmp_path, diverted))
+        async with client(api.url) as http:
+            for mode in (Mode.RESET, Mode.BLACK_HOLE):
+                worker.hold_decoders()
+                accepted = await upload(http, photo)
+                way.switch(mode)
+                worker.release_decoders()
+                refused = await http.post("/images", files={"file": ("photo.jpg", photo)})
+                assert (refused.status_code, refused.json()["code"]) == (503, "storage-unavailable")
+                assert refused.elapsed.total_seconds() < 6
+                assert (await http.get("/health")).status_code == 503
+                way.switch(Mode.PASS)
+                (image,) = await finished(http, [accepted["id"]])
+                assert image["status"] == "DONE"
+            await eventually(lambda: len(stored(env)) == 2 * (1 + len(SIZES)), timeout=30)
+    assert kept_in_scratch(env) == []
+
+
+async def test_a_client_that_hangs_up_leaves_nothing_in_the_storage(
+    env: dict[str, str], running: ExitStack, tmp_path: Path, photo: bytes
+) -> None:
+    api = running.enter_context(Api(tmp_path, env))
+    body = form(part(photo))
+    async with client(api.url) as http:
+
+        async def half() -> AsyncIterator[bytes]:
+            yield body[: len(body) // 2]
+            await eventually(lambda: kept_in_scratch(env))
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            await http.post("/images", content=half(), headers={"Content-Type": CONTENT_TYPE})
+        await eventually(lambda: not kept_in_scratch(env))
+    assert stored(env) == set()
+
+
+async def test_a_worker_sweeps_what_no_row_names(env: dict[str, str], running: ExitStack, tmp_path: Path) -> None:
+    orphan, stranger = original_key(uuid4()), "originals/7f/not-one-of-ours"
+    await bucket(env).put_async(orphan, b"x")
+    await bucket(env).put_async(stranger, b"x")
+    running.enter_context(Worker(tmp_path, env | {"ORPHAN_GRACE": "1", "SWEEP_INTERVAL": "0.5"}))
+    await eventually(lambda: stored(env) == {stranger}, timeout=30)
+    assert bucket(env).get(".owner").bytes()

@@ -1,0 +1,309 @@
+"""The object storage on a real S3 server, while that or the way to it breaks."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+from structlog.testing import capture_logs
+
+from image_service.errors import ObjectMissing, StartError, StorageUnavailable
+from image_service.ports import Presentation
+from image_service.storage.objects import PART_BYTES, ObjectStorage
+from tests.support.proxy import Mode, Proxy
+from tests.support.s3 import SeaweedServer, environment, make_bucket
+from tests.support.waiting import eventually
+
+BUCKET = "own"
+KEY = "originals/7f/0190"
+LIMIT = 4.0
+LARGE = 3 * PART_BYTES + 1234
+LARGEST = 2**30
+MEGABYTE = 2**20
+
+MakeStorage = Callable[..., ObjectStorage]
+
+
+@pytest.fixture
+async def way(own_s3: SeaweedServer) -> AsyncIterator[Proxy]:
+    """Between the storage and its server."""
+    make_bucket(own_s3.url, BUCKET)
+    async with Proxy.before(own_s3.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def make_storage(own_s3: SeaweedServer, way: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStorage:
+    for name, value in environment(way.url(own_s3.url)).items():
+        monkeypatch.setenv(name, value)
+
+    def make_storage(url: str = f"s3://{BUCKET}/{uuid4().hex}", largest_copy: int = LARGEST) -> ObjectStorage:
+        return ObjectStorage.at(url, tmp_path / "storage", limit=LIMIT, largest_copy=largest_copy)
+
+    return make_storage
+
+
+@pytest.fixture
+def storage(make_storage: MakeStorage) -> ObjectStorage:
+    return make_storage()
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A file that is sent in parts."""
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom(LARGE))
+    return file
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    file = tmp_path / "small"
+    file.write_bytes(b"small")
+    return file
+
+
+async def get(storage: ObjectStorage, key: str = KEY) -> bytes:
+    return b"".join([piece async for piece in storage.read(key)])
+
+
+async def keys(storage: ObjectStorage) -> list[str]:
+    return [item.key async for item in storage.list("")]
+
+
+async def works(storage: ObjectStorage) -> bool:
+    """Whether files can be stored: a server that has just started may have no room for this bucket yet."""
+    try:
+        await storage.probe()
+    except StorageUnavailable:
+        return False
+    return True
+
+
+async def begin(storage: ObjectStorage, file: Path, way: Proxy, s3: SeaweedServer) -> "asyncio.Task[None]":
+    """Begin to store a file in parts; returns when the server has one of them, and not all."""
+    way.delay = 0.005
+    way.switch(Mode.DELAY)
+    storing = asyncio.create_task(storage.adopt({KEY: file}))
+    await eventually(lambda: s3.parts(BUCKET))
+    assert not storing.done()
+    return storing
+
+
+async def test_a_large_file_is_sent_in_parts_and_read_back(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+) -> None:
+    storing = await begin(storage, large, way, own_s3)
+    way.switch(Mode.PASS)
+    await storing
+    assert await get(storage) == await asyncio.to_thread(large.read_bytes)
+    assert own_s3.parts(BUCKET) == []
+
+
+async def test_a_connection_that_is_cut_in_the_middle_leaves_no_object_and_no_part(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+) -> None:
+    storing = await begin(storage, large, way, own_s3)
+    way.switch(Mode.RESET)
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailable):
+        await storing
+    assert time.monotonic() - began < LIMIT + 1
+    way.switch(Mode.PASS)
+    await eventually(lambda: not storage._unwatched)
+    assert await keys(storage) == []
+
+
+async def test_a_silent_network_in_the_middle_leaves_no_object_and_no_part(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+) -> None:
+    storing = await begin(storage, large, way, own_s3)
+    way.switch(Mode.BLACK_HOLE)
+    with pytest.raises(StorageUnavailable):
+        await storing
+    way.switch(Mode.PASS)
+    await eventually(lambda: not storage._unwatched, timeout=20)
+    assert own_s3.parts(BUCKET) == []
+    assert await keys(storage) == []
+
+
+async def test_one_that_is_given_up_in_the_middle_leaves_no_object_and_no_part(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+) -> None:
+    storing = await begin(storage, large, way, own_s3)
+    storing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await storing
+    way.switch(Mode.PASS)
+    await eventually(lambda: not storage._unwatched)
+    assert own_s3.parts(BUCKET) == []
+    assert await keys(storage) == []
+
+
+async def test_a_short_cut_is_not_noticed(storage: ObjectStorage, small: Path, way: Proxy) -> None:
+    way.switch(Mode.RESET)
+    storing = asyncio.create_task(storage.adopt({KEY: small}))
+    tries = way.accepted
+    await eventually(lambda: way.accepted > tries + 1)
+    way.switch(Mode.PASS)
+    await storing
+    assert await get(storage) == b"small"
+
+
+async def test_a_reply_to_a_put_that_is_lost_is_no_failure(storage: ObjectStorage, small: Path, way: Proxy) -> None:
+    way.fatal = b"PUT "
+    way.switch(Mode.LOSE_REPLY)
+    storing = asyncio.create_task(storage.adopt({KEY: small}))
+    await eventually(lambda: way.lost)
+    way.switch(Mode.PASS)
+    await storing
+    assert await get(storage) == b"small"
+
+
+async def test_a_reply_to_a_claim_that_is_lost_is_no_failure(storage: ObjectStorage, way: Proxy) -> None:
+    way.fatal = b"PUT "
+    way.switch(Mode.LOSE_REPLY)
+    claiming = asyncio.create_task(storage.claim("one"))
+    await eventually(lambda: way.lost)
+    way.switch(Mode.PASS)
+    try:
+        assert await claiming == "one"
+    except StorageUnavailable:
+        assert await storage.claim("one") == "one"
+    assert await storage.claim("other") == "one"
+
+
+async def test_a_server_that_is_killed_is_an_outage_and_keeps_what_it_had(
+    storage: ObjectStorage, small: Path, own_s3: SeaweedServer, tmp_path: Path
+) -> None:
+    await storage.adopt({KEY: small})
+    await asyncio.to_thread(own_s3.kill)
+    began = time.monotonic()
+    for asking in (
+        storage.adopt({"originals/7f/0191": small}),
+        get(storage),
+        storage.local_path(KEY, tmp_path),
+        storage.delete([KEY]),
+        keys(storage),
+        storage.claim("one"),
+        storage.probe(),
+    ):
+        with pytest.raises(StorageUnavailable):
+            await asking
+        assert time.monotonic() - began < LIMIT + 2
+        began = time.monotonic()
+    await asyncio.to_thread(own_s3.start)
+    await eventually(lambda: works(storage), timeout=60)
+    assert await get(storage) == b"small"
+    await eventually(lambda: not storage._unwatched)
+    assert await keys(storage) == [KEY]
+    await storage.adopt({"originals/7f/0191": small})
+    await storage.delete([KEY])
+    assert await keys(storage) == ["originals/7f/0191"]
+
+
+async def test_a_bucket_that_is_not_there_is_an_outage_and_no_missing_object(
+    make_storage: MakeStorage, tmp_path: Path
+) -> None:
+    storage = make_storage("s3://nobody-made-this/x")
+    with pytest.raises(StorageUnavailable):
+        await get(storage)
+    with pytest.raises(StorageUnavailable):
+        await storage.local_path(KEY, tmp_path)
+
+
+async def test_wrong_credentials_are_an_outage_and_the_log_says_why(
+    make_storage: MakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with capture_logs() as lines, pytest.raises(StorageUnavailable):
+        await make_storage().probe()
+    (line,) = lines
+    assert line["event"] == "object storage failed"
+    assert "403 Forbidden (SignatureDoesNotMatch)" in line["reason"]
+    assert "\n" not in line["reason"]
+    assert "not-the-secret" not in str(lines)
+
+
+async def test_what_is_too_large_is_not_copied(make_storage: MakeStorage, small: Path, tmp_path: Path) -> None:
+    storage = make_storage(largest_copy=4)
+    await storage.adopt({KEY: small})
+    with pytest.raises(ObjectMissing):
+        await storage.local_path(KEY, tmp_path)
+    assert not (tmp_path / "stored").exists()
+
+
+async def test_a_link_gives_the_file_as_it_was_presented(storage: ObjectStorage, small: Path) -> None:
+    await storage.adopt({KEY: small}, {KEY: Presentation(content_type="image/png", attachment=True)})
+    link = await storage.link(KEY, method="GET", seconds=60)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(link)
+        assert (answer.status_code, answer.content) == (200, b"small")
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.headers["content-disposition"] == "attachment"
+        part = await client.get(link, headers={"Range": "bytes=1-2"})
+        assert (part.status_code, part.content) == (206, b"ma")
+        assert (await client.get(link.replace("0190", "0191"))).status_code == 403
+        assert (await client.put(link, content=b"x")).status_code == 403
+        head = await client.head(await storage.link(KEY, method="HEAD", seconds=60))
+        assert (head.status_code, head.headers["content-length"]) == (200, "5")
+    with pytest.raises(ValueError, match="not a storage key"):
+        await storage.link("../x", method="GET", seconds=60)
+
+
+def test_a_url_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "no url")
+    with pytest.raises(StartError, match=r"^The object storage cannot be used: .*Check STORAGE_URL"):
+        ObjectStorage.at("az://container", tmp_path, limit=1, largest_copy=1)
+
+
+async def test_memory_stays_flat(own_s3: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_bucket(own_s3.url, BUCKET)
+    for name, value in environment(own_s3.url).items():
+        monkeypatch.setenv(name, value)
+    storage = ObjectStorage.at(f"s3://{BUCKET}/flat", tmp_path, limit=60, largest_copy=LARGEST)
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        for _ in range(192):
+            file.write(os.urandom(MEGABYTE))
+    await storage.probe()
+    with peak_growth() as growth:
+        await storage.adopt({KEY: huge})
+    assert growth[0] < 64 * MEGABYTE
+    with peak_growth() as growth:
+        copy = await storage.local_path(KEY, tmp_path)
+    assert growth[0] < 64 * MEGABYTE
+    assert copy.stat().st_size == huge.stat().st_size
+    copy.unlink()
+    with peak_growth() as growth:
+        assert sum([len(piece) async for piece in storage.read(KEY)]) == huge.stat().st_size
+    assert growth[0] < 64 * MEGABYTE
+    huge.unlink()
+
+
+@contextmanager
+def peak_growth() -> Iterator[list[int]]:
+    """By how many bytes this process's memory grows at most during the block."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    growth = [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            growth[0] = max(growth[0], process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield growth
+    finally:
+        done.set()
+        watcher.join()
