@@ -1,7 +1,9 @@
 """Transactions, and what counts as the database being away."""
 
 import asyncio
+import math
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -9,10 +11,10 @@ from typing import Final
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from image_service.database.catalogue import CatalogueRepository
 from image_service.database.images import ImageRepository
@@ -28,6 +30,10 @@ _PASSING_SQLITE: Final = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
 )
 _PRIMARY_CODE: Final = 0xFF
+
+_TRUSTED_FOR: Final = 0.5
+"""Seconds since its last use for which a connection is taken to work."""
+_RETURNED: Final = "returned"
 
 _GOODBYE_LIMIT: Final = 0.3
 """Seconds. SQLAlchemy would give a cancelled connection two."""
@@ -116,12 +122,11 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
         engine = create_async_engine(url, connect_args={"timeout": time_limit})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=time_limit,
-        pool_pre_ping=True,
         connect_args={
             "timeout": time_limit,
             "connection_class": _QuicklyClosed,
@@ -133,6 +138,9 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
             },
         },
     )
+    event.listen(engine.sync_engine, "checkin", _note_return)
+    event.listen(engine.sync_engine, "checkout", _try_if_idle)
+    return engine
 
 
 class _QuicklyClosed(asyncpg.Connection):  # type: ignore[misc]  # it carries no types
@@ -140,6 +148,23 @@ class _QuicklyClosed(asyncpg.Connection):  # type: ignore[misc]  # it carries no
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 — asyncpg's signature
         await super().close(timeout=_GOODBYE_LIMIT)
+
+
+def _note_return(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info[_RETURNED] = time.monotonic()
+
+
+def _try_if_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+    """See that a connection still works that nobody has used for a while: the server may have been restarted since.
+
+    One that has just been used is not worth a round trip: at high load that would be each one.
+    """
+    if time.monotonic() - record.info.get(_RETURNED, math.inf) < _TRUSTED_FOR:
+        return
+    try:
+        connection.ping()  # asyncpg's adapter has it
+    except Exception as error:
+        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
