@@ -121,6 +121,10 @@ class Settings(BaseSettings):
     retain_images_days: float | None = Field(
         default=None, gt=0, description="Days after which a finished image is removed with all its files; unset: never."
     )
+    metrics_host: str = Field(default="127.0.0.1", description="Address on which metrics are served to Prometheus.")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port for that, at /metrics; 0 picks a free one; unset: none."
+    )
     drain_timeout: float = Field(
         default=25.0, gt=0, description="Seconds that running work has to finish after SIGTERM before it is given back."
     )

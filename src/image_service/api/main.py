@@ -5,13 +5,14 @@ from fastapi import FastAPI
 from image_service import __version__
 from image_service.api.admission import Admission
 from image_service.api.docs import install_docs
-from image_service.api.middleware import ForwardedHeaders, RequestContext
+from image_service.api.middleware import ForwardedHeaders, Measured, RequestContext
 from image_service.api.problems import install_handlers
 from image_service.api.routes.health import health_router
 from image_service.api.routes.images import images_router
 from image_service.api.uploads import UploadReader
 from image_service.bootstrap import ApiServices
 from image_service.config import Settings
+from image_service.observability.metrics import Metrics
 
 _DESCRIPTION = """
 Upload an image, and get thumbnails of it: 100x100, 300x300 and 1200x1200, upright, in sRGB, without metadata.
@@ -22,8 +23,8 @@ document (RFC 9457) with a stable `code`.
 """
 
 
-def create_app(services: ApiServices, settings: Settings) -> FastAPI:
-    """The application, ready to be served."""
+def create_app(services: ApiServices, settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+    """The application, ready to be served; measured where there are metrics to tell of it."""
     app = FastAPI(
         title="Image Processing Service",
         version=__version__,
@@ -42,4 +43,6 @@ def create_app(services: ApiServices, settings: Settings) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(RequestContext)
     app.add_middleware(ForwardedHeaders, trusted=settings.trusted_proxies)
+    if metrics is not None:
+        app.add_middleware(Measured, metrics=metrics)
     return app

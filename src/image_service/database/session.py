@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 import asyncpg
 from sqlalchemy import event
@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from image_service.database.catalogue import CatalogueRepository
 from image_service.database.images import ImageRepository
@@ -90,6 +90,12 @@ class Database:
         """
         async with self.transaction() as repositories:
             await repositories.images.probe()
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many are kept for later."""
+        pool = cast("QueuePool", self._engine.pool)
+        return pool.checkedout(), pool.checkedin()
 
     async def close(self) -> None:
         """Close all connections."""

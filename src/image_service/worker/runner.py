@@ -27,6 +27,7 @@ class Worker:
         self._services = services
         self._queue = resources.queue
         self._settings = settings
+        self._observer = resources.observer
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish what is held, within the drain's time, and return.
@@ -49,11 +50,11 @@ class Worker:
         alive = AliveFile(self._settings.alive_file, self._all_well)
         often, seldom = self._settings.reconcile_interval, self._settings.sweep_interval
         beside = [
-            asyncio.create_task(every(often, self._services.reconciler.run_once, "reconciler")),
-            asyncio.create_task(every(often, self._services.deletion.run_once, "deletion")),
-            asyncio.create_task(every(seldom, self._services.sweeper.run_once, "sweeper")),
-            asyncio.create_task(every(seldom, self._services.retention.run_once, "retention")),
-            asyncio.create_task(every(INTERVAL, alive.refresh, "sign of life")),
+            asyncio.create_task(every(often, self._services.reconciler.run_once, "reconciler", self._observer)),
+            asyncio.create_task(every(often, self._services.deletion.run_once, "deletion", self._observer)),
+            asyncio.create_task(every(seldom, self._services.sweeper.run_once, "sweeper", self._observer)),
+            asyncio.create_task(every(seldom, self._services.retention.run_once, "retention", self._observer)),
+            asyncio.create_task(every(INTERVAL, alive.refresh, "sign of life", self._observer)),
         ]
         _log.info("worker started", decode_slots=self._settings.decode_slots)
         try:
