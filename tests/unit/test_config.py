@@ -381,6 +381,6 @@ def test_the_example_file_shows_the_compose_files_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_reaches_a_container_unless_it_stays_as_it_is(name: str) -> None:
-    fixed = {"STORAGE_PATH", "API_HOST", "ALIVE_FILE"}
+    fixed = {"STORAGE_PATH", "API_HOST", "ALIVE_FILE", "METRICS_HOST"}
     passed_on = rf"^ +{name}:( \$\{{{name}:-.+\}})?$"
     assert bool(re.search(passed_on, COMPOSE, re.MULTILINE)) == (name not in fixed)
