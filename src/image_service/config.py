@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port for that, at /metrics; 0 picks a free one; unset: none."
     )
+    metrics_interval: float = Field(
+        default=10.0, gt=0, description="Seconds between counts of what is unfinished, for the metrics."
+    )
     drain_timeout: float = Field(
         default=25.0, gt=0, description="Seconds that running work has to finish after SIGTERM before it is given back."
     )

@@ -25,7 +25,6 @@ from image_service.worker.periodic import every
 from image_service.worker.runner import Worker
 
 _BACKLOG: Final = 2048
-_SURVEY_INTERVAL: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -145,7 +144,7 @@ async def _surveyed(settings: Settings, resources: Resources) -> AsyncIterator[N
         yield
         return
     asking = asyncio.create_task(
-        every(_SURVEY_INTERVAL, survey(settings, resources).run_once, "survey", resources.observer)
+        every(settings.metrics_interval, survey(settings, resources).run_once, "survey", resources.observer)
     )
     try:
         yield

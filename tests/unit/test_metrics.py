@@ -84,10 +84,10 @@ def test_a_survey_tells_when_it_was_made() -> None:
 def test_a_round_that_failed_does_not_count_as_a_success() -> None:
     metrics = Metrics()
     metrics.job_ended("reconciler", succeeded=False)
-    assert counted(metrics, "job_rounds_total", job="reconciler", outcome="failed") == 1
-    assert counted(metrics, "job_last_success_timestamp_seconds", job="reconciler") is None
+    assert counted(metrics, "task_rounds_total", task="reconciler", outcome="failed") == 1
+    assert counted(metrics, "task_last_success_timestamp_seconds", task="reconciler") is None
     metrics.job_ended("reconciler", succeeded=True)
-    assert counted(metrics, "job_last_success_timestamp_seconds", job="reconciler") == pytest.approx(
+    assert counted(metrics, "task_last_success_timestamp_seconds", task="reconciler") == pytest.approx(
         time.time(), abs=60
     )
 

@@ -22,6 +22,16 @@ from prometheus_client import (
 from image_service import __version__
 from image_service.domain.image import Claim, ImageFormat, Original
 from image_service.domain.lane import Lane
+from image_service.errors import (
+    AttemptsExhausted,
+    CorruptImage,
+    DecoderCrashed,
+    DecoderOutOfMemory,
+    DecoderTimeout,
+    ImageTooLarge,
+    ObjectMissing,
+    UnsupportedFormat,
+)
 from image_service.ports import Ending
 
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -34,6 +44,17 @@ _NAMESPACE: Final = "image_service"
 _TIMED_UUID: Final = 7
 """The version of UUIDs that begin with the milliseconds since 1970."""
 _BITS_BEHIND_TIME: Final = 80
+_FAILURES: Final = (
+    UnsupportedFormat,
+    CorruptImage,
+    ImageTooLarge,
+    DecoderCrashed,
+    DecoderTimeout,
+    DecoderOutOfMemory,
+    AttemptsExhausted,
+    ObjectMissing,
+)
+"""What images end in ERROR of. Prometheus sees no increase in a series that begins with its first event."""
 
 
 class Metrics:
@@ -90,9 +111,9 @@ class Metrics:
         self._surveyed = self._gauge(
             "survey_timestamp_seconds", "When unfinished images were last counted: how stale their gauges are."
         )
-        self._rounds = self._counter("job_rounds", "Rounds of periodic jobs, by their outcome.", "job", "outcome")
-        self._job_succeeded = self._gauge(
-            "job_last_success_timestamp_seconds", "When a round of a periodic job last succeeded.", "job"
+        self._rounds = self._counter("task_rounds", "Rounds of periodic tasks, by their outcome.", "task", "outcome")
+        self._task_succeeded = self._gauge(
+            "task_last_success_timestamp_seconds", "When a round of a periodic task last succeeded.", "task"
         )
 
         self.storage = self._histogram(
@@ -153,7 +174,7 @@ class Metrics:
         """See ``Observer``."""
         self._rounds.labels(name, "ok" if succeeded else "failed").inc()
         if succeeded:
-            self._job_succeeded.labels(name).set_to_current_time()
+            self._task_succeeded.labels(name).set_to_current_time()
 
     # --- what the API tells ------------------------------------------------------------------------------------------
 
@@ -197,6 +218,11 @@ class Metrics:
             self.deliveries_in_progress.labels(lane.value)
         for ending in Ending:
             self._attempts.labels(ending.value)
+        for failure in _FAILURES:
+            self._failures.labels(failure.code, Ending.ERROR.value)
+            self._failures.labels(failure.code, Ending.RETRY.value)
+        for outcome in ("ok", *(failure.code for failure in _FAILURES)):
+            self.renders.labels(outcome)
         total = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
         for pool, number in slots.items():
             total.labels(pool).set(number)
