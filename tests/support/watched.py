@@ -77,3 +77,9 @@ def values(server: PrometheusServer, query: str) -> list[float]:
 def firing(server: PrometheusServer) -> set[str]:
     """The names of the alerts that fire."""
     return {alert["labels"]["alertname"] for alert in server.ask("alerts")["alerts"] if alert["state"] == "firing"}
+
+
+def fired(server: PrometheusServer, seconds: float) -> set[str]:
+    """The names of the alerts that fired within so many seconds, even if they do no more."""
+    history = f'count_over_time(ALERTS{{alertstate="firing"}}[{max(1, int(seconds))}s])'
+    return {sample["metric"]["alertname"] for sample in server.ask("query", query=history)["result"]}
