@@ -104,6 +104,10 @@ class CareServices:
 async def open_resources(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[Resources]:
     """Everything that has to be closed again. Nothing has to be reachable yet."""
     database = Database(settings.database_url)
+    if settings.traced:
+        from image_service.observability.exporting import watch_engine  # noqa: PLC0415 — an extra
+
+        watch_engine(database.engine)
     queue = _queue(settings, metrics)
     storage: Storage = LocalStorage(settings.storage_path)
     if metrics is not None:

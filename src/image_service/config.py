@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     metrics_interval: float = Field(
         default=10.0, gt=0, description="Seconds between counts of what is unfinished, for the metrics."
     )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None,
+        description="Where traces are sent (OTLP over HTTP), such as http://collector:4318; unset: nowhere.",
+    )
     drain_timeout: float = Field(
         default=25.0, gt=0, description="Seconds that running work has to finish after SIGTERM before it is given back."
     )
@@ -168,6 +172,20 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value.rstrip("/")
 
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            msg = "must look like http://collector:4318"
+            raise ValueError(msg)
+        if not all(find_spec(f"opentelemetry.{part}") for part in ("sdk", "exporter", "instrumentation")):
+            msg = "traces need packages that are not installed: install image-processing-service[otel]"
+            raise ValueError(msg)
+        return value
+
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
@@ -207,6 +225,11 @@ class Settings(BaseSettings):
     def embedded_queue(self) -> bool:
         """Whether the queue lives in this process instead of a broker."""
         return self.rabbitmq_url.startswith(EMBEDDED_QUEUE)
+
+    @property
+    def traced(self) -> bool:
+        """Whether traces are sent anywhere."""
+        return self.otel_exporter_otlp_endpoint is not None
 
     @property
     def sole_process(self) -> bool:

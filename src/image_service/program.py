@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ def run_api(settings: Settings, *, migrate: bool) -> None:
     configure_logging(settings.log_level, settings.log_format)
     if migrate:
         run_migrations(settings)
-    with _watched(settings) as metrics:
+    with _watched(settings, "api") as metrics:
         listener = _listen(settings)
         _run(_api(settings, listener, metrics, lambda: _log.info("api started", address=_address(listener))))
 
@@ -51,7 +51,7 @@ def run_worker(settings: Settings) -> None:
         StartError: decoders cannot be shut in, and REQUIRE_SANDBOX says that they must.
     """
     configure_logging(settings.log_level, settings.log_format)
-    with _watched(settings) as metrics:
+    with _watched(settings, "worker") as metrics:
         _run(_worker(settings, metrics))
 
 
@@ -72,7 +72,7 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
     try:
         with FolderLock(data):
             run_migrations(settings)
-            with _watched(settings) as metrics:
+            with _watched(settings, "standalone") as metrics:
                 listener = _listen(settings)
                 _run(_standalone(settings, listener, metrics, lambda: announce(_address(listener))))
     except OSError as error:
@@ -126,21 +126,28 @@ async def _standalone(
 
 
 @contextmanager
-def _watched(settings: Settings) -> Iterator[Metrics | None]:
-    """What the process counts, served to Prometheus; None where the settings do not ask for it."""
-    if settings.metrics_port is None:
+def _watched(settings: Settings, part: str) -> Iterator[Metrics | None]:
+    """What the process counts, served to Prometheus, while its traces are sent; None where nothing of it is wanted."""
+    if settings.metrics_port is None and not settings.traced:
         yield None
         return
     metrics = Metrics()
-    with exposed(metrics, settings.metrics_host, settings.metrics_port) as address:
-        _log.info("metrics served", address=address)
+    with ExitStack() as stack:
+        if settings.traced:
+            from image_service.observability.exporting import exporting  # noqa: PLC0415 — an extra
+
+            stack.enter_context(exporting(f"image-service-{part}"))
+            _log.info("traces sent", endpoint=settings.otel_exporter_otlp_endpoint)
+        if settings.metrics_port is not None:
+            address = stack.enter_context(exposed(metrics, settings.metrics_host, settings.metrics_port))
+            _log.info("metrics served", address=address)
         yield metrics
 
 
 @asynccontextmanager
 async def _surveyed(settings: Settings, resources: Resources) -> AsyncIterator[None]:
     """Ask now and then for what the metrics need to know, beside whatever the block does."""
-    if resources.metrics is None:
+    if settings.metrics_port is None:
         yield
         return
     asking = asyncio.create_task(

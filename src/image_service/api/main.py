@@ -1,11 +1,14 @@
 """The HTTP application, put together."""
 
+from typing import Final
+
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from image_service import __version__
 from image_service.api.admission import Admission
 from image_service.api.docs import install_docs
-from image_service.api.middleware import ForwardedHeaders, Measured, RequestContext
+from image_service.api.middleware import ForwardedHeaders, Measured, RequestContext, is_quiet
 from image_service.api.problems import install_handlers
 from image_service.api.routes.health import health_router
 from image_service.api.routes.images import images_router
@@ -23,6 +26,17 @@ document (RFC 9457) with a stable `code`.
 """
 
 
+_TELEMETRY: Final[TelemetryConfig] = {
+    # Spans of requests are FastAPI's own, wherever spans are sent at all; everything else is ours.
+    "tracing": True,
+    "exclude": is_quiet,
+    "operation_spans": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+
+
 def create_app(services: ApiServices, settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     """The application, ready to be served; measured where there are metrics to tell of it."""
     app = FastAPI(
@@ -33,6 +47,7 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
         redoc_url=None,
         # A redirect would name a host of its own guess, and lose the upload of a client that does not follow it.
         redirect_slashes=False,
+        telemetry=_TELEMETRY,
     )
     install_handlers(app)
     uploads = UploadReader(max_file_size=settings.max_file_size, idle_timeout=settings.upload_idle_timeout)

@@ -88,7 +88,7 @@ class RequestContext:
                     raise  # the server closes the connection, which tells the client that the answer is incomplete
                 await problem_response(ServiceError())(scope, receive, send_with_id)
             finally:
-                log = _log.debug if scope["path"].startswith(_QUIET) else _log.info
+                log = _log.debug if is_quiet(scope) else _log.info
                 log(
                     "request",
                     method=scope["method"],
@@ -137,6 +137,12 @@ class Measured:
                 problem = scope.get("state", {}).get("problem")
                 self._metrics.answered(method, route, status, seconds, problem=problem)
                 self._metrics.transferred(route, received=received, sent=sent)
+
+
+def is_quiet(scope: Scope) -> bool:
+    """Whether a request is asked so often, or is worth so little, that it leaves no trace."""
+    path: str = scope["path"]
+    return path.startswith(_QUIET)
 
 
 def request_id_of(request: Request) -> str:

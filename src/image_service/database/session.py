@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final, cast
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -90,6 +90,11 @@ class Database:
         """
         async with self.transaction() as repositories:
             await repositories.images.probe()
+
+    @property
+    def engine(self) -> Engine:
+        """What executes the statements, for whoever watches it."""
+        return self._engine.sync_engine
 
     @property
     def connections(self) -> tuple[int, int]:

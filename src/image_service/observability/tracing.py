@@ -1,7 +1,7 @@
 """Traces: one for each upload, from the request through the broker into each step of the rendering.
 
-Without ``collecting`` everything here does nothing: OpenTelemetry's interface is there, because FastAPI needs it, but
-nothing behind it. What sends the spans is an extra, ``otel``, and is imported only when it is asked for.
+Unless spans are sent somewhere (``exporting``) everything here does nothing: OpenTelemetry's interface is there, as
+FastAPI needs it, but there is nothing behind it.
 """
 
 import time
@@ -15,6 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 _HEADER: Final = "traceparent"
 _NANO: Final = 1_000_000_000
+_IN_DECODER: Final = {"image_service.process": "decoder"}
 
 _carrier: Final = TraceContextTextMapPropagator()
 
@@ -37,7 +38,7 @@ def laps(timings: Iterable[tuple[str, float]]) -> None:
     tracer = trace.get_tracer(__name__)
     at = time.time_ns() - int(sum(seconds for _, seconds in timings) * _NANO)
     for name, seconds in timings:
-        step = tracer.start_span(name, start_time=at)
+        step = tracer.start_span(name, start_time=at, attributes=_IN_DECODER)
         at += int(seconds * _NANO)
         step.end(at)
 
