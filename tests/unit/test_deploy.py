@@ -19,7 +19,6 @@ def everything() -> Metrics:
     metrics = Metrics()
     metrics.expect_api(backlog_limit=1)
     metrics.expect_worker({"main": 1})
-    metrics.watch_dead_letters(lambda: 0)
     return metrics
 
 

@@ -117,7 +117,6 @@ def test_two_processes_in_one_share_no_numbers() -> None:
 
 def test_every_name_follows_the_conventions() -> None:
     metrics = Metrics()
-    metrics.watch_dead_letters(lambda: 0)
     names = [family.name for family in metrics.registry.collect() if family.name.startswith(PREFIX)]
     assert len(names) > 20
     for family in metrics.registry.collect():

@@ -105,6 +105,10 @@ class Metrics:
         self._unfinished = self._gauge(
             "unfinished_images", "Images that are neither DONE nor in ERROR, up to the limit of the backlog."
         )
+        self._backlog_limit = self._gauge(
+            "backlog_limit_images", "Unfinished images beyond which this process refuses uploads; 0 if it takes none."
+        )
+        self._dead_letters = self._gauge("dead_letters", "Messages in the dead-letter queue.")
         self._oldest = self._gauge(
             "oldest_unfinished_age_seconds", "Age of the oldest image that never was DONE or in ERROR; 0 without one."
         )
@@ -135,6 +139,7 @@ class Metrics:
             "render_step_seconds", "Time that each step of a rendering takes.", _QUICK, "step", "preset"
         )
 
+        self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
         self._decoders = self._gauge("decoders", "Decoder processes, by what they do.", "pool", "state")
         self._connections = self._gauge("database_connections", "Connections to the database, by state.", "state")
 
@@ -207,8 +212,7 @@ class Metrics:
             self._uploads.labels(queued)
         for kind in ImageFormat:
             self._upload_sizes.labels(kind.value)
-        limit = self._gauge("backlog_limit_images", "Unfinished images beyond which uploads are refused.")
-        limit.set(backlog_limit)
+        self._backlog_limit.set(backlog_limit)
 
     def expect_worker(self, slots: Mapping[str, int]) -> None:
         """Show what a worker will count as 0 before it has happened, and how many decoders each of its pools has."""
@@ -223,9 +227,8 @@ class Metrics:
             self._failures.labels(failure.code, Ending.RETRY.value)
         for outcome in ("ok", *(failure.code for failure in _FAILURES)):
             self.renders.labels(outcome)
-        total = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
         for pool, number in slots.items():
-            total.labels(pool).set(number)
+            self._slots.labels(pool).set(number)
 
     def watch_decoders(self, state: str, pool: str, number: Callable[[], int]) -> None:
         """Show how many decoder processes of a pool are in a state, whenever it is asked for. Must not wait."""
@@ -237,7 +240,7 @@ class Metrics:
 
     def watch_dead_letters(self, number: Callable[[], int]) -> None:
         """Show how many dead letters there were when the broker was last asked. Must not wait."""
-        self._gauge("dead_letters", "Messages in the dead-letter queue.").set_function(number)
+        self._dead_letters.set_function(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=_NAMESPACE, registry=self.registry)
