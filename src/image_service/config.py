@@ -19,7 +19,7 @@ _SQLITE: Final = "sqlite+aiosqlite:///"
 _DATABASES: Final = ("postgresql+asyncpg://", _SQLITE)
 
 # Their values hold passwords, and whatever is wrong with them they are not repeated.
-_SECRET: Final = frozenset({"database_url", "rabbitmq_url"})
+_SECRET: Final = frozenset({"database_url", "rabbitmq_url", "otel_exporter_otlp_endpoint"})
 
 
 FormatName = Literal["jpeg", "png", "gif", "webp", "avif", "heic", "tiff", "bmp"]

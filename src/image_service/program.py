@@ -137,7 +137,7 @@ def _watched(settings: Settings, part: str) -> Iterator[Metrics | None]:
             from image_service.observability.exporting import exporting  # noqa: PLC0415 — an extra
 
             stack.enter_context(exporting(f"image-service-{part}"))
-            _log.info("traces sent", endpoint=settings.otel_exporter_otlp_endpoint)
+            _log.info("traces are sent")
         if settings.metrics_port is not None:
             address = stack.enter_context(exposed(metrics, settings.metrics_host, settings.metrics_port))
             _log.info("metrics served", address=address)
