@@ -46,7 +46,8 @@ def rules() -> list[dict[str, Any]]:
 
 
 def quickened(text: str) -> str:
-    """Rules whose minutes are seconds, and whose hours are minutes."""
+    """Rules that look back over seconds where they say minutes, and hesitate for half as many."""
+    text = re.sub(r"\bfor: (\d+)m\b", lambda found: f"for: {int(found[1]) * 500}ms", text)
     text = re.sub(r"\b(\d+)([mh])\b", lambda found: found[1] + {"m": "s", "h": "m"}[found[2]], text)
     for age, sooner in SOONER.items():
         assert age in text
