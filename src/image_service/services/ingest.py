@@ -100,7 +100,6 @@ class Ingest:
             return _again(holder, sha256)
         delivery = Delivery(image_id=original.id, lane=lane_of(header), request_id=request_id)
         queued = await self._queueing.enqueue(delivery, until=answer_by)
-        self._observer.accepted(original, queued=queued)
         _log.info(
             "image accepted",
             image_id=str(original.id),
@@ -110,6 +109,7 @@ class Ingest:
             size_bytes=size,
             queued=queued,
         )
+        self._observer.accepted(original, queued=queued)
         return Accepted(id=original.id, status=Status.PROCESSING if queued else Status.NEW)
 
     async def _receive(self, content: AsyncIterator[bytes], path: Path) -> tuple[int, str]:
