@@ -75,9 +75,17 @@ class Watched:
             pytest.fail(f"{silent} did not fire within {LIMIT} s; firing now: {firing(self.prometheus)}")
         self.fired.update(names)
 
+    async def seen(self, worker: Worker) -> None:
+        """Wait until Prometheus knows this worker: an increase is one over what it saw before."""
+        begun = f'process_start_time_seconds{{job="image-service-worker"}} > {worker.process.create_time() - 1}'
+        await eventually(lambda: values(self.prometheus, begun), timeout=LIMIT, interval=0.1)
+
     async def all_clear(self) -> None:
-        """Wait until no alert fires."""
-        await eventually(lambda: not firing(self.prometheus), timeout=LIMIT, interval=0.2)
+        """Wait until both processes are known, and no alert fires."""
+        both = "sum(up) == 2"
+        await eventually(
+            lambda: values(self.prometheus, both) and not firing(self.prometheus), timeout=LIMIT, interval=0.2
+        )
 
 
 @pytest.fixture
@@ -139,11 +147,13 @@ async def decoders_that_die(watched: Watched, http: httpx.AsyncClient) -> None:
     began = time.monotonic()
     watched.worker.stop()
     hasty = watched.start_worker("hasty", DECODE_TIMEOUT="0.01", RETRY_DELAY="0.01")
+    await watched.seen(hasty)
     images = await finished(http, await upload_all(http, [POSTER] * 6))
     assert {image["error"]["code"] for image in images} == {"decoder-timeout"}
     await watched.alarm("ImageServiceDecodersDie", "ImageServiceDeadLetters", since=began)
     hasty.stop()
     watched.worker.start()
+    await watched.seen(watched.worker)
 
 
 async def claims_that_are_stolen(watched: Watched, http: httpx.AsyncClient) -> None:
