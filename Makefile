@@ -85,6 +85,10 @@ plans: $(DEV) ## Show how PostgreSQL runs every query on a million images (optio
 soak: $(DEV) ## Put 10,000 images through while the broker and workers go down each minute (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.soak $(ARGS)
 
+.PHONY: trace
+trace: $(DEV) ## Show one upload's trace, from the request to DONE, with times (a file of yours in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.trace $(ARGS)
+
 .PHONY: requirements
 requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt

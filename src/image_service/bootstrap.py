@@ -1,8 +1,9 @@
 """From settings to a wired application: the only place where adapters are chosen."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from image_service.config import Settings
@@ -12,7 +13,9 @@ from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
-from image_service.ports import DeadLetters, Links, Renderer, Storage, TaskQueue
+from image_service.observability.metrics import Metrics
+from image_service.observability.observed import ObservedQueue, ObservedRenderer, ObservedStorage
+from image_service.ports import UNOBSERVED, DeadLetters, Links, Observer, Renderer, Storage, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
 from image_service.services.audit import Audit
@@ -27,6 +30,7 @@ from image_service.services.reconcile import Reconciler
 from image_service.services.reprocessing import Backfill, Reprocessing
 from image_service.services.requeueing import Requeueing
 from image_service.services.retention import Retention
+from image_service.services.survey import Survey
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
 from image_service.storage.local import LocalStorage
@@ -52,6 +56,13 @@ class Resources:
     queue: TaskQueue
     links: Links | None = None
     """The storage, if clients are to be sent there for files."""
+    metrics: Metrics | None = None
+    """None where nobody watches: then nothing is counted."""
+
+    @property
+    def observer(self) -> Observer:
+        """Who is told what happens."""
+        return self.metrics or UNOBSERVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +106,7 @@ class CareServices:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+async def open_resources(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[Resources]:
     """Everything that has to be closed again. Nothing has to be reachable yet.
 
     Raises:
@@ -103,12 +114,18 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """
     storage, links = _storage(settings)
     database = Database(settings.database_url)
-    queue: TaskQueue = (
-        EmbeddedQueue() if settings.embedded_queue else RabbitMQQueue(settings.rabbitmq_url, settings.publish_timeout)
-    )
+    if settings.traced:
+        from image_service.observability.exporting import watch_engine  # noqa: PLC0415 — an extra
+
+        watch_engine(database.engine)
+    queue = _queue(settings, metrics)
+    if metrics is not None:
+        queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
+        metrics.watch_connections("in-use", lambda: database.connections[0])
+        metrics.watch_connections("idle", lambda: database.connections[1])
     await queue.start()
     try:
-        yield Resources(database=database, storage=storage, queue=queue, links=links)
+        yield Resources(database=database, storage=storage, queue=queue, links=links, metrics=metrics)
     finally:
         await queue.close()
         await database.close()
@@ -117,6 +134,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 def api_services(settings: Settings, resources: Resources) -> ApiServices:
     """The use cases of the API on these resources."""
     queueing = Queueing(database=resources.database, queue=resources.queue, timing=_timing(settings))
+    if resources.metrics is not None:
+        resources.metrics.expect_api(backlog_limit=settings.max_backlog)
     return ApiServices(
         ingest=Ingest(
             database=resources.database,
@@ -126,6 +145,7 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
                 max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=_formats(settings)
             ),
             max_file_size=settings.max_file_size,
+            observer=resources.observer,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
         lookup=Lookup(database=resources.database, storage=resources.storage, links=resources.links),
@@ -140,6 +160,8 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
     limits = _limits(settings)
     renderer = RenderPool(settings.decode_slots + EXPRESS_SLOTS, limits)
     yielding = RenderPool(BACKFILL_SLOTS, replace(limits, niceness=_BACKFILL_NICENESS))
+    if resources.metrics is not None:
+        _watch_pools(resources.metrics, {"main": renderer, "backfill": yielding})
     return WorkerServices(
         renderers=(renderer, yielding),
         processing=_processing(settings, resources, renderer),
@@ -153,6 +175,16 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
             images_for=_seconds(settings.retain_images_days),
         ),
         health=_health(resources),
+    )
+
+
+def survey(settings: Settings, resources: Resources) -> Survey:
+    """What asks for the metrics that nothing else asks for."""
+    return Survey(
+        database=resources.database,
+        health=_health(resources),
+        observer=resources.observer,
+        limit=settings.max_backlog,
     )
 
 
@@ -190,6 +222,22 @@ def _storage(settings: Settings) -> tuple[Storage, Links | None]:
     return storage, storage if settings.files_delivery == "redirect" else None
 
 
+def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
+    if settings.embedded_queue:
+        return EmbeddedQueue()
+    queue = RabbitMQQueue(settings.rabbitmq_url, settings.publish_timeout)
+    if metrics is not None:
+        metrics.watch_dead_letters(lambda: queue.dead_letters)
+    return queue
+
+
+def _watch_pools(metrics: Metrics, pools: Mapping[str, RenderPool]) -> None:
+    metrics.expect_worker({name: pool.slots for name, pool in pools.items()})
+    for name, pool in pools.items():
+        metrics.watch_decoders("busy", name, partial(getattr, pool, "busy"))
+        metrics.watch_decoders("idle", name, partial(getattr, pool, "idle"))
+
+
 def _limits(settings: Settings) -> RenderLimits:
     return RenderLimits(
         wall_seconds=settings.decode_timeout,
@@ -208,8 +256,9 @@ def _processing(settings: Settings, resources: Resources, renderer: Renderer) ->
     return Processing(
         database=resources.database,
         storage=resources.storage,
-        renderer=renderer,
+        renderer=renderer if resources.metrics is None else ObservedRenderer(renderer, resources.metrics),
         recipe=DEFAULT_RECIPE,
+        observer=resources.observer,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,
             heartbeat=settings.heartbeat_seconds,
@@ -245,4 +294,9 @@ def _deletion(resources: Resources) -> Deletion:
 
 
 def _health(resources: Resources) -> HealthCheck:
-    return HealthCheck(database=resources.database, queue=resources.queue, storage=resources.storage)
+    return HealthCheck(
+        database=resources.database,
+        queue=resources.queue,
+        storage=resources.storage,
+        observer=resources.observer,
+    )

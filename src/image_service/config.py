@@ -19,7 +19,7 @@ _SQLITE: Final = "sqlite+aiosqlite:///"
 _DATABASES: Final = ("postgresql+asyncpg://", _SQLITE)
 
 # Their values hold passwords, and whatever is wrong with them they are not repeated.
-_SECRET: Final = frozenset({"database_url", "rabbitmq_url", "storage_url"})
+_SECRET: Final = frozenset({"database_url", "rabbitmq_url", "storage_url", "otel_exporter_otlp_endpoint"})
 
 _OBJECT_STORAGES: Final = frozenset({"s3", "gs", "az"})
 
@@ -138,6 +138,17 @@ class Settings(BaseSettings):
     retain_images_days: float | None = Field(
         default=None, gt=0, description="Days after which a finished image is removed with all its files; unset: never."
     )
+    metrics_host: str = Field(default="127.0.0.1", description="Address on which metrics are served to Prometheus.")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port for that, at /metrics; 0 picks a free one; unset: none."
+    )
+    metrics_interval: float = Field(
+        default=10.0, gt=0, description="Seconds between counts of what is unfinished, for the metrics."
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None,
+        description="Where traces are sent (OTLP over HTTP), such as http://collector:4318; unset: nowhere.",
+    )
     drain_timeout: float = Field(
         default=25.0, gt=0, description="Seconds that running work has to finish after SIGTERM before it is given back."
     )
@@ -195,6 +206,20 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value.rstrip("/")
 
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            msg = "must look like http://collector:4318"
+            raise ValueError(msg)
+        if not all(find_spec(f"opentelemetry.{part}") for part in ("sdk", "exporter", "instrumentation")):
+            msg = "traces need packages that are not installed: install image-processing-service[otel]"
+            raise ValueError(msg)
+        return value
+
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
@@ -249,6 +274,11 @@ class Settings(BaseSettings):
     def embedded_queue(self) -> bool:
         """Whether the queue lives in this process instead of a broker."""
         return self.rabbitmq_url.startswith(EMBEDDED_QUEUE)
+
+    @property
+    def traced(self) -> bool:
+        """Whether traces are sent anywhere."""
+        return self.otel_exporter_otlp_endpoint is not None
 
     @property
     def sole_process(self) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
-from image_service.domain.image import ImageFormat, ImageHeader, Rendering
+from image_service.domain.image import Claim, ImageFormat, ImageHeader, Original, Rendering
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import Recipe
 
@@ -120,6 +121,8 @@ class Delivery:
     """Where it waits."""
     request_id: str | None = None
     """Ties the worker's log lines to the upload's; absent where the reconciler published."""
+    trace: str | None = None
+    """Ties the worker's spans to the upload's: a ``traceparent`` (W3C Trace Context), where anything is traced."""
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
@@ -266,3 +269,70 @@ class Renderer(Protocol):
             ObjectMissing: the source is gone, though its storage is not.
         """
         ...
+
+
+class Ending(StrEnum):
+    """What became of an attempt."""
+
+    DONE = "done"
+    ERROR = "error"
+    """The image ended in ERROR."""
+    RETRY = "retry"
+    """Another attempt follows."""
+    GIVEN_BACK = "given-back"
+    """Ended by an outage or a drain, at no cost to the image."""
+    LOST = "lost"
+    """The image was given to another worker, or deleted."""
+
+
+class Observer(Protocol):
+    """Is told what happens, for whoever counts it. No method raises, blocks, or has a say in anything."""
+
+    def accepted(self, original: Original, *, queued: bool) -> None:
+        """An upload is safe; ``queued`` unless the queue is away."""
+        ...
+
+    def claimed(self, lane: Lane, claim: Claim | None) -> None:
+        """A worker asked for an image; None where there was nothing to do."""
+        ...
+
+    def attempted(self, claim: Claim, ending: Ending, code: str | None = None) -> None:
+        """An attempt ended; with an error's code if one ended it."""
+        ...
+
+    def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:
+        """Parts of the service were asked how they are; ``waiting`` is what the queue told."""
+        ...
+
+    def surveyed(self, unfinished: int, oldest: float | None) -> None:
+        """So many images are unfinished. The oldest was accepted so many seconds ago; None if none waits."""
+        ...
+
+    def job_ended(self, name: str, *, succeeded: bool) -> None:
+        """A round of a periodic job is over."""
+        ...
+
+
+class Unobserved:
+    """The ``Observer`` that lets everything pass."""
+
+    def accepted(self, original: Original, *, queued: bool) -> None:
+        """Nothing is counted."""
+
+    def claimed(self, lane: Lane, claim: Claim | None) -> None:
+        """Nothing is counted."""
+
+    def attempted(self, claim: Claim, ending: Ending, code: str | None = None) -> None:
+        """Nothing is counted."""
+
+    def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:
+        """Nothing is counted."""
+
+    def surveyed(self, unfinished: int, oldest: float | None) -> None:
+        """Nothing is counted."""
+
+    def job_ended(self, name: str, *, succeeded: bool) -> None:
+        """Nothing is counted."""
+
+
+UNOBSERVED: Final[Observer] = Unobserved()

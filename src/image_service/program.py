@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +13,15 @@ import uvloop
 
 from image_service.api.main import create_app
 from image_service.api.server import serve
-from image_service.bootstrap import api_services, open_resources, worker_services
+from image_service.bootstrap import Resources, api_services, open_resources, survey, worker_services
 from image_service.config import Settings
 from image_service.database.migrations import upgrade
 from image_service.errors import Outage, StartError
+from image_service.observability.exposition import exposed
 from image_service.observability.logging import configure_logging
+from image_service.observability.metrics import Metrics
 from image_service.storage.lock import FolderLock
+from image_service.worker.periodic import every
 from image_service.worker.runner import Worker
 
 _BACKLOG: Final = 2048
@@ -34,8 +38,9 @@ def run_api(settings: Settings, *, migrate: bool) -> None:
     configure_logging(settings.log_level, settings.log_format)
     if migrate:
         run_migrations(settings)
-    listener = _listen(settings)
-    _run(_api(settings, listener, lambda: _log.info("api started", address=_address(listener))))
+    with _watched(settings, "api") as metrics:
+        listener = _listen(settings)
+        _run(_api(settings, listener, metrics, lambda: _log.info("api started", address=_address(listener))))
 
 
 def run_worker(settings: Settings) -> None:
@@ -46,7 +51,8 @@ def run_worker(settings: Settings) -> None:
         StartError: decoders cannot be shut in, and REQUIRE_SANDBOX says that they must.
     """
     configure_logging(settings.log_level, settings.log_format)
-    _run(_worker(settings))
+    with _watched(settings, "worker") as metrics:
+        _run(_worker(settings, metrics))
 
 
 def run_standalone(settings: Settings, data: Path, announce: Callable[[str], None]) -> None:
@@ -66,8 +72,9 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
     try:
         with FolderLock(data):
             run_migrations(settings)
-            listener = _listen(settings)
-            _run(_standalone(settings, listener, lambda: announce(_address(listener))))
+            with _watched(settings, "standalone") as metrics:
+                listener = _listen(settings)
+                _run(_standalone(settings, listener, metrics, lambda: announce(_address(listener))))
     except OSError as error:
         raise StartError(f"The data folder {data} cannot be used: {error}. Choose another with --data.") from error
 
@@ -88,23 +95,27 @@ def run_migrations(settings: Settings) -> None:
         ) from error
 
 
-async def _api(settings: Settings, listener: socket.socket, started: Callable[[], None]) -> None:
+async def _api(
+    settings: Settings, listener: socket.socket, metrics: Metrics | None, started: Callable[[], None]
+) -> None:
     stop = _stop_on_signals()
-    async with open_resources(settings) as resources:
-        app = create_app(api_services(settings, resources), settings)
+    async with open_resources(settings, metrics) as resources, _surveyed(settings, resources):
+        app = create_app(api_services(settings, resources), settings, metrics)
         await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started)
 
 
-async def _worker(settings: Settings) -> None:
+async def _worker(settings: Settings, metrics: Metrics | None) -> None:
     stop = _stop_on_signals()
-    async with open_resources(settings) as resources:
+    async with open_resources(settings, metrics) as resources, _surveyed(settings, resources):
         await Worker(worker_services(settings, resources), resources, settings).run(stop)
 
 
-async def _standalone(settings: Settings, listener: socket.socket, started: Callable[[], None]) -> None:
+async def _standalone(
+    settings: Settings, listener: socket.socket, metrics: Metrics | None, started: Callable[[], None]
+) -> None:
     stop = _stop_on_signals()
-    async with open_resources(settings) as resources:
-        app = create_app(api_services(settings, resources), settings)
+    async with open_resources(settings, metrics) as resources, _surveyed(settings, resources):
+        app = create_app(api_services(settings, resources), settings, metrics)
         worker = Worker(worker_services(settings, resources), resources, settings)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -112,6 +123,41 @@ async def _standalone(settings: Settings, listener: socket.socket, started: Call
                 tasks.create_task(serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started))
         except* (Outage, StartError) as failures:
             raise failures.exceptions[0] from None
+
+
+@contextmanager
+def _watched(settings: Settings, part: str) -> Iterator[Metrics | None]:
+    """What the process counts, served to Prometheus, while its traces are sent; None where nothing of it is wanted."""
+    if settings.metrics_port is None and not settings.traced:
+        yield None
+        return
+    metrics = Metrics()
+    with ExitStack() as stack:
+        if settings.traced:
+            from image_service.observability.exporting import exporting  # noqa: PLC0415 — an extra
+
+            stack.enter_context(exporting(f"image-service-{part}"))
+            _log.info("traces are sent")
+        if settings.metrics_port is not None:
+            address = stack.enter_context(exposed(metrics, settings.metrics_host, settings.metrics_port))
+            _log.info("metrics served", address=address)
+        yield metrics
+
+
+@asynccontextmanager
+async def _surveyed(settings: Settings, resources: Resources) -> AsyncIterator[None]:
+    """Ask now and then for what the metrics need to know, beside whatever the block does."""
+    if settings.metrics_port is None:
+        yield
+        return
+    asking = asyncio.create_task(
+        every(settings.metrics_interval, survey(settings, resources).run_once, "survey", resources.observer)
+    )
+    try:
+        yield
+    finally:
+        asking.cancel()
+        await asyncio.wait({asking})
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

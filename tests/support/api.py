@@ -19,6 +19,7 @@ from image_service.domain.image import Claim, ImageError, Result, Thumbnail
 from image_service.domain.keys import thumbnail_key
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import QueueUnavailable
+from image_service.observability.metrics import Metrics
 from image_service.ports import Delivery, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.storage.local import LocalStorage
@@ -87,9 +88,10 @@ async def api_on(
         database=Database(chosen.database_url),
         storage=LocalStorage(chosen.storage_path),
         queue=queue or EmbeddedQueue(),
+        metrics=Metrics(),
     )
     await resources.queue.start()
-    app = create_app(api_services(chosen, resources), chosen)
+    app = create_app(api_services(chosen, resources), chosen, resources.metrics)
     transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
     try:
         async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:

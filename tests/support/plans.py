@@ -268,6 +268,9 @@ QUERIES: Final = (
         run=lambda r, _: r.catalogue.open_count(limit=500, lane=Lane.BACKFILL),
         index="ix_images_due_at",
     ),
+    Query(
+        name="oldest unfinished", run=lambda r, _: r.catalogue.oldest_unfinished(among=1000), index="ix_images_not_done"
+    ),
     Query(name="overdue", run=lambda r, _: r.catalogue.overdue(seconds=3, limit=100), index="ix_images_due_at"),
     Query(
         name="overdue: none",

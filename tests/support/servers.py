@@ -1,4 +1,4 @@
-"""Private PostgreSQL and RabbitMQ servers: each in a folder of its own, on free ports of 127.0.0.1, as root or not.
+"""Private PostgreSQL, RabbitMQ and Prometheus servers, each in its folder, on free ports of 127.0.0.1, as root or not.
 
 All methods block. From a coroutine, call them with ``asyncio.to_thread`` unless nothing else has to go on meanwhile.
 
@@ -13,14 +13,16 @@ import pwd
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import psutil
 from sqlalchemy import NullPool, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,11 +36,12 @@ ADVICE = {
     "PostgreSQL": "`make test` installs it, or set TEST_DATABASE_URL to a server of yours "
     "(postgresql+asyncpg://user:password@host:port/database)",
     "RabbitMQ": "`make test` installs it, or set TEST_RABBITMQ_URL to a server of yours (amqp://user:password@host:port/)",
+    "Prometheus": "`make test` installs it; or install it yourself (Debian, Ubuntu: apt-get install prometheus)",
 }
 
 
 class PrivateServer(ABC):
-    """What both servers have in common."""
+    """What the servers have in common."""
 
     name: str
     _stop_signal: signal.Signals
@@ -265,6 +268,68 @@ class RabbitMQServer(PrivateServer):
     def _answers(self) -> bool:
         name = amqp.cluster_name(self.url)  # the node's, with the host's full name behind the @
         return name is not None and name.split("@")[0] == self.node.split("@")[0]
+
+
+class PrometheusServer(PrivateServer):
+    """A Prometheus that goes by ``prometheus.yml`` in its folder, which may name rules beside it."""
+
+    name = "Prometheus"
+    _stop_signal = signal.SIGTERM
+    _quick_stop_signal = signal.SIGKILL
+
+    def __init__(self, folder: Path, configuration: str, rules: str) -> None:
+        """Both files' content; the rules' name is ``rules.yml``."""
+        super().__init__(folder)
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "prometheus.yml").write_text(configuration)
+        (folder / "rules.yml").write_text(rules)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, **parameters: str) -> dict[str, Any]:
+        """The data of an answer of its API, such as ``query`` with a parameter ``query``."""
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False)
+        answer.raise_for_status()
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    def _launch(self) -> psutil.Popen:
+        folder = self.folder.absolute()
+        options = (
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        )
+        return self._group.spawn(_program("prometheus"), *options, env={"GOMAXPROCS": "1"})
+
+    def _answers(self) -> bool:
+        try:
+            configuration = self.ask("status/config")["yaml"]
+        except httpx.HTTPError:
+            return False
+        return f"{self.folder.absolute()}/rules.yml" in configuration
+
+
+def promtool(*arguments: str | Path, stdin: str = "") -> str:
+    """What Prometheus's own checker says; it must have no complaint.
+
+    Raises:
+        ServerError: it has, or it is not there.
+    """
+    try:
+        program = _program("promtool")
+    except ServerError as error:
+        raise ServerError(f"{error}. {ADVICE['Prometheus']}.") from error
+    checked = subprocess.run(  # noqa: S603  (our own files)
+        [program, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
+    if checked.returncode:
+        raise ServerError(f"promtool {arguments}: {checked.stdout}{checked.stderr}")
+    return checked.stdout
 
 
 def new_folder() -> Path:

@@ -21,10 +21,12 @@ from image_service.domain.lane import Lane, lane_of
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.models import ImageRow, RemovalRow
-from image_service.ports import Delivery, Renderer, Storage
+from image_service.observability.metrics import Metrics
+from image_service.ports import UNOBSERVED, Delivery, Observer, Renderer, Storage
 from image_service.services.audit import Audit
 from image_service.services.backlog import Backlog
 from image_service.services.deletion import Deletion
+from image_service.services.health import HealthCheck
 from image_service.services.ingest import Ingest
 from image_service.services.lookup import Lookup
 from image_service.services.processing import Processing, ProcessingPolicy
@@ -33,6 +35,7 @@ from image_service.services.reconcile import Reconciler
 from image_service.services.reprocessing import Backfill, Reprocessing
 from image_service.services.requeueing import Requeueing
 from image_service.services.retention import Retention
+from image_service.services.survey import Survey
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
 from image_service.storage.local import LocalStorage
@@ -75,6 +78,7 @@ class Stage:
         self.queue = ScriptedQueue(self.script)
         self.inspector = FakeInspector()
         self.renderer = FakeRenderer(self.script)
+        self.metrics = Metrics()
         self._outside = Database(database_url, time_limit=PATIENT)
         self._timing = QueueTiming(unqueued_after=UNQUEUED_AFTER, unclaimed_after=UNCLAIMED_AFTER)
 
@@ -99,10 +103,11 @@ class Stage:
             queueing=self.queueing(),
             inspector=self.inspector,
             max_file_size=max_file_size,
+            observer=self.metrics,
         )
 
     def processing(self, renderer: Renderer | None = None, **policy: Any) -> Processing:  # noqa: ANN401  (a policy's own fields)
-        return _processing(self.database, self.storage, renderer or self.renderer, **policy)
+        return _processing(self.database, self.storage, renderer or self.renderer, self.metrics, **policy)
 
     def reconciler(self, database: Database | None = None) -> Reconciler:
         return Reconciler(database=database or self.database, queue=self.queue, timing=self._timing)
@@ -140,6 +145,10 @@ class Stage:
             sweeper=self.sweeper(),
             reconciler=self.reconciler() if with_queue else None,
         )
+
+    def survey(self, limit: int = 1000) -> Survey:
+        health = HealthCheck(database=self.database, queue=self.queue, storage=self.storage, observer=self.metrics)
+        return Survey(database=self.database, health=health, observer=self.metrics, limit=limit)
 
     def lookup(self) -> Lookup:
         return Lookup(database=self.database, storage=self.storage)
@@ -259,7 +268,13 @@ class Stage:
         return list((self.folder / "scratch").iterdir())
 
 
-def _processing(database: Database, storage: Storage, renderer: Renderer, **policy: Any) -> Processing:  # noqa: ANN401  (a policy's own fields)
+def _processing(
+    database: Database,
+    storage: Storage,
+    renderer: Renderer,
+    observer: Observer = UNOBSERVED,
+    **policy: Any,  # noqa: ANN401  (a policy's own fields)
+) -> Processing:
     usual = {
         "lease": LEASE,
         "heartbeat": 20.0,
@@ -273,4 +288,5 @@ def _processing(database: Database, storage: Storage, renderer: Renderer, **poli
         renderer=renderer,
         recipe=DEFAULT_RECIPE,
         policy=ProcessingPolicy(**{**usual, **policy}),
+        observer=observer,
     )

@@ -294,6 +294,27 @@ def test_heic_is_enabled_only_where_its_decoder_is_installed(monkeypatch: pytest
     assert load_settings().enabled_formats == {"jpeg", "tiff", "bmp"}
 
 
+@pytest.mark.parametrize("part", ["sdk", "exporter", "instrumentation"])
+def test_traces_are_sent_only_where_what_sends_them_is_installed(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    assert not load_settings().traced
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:secret@collector:4318")
+    assert load_settings().traced
+    monkeypatch.setitem(sys.modules, f"opentelemetry.{part}", None)
+    message = (
+        r"^OTEL_EXPORTER_OTLP_ENDPOINT is not usable: traces need packages that are not installed: "
+        r"install image-processing-service\[otel\]\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_settings()
+
+
+@pytest.mark.parametrize("value", ["collector:4318", "grpc://collector:4317", "http://"])
+def test_a_collector_is_named_by_its_url(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", value)
+    with pytest.raises(ConfigError, match=r"must look like http://collector:4318\.$"):
+        load_settings()
+
+
 def test_the_queue_is_embedded_when_the_url_says_so() -> None:
     assert load_settings(rabbitmq_url="embedded://").embedded_queue
     assert not load_settings().embedded_queue
@@ -433,6 +454,6 @@ def test_the_example_file_shows_the_compose_files_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_reaches_a_container_unless_it_stays_as_it_is(name: str) -> None:
-    fixed = {"STORAGE_PATH", "API_HOST", "ALIVE_FILE"}
+    fixed = {"STORAGE_PATH", "API_HOST", "ALIVE_FILE", "METRICS_HOST"}
     passed_on = rf"^ +{name}:( \$\{{{name}:-.+\}})?$"
     assert bool(re.search(passed_on, COMPOSE, re.MULTILINE)) == (name not in fixed)

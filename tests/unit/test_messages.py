@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from image_service.ports import Delivery
-from image_service.queue.messages import UndecodableMessage, correlation_id, decode, encode
+from image_service.queue.messages import UndecodableMessage, correlation_id, decode, encode, headers
 
 IMAGE_ID = UUID("01900000-0000-7000-8000-000000000001")
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def test_the_body_is_exactly_this_and_the_request_id_is_not_in_it() -> None:
@@ -48,6 +49,14 @@ def test_what_we_write_is_read_by_every_version() -> None:
     body = json.loads(encode(Delivery(image_id=IMAGE_ID)))
     assert body["v"] >= 1
     assert UUID(body["image_id"]) == IMAGE_ID
+
+
+def test_the_trace_travels_beside_the_body() -> None:
+    delivery = Delivery(image_id=IMAGE_ID, trace=TRACE)
+    assert headers(delivery) == {"traceparent": TRACE}
+    assert headers(Delivery(image_id=IMAGE_ID)) == {}
+    assert decode(encode(delivery), beside=headers(delivery)) == delivery
+    assert decode(encode(delivery), beside={"traceparent": b"\xff", "x-delivery-count": 1}).trace is None
 
 
 def test_a_correlation_id_that_is_no_text_is_ignored() -> None:

@@ -1,17 +1,21 @@
 """The HTTP application, put together."""
 
+from typing import Final
+
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from image_service import __version__
 from image_service.api.admission import Admission
 from image_service.api.docs import install_docs
-from image_service.api.middleware import ForwardedHeaders, RequestContext
+from image_service.api.middleware import ForwardedHeaders, Measured, RequestContext, is_quiet
 from image_service.api.problems import install_handlers
 from image_service.api.routes.health import health_router
 from image_service.api.routes.images import images_router
 from image_service.api.uploads import UploadReader
 from image_service.bootstrap import ApiServices
 from image_service.config import Settings
+from image_service.observability.metrics import Metrics
 
 _DESCRIPTION = """
 Upload an image, and get thumbnails of it: 100x100, 300x300 and 1200x1200, upright, in sRGB, without metadata.
@@ -22,8 +26,19 @@ document (RFC 9457) with a stable `code`.
 """
 
 
-def create_app(services: ApiServices, settings: Settings) -> FastAPI:
-    """The application, ready to be served."""
+_TELEMETRY: Final[TelemetryConfig] = {
+    # Spans of requests are FastAPI's own, wherever spans are sent at all; everything else is ours.
+    "tracing": True,
+    "exclude": is_quiet,
+    "operation_spans": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+
+
+def create_app(services: ApiServices, settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+    """The application, ready to be served; measured where there are metrics to tell of it."""
     app = FastAPI(
         title="Image Processing Service",
         version=__version__,
@@ -32,6 +47,7 @@ def create_app(services: ApiServices, settings: Settings) -> FastAPI:
         redoc_url=None,
         # A redirect would name a host of its own guess, and lose the upload of a client that does not follow it.
         redirect_slashes=False,
+        telemetry=_TELEMETRY,
     )
     install_handlers(app)
     uploads = UploadReader(max_file_size=settings.max_file_size, idle_timeout=settings.upload_idle_timeout)
@@ -42,4 +58,6 @@ def create_app(services: ApiServices, settings: Settings) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(RequestContext)
     app.add_middleware(ForwardedHeaders, trusted=settings.trusted_proxies)
+    if metrics is not None:
+        app.add_middleware(Measured, metrics=metrics)
     return app

@@ -14,12 +14,19 @@ from uuid_utils.compat import uuid7
 
 from image_service.api.problems import problem_response
 from image_service.errors import ServiceError
+from image_service.observability.metrics import Metrics
 
 _HEADER: Final = "X-Request-ID"
 _ACCEPTABLE_ID: Final = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
 _SCHEMES: Final = frozenset({"http", "https"})
 _QUIET: Final = ("/health", "/docs-assets")
 """Asked for so often, or worth so little, that their lines are for debugging only."""
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER: Final = "other"
+"""What no label can tell apart: clients may ask for anything."""
+_CONNECTION_CLOSED: Final = 499
+"""The status of a request that got no answer, as nginx counts it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -81,7 +88,7 @@ class RequestContext:
                     raise  # the server closes the connection, which tells the client that the answer is incomplete
                 await problem_response(ServiceError())(scope, receive, send_with_id)
             finally:
-                log = _log.debug if scope["path"].startswith(_QUIET) else _log.info
+                log = _log.debug if is_quiet(scope) else _log.info
                 log(
                     "request",
                     method=scope["method"],
@@ -92,10 +99,62 @@ class RequestContext:
                 )
 
 
+class Measured:
+    """Tells the metrics of every request: how long it took, how it ended, and how many bytes went each way."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and see it through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = _CONNECTION_CLOSED
+        received = sent = 0
+
+        async def count_received() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        async def count_sent(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            sent += len(message.get("body", b""))
+            await send(message)
+
+        began = time.perf_counter()
+        with self._metrics.requests_in_progress.track_inprogress():
+            try:
+                await self._app(scope, count_received, count_sent)
+            finally:
+                method = scope["method"] if scope["method"] in _METHODS else _OTHER
+                route, seconds = _template(scope), time.perf_counter() - began
+                problem = scope.get("state", {}).get("problem")
+                self._metrics.answered(method, route, status, seconds, problem=problem)
+                self._metrics.transferred(route, received=received, sent=sent)
+
+
+def is_quiet(scope: Scope) -> bool:
+    """Whether a request is asked so often, or is worth so little, that it leaves no trace."""
+    path: str = scope["path"]
+    return path.startswith(_QUIET)
+
+
 def request_id_of(request: Request) -> str:
     """The id that ``RequestContext`` gave the request."""
     request_id: str = request.state.request_id
     return request_id
+
+
+def _template(scope: Scope) -> str:
+    """The path with names in the place of what clients fill in: there are only so many."""
+    template = getattr(scope.get("route"), "path", None)
+    return template if isinstance(template, str) else _OTHER
 
 
 def _believe(scope: Scope) -> None:

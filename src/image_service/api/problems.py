@@ -91,7 +91,8 @@ def install_handlers(app: FastAPI) -> None:
     """Have the application answer every error with a problem."""
 
     @app.exception_handler(ServiceError)
-    async def on_service_error(_request: Request, error: ServiceError) -> Response:
+    async def on_service_error(request: Request, error: ServiceError) -> Response:
+        request.scope.setdefault("state", {})["problem"] = error.code  # for whoever counts
         _log.info("request refused", code=error.code, detail=error.detail)
         if error.code not in STATUS:
             _log.error("an error that is no answer reached the API", code=error.code, exc_info=error)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds
@@ -12,7 +12,7 @@ from image_service.database.rows import IMAGE, THUMBNAIL, image_of
 from image_service.database.states import in_state
 from image_service.domain.image import Image
 from image_service.domain.lane import Lane
-from image_service.domain.status import TERMINAL, Status
+from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import IdentityRow, ImageRow, ThumbnailRow
 
 
@@ -48,6 +48,29 @@ class CatalogueRepository:
         conditions = [ImageRow.due_at.is_not(None)] + ([] if lane is None else [ImageRow.lane == lane])
         counted = select(ImageRow.id).where(*conditions).limit(limit).subquery()
         return (await self._connection.execute(select(func.count()).select_from(counted))).scalar_one()
+
+    async def oldest_unfinished(self, *, among: int) -> float | None:
+        """Seconds since the oldest image was accepted that is still to be finished for the first time.
+
+        Images that are rendered again do not count: how old they are says nothing about how long they wait.
+
+        Args:
+            among: How many unfinished images to look at in each state, the oldest first.
+        """
+        oldest = union_all(
+            *(
+                select(ImageRow.created_at, ImageRow.finished_at)
+                .where(in_state(status))
+                .order_by(ImageRow.id)
+                .limit(among)
+                .subquery()
+                .select()
+                for status in CLAIMABLE
+            )
+        ).subquery()
+        statement = select(func.min(oldest.c.created_at), in_seconds(0)).where(oldest.c.finished_at.is_(None))
+        accepted, now = (await self._connection.execute(statement)).one()
+        return None if accepted is None else (now - accepted).total_seconds()
 
     async def overdue(self, *, seconds: float, limit: int) -> Sequence[UUID]:
         """Unfinished images that the reconciler should have looked at so many seconds ago."""

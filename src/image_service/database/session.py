@@ -6,15 +6,15 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
 from image_service.database.catalogue import CatalogueRepository
 from image_service.database.images import ImageRepository
@@ -96,6 +96,17 @@ class Database:
         """
         async with self.transaction() as repositories:
             await repositories.images.probe()
+
+    @property
+    def engine(self) -> Engine:
+        """What executes the statements, for whoever watches it."""
+        return self._engine.sync_engine
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many are kept for later."""
+        pool = cast("QueuePool", self._engine.pool)
+        return pool.checkedout(), pool.checkedin()
 
     async def close(self) -> None:
         """Close all connections."""

@@ -178,7 +178,7 @@ class Rendering:
     thumbnails: tuple[RenderedThumbnail, ...]
     findings: Findings
     timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
-    """Each step with the seconds it took, where they were asked for: only in the process that rendered."""
+    """Each step with the seconds it took, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

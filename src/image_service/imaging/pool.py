@@ -96,6 +96,21 @@ class RenderPool:
         finally:
             self._idle.put_nowait(slot)
 
+    @property
+    def slots(self) -> int:
+        """Images that can be rendered at once."""
+        return len(self._slots)
+
+    @property
+    def busy(self) -> int:
+        """Processes that are rendering."""
+        return sum(slot.busy for slot in self._slots)
+
+    @property
+    def idle(self) -> int:
+        """Processes that are kept warm."""
+        return sum(slot.alive and not slot.busy for slot in self._slots)
+
     async def _attempt(self, slot: "_Slot", job: Job) -> Rendering:
         if self._closed:
             raise Outage(_SHUTTING_DOWN)
@@ -115,6 +130,16 @@ class _Slot:
         self._child: _Child | None = None
         self._jobs = 0
         self._busy = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether its process is rendering."""
+        return self._busy
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a process that is not known to have ended."""
+        return self._child is not None and self._child.alive
 
     async def warm(self) -> "_Child":
         """The slot's process, started if there is none."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from image_service.errors import (
     StorageUnavailable,
     UnsupportedFormat,
 )
+from image_service.imaging.stopwatch import STEPS, STEPS_OF_A_PRESET
 
 _ERRORS: Final[dict[str, type[ServiceError]]] = {
     error.code: error
@@ -79,7 +81,8 @@ def encode_rendering(rendering: Rendering) -> bytes:
         for each in rendering.thumbnails
     }
     size = {"width": rendering.width, "height": rendering.height}
-    return _line({**size, "thumbnails": thumbnails, "findings": asdict(rendering.findings)})
+    timings = [[name, round(seconds, 6)] for name, seconds in rendering.timings]
+    return _line({**size, "thumbnails": thumbnails, "findings": asdict(rendering.findings), "timings": timings})
 
 
 def encode_error(error: ServiceError) -> bytes:
@@ -106,6 +109,7 @@ def decode_reply(line: bytes, job: Job) -> Rendering:
             height=int(told["height"]),
             thumbnails=tuple(_thumbnails(told["thumbnails"], job)),
             findings=_findings(**told["findings"]),
+            timings=tuple(_timings(told["timings"], job)),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no reply to a job: {line[:80]!r}") from error
@@ -129,6 +133,17 @@ def _thumbnails(told: dict[str, list[Any]], job: Job) -> Iterator[RenderedThumbn
             size_bytes=int(size_bytes),
             sha256=str(sha256),
         )
+
+
+def _timings(told: list[list[Any]], job: Job) -> Iterator[tuple[str, float]]:
+    """Only steps that there are, each once: they become names of time series, of which there must not be many."""
+    possible = STEPS | {f"{step} {preset.name}" for step in STEPS_OF_A_PRESET for preset in job.recipe.presets}
+    seen: set[str] = set()
+    for name, seconds in told:
+        if name not in possible - seen or not 0 <= float(seconds) < inf:
+            raise ValueError(f"no step of a rendering: {str(name)[:80]!r}")
+        seen.add(name)
+        yield name, float(seconds)
 
 
 def _findings(*, placeholder: str, dominant_colour: str | None, metadata_removed: list[str]) -> Findings:

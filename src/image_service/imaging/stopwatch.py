@@ -1,6 +1,26 @@
 """What each step costs."""
 
 from time import perf_counter
+from typing import Final
+
+STEPS: Final = frozenset(
+    {
+        "inspect",
+        "metadata",
+        "open",
+        "check",
+        "decode",
+        "note",
+        "normalise",
+        "shrink",
+        "convert_colour",
+        "turn",
+        "placeholder",
+    }
+)
+"""What a rendering's laps are called."""
+STEPS_OF_A_PRESET: Final = frozenset({"resize", "encode"})
+"""The same for those that each preset has; the preset's name follows."""
 
 
 class Stopwatch:

@@ -1,1 +1,1 @@
-"""What the service says about itself."""
+"""What can be seen of the service from outside: logs, metrics, traces."""

@@ -5,14 +5,23 @@ import sys
 from typing import Literal, TextIO
 
 import structlog
+from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["auto", "json", "console"]
 
 # Without the variables of each frame, which structlog would add: passwords are among them.
 _dict_tracebacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+
+
+def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the trace that a line belongs to, and the span, where there is one."""
+    span = get_current_span().get_span_context()
+    if span.is_valid:
+        event.update(trace_id=format_trace_id(span.trace_id), span_id=format_span_id(span.span_id))
+    return event
 
 
 def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
@@ -27,6 +36,7 @@ def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),

@@ -6,7 +6,8 @@ old and new processes read what the others write; see ``docs/decisions/0014-mess
 """
 
 import json
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 from uuid import UUID
 
 from image_service.domain.lane import Lane
@@ -14,6 +15,9 @@ from image_service.ports import Delivery
 
 VERSION: Final = 1
 
+_TRACE: Final = "traceparent"
+"""The header's name in W3C Trace Context."""
+_NOTHING: Final[Mapping[str, object]] = {}
 _MAX_CORRELATION_BYTES: Final = 255  # an AMQP short string
 
 
@@ -33,10 +37,17 @@ def correlation_id(delivery: Delivery) -> str | None:
     return delivery.request_id.encode(errors="ignore")[:_MAX_CORRELATION_BYTES].decode(errors="ignore")
 
 
-def decode(body: bytes, correlation_id: object = None, lane: Lane = Lane.NORMAL) -> Delivery:
-    """The delivery that a body and a correlation id stand for, which came out of a lane.
+def headers(delivery: Delivery) -> dict[str, Any]:
+    """What stands beside the body for those who trace."""
+    return {} if delivery.trace is None else {_TRACE: delivery.trace}
 
-    Whatever else a later version has put into the body is ignored, and so is a correlation id that is no text.
+
+def decode(
+    body: bytes, correlation_id: object = None, lane: Lane = Lane.NORMAL, beside: Mapping[str, object] = _NOTHING
+) -> Delivery:
+    """The delivery that a body, a correlation id and the headers beside it stand for, which came out of a lane.
+
+    Whatever else a later version has put into the body is ignored, and so is an id or a header that is no text.
 
     Raises:
         UndecodableMessage: not JSON, without a version, or without an image id. Another try would end the same.
@@ -55,4 +66,7 @@ def decode(body: bytes, correlation_id: object = None, lane: Lane = Lane.NORMAL)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UndecodableMessage("the image id is missing or malformed") from error
     request_id = correlation_id if isinstance(correlation_id, str) else None
-    return Delivery(image_id=image_id, lane=lane, request_id=request_id)
+    trace = beside.get(_TRACE)
+    return Delivery(
+        image_id=image_id, lane=lane, request_id=request_id, trace=trace if isinstance(trace, str) else None
+    )

@@ -11,7 +11,7 @@ import structlog
 from image_service.database import Database
 from image_service.domain.lane import Lane
 from image_service.errors import Outage
-from image_service.ports import Storage, TaskQueue
+from image_service.ports import UNOBSERVED, Observer, Storage, TaskQueue
 
 _PROBE_LIMIT: Final = 2.0
 
@@ -51,10 +51,13 @@ class Health:
 class HealthCheck:
     """Probes all parts at once, afresh each time."""
 
-    def __init__(self, *, database: Database, queue: TaskQueue, storage: Storage) -> None:
+    def __init__(
+        self, *, database: Database, queue: TaskQueue, storage: Storage, observer: Observer = UNOBSERVED
+    ) -> None:
         self._database = database
         self._queue = queue
         self._storage = storage
+        self._observer = observer
 
     async def run(self) -> Health:
         """Takes two seconds at most, whatever hangs."""
@@ -63,6 +66,7 @@ class HealthCheck:
             _answer("queue", self._queue.depth),
             _answer("storage", self._storage.probe),
         )
+        self._observer.probed({"database": database, "queue": queue, "storage": storage}, waiting)
         return Health(database=database, queue=queue, storage=storage, waiting=waiting)
 
 

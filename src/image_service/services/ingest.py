@@ -18,7 +18,7 @@ from image_service.domain.keys import original_key
 from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
-from image_service.ports import Delivery, Inspector, Presentation, Storage
+from image_service.ports import UNOBSERVED, Delivery, Inspector, Observer, Presentation, Storage
 from image_service.services.patience import through_outage
 from image_service.services.queueing import Queueing
 
@@ -57,12 +57,14 @@ class Ingest:
         queueing: Queueing,
         inspector: Inspector,
         max_file_size: int,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._database = database
         self._storage = storage
         self._queueing = queueing
         self._inspector = inspector
         self._max_file_size = max_file_size
+        self._observer = observer
 
     async def accept(
         self, content: AsyncIterator[bytes], *, request_id: str | None = None, idempotency_key: str | None = None
@@ -107,6 +109,7 @@ class Ingest:
             size_bytes=size,
             queued=queued,
         )
+        self._observer.accepted(original, queued=queued)
         return Accepted(id=original.id, status=Status.PROCESSING if queued else Status.NEW)
 
     async def _receive(self, content: AsyncIterator[bytes], path: Path) -> tuple[int, str]:

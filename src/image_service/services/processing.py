@@ -14,7 +14,7 @@ from image_service.domain.image import Claim, ImageError, Rendering, Result, Thu
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
 from image_service.errors import AttemptsExhausted, DecoderFailure, Outage, ServiceError, UploadRejected
-from image_service.ports import Delivery, Presentation, Renderer, Storage
+from image_service.ports import UNOBSERVED, Delivery, Ending, Observer, Presentation, Renderer, Storage
 from image_service.services.patience import through_outage
 
 _LONGEST_RETRY_DELAY: Final = 60.0
@@ -45,13 +45,21 @@ class Processing:
     """The use case behind every queue message."""
 
     def __init__(
-        self, *, database: Database, storage: Storage, renderer: Renderer, recipe: Recipe, policy: ProcessingPolicy
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        renderer: Renderer,
+        recipe: Recipe,
+        policy: ProcessingPolicy,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._database = database
         self._storage = storage
         self._renderer = renderer
         self._recipe = recipe
         self._policy = policy
+        self._observer = observer
 
     async def process(self, delivery: Delivery) -> None:
         """Bring an image to DONE or ERROR, or leave it to a later attempt. A ``Handler`` of the queue.
@@ -65,6 +73,7 @@ class Processing:
         facts = {"image_id": str(delivery.image_id), "request_id": delivery.request_id}
         with structlog.contextvars.bound_contextvars(**{key: value for key, value in facts.items() if value}):
             claim = await self._claim(delivery.image_id)
+            self._observer.claimed(delivery.lane, claim)
             if claim is None:
                 _log.info("nothing to do: the image is finished, gone, or somebody else's")
             elif claim.attempts_charged > self._policy.max_attempts:
@@ -113,6 +122,7 @@ class Processing:
         if attempt.cancelled():
             signs_of_life.result()  # raises what ended them, if that was an error
             _log.warning(_LOST, attempt=claim.attempt)
+            self._observer.attempted(claim, Ending.LOST)
         else:
             attempt.result()
 
@@ -135,8 +145,10 @@ class Processing:
         done = await self._change(lambda images: images.complete(claim, result, superseded_for=_SUPERSEDED_FOR))
         if done or not await self._discard(claim, thumbnails):
             _log.info("image done", attempt=claim.attempt)
+            self._observer.attempted(claim, Ending.DONE)
         else:
             _log.warning(_LOST, attempt=claim.attempt)
+            self._observer.attempted(claim, Ending.LOST)
 
     async def _extend_until_lost(self, claim: Claim) -> None:
         while True:
@@ -165,6 +177,7 @@ class Processing:
         failed = await self._change(lambda images: images.fail(claim, ImageError(code=error.code, detail=error.detail)))
         event = "image ended in ERROR" if failed else _LOST
         _log.warning(event, attempt=claim.attempt, code=error.code, detail=error.detail)
+        self._observer.attempted(claim, Ending.ERROR if failed else Ending.LOST, error.code)
 
     async def _retry_later(self, claim: Claim, error: ServiceError, *, decoder_failed: bool = False) -> None:
         delay = min(_LONGEST_RETRY_DELAY, self._policy.retry_delay * 2 ** (claim.attempts_charged - 1))
@@ -173,9 +186,11 @@ class Processing:
         )
         event = "attempt failed; another follows" if released else _LOST
         _log.warning(event, attempt=claim.attempt, code=error.code, in_seconds=delay)
+        self._observer.attempted(claim, Ending.RETRY if released else Ending.LOST, error.code)
 
     async def _give_back(self, claim: Claim, *, patience: float | None = None) -> None:
         """Free the claim at once and uncharged: the message goes back to the queue and finds the image claimable."""
+        self._observer.attempted(claim, Ending.GIVEN_BACK)
         try:
             await self._change(
                 lambda images: images.release(claim, rest=0, due_in=self._policy.lease, charge=False),

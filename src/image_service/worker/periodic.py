@@ -8,11 +8,14 @@ from typing import NoReturn
 import structlog
 
 from image_service.errors import Outage
+from image_service.ports import UNOBSERVED, Observer
 
 _log = structlog.get_logger(__name__)
 
 
-async def every(seconds: float, job: Callable[[], Awaitable[object]], name: str) -> NoReturn:
+async def every(
+    seconds: float, job: Callable[[], Awaitable[object]], name: str, observer: Observer = UNOBSERVED
+) -> NoReturn:
     """Do a job at once and then again and again, whatever becomes of it, until cancelled.
 
     Args:
@@ -20,12 +23,16 @@ async def every(seconds: float, job: Callable[[], Awaitable[object]], name: str)
             together must not stay in step.
         job: What to do.
         name: What the log calls it.
+        observer: Is told of every round.
     """
     while True:
+        succeeded = False
         try:
             await job()
+            succeeded = True
         except Outage as outage:
             _log.warning("put off by an outage", job=name, reason=outage.detail)
         except Exception:  # noqa: BLE001 — a job that fails today may not fail tomorrow, and its neighbours need not suffer
             _log.exception("failed; it is tried again", job=name)
+        observer.job_ended(name, succeeded=succeeded)
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 — jitter, not cryptography

@@ -1,6 +1,7 @@
 """A worker's life: start, work, drain, end."""
 
 import asyncio
+from functools import partial
 from typing import Final
 
 import structlog
@@ -10,9 +11,9 @@ from image_service.config import Settings
 from image_service.domain.lane import Lane
 from image_service.ports import Drain
 from image_service.services.health import Condition
+from image_service.worker import periodic
 from image_service.worker.alive import INTERVAL, AliveFile
 from image_service.worker.leisure import Leisure
-from image_service.worker.periodic import every
 
 _BACKFILL_PATIENCE: Final = 60.0
 """Seconds after which an image of the back-fill lane has its turn, however busy the worker is."""
@@ -27,6 +28,7 @@ class Worker:
         self._services = services
         self._queue = resources.queue
         self._settings = settings
+        self._observer = resources.observer
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish what is held, within the drain's time, and return.
@@ -47,6 +49,7 @@ class Worker:
 
     async def _work(self, stop: asyncio.Event) -> None:
         alive = AliveFile(self._settings.alive_file, self._all_well)
+        every = partial(periodic.every, observer=self._observer)
         often, seldom = self._settings.reconcile_interval, self._settings.sweep_interval
         beside = [
             asyncio.create_task(every(often, self._services.reconciler.run_once, "reconciler")),

@@ -44,7 +44,7 @@ def rendering(*presets: str, metadata: tuple[MetadataKind, ...] = (), colour: st
             for preset in presets
         ),
         findings=Findings(placeholder="AAAA", dominant_colour=colour, metadata_removed=metadata),
-        timings=(("decode", 0.1),),
+        timings=(("decode", 0.1), ("resize box", 0.0), ("encode box", 0.25)),
     )
 
 
@@ -67,6 +67,7 @@ def test_a_rendering_arrives_as_it_was_sent(made: Rendering) -> None:
     line = encode_rendering(made)
     assert line.count(b"\n") == 1
     assert decode_reply(line, JOB) == made
+    assert decode_reply(line, JOB).timings == made.timings
 
 
 def test_an_output_that_is_not_optional_must_be_there() -> None:
@@ -85,4 +86,27 @@ def test_unknown_kinds_of_metadata_are_not_believed() -> None:
     told = json.loads(encode_rendering(rendering("box")))
     told["findings"]["metadata_removed"] = ["secrets"]
     with pytest.raises(ValueError, match="secrets"):
+        decode_reply(json.dumps(told).encode(), JOB)
+
+
+@pytest.mark.parametrize(
+    "timings",
+    [
+        [["secrets", 0.1]],
+        [["encode elsewhere", 0.1]],
+        [["encode", 0.1]],
+        [["decode", 0.1], ["decode", 0.1]],
+        [["decode", -0.1]],
+        [["decode", float("nan")]],
+        [["decode", float("inf")]],
+        [["decode", "soon"]],
+        [["decode"]],
+        [[["decode"], 0.1]],
+        None,
+    ],
+    ids=str,
+)
+def test_a_step_that_there_is_not_is_not_believed(timings: object) -> None:
+    told = json.loads(encode_rendering(rendering("box"))) | {"timings": timings}
+    with pytest.raises(ValueError):  # noqa: PT011  (whichever: the process is not believed)
         decode_reply(json.dumps(told).encode(), JOB)

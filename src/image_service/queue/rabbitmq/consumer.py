@@ -132,7 +132,7 @@ class Consumer:
 
     async def _handle(self, message: AbstractIncomingMessage, session: Session) -> None:
         try:
-            delivery = messages.decode(message.body, message.correlation_id, self._lane)
+            delivery = messages.decode(message.body, message.correlation_id, self._lane, message.headers)
         except messages.UndecodableMessage as error:
             reason = str(error)
             _log.error("undecodable message goes to the dead-letter queue", reason=reason, body=message.body[:200])

@@ -84,6 +84,7 @@ class RabbitMQQueue:
             content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
             correlation_id=messages.correlation_id(delivery),
+            headers=messages.headers(delivery),
         )
         try:
             await within(deadline - now(), self._hand_over(session, message, self._topology.queue_of(delivery.lane)))
@@ -124,6 +125,11 @@ class RabbitMQQueue:
             raise QueueUnavailable("The broker did not answer in time.") from None
         except Exception as error:
             raise QueueUnavailable("The broker did not answer.") from error
+
+    @property
+    def dead_letters(self) -> int:
+        """How many dead letters there were when the broker was last asked; see ``depth``."""
+        return self._topology.dead_letters
 
     async def probe(self) -> None:
         """Return after a round trip which shows that a message could be published now; takes two seconds at most.

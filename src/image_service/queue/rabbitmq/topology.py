@@ -22,7 +22,8 @@ class Topology:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._dead_letters = 0
+        self.dead_letters = 0
+        """How many there were when the broker was last asked."""
 
     @property
     def dead_letter_queue(self) -> str:
@@ -59,10 +60,10 @@ class Topology:
             return {each: await _ready(channel, self.queue_of(each), lane) for each in Lane}
 
     def _watch(self, dead_letters: int) -> None:
-        if dead_letters > self._dead_letters:
+        if dead_letters > self.dead_letters:
             # No image is lost with them, for the database is the truth; but something put them there.
             _log.error("messages were dead-lettered", queue=self.dead_letter_queue, messages=dead_letters)
-        self._dead_letters = dead_letters
+        self.dead_letters = dead_letters
 
 
 def _quorum(arguments: dict[str, Any]) -> dict[str, Any]:

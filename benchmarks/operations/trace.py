@@ -1,0 +1,57 @@
+"""What an upload does, and where its time goes: one trace, from the request to DONE, through all three processes.
+
+    make trace                            or: python -m benchmarks.operations.trace photo.jpg
+
+Servers, API and worker run as processes of their own, and send their spans here. A few images go before, since the
+first one pays for connections and a decoder process; then the one that is shown.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.operations.stage import stage
+from tests.support.images import encoded, gradient
+from tests.support.service import client, done, upload
+from tests.support.traces import Collector, Span, tree
+from tests.support.waiting import eventually
+
+_WARM_UP = 5
+_SIDES = (4000, 3000)
+
+
+def main() -> None:
+    """Run it."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("image", type=Path, nargs="?", help="a file to upload (default: a JPEG of 12 megapixels)")
+    given = options.parse_args()
+    content = given.image.read_bytes() if given.image else encoded(gradient(*_SIDES), "JPEG")
+    with Collector() as collector, stage(**collector.env) as playing:
+        playing.worker("worker")
+        image_id = asyncio.run(_upload(playing.api.url, content))
+        spans = asyncio.run(eventually(_whole(collector, image_id)))
+    print("\n".join(tree(spans)))
+
+
+async def _upload(url: str, content: bytes) -> str:
+    """Put the image through several times; returns the id of the last one."""
+    async with client(url) as api:
+        for _ in range(_WARM_UP + 1):
+            image_id = str((await upload(api, content))["id"])
+            await done(api, image_id)
+    return image_id
+
+
+def _whole(collector: Collector, image_id: str) -> Callable[[], list[Span]]:
+    """Gives an image's trace, once it has its beginning and its end."""
+
+    def whole() -> list[Span]:
+        spans = collector.trace_of(image_id)
+        return spans if {"POST /images", "process"} <= {span.name for span in spans} else []
+
+    return whole
+
+
+if __name__ == "__main__":
+    main()

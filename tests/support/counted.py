@@ -1,0 +1,22 @@
+"""What metrics tell, in the form in which Prometheus gets it."""
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from image_service.observability.metrics import Metrics
+
+PREFIX = "image_service_"
+
+
+def counted(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """The value of a series, by its name without the prefix; None where there is no such series."""
+    return metrics.registry.get_sample_value(PREFIX + name, labels)
+
+
+def series(metrics: Metrics) -> dict[str, set[tuple[tuple[str, str], ...]]]:
+    """The labels of every series, by its name."""
+    found: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).add(tuple(sorted(sample.labels.items())))
+    return found
