@@ -15,6 +15,9 @@ export PYTHON
 RUN := .venv/.installed-run$(subst /,-,$(PYTHON))
 DEV := .venv/.installed-dev$(subst /,-,$(PYTHON))
 BENCH := .venv-bench/.installed$(subst /,-,$(PYTHON))
+K8S := .venv-k8s/.installed$(subst /,-,$(PYTHON))
+OVERLAYS := $(patsubst k8s/overlays/%/kustomization.yaml,%,$(wildcard k8s/overlays/*/kustomization.yaml))
+RENDERED := $(OVERLAYS:%=build/k8s/%.yaml)
 
 .PHONY: help
 help: ## Show this list
@@ -55,6 +58,13 @@ check: lint ## Check everything that needs no server: lint, requirements, compos
 	$(if $(WORKFLOWS),$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS))
 	$(if $(WORKFLOWS),$(BIN)/zizmor --offline --quiet .github/workflows)
 
+.PHONY: k8s-check
+k8s-check: $(DEV) $(K8S) ## Render k8s/ and check it strictly, without a cluster
+	@mkdir -p build/k8s
+	@$(foreach overlay,$(OVERLAYS),$(BIN)/kubectl kustomize k8s/overlays/$(overlay) --output build/k8s/$(overlay).yaml &&) true
+	.venv-k8s/bin/python scripts/check_k8s.py $(RENDERED)
+	.venv-k8s/bin/checkov --config-file k8s/checkov.yaml --file $(RENDERED)
+
 .PHONY: format
 format: $(DEV) ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
@@ -86,10 +96,11 @@ requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that stil
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
 	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
+	$(UV_COMPILE) --group k8s --output-file requirements-k8s.txt
 
 .PHONY: clean
 clean: ## Remove what can be made again; stored images stay
-	rm -rf .venv .venv-bench build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .venv .venv-bench .venv-k8s build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.
@@ -105,4 +116,8 @@ $(DEV): pyproject.toml requirements-dev.txt scripts/make-venv
 # What the renderer is compared with never becomes a dependency of it.
 $(BENCH): requirements-bench.txt scripts/make-venv
 	@sh scripts/make-venv .venv-bench requirements-bench.txt
+	@touch $@
+
+$(K8S): requirements-k8s.txt scripts/make-venv
+	@sh scripts/make-venv .venv-k8s requirements-k8s.txt
 	@touch $@

@@ -20,6 +20,7 @@ def problems() -> list[str]:
         "requirements.txt": program,
         "requirements-dev.txt": sum(extras.values(), program) + project["dependency-groups"]["dev"],
         "requirements-bench.txt": project["dependency-groups"]["bench"],
+        "requirements-k8s.txt": project["dependency-groups"]["k8s"],
     }
     pins = {name: _pins(Path(name)) for name in needed}
     found = []
