@@ -1,4 +1,4 @@
-"""Private PostgreSQL and RabbitMQ servers: each in a folder of its own, on free ports of 127.0.0.1, as root or not.
+"""Private PostgreSQL, PgBouncer and RabbitMQ servers: each in a folder of its own, on free ports of 127.0.0.1, as root or not.
 
 All methods block. From a coroutine, call them with ``asyncio.to_thread`` unless nothing else has to go on meanwhile.
 
@@ -33,6 +33,7 @@ CONNECT_TIMEOUT = 5.0
 ADVICE = {
     "PostgreSQL": "`make test` installs it, or set TEST_DATABASE_URL to a server of yours "
     "(postgresql+asyncpg://user:password@host:port/database)",
+    "PgBouncer": "`make test` installs it",
     "RabbitMQ": "`make test` installs it, or set TEST_RABBITMQ_URL to a server of yours (amqp://user:password@host:port/)",
 }
 
@@ -183,6 +184,57 @@ class PostgresServer(PrivateServer):
         except (OSError, SQLAlchemyError):
             return False
         return directory == str(self.folder.absolute() / "data")
+
+
+class PgBouncerServer(PrivateServer):
+    """PgBouncer in front of a PostgreSQL server: many clients share few connections, a transaction at a time."""
+
+    name = "PgBouncer"
+    _stop_signal = signal.SIGINT  # after the transactions that run; SIGTERM would wait for clients to go
+    _quick_stop_signal = signal.SIGKILL
+
+    def __init__(self, folder: Path, server_url: str, connections: int = 3) -> None:
+        """``connections`` is how many each database may have on the server."""
+        super().__init__(folder)
+        self.port = free_port()
+        self._server = urlsplit(server_url)
+        self._connections = connections
+        if os.geteuid() == 0:  # as root it refuses to run
+            self._group.account = pwd.getpwnam("nobody").pw_uid
+
+    @property
+    def url(self) -> str:
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """Where clients find a database of the server."""
+        return f"postgresql+asyncpg://app@127.0.0.1:{self.port}/{database}?prepared_statement_cache_size=0"
+
+    def _launch(self) -> psutil.Popen:
+        server = self._server
+        target = f"host={server.hostname} port={server.port} user={server.username}"
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": self._connections,
+            "server_idle_timeout": 5,  # databases of tests come and go
+        }
+        lines = ["[databases]", f"* = {target}" + (f" password={server.password}" if server.password else "")]
+        lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
+        (self.folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+        if self._group.account is not None:
+            os.chown(self.folder, self._group.account, self._group.account)
+        return self._group.spawn(_program("pgbouncer"), str(self.folder / "pgbouncer.ini"), env={})
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+                return True
+        except OSError:
+            return False
 
 
 class RabbitMQServer(PrivateServer):
