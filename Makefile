@@ -6,6 +6,8 @@ BIN := .venv/bin
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 COMPOSE := $(wildcard docker-compose*.yml)
 UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header
+# What the API's image does without.
+DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
 # The Python to make .venv with: make run PYTHON=python3.12
@@ -94,6 +96,7 @@ soak: $(DEV) ## Put 10,000 images through while the broker and workers go down e
 .PHONY: requirements
 requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
+	$(UV_COMPILE) pyproject.toml --constraint requirements.txt $(DECODERS:%=--no-emit-package %) --output-file requirements-api.txt
 	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 	$(UV_COMPILE) --group k8s --output-file requirements-k8s.txt

@@ -59,6 +59,15 @@ async def test_one_connection_is_on_another_of_the_servers_with_each_transaction
     assert any(len(servers) > 1 for servers in seen)
 
 
+async def test_no_statement_is_left_on_a_connection_for_another_client_to_meet(url: str) -> None:
+    database = Database(url)
+    async with database.transaction() as repositories:
+        assert await repositories.images.get(an_upload().id) is None
+        left = await repositories.images._connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))
+        assert left.scalar_one() == 0
+    await database.close()
+
+
 async def test_a_transaction_that_does_not_end_is_ended_all_the_same(url: str) -> None:
     database = Database(url)
     async with database.transaction() as repositories:
