@@ -1,4 +1,4 @@
-"""Private PostgreSQL, PgBouncer and RabbitMQ servers: each in a folder of its own, on free ports of 127.0.0.1, as root or not.
+"""Private PostgreSQL, PgBouncer and RabbitMQ servers, each in a folder of its own on free ports, as root or not.
 
 All methods block. From a coroutine, call them with ``asyncio.to_thread`` unless nothing else has to go on meanwhile.
 
