@@ -238,17 +238,21 @@ class PgBouncerServer(PrivateServer):
 
 
 class RabbitMQServer(PrivateServer):
-    """A RabbitMQ broker with an epmd of its own; ``guest`` may do everything."""
+    """A RabbitMQ broker with an epmd of its own; ``guest`` may do everything.
+
+    Or one more node of a cluster, with the epmd of the node that it joins, which has to run by then.
+    """
 
     name = "RabbitMQ"
     _stop_signal = signal.SIGTERM
     _quick_stop_signal = signal.SIGKILL
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, joins: "RabbitMQServer | None" = None) -> None:
         super().__init__(folder)
         self.port = free_port()
         self._distribution_port = free_port()
-        self._epmd_port = free_port()
+        self._joins = joins
+        self._epmd_port: int = joins._epmd_port if joins else free_port()
         self.node = f"test{self.port}@localhost"
 
     @property
@@ -259,17 +263,20 @@ class RabbitMQServer(PrivateServer):
         server, epmd = _rabbitmq_program(), _program("epmd")
         self._write_configuration()
         env = self._environment()
-        # The broker would start one that outlives it.
-        mapper = self._group.spawn(epmd, env=env)
-        if not wait_until(self._epmd_answers, timeout=self.start_timeout) or mapper.poll() is not None:
-            raise ServerError("epmd does not answer")
+        if not self._joins:
+            # The broker would start one that outlives it.
+            mapper = self._group.spawn(epmd, env=env)
+            if not wait_until(self._epmd_answers, timeout=self.start_timeout) or mapper.poll() is not None:
+                raise ServerError("epmd does not answer")
         return self._group.spawn(server, env=env)
 
     def _write_configuration(self) -> None:
         for name in ("mnesia", "log", "home"):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "enabled_plugins").write_text("[].\n")
+        cluster = [self._joins.node, self.node] if self._joins else []
         settings = (
+            *(f"cluster_formation.classic_config.nodes.{number} = {node}" for number, node in enumerate(cluster, 1)),
             "loopback_users = none",
             "log.file = false",
             "log.console = true",
@@ -282,7 +289,7 @@ class RabbitMQServer(PrivateServer):
     def _environment(self) -> dict[str, str]:
         folder = self.folder.absolute()
         erlang = (
-            "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none "
+            "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -setcookie tests "
             "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
         )
         return {
