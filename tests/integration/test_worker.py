@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-import psutil
 import pytest
 from PIL import Image
 from structlog.testing import capture_logs
@@ -133,11 +132,12 @@ async def test_without_decode_slots_it_queues_and_sweeps_and_leaves_the_images_t
     orphan = original_key(uuid4())
     await stage.put(orphan, age=60)
     keeper = settings.model_copy(update={"decode_slots": 0, "orphan_grace": 1.0, "sweep_interval": 0.2})
-    async with working(keeper) as worker:
+    pools = (Pool(), Pool())
+    async with working(keeper, renderers=pools) as worker:
         await eventually(lambda: is_queued(worker.resources))
         await eventually(lambda: orphan_is_gone(stage, orphan))
         await eventually(lambda: is_fresh(settings.alive_file))
-        assert psutil.Process().children() == []
+    assert [pool.started for pool in pools] == [False, False]
     assert await stage.status(image_id) is Status.PROCESSING
     assert not is_fresh(settings.alive_file)
 
@@ -353,10 +353,12 @@ class Pool:
     """A renderer without processes."""
 
     def __init__(self, failure: Outage | None = None) -> None:
+        self.started = False
         self.closed = False
         self._failure = failure
 
     async def start(self) -> None:
+        self.started = True
         if self._failure is not None:
             raise self._failure
 
