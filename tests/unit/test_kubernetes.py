@@ -1,6 +1,7 @@
 """What the manifests promise beyond their schemas: rendered as for `kubectl apply -k`, and held against the program."""
 
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -26,6 +27,7 @@ NAMES = {name.upper() for name in Settings.model_fields} | {"METRICS_HOST", "MET
 CREDENTIALS = {"DATABASE_URL", "RABBITMQ_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 OF_THE_OBJECT_STORAGE = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
 """What its library reads from the environment."""
+COMPONENT = "app.kubernetes.io/component"
 MEBIBYTE = 1024**2
 PROCESS_BYTES = 256 * MEBIBYTE
 """More than a worker without its decoders, or an API, was seen to take."""
@@ -222,6 +224,13 @@ def test_what_selects_pods_selects_the_right_ones(overlay: str) -> None:
     assert chosen["image-api"] == {"image-api"}
     dns = policies["image-service"]["spec"]["egress"][0]["to"]
     assert [each["podSelector"] for each in dns] == [{"matchLabels": {"k8s-app": "kube-dns"}}]
+
+
+def test_what_is_applied_first_is_all_that_the_migration_needs(overlay: str) -> None:
+    documented = re.findall(r"component in \(([a-z, ]+)\)", (ROOT / "docs/kubernetes.md").read_text())
+    parts = {part for each in documented for part in each.split(", ")}
+    first = {each["kind"] for each in rendered(overlay) if each["metadata"]["labels"].get(COMPONENT) in parts}
+    assert first == {"Namespace", "ConfigMap", "NetworkPolicy", "Job"}
 
 
 def test_metrics_are_served_where_they_are_looked_for(overlay: str) -> None:
