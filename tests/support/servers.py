@@ -274,6 +274,10 @@ class RabbitMQServer(PrivateServer):
         for name in ("mnesia", "log", "home"):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "enabled_plugins").write_text("[].\n")
+        cookie = self.folder / "home" / ".erlang.cookie"  # nodes of a cluster have the same
+        if not cookie.exists():
+            cookie.write_text("tests")
+            cookie.chmod(0o400)  # or Erlang refuses it
         cluster = [self._joins.node, self.node] if self._joins else []
         settings = (
             *(f"cluster_formation.classic_config.nodes.{number} = {node}" for number, node in enumerate(cluster, 1)),
@@ -289,7 +293,7 @@ class RabbitMQServer(PrivateServer):
     def _environment(self) -> dict[str, str]:
         folder = self.folder.absolute()
         erlang = (
-            "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -setcookie tests "
+            "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none "
             "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
         )
         return {
