@@ -6,6 +6,8 @@ BIN := .venv/bin
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 COMPOSE := $(wildcard docker-compose*.yml)
 UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header
+# What the API's image does without.
+DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
 # The Python to make .venv with: make run PYTHON=python3.12
@@ -15,10 +17,13 @@ export PYTHON
 RUN := .venv/.installed-run$(subst /,-,$(PYTHON))
 DEV := .venv/.installed-dev$(subst /,-,$(PYTHON))
 BENCH := .venv-bench/.installed$(subst /,-,$(PYTHON))
+K8S := .venv-k8s/.installed$(subst /,-,$(PYTHON))
+OVERLAYS := $(patsubst k8s/overlays/%/kustomization.yaml,%,$(wildcard k8s/overlays/*/kustomization.yaml))
+RENDERED := $(OVERLAYS:%=build/k8s/%.yaml)
 
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: $(RUN) ## Start the whole service on this machine, with no other server (options in ARGS)
@@ -54,6 +59,13 @@ check: lint ## Check everything that needs no server: lint, requirements, compos
 	$(if $(COMPOSE),$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(COMPOSE))
 	$(if $(WORKFLOWS),$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS))
 	$(if $(WORKFLOWS),$(BIN)/zizmor --offline --quiet .github/workflows)
+
+.PHONY: k8s-check
+k8s-check: $(DEV) $(K8S) ## Render k8s/ and check it strictly, without a cluster
+	@mkdir -p build/k8s
+	@$(foreach overlay,$(OVERLAYS),$(BIN)/kubectl kustomize k8s/overlays/$(overlay) --output build/k8s/$(overlay).yaml &&) true
+	.venv-k8s/bin/python scripts/check_k8s.py $(RENDERED)
+	.venv-k8s/bin/checkov --config-file k8s/checkov.yaml --file $(RENDERED)
 
 .PHONY: format
 format: $(DEV) ## Format the code and mend what can be mended by itself
@@ -92,12 +104,14 @@ trace: $(DEV) ## Show one upload's trace, from the request to DONE, with times (
 .PHONY: requirements
 requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
+	$(UV_COMPILE) pyproject.toml --constraint requirements.txt $(DECODERS:%=--no-emit-package %) --output-file requirements-api.txt
 	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
+	$(UV_COMPILE) --group k8s --output-file requirements-k8s.txt
 
 .PHONY: clean
 clean: ## Remove what can be made again; stored images stay
-	rm -rf .venv .venv-bench build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .venv .venv-bench .venv-k8s build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.
@@ -113,4 +127,8 @@ $(DEV): pyproject.toml requirements-dev.txt scripts/make-venv
 # What the renderer is compared with never becomes a dependency of it.
 $(BENCH): requirements-bench.txt scripts/make-venv
 	@sh scripts/make-venv .venv-bench requirements-bench.txt
+	@touch $@
+
+$(K8S): requirements-k8s.txt scripts/make-venv
+	@sh scripts/make-venv .venv-k8s requirements-k8s.txt
 	@touch $@

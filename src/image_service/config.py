@@ -96,9 +96,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=50_000_000, ge=1, description="Largest accepted image, in pixels (width x height).")
     decode_slots: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
-        ge=1,
+        ge=0,
         le=256,
-        description="Images decoded at once by one worker, beside one small one.",
+        description="Images decoded at once by one worker, beside one small one; 0: none, it only mends and sweeps.",
     )
     decode_timeout: float = Field(default=20.0, gt=0, description="Seconds one image may take to render, by the clock.")
     decode_cpu_seconds: int = Field(default=10, ge=1, description="CPU seconds one image may take to render.")
@@ -255,6 +255,9 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.files_delivery == "redirect" and self.object_storage is None:
             msg = "FILES_DELIVERY=redirect needs an object storage: set STORAGE_URL to s3://…, gs://… or az://…"
+            raise ValueError(msg)
+        if self.embedded_queue and not self.decode_slots:
+            msg = "DECODE_SLOTS=0 leaves the images to other workers, and there are none without a broker"
             raise ValueError(msg)
         return self
 

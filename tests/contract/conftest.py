@@ -1,11 +1,30 @@
 """What the tests of the database share."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from image_service.database import Database
 from tests.support.fakes import PATIENT
+from tests.support.servers import PgBouncerServer, new_folder
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_url: str) -> Iterator[PgBouncerServer]:
+    """PgBouncer in front of the run's PostgreSQL."""
+    with PgBouncerServer(new_folder(), postgres_url, connections=20) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "pgbouncer"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A new, migrated database on SQLite, on PostgreSQL, and on PostgreSQL behind PgBouncer."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_database_url")
+    if request.param == "pgbouncer":
+        pooler: PgBouncerServer = request.getfixturevalue("pgbouncer")
+        return pooler.url_of(urlsplit(url).path.removeprefix("/"))
+    return url
 
 
 @pytest.fixture

@@ -124,6 +124,28 @@ async def test_beside_its_work_it_reconciles_and_sweeps(settings: Settings, stag
     assert original_key(image_id) in await stage.files()
 
 
+async def test_without_decode_slots_it_queues_and_sweeps_and_leaves_the_images_to_others(
+    settings: Settings, stage: Stage
+) -> None:
+    image_id = await stage.new(PNG)
+    await stage.time_passes(image_id, settings.unqueued_after + 1)
+    orphan = original_key(uuid4())
+    await stage.put(orphan, age=60)
+    keeper = settings.model_copy(update={"decode_slots": 0, "orphan_grace": 1.0, "sweep_interval": 0.2})
+    pools = (Pool(), Pool())
+    async with working(keeper, renderers=pools) as worker:
+        await eventually(lambda: is_queued(worker.resources))
+        await eventually(lambda: orphan_is_gone(stage, orphan))
+        await eventually(lambda: is_fresh(settings.alive_file))
+    assert [pool.started for pool in pools] == [False, False]
+    assert await stage.status(image_id) is Status.PROCESSING
+    assert not is_fresh(settings.alive_file)
+
+
+async def is_queued(resources: Resources) -> bool:
+    return sum((await resources.queue.depth()).values()) == 1
+
+
 async def test_beside_its_work_it_removes_the_files_of_deleted_images_and_those_kept_for_long_enough(
     settings: Settings, stage: Stage
 ) -> None:
@@ -331,10 +353,12 @@ class Pool:
     """A renderer without processes."""
 
     def __init__(self, failure: Outage | None = None) -> None:
+        self.started = False
         self.closed = False
         self._failure = failure
 
     async def start(self) -> None:
+        self.started = True
         if self._failure is not None:
             raise self._failure
 

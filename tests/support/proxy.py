@@ -30,6 +30,13 @@ class Mode(Enum):
     """A request that holds ``fatal`` is forwarded; its reply is not, and ends the connection."""
 
 
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port
+
+
 class Proxy:
     """Listens on a free port of 127.0.0.1 while used as an async context manager.
 
@@ -56,10 +63,7 @@ class Proxy:
     @classmethod
     def before(cls, url: str) -> Self:
         """A proxy for the server that a URL leads to."""
-        parts = urlsplit(url)
-        assert parts.hostname
-        assert parts.port
-        return cls(parts.hostname, parts.port)
+        return cls(*_address(url))
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -85,6 +89,10 @@ class Proxy:
         parts = urlsplit(url)
         credentials, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
+
+    def lead_to(self, url: str) -> None:
+        """Take new connections to another server, as a load balancer does when one is gone."""
+        self._target = _address(url)
 
     def switch(self, mode: Mode) -> None:
         """Change what happens from now on."""

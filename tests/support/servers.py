@@ -1,4 +1,4 @@
-"""Private PostgreSQL, RabbitMQ and Prometheus servers, each in its folder, on free ports of 127.0.0.1, as root or not.
+"""Private PostgreSQL, PgBouncer, RabbitMQ and Prometheus servers, each in a folder of its own, as root or not.
 
 All methods block. From a coroutine, call them with ``asyncio.to_thread`` unless nothing else has to go on meanwhile.
 
@@ -35,6 +35,7 @@ CONNECT_TIMEOUT = 5.0
 ADVICE = {
     "PostgreSQL": "`make test` installs it, or set TEST_DATABASE_URL to a server of yours "
     "(postgresql+asyncpg://user:password@host:port/database)",
+    "PgBouncer": "`make test` installs it",
     "RabbitMQ": "`make test` installs it, or set TEST_RABBITMQ_URL to a server of yours (amqp://user:password@host:port/)",
     "Prometheus": "`make test` installs it; or install it yourself (Debian, Ubuntu: apt-get install prometheus)",
 }
@@ -188,18 +189,73 @@ class PostgresServer(PrivateServer):
         return directory == str(self.folder.absolute() / "data")
 
 
+class PgBouncerServer(PrivateServer):
+    """PgBouncer in front of a PostgreSQL server: many clients share few connections, a transaction at a time."""
+
+    name = "PgBouncer"
+    _stop_signal = signal.SIGINT  # after the transactions that run; SIGTERM would wait for clients to go
+    _quick_stop_signal = signal.SIGKILL
+
+    def __init__(self, folder: Path, server_url: str, connections: int = 3) -> None:
+        """``connections`` is how many each database may have on the server."""
+        super().__init__(folder)
+        self.port = free_port()
+        self._server = urlsplit(server_url)
+        self._connections = connections
+        if os.geteuid() == 0:  # as root it refuses to run
+            self._group.account = pwd.getpwnam("nobody").pw_uid
+
+    @property
+    def url(self) -> str:
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """Where clients find a database of the server."""
+        return f"postgresql+asyncpg://app@127.0.0.1:{self.port}/{database}?prepared_statement_cache_size=0"
+
+    def _launch(self) -> psutil.Popen:
+        server = self._server
+        target = f"host={server.hostname} port={server.port} user={server.username}"
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": self._connections,
+            "server_idle_timeout": 5,  # databases of tests come and go
+        }
+        lines = ["[databases]", f"* = {target}" + (f" password={server.password}" if server.password else "")]
+        lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
+        (self.folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+        if self._group.account is not None:
+            os.chown(self.folder, self._group.account, self._group.account)
+        return self._group.spawn(program("pgbouncer"), str(self.folder / "pgbouncer.ini"), env={})
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+                return True
+        except OSError:
+            return False
+
+
 class RabbitMQServer(PrivateServer):
-    """A RabbitMQ broker with an epmd of its own; ``guest`` may do everything."""
+    """A RabbitMQ broker with an epmd of its own; ``guest`` may do everything.
+
+    Or one more node of a cluster, with the epmd of the node that it joins, which has to run by then.
+    """
 
     name = "RabbitMQ"
     _stop_signal = signal.SIGTERM
     _quick_stop_signal = signal.SIGKILL
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, joins: "RabbitMQServer | None" = None) -> None:
         super().__init__(folder)
         self.port = free_port()
         self._distribution_port = free_port()
-        self._epmd_port = free_port()
+        self._joins = joins
+        self._epmd_port: int = joins._epmd_port if joins else free_port()
         self.node = f"test{self.port}@localhost"
 
     @property
@@ -210,17 +266,24 @@ class RabbitMQServer(PrivateServer):
         server, epmd = _rabbitmq_program(), program("epmd")
         self._write_configuration()
         env = self._environment()
-        # The broker would start one that outlives it.
-        mapper = self._group.spawn(epmd, env=env)
-        if not wait_until(self._epmd_answers, timeout=self.start_timeout) or mapper.poll() is not None:
-            raise ServerError("epmd does not answer")
+        if not self._joins:
+            # The broker would start one that outlives it.
+            mapper = self._group.spawn(epmd, env=env)
+            if not wait_until(self._epmd_answers, timeout=self.start_timeout) or mapper.poll() is not None:
+                raise ServerError("epmd does not answer")
         return self._group.spawn(server, env=env)
 
     def _write_configuration(self) -> None:
         for name in ("mnesia", "log", "home"):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "enabled_plugins").write_text("[].\n")
+        cookie = self.folder / "home" / ".erlang.cookie"  # nodes of a cluster have the same
+        if not cookie.exists():
+            cookie.write_text("tests")
+            cookie.chmod(0o400)  # or Erlang refuses it
+        cluster = [self._joins.node, self.node] if self._joins else []
         settings = (
+            *(f"cluster_formation.classic_config.nodes.{number} = {node}" for number, node in enumerate(cluster, 1)),
             "loopback_users = none",
             "log.file = false",
             "log.console = true",
@@ -304,7 +367,7 @@ class PrometheusServer(PrivateServer):
             f"--web.listen-address=127.0.0.1:{self.port}",
             "--log.level=warn",
         )
-        return self._group.spawn(_program("prometheus"), *options, env={"GOMAXPROCS": "1"})
+        return self._group.spawn(program("prometheus"), *options, env={"GOMAXPROCS": "1"})
 
     def _answers(self) -> bool:
         try:
@@ -321,11 +384,11 @@ def promtool(*arguments: str | Path, stdin: str = "") -> str:
         ServerError: it has, or it is not there.
     """
     try:
-        program = _program("promtool")
+        path = program("promtool")
     except ServerError as error:
         raise ServerError(f"{error}. {ADVICE['Prometheus']}.") from error
     checked = subprocess.run(  # noqa: S603  (our own files)
-        [program, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [path, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
     )
     if checked.returncode:
         raise ServerError(f"promtool {arguments}: {checked.stdout}{checked.stderr}")

@@ -104,7 +104,7 @@ def test_what_it_does_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> N
         (("standalone", "--port", "70000"), {}, "API_PORT=70000"),
         (("api",), {"LOG_LEVEL": "loud"}, "LOG_LEVEL=LOUD"),
         (("api",), {"PUBLIC_URL": "img.example.org"}, "PUBLIC_URL=img.example.org"),
-        (("worker",), {"DECODE_SLOTS": "0"}, "DECODE_SLOTS=0"),
+        (("worker",), {"DECODE_SLOTS": "-1"}, "DECODE_SLOTS=-1"),
         (("migrate",), {"DATABASE_URL": "mysql://x:secret@y/z"}, "DATABASE_URL"),
         (("render", "photo.jpg"), {"MAX_PIXELS": "0"}, "MAX_PIXELS=0"),
         (("healthcheck", "worker"), {"API_PORT": "-1"}, "API_PORT=-1"),

@@ -126,7 +126,7 @@ def test_settings_do_not_change() -> None:
         ("ENABLED_FORMATS", ",", "must name one or more of jpeg, png"),
         ("RENDER_TRUNCATED", "maybe", "valid boolean"),
         ("MAX_PIXELS", "0", "greater than or equal to 1"),
-        ("DECODE_SLOTS", "0", "greater than or equal to 1"),
+        ("DECODE_SLOTS", "-1", "greater than or equal to 0"),
         ("DECODE_SLOTS", "257", "less than or equal to 256"),
         ("DECODE_TIMEOUT", "0", "greater than 0"),
         ("DECODE_CPU_SECONDS", "0", "greater than or equal to 1"),
@@ -211,6 +211,13 @@ def test_a_lease_has_time_for_two_heartbeats(monkeypatch: pytest.MonkeyPatch) ->
     message = r"^HEARTBEAT_SECONDS \(30\.5\) must be at most half of LEASE_SECONDS \(60\)\.$"
     with pytest.raises(ConfigError, match=message):
         load_settings()
+
+
+def test_only_where_there_can_be_other_workers_a_worker_may_have_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DECODE_SLOTS", "0")
+    assert load_settings().decode_slots == 0
+    with pytest.raises(ConfigError, match=r"^DECODE_SLOTS=0 leaves the images to other workers, and there are none"):
+        standalone_settings(Path("data"))
 
 
 def test_nothing_is_let_go_of_by_default() -> None:

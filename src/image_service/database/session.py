@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final, cast
 
 import asyncpg
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -37,6 +37,9 @@ _RETURNED: Final = "returned"
 
 _GOODBYE_LIMIT: Final = 0.3
 """Seconds. SQLAlchemy would give a cancelled connection two."""
+
+# A transaction whose client vanished must not hold its row locks for ever.
+_GUARDS: Final = {"statement_timeout": "10000", "idle_in_transaction_session_timeout": "10000"}
 
 # A table or column that does not exist: this program is newer than the database's schema, or older.
 _UNKNOWN_SCHEMA: Final = frozenset({"42P01", "42703"})
@@ -133,6 +136,7 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
         engine = create_async_engine(url, connect_args={"timeout": time_limit})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
+    pooler = make_url(url).query.get("prepared_statement_cache_size") == "0"
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -141,17 +145,25 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
         connect_args={
             "timeout": time_limit,
             "connection_class": _QuicklyClosed,
-            "server_settings": {
-                "application_name": "image-service",
-                # A transaction whose client vanished must not hold its row locks for ever.
-                "statement_timeout": "10000",
-                "idle_in_transaction_session_timeout": "10000",
-            },
+            "server_settings": {"application_name": "image-service", **({} if pooler else _GUARDS)},
+            **(_NOTHING_KEPT if pooler else {}),
         },
     )
     event.listen(engine.sync_engine, "checkin", _note_return)
     event.listen(engine.sync_engine, "checkout", _try_if_idle)
+    if pooler:
+        event.listen(engine.sync_engine, "begin", _guard)
     return engine
+
+
+# Behind a pooler, each transaction may be on another of the server's connections: what outlives a transaction is lost,
+# or met by somebody else. A statement without a name goes with the next one.
+_NOTHING_KEPT: Final = {"statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+
+
+def _guard(connection: Connection) -> None:
+    settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _GUARDS.items())
+    connection.exec_driver_sql(f"SELECT {settings}")
 
 
 class _QuicklyClosed(asyncpg.Connection):  # type: ignore[misc]  # it carries no types

@@ -19,7 +19,7 @@ from image_service.domain.recipe import Recipe
 from image_service.errors import ServiceError
 from image_service.observability import tracing
 from image_service.observability.metrics import Metrics
-from image_service.ports import Delivery, Drain, Handler, Renderer, Storage, StoredObject, TaskQueue
+from image_service.ports import Delivery, Drain, Handler, Presentation, Renderer, Storage, StoredObject, TaskQueue
 
 _OK: Final = "ok"
 _FAILED: Final = "failed"

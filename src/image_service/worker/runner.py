@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Consumes the queue, and reconciles and sweeps beside that."""
+    """Consumes the queue, and reconciles and sweeps beside that; without decode slots it does the latter alone."""
 
     def __init__(self, services: WorkerServices, resources: Resources, settings: Settings) -> None:
         self._services = services
@@ -38,7 +38,8 @@ class Worker:
             StartError: decoders cannot be shut in, and have to be.
         """
         try:
-            await self._services.renderers[0].start()
+            if self._settings.decode_slots:
+                await self._services.renderers[0].start()
             if self._settings.sole_process:
                 await self._services.reconciler.resume()
             await self._work(stop)
@@ -60,7 +61,10 @@ class Worker:
         ]
         _log.info("worker started", decode_slots=self._settings.decode_slots)
         try:
-            await self._consume(Drain(stop.wait, self._settings.drain_timeout))
+            if self._settings.decode_slots:
+                await self._consume(Drain(stop.wait, self._settings.drain_timeout))
+            else:
+                await stop.wait()
         finally:
             for task in beside:
                 task.cancel()

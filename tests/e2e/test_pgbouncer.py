@@ -1,0 +1,91 @@
+"""API and workers behind PgBouncer, which gives each transaction whichever of a few connections is free."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import text
+
+from image_service.database import Database, Repositories
+from tests.support.fakes import PATIENT
+from tests.support.images import encoded, gradient
+from tests.support.rows import upload as an_upload
+from tests.support.servers import PgBouncerServer, RabbitMQServer, new_folder
+from tests.support.service import SWIFT, Api, Worker, client, finished, upload_all
+
+CONNECTIONS = 3
+"""Far fewer than the processes would open."""
+MANY = 100
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(postgres_url: str) -> Iterator[PgBouncerServer]:
+    with PgBouncerServer(new_folder(), postgres_url, connections=CONNECTIONS) as server:
+        yield server
+
+
+@pytest.fixture
+def url(pgbouncer: PgBouncerServer, postgres_database_url: str) -> str:
+    return pgbouncer.url_of(urlsplit(postgres_database_url).path.removeprefix("/"))
+
+
+async def backend(repositories: Repositories) -> int:
+    """Which of the server's processes the transaction is on."""
+    answer = await repositories.images._connection.execute(text("SELECT pg_backend_pid()"))
+    return int(answer.scalar_one())
+
+
+async def test_one_connection_is_on_another_of_the_servers_with_each_transaction(url: str) -> None:
+    database = Database(url, time_limit=PATIENT, pool_size=10)
+    started = asyncio.Event()
+
+    async def one(number: int) -> set[int]:
+        seen = set()
+        await started.wait()
+        for _ in range(10):
+            async with database.transaction() as repositories:
+                seen.add(await backend(repositories))
+                assert await repositories.images.get(an_upload().id) is None, number
+        return seen
+
+    clients = [asyncio.create_task(one(number)) for number in range(20)]
+    started.set()
+    seen = await asyncio.gather(*clients)
+    await database.close()
+    assert len(set.union(*seen)) <= CONNECTIONS
+    assert any(len(servers) > 1 for servers in seen)
+
+
+async def test_no_statement_is_left_on_a_connection_for_another_client_to_meet(url: str) -> None:
+    database = Database(url)
+    async with database.transaction() as repositories:
+        assert await repositories.images.get(an_upload().id) is None
+        left = await repositories.images._connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))
+        assert left.scalar_one() == 0
+    await database.close()
+
+
+async def test_a_transaction_that_does_not_end_is_ended_all_the_same(url: str) -> None:
+    database = Database(url)
+    async with database.transaction() as repositories:
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            shown = await repositories.images._connection.execute(text(f"SHOW {name}"))
+            assert shown.scalar_one() == "10s"
+    await database.close()
+
+
+async def test_all_uploads_through_few_connections_become_done(
+    url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path
+) -> None:
+    env = {"DATABASE_URL": url, "RABBITMQ_URL": own_rabbitmq.url, "STORAGE_PATH": str(tmp_path / "storage"), **SWIFT}
+    with ExitStack() as running:
+        api = running.enter_context(Api(tmp_path, env))
+        workers = [running.enter_context(Worker(tmp_path, env, f"worker-{number}")) for number in range(2)]
+        async with client(api.url) as http:
+            ids = await upload_all(http, [encoded(gradient(64, 48), "JPEG")] * MANY, at_once=16)
+            images = await finished(http, ids, timeout=60)
+        assert [image["status"] for image in images] == ["DONE"] * MANY
+        assert "prepared statement" not in api.log + "".join(worker.log for worker in workers)

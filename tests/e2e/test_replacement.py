@@ -1,0 +1,67 @@
+"""A process that is replaced by another while uploads go on, as in every rollout."""
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from tests.support.images import encoded, gradient
+from tests.support.proxy import Proxy
+from tests.support.servers import RabbitMQServer
+from tests.support.service import SWIFT, Api, Worker, client, finished
+from tests.support.waiting import eventually
+
+IMAGE = encoded(gradient(64, 48), "JPEG")
+UPLOADERS = 4
+EACH = 10
+"""Uploads that each of them has seen answered before something happens."""
+
+
+async def test_an_upload_at_any_moment_of_a_replacement_is_accepted_and_becomes_done(
+    postgres_database_url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path
+) -> None:
+    env = {
+        "DATABASE_URL": postgres_database_url,
+        "RABBITMQ_URL": own_rabbitmq.url,
+        "STORAGE_PATH": str(tmp_path / "storage"),
+        **SWIFT,
+    }
+    answers: Counter[int] = Counter()
+    accepted: list[str] = []
+    enough = asyncio.Event()
+
+    async def upload_on_and_on(url: str) -> None:
+        while not enough.is_set():
+            # A connection for each, as from different clients: the load balancer's choice is made anew.
+            async with client(url) as http:
+                answer = await http.post("/images", files={"file": ("photo.jpg", IMAGE)})
+            answers[answer.status_code] += 1
+            accepted.append(answer.json()["id"])
+
+    async def more_are_accepted() -> None:
+        before = len(accepted)
+        await eventually(lambda: len(accepted) >= before + UPLOADERS * EACH, timeout=60)
+
+    with ExitStack() as running:
+        old_api = running.enter_context(Api(tmp_path / "old", env))
+        old_worker = running.enter_context(Worker(tmp_path / "old", env))
+        async with Proxy.before(old_api.url) as balancer:
+            uploaders = [asyncio.create_task(upload_on_and_on(balancer.url(old_api.url))) for _ in range(UPLOADERS)]
+            await more_are_accepted()
+            new_worker, new_api = Worker(tmp_path / "new", env), Api(tmp_path / "new", env)
+            for process in (new_worker, new_api):
+                await asyncio.to_thread(running.enter_context, process)
+            await more_are_accepted()
+            balancer.lead_to(new_api.url)
+            await asyncio.to_thread(old_api.stop)
+            await asyncio.to_thread(old_worker.stop)
+            await more_are_accepted()
+            enough.set()
+            await asyncio.gather(*uploaders)
+        assert set(answers) == {httpx.codes.ACCEPTED}
+        async with client(new_api.url) as http:
+            images = await finished(http, accepted, timeout=60)
+        assert Counter(image["status"] for image in images) == {"DONE": len(accepted)}
+        assert new_worker.lines("image done")
