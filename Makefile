@@ -10,6 +10,8 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
 DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
+# Tests at a time: most wait for a server or a timer, so that a few processors carry twice as many.
+JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 2 * n)))
 # The Python to make .venv with: make run PYTHON=python3.12
 PYTHON ?=
 export PYTHON
@@ -31,7 +33,7 @@ run: $(RUN) ## Start the whole service on this machine, with no other server (op
 
 .PHONY: test
 test: $(DEV) ## Run all tests on real servers, which are installed if missing (options for pytest in ARGS)
-	@sh scripts/with-test-servers $(BIN)/python -m pytest -n auto --dist loadgroup $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 .PHONY: faults
 faults: $(DEV) ## Break everything at random for a minute, and check what has come of it (SEED=… repeats a run; SECONDS=…)

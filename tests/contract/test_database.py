@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import TextClause, delete, insert, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from image_service.database import Database, Repositories
+from image_service.database import Database, Repositories, session
 from image_service.domain.image import (
     Claim,
     Findings,
@@ -819,7 +819,10 @@ async def test_a_connection_cut_in_the_middle_is_an_outage_and_the_next_one_work
     await database.close()
 
 
-async def test_connections_cut_while_nobody_used_them_are_noticed_and_replaced(postgres_database_url: str) -> None:
+async def test_connections_cut_while_nobody_used_them_are_noticed_and_replaced(
+    postgres_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_TRUSTED_FOR", 0.0)
     database, other = [Database(postgres_database_url, time_limit=PATIENT) for _ in range(2)]
     await database.probe()
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
