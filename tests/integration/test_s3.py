@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 BUCKET = "own"
 KEY = "originals/7f/0190"
-LIMIT = 4.0
+LIMIT = 8.0
 LARGE = 3 * PART_BYTES + 1234
 LARGEST = 2**30
 MEGABYTE = 2**20
@@ -89,7 +89,7 @@ async def works(storage: ObjectStorage) -> bool:
 
 async def begin(storage: ObjectStorage, file: Path, way: Proxy, s3: SeaweedServer) -> "asyncio.Task[None]":
     """Begin to store a file in parts; returns when the server has one of them, and not all."""
-    way.delay = 0.005
+    way.delay = 0.002
     way.switch(Mode.DELAY)
     storing = asyncio.create_task(storage.adopt({KEY: file}))
     await eventually(lambda: s3.parts(BUCKET))
