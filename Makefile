@@ -75,8 +75,8 @@ format: $(DEV) ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(DEV) ## Measure (options in ARGS)
-	@for program in benchmarks/*.py; do $(BIN)/python "$$program" $(ARGS) || exit; done
+bench: $(DEV) ## Measure the whole service under load, beside its renderer's ceiling (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service $(ARGS)
 
 .PHONY: bench-imaging
 bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are installed apart (options in ARGS)

@@ -21,7 +21,7 @@ from uuid import UUID
 
 import httpx
 from benchmarks.operations.stage import Stage, stage
-from benchmarks.service import picture
+from benchmarks.service.pictures import picture
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.support.plans import superuser

@@ -115,6 +115,12 @@ class PrivateServer(ABC):
         shutil.rmtree(self.folder)
 
     @property
+    def process(self) -> psutil.Popen:
+        """Its first process in its present life."""
+        assert self._process is not None, "not running"
+        return self._process
+
+    @property
     @abstractmethod
     def url(self) -> str:
         """Where clients find it; the same after every restart."""

@@ -1,0 +1,182 @@
+"""The measurements as tables, and the goals beside them."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.figures import table
+from benchmarks.service.pictures import LARGE, MEGABYTE, SMALL
+from benchmarks.service.processes import API, BOTH, BROKER, CLIENT, DATABASE, DECODE, WORKER
+from benchmarks.service.runs import Run
+from benchmarks.service.special import Idle, Many
+
+JUDGED_CLIENTS = 8
+"""Goals that do not name a number of clients are judged by the runs with so many."""
+_PARTS = (API, WORKER, BOTH, DECODE, DATABASE, BROKER)
+_MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Everything that was measured."""
+
+    runs: tuple[Run, ...]
+    idles: tuple[Idle, ...]
+    many: tuple[Many, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What was to be reached, and what was."""
+
+    what: str
+    goal: str
+    measured: str
+    met: bool
+
+
+def percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
+    """The 50th, the 95th and the 99th, in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return cuts[49] * 1000, cuts[94] * 1000, cuts[98] * 1000
+
+
+def speed(runs: Sequence[Run]) -> Iterator[str]:
+    """Images a second, and how long each takes."""
+    head = ("picture, mode", "clients", "images", "ceiling/s", "images/s", "of ceiling", "202 ms", "DONE ms")
+    yield from table(head, (_speed(run) for run in runs))
+
+
+def _speed(run: Run) -> tuple[str, ...]:
+    return (
+        f"{run.picture}, {run.mode}",
+        str(run.clients),
+        str(run.images),
+        f"{run.ceiling.rate:.1f}",
+        f"{run.rate:.1f}",
+        f"{run.of_ceiling:.0%}",
+        " / ".join(f"{value:.0f}" for value in percentiles(run.answered)),
+        " / ".join(f"{value:.0f}" for value in percentiles(run.done)),
+    )
+
+
+def processor_time(runs: Sequence[Run]) -> Iterator[str]:
+    """Milliseconds of processor time that an image takes, by process."""
+    head = ("picture, mode, CPU ms/image", "clients", *_PARTS, "client", "all but decode", "bare decode")
+    yield from table(head, (_processor_time(run) for run in runs))
+
+
+def _processor_time(run: Run) -> tuple[str, ...]:
+    return (
+        f"{run.picture}, {run.mode}",
+        str(run.clients),
+        *(f"{run.cpu[part] / run.images * 1000:.1f}" if part in run.cpu else "" for part in _PARTS),
+        f"{run.cpu[CLIENT] / run.images * 1000:.2f}",
+        f"{run.beside_decode:.0%}",
+        f"{run.ceiling.decode * 1000:.1f}",
+    )
+
+
+def memory(runs: Sequence[Run]) -> Iterator[str]:
+    """The most memory that the largest process of each kind held, and what an image adds to the database's log."""
+    head = ("picture, mode, peak RSS MB", "clients", *_PARTS, "WAL KB/image")
+    yield from table(head, (_memory(run) for run in runs))
+
+
+def _memory(run: Run) -> tuple[str, ...]:
+    return (
+        f"{run.picture}, {run.mode}",
+        str(run.clients),
+        *(f"{run.peaks[part] / _MEGABYTE:.0f}" if part in run.peaks else "" for part in _PARTS),
+        f"{run.log_bytes / 1024:.1f}" if run.log_bytes else "",
+    )
+
+
+def idle(idles: Sequence[Idle]) -> Iterator[str]:
+    """One upload at a time."""
+    head = ("picture, mode", "KB", "202 p50 ms", "p95", "DONE p50 ms", "p95", "render ms", "DONE less render")
+    yield from table(head, (_idle(one) for one in idles))
+
+
+def _idle(one: Idle) -> tuple[str, ...]:
+    (answered, answered_most, _), (done, done_most, _) = percentiles(one.answered), percentiles(one.done)
+    return (
+        f"{one.picture}, {one.mode}",
+        f"{one.kilobytes:.0f}",
+        f"{answered:.1f}",
+        f"{answered_most:.1f}",
+        f"{done:.1f}",
+        f"{done_most:.1f}",
+        f"{one.rendered * 1000:.1f}",
+        f"{one.beside_render * 1000:.1f}",
+    )
+
+
+def large(many: Sequence[Many]) -> Iterator[str]:
+    """The API's memory with many large uploads at once."""
+    head = ("mode", "clients", "MB each", "RSS before MB", "peak MB", "growth MB")
+    rows = (
+        (
+            one.mode,
+            str(one.clients),
+            f"{one.megabytes:.1f}",
+            f"{one.before / _MEGABYTE:.0f}",
+            f"{one.peak / _MEGABYTE:.0f}",
+            f"{one.growth / _MEGABYTE:.0f}",
+        )
+        for one in many
+    )
+    yield from table(head, rows)
+
+
+def goals(measured: Measured) -> Iterator[str]:
+    """Each goal, and whether it is met."""
+    rows = ((one.what, one.goal, one.measured, "yes" if one.met else "NO") for one in judged(measured))
+    yield from table(("goal", "wanted", "measured", "met"), rows)
+
+
+def judged(measured: Measured) -> Iterator[Goal]:
+    """The goals, with what was measured."""
+    for run in measured.runs:
+        if run.clients == JUDGED_CLIENTS and run.picture == LARGE.name:
+            yield Goal(
+                what=f"{run.picture}: of the bare renderer's images/s, {run.mode}",
+                goal="≥ 90 %",
+                measured=f"{run.of_ceiling * 100:.1f} %",
+                met=run.of_ceiling >= 0.9,  # noqa: PLR2004 — the goal's own number, as in the line above; so below
+            )
+            yield Goal(
+                what=f"{run.picture}: CPU that is not decoding, {run.mode}",
+                goal="≤ 15 %",
+                measured=f"{run.beside_decode * 100:.1f} %",
+                met=run.beside_decode <= 0.15,  # noqa: PLR2004 — see above
+            )
+        if run.clients == JUDGED_CLIENTS and run.picture == SMALL.name:
+            yield Goal(
+                what=f"{run.picture}: images/s to DONE, {run.mode}",
+                goal="≥ 200",
+                measured=f"{run.rate:.1f}",
+                met=run.rate >= 200,  # noqa: PLR2004 — see above
+            )
+    for one in measured.idles:
+        if one.picture == MEGABYTE.name:
+            answered = percentiles(one.answered)[0]
+            yield Goal(
+                what=f"{one.picture}, idle: POST → 202 p50, {one.mode}",
+                goal="≤ 8 ms",
+                measured=f"{answered:.1f} ms",
+                met=answered <= 8,  # noqa: PLR2004 — see above
+            )
+        yield Goal(
+            what=f"{one.picture}, idle: time to DONE less render, {one.mode}",
+            goal="≤ 20 ms",
+            measured=f"{one.beside_render * 1000:.1f} ms",
+            met=one.beside_render <= 0.020,  # noqa: PLR2004 — see above
+        )
+    for each in measured.many:
+        yield Goal(
+            what=f"{each.clients} uploads of {each.megabytes:.0f} MB: growth of the API, {each.mode}",
+            goal="≤ 64 MB",
+            measured=f"{each.growth / _MEGABYTE:.0f} MB",
+            met=each.growth <= 64 * _MEGABYTE,
+        )
