@@ -87,6 +87,20 @@ bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are
 bench-backfill: $(DEV) ## Measure what new uploads notice of a back-fill (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.backfill $(ARGS)
 
+.PHONY: bench-growth
+bench-growth: $(DEV) ## Measure what a table of a million images and a queue of 100,000 change (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.growth $(ARGS)
+
+.PHONY: bench-scale
+bench-scale: $(DEV) ## Measure what more workers bring, and what sets an end to it (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.scale_out $(ARGS)
+
+.PHONY: bench-publish
+bench-publish: ## Take all figures of docs/performance.md anew, on a machine that does nothing else
+	@$(MAKE) --no-print-directory bench ARGS=--publish
+	@$(MAKE) --no-print-directory bench-growth ARGS=--publish
+	@$(MAKE) --no-print-directory bench-scale ARGS=--publish
+
 .PHONY: bench-storage
 bench-storage: $(DEV) ## Measure the memory of API and worker with all files on an S3 server (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.object_storage $(ARGS)
