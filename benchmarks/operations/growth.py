@@ -207,8 +207,8 @@ def main() -> None:
     lines = [
         *table(systems),
         "",
-        f"{given.images:,} images in the table: {size:,} bytes each, with the rows of their thumbnails and all indexes.",
-        f"{given.queue:,} in the deep queue, {_SHORT_QUEUE:,} in the short one. {given.rounds} uploads to each service.",
+        f"{given.images:,} images in the table: {size:,} bytes each, with their thumbnails' rows and all indexes.",
+        f"{given.queue:,} in the deep queue, {_SHORT_QUEUE:,} in the short one. {given.rounds} uploads to each.",
     ]
     print("\n".join(["", *lines]))
     if given.publish:
