@@ -121,6 +121,7 @@ def _sections(measured: Measured) -> Iterator[tuple[str, list[str]]]:
     yield "memory", list(report.memory(measured.runs))
     yield "idle", list(report.idle(measured.idles))
     yield "large uploads", list(report.large(measured.many))
+    yield "plan", list(report.plan(measured.runs))
     yield "goals", list(report.goals(measured))
 
 

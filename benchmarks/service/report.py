@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from benchmarks.figures import table
 from benchmarks.service.pictures import LARGE, MEGABYTE, SMALL
 from benchmarks.service.processes import API, BOTH, BROKER, CLIENT, DATABASE, DECODE, WORKER
-from benchmarks.service.runs import Run
+from benchmarks.service.runs import DISTRIBUTED, Run
 from benchmarks.service.special import Idle, Many
 
 JUDGED_CLIENTS = 8
 """Goals that do not name a number of clients are judged by the runs with so many."""
 _PARTS = (API, WORKER, BOTH, DECODE, DATABASE, BROKER)
 _MEGABYTE = 1024 * 1024
+_DAY = 86_400
+FACTORS = (1, 10, 100, 1000)
+COMMITS = 4
+"""Of an image: it is recorded, marked as queued, claimed and completed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,31 @@ def large(many: Sequence[Many]) -> Iterator[str]:
         for one in many
     )
     yield from table(head, rows)
+
+
+def plan(runs: Sequence[Run]) -> Iterator[str]:
+    """What multiples of the measured speed need, if an image costs what it costs here and nothing gets in the way."""
+    for run in runs:
+        if run.clients == JUDGED_CLIENTS and run.mode == DISTRIBUTED:
+            head = (f"{run.picture}, {run.mode}", *(f"{factor}×" for factor in FACTORS))  # noqa: RUF001 — it multiplies
+            yield from table(head, _plan(run))
+            yield ""
+
+
+def _plan(run: Run) -> Iterator[tuple[str, ...]]:
+    rates = [factor * run.rate for factor in FACTORS]
+    yield "images/s", *(f"{rate:,.0f}" for rate in rates)
+    yield "images a day, millions", *(f"{rate * _DAY / 1e6:,.0f}" for rate in rates)
+    for part in (DECODE, API, WORKER, DATABASE, BROKER):
+        seconds = run.cpu[part] / run.images
+        yield f"processors for {part} ({seconds * 1000:.1f} ms each)", *(f"{rate * seconds:,.1f}" for rate in rates)
+    yield (
+        f"MB/s into the storage ({run.stored / 1e6:.2f} MB each)",
+        *(f"{rate * run.stored / 1e6:,.0f}" for rate in rates),
+    )
+    yield "storage a day, TB", *(f"{rate * run.stored * _DAY / 1e12:,.1f}" for rate in rates)
+    yield f"MB/s of WAL ({run.log_bytes / 1024:.1f} KB each)", *(f"{rate * run.log_bytes / 1e6:,.1f}" for rate in rates)
+    yield f"commits/s ({COMMITS} each)", *(f"{rate * COMMITS:,.0f}" for rate in rates)
 
 
 def goals(measured: Measured) -> Iterator[str]:

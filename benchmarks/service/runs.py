@@ -36,12 +36,15 @@ class Running:
     storage: Path
     watch: Watch
 
-    def forget_files(self) -> None:
-        """Remove the files of images that are finished: thousands of pictures need not stay for the next run."""
+    def forget_files(self) -> int:
+        """Remove the files of all images, which are finished, before they pile up; returns their bytes."""
+        removed = 0
         for folder in ("originals", "thumbnails"):
             for shard in (self.storage / folder).iterdir():
                 for file in shard.iterdir():
+                    removed += file.stat().st_size
                     file.unlink()
+        return removed
 
 
 @contextmanager
@@ -110,7 +113,9 @@ class Run:
     peaks: dict[str, int]
     """Memory of the largest process of each kind."""
     log_bytes: float
-    """Write-ahead log of the database."""
+    """Write-ahead log of the database, for each image."""
+    stored: float
+    """Original and thumbnails, of each image."""
     processors: int
     ceiling: Ceiling
 
@@ -208,7 +213,7 @@ async def measure(running: Running, plan: Plan, most: Ceiling) -> Run:
         after = running.watch.seconds()
         log = await known.log_bytes() - log
     peaks = running.watch.peaks()
-    await asyncio.to_thread(running.forget_files)
+    stored = await asyncio.to_thread(running.forget_files)
     return Run(
         mode=running.mode,
         picture=plan.picture,
@@ -220,6 +225,7 @@ async def measure(running: Running, plan: Plan, most: Ceiling) -> Run:
         cpu={**{name: spent - before[name] for name, spent in after.items()}, CLIENT: loaded.cpu},
         peaks=peaks,
         log_bytes=log / plan.images,
+        stored=stored / plan.images,
         processors=plan.processors,
         ceiling=most,
     )
