@@ -155,7 +155,7 @@ def _sync_of(path: Path, storage: Path, *, is_folder: bool) -> str:
     if not parts:
         return "storage.sync"
     if not is_folder:
-        return f"{'original' if path.name == 'original' else 'thumbnail'}.sync"
+        return f"{KINDS[parts[0]]}.sync"
     return f"{KINDS[parts[0]]}.sync-{('shards', 'shard')[len(parts) - 1]}"
 
 

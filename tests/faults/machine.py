@@ -196,8 +196,9 @@ class Machine:
     async def time_passes(self, seconds: float = HOUR) -> None:
         """Let it be so much later for everything whose time is told by rows and files; back for a negative number."""
         for path in self.storage.rglob("*"):
-            status = path.stat()
-            os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+            with suppress(FileNotFoundError):  # a process that is alive has just removed it
+                status = path.stat()
+                os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
         if self.database_url.startswith("sqlite"):
             await asyncio.to_thread(_shift_sqlite, self.database_url.partition(":///")[2], seconds)
         else:

@@ -5,15 +5,16 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
 from uuid_utils.compat import uuid7
 
 from image_service.database import Database
-from image_service.domain.image import Image, Original
+from image_service.domain.image import Image, ImageHeader, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
@@ -83,21 +84,20 @@ class Ingest:
         """
         async with self._storage.scratch() as scratch:
             path = scratch / "original"
-            size, sha256 = await self._receive(content, path)
+            original = await self._receive(content, path)
             answer_by = asyncio.get_running_loop().time() + _ANSWER_WITHIN
             if idempotency_key is not None:
                 known = await _by(answer_by, lambda: self._known(idempotency_key))
                 if known is not None:
-                    return _again(known, sha256)
-            header = await asyncio.to_thread(self._inspector.inspect, path)
-            original = Original(id=uuid7(), header=header, size_bytes=size, sha256=sha256)
+                    return _again(known, original.sha256)
             await self._storage.adopt({original_key(original.id): path}, _presented(original))
         # A file whose recording fails stays: the commit may have happened after all. If not, the sweeper takes it.
         holder = await _by(answer_by, lambda: self._record(original, idempotency_key))
         if holder is not None:
             with suppress(Outage):  # then the sweeper takes it
                 await self._storage.delete([original_key(original.id)])
-            return _again(holder, sha256)
+            return _again(holder, original.sha256)
+        header = original.header
         delivery = Delivery(image_id=original.id, lane=lane_of(header), request_id=request_id)
         queued = await self._queueing.enqueue(delivery, until=answer_by)
         _log.info(
@@ -106,19 +106,18 @@ class Ingest:
             format=header.format.value,
             width=header.width,
             height=header.height,
-            size_bytes=size,
+            size_bytes=original.size_bytes,
             queued=queued,
         )
         self._observer.accepted(original, queued=queued)
         return Accepted(id=original.id, status=Status.PROCESSING if queued else Status.NEW)
 
-    async def _receive(self, content: AsyncIterator[bytes], path: Path) -> tuple[int, str]:
-        """Write the content to a file; returns its size in bytes and its SHA-256."""
-        digest = hashlib.sha256()
+    async def _receive(self, content: AsyncIterator[bytes], path: Path) -> Original:
+        """Write the content to a file, and judge it."""
+        file = _Incoming(path)
         buffer = bytearray()
         size = 0
         sniffed = False
-        file = await asyncio.to_thread(path.open, "wb", buffering=0)
         try:
             async for piece in content:
                 size += len(piece)
@@ -132,14 +131,19 @@ class Ingest:
                     self._inspector.sniff(bytes(buffer[:_HEAD]))
                     sniffed = True
                 if len(buffer) >= _BUFFER:
-                    await asyncio.to_thread(_write, file, buffer, digest)
+                    await asyncio.to_thread(file.write, buffer)
                     buffer = bytearray()
             if not size:
                 raise EmptyUpload
-            await asyncio.to_thread(_write, file, buffer, digest)
+            header = await asyncio.to_thread(self._end, file, buffer)
         finally:
             file.close()
-        return size, digest.hexdigest()
+        return Original(id=uuid7(), header=header, size_bytes=size, sha256=file.sha256)
+
+    def _end(self, file: "_Incoming", rest: bytearray) -> ImageHeader:
+        """What is left to do with a file once all of it is there; of most files this is the only visit to a thread."""
+        file.write(rest)
+        return self._inspector.inspect(file.path)
 
     async def _known(self, idempotency_key: str) -> Image | None:
         async with self._database.transaction() as repositories:
@@ -181,8 +185,29 @@ async def _by(deadline: float, work: Callable[[], Awaitable[T]]) -> T:
         raise DatabaseUnavailable from None
 
 
-def _write(file: BinaryIO, data: bytearray, digest: "hashlib._Hash") -> None:
-    digest.update(data)
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+class _Incoming:
+    """The file that an upload is written to. What touches the disk is for a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._digest = hashlib.sha256()
+        self._file: FileIO | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def write(self, data: bytearray) -> None:
+        """Add to the file, which comes into being with the first piece."""
+        if self._file is None:
+            self._file = self.path.open("wb", buffering=0)
+        self._digest.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._file is not None:
+            self._file.close()
