@@ -43,7 +43,7 @@ class Storage(Protocol):
     """
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
-        """A new empty local folder, removed with all it holds on leaving, whatever happened."""
+        """An empty local folder, whose content is removed on leaving, whatever happened."""
         ...
 
     async def adopt(self, files: Mapping[str, Path], presented: Mapping[str, Presentation] | None = None) -> None:

@@ -143,11 +143,10 @@ async def look_closely(evidence: Evidence, world: World) -> None:
 
 
 def _walk(world: World) -> None:
-    for folder, folders, names in os.walk(world.storage):
+    for folder, _, names in os.walk(world.storage):
         below = Path(folder).relative_to(world.storage).as_posix()
-        if below == SCRATCH:
-            world.scratch.update([*folders, *names])
-            folders.clear()
+        if below.startswith(SCRATCH):
+            world.scratch.update(f"{below}/{name}".removeprefix(f"{SCRATCH}/") for name in names)
         else:
             world.files.update(f"{below}/{name}".removeprefix("./") for name in names if name != OWNER)
 

@@ -162,7 +162,7 @@ def no_orphan_files(_history: History, world: World) -> Iterator[Finding]:
 
 
 def no_scratch_left(_history: History, world: World) -> Iterator[Finding]:
-    """No temporary file or folder is left over."""
+    """No temporary file is left over; an empty folder waits for its next use."""
     for name in sorted(world.scratch):
         yield Finding(name, f"scratch/{name} is left over")
 

@@ -50,8 +50,10 @@ class Api:
 
     @property
     def scratch(self) -> list[Path]:
-        """What lies in the scratch folder."""
-        return list((self.settings.storage_path / "scratch").glob("*"))
+        """Scratch folders in use, and whatever else is among them."""
+        assert isinstance(self.resources.storage, LocalStorage)
+        spare = self.resources.storage._spare
+        return [path for path in (self.settings.storage_path / "scratch").glob("*") if path not in spare]
 
     @property
     def originals(self) -> list[Path]:

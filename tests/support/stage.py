@@ -264,8 +264,8 @@ class Stage:
         return {item.key async for item in LocalStorage(self.folder).list(prefix)}
 
     def scratch(self) -> list[Path]:
-        """What lies in scratch folders."""
-        return list((self.folder / "scratch").iterdir())
+        """Scratch folders that hold something."""
+        return [path for path in (self.folder / "scratch").iterdir() if any(path.iterdir())]
 
 
 def _processing(

@@ -126,7 +126,7 @@ async def test_a_known_folder_costs_one_fsync_and_a_scratch_folder_none(
     await put(storage, "t/7f/a")
     calls.clear()
     await put(storage, "t/7f/b")
-    assert [kind for kind, _ in calls] == ["mkdir", "rename", "fsync", "fsync"]
+    assert [kind for kind, _ in calls] == ["rename", "fsync", "fsync"]
     assert calls[-1] == ("fsync", "t/7f")
 
 
@@ -154,7 +154,40 @@ async def test_modes_do_not_depend_on_the_umask(storage: LocalStorage, root: Pat
         await put(storage, "t/7f/a")
     finally:
         os.umask(before)
-    assert modes(root) == {".": 0o750, "scratch": 0o750, "t": 0o750, "t/7f": 0o750, "t/7f/a": 0o640}
+    (spare,) = (root / "scratch").iterdir()
+    assert modes(root) == {
+        ".": 0o750,
+        "scratch": 0o750,
+        f"scratch/{spare.name}": 0o750,
+        "t": 0o750,
+        "t/7f": 0o750,
+        "t/7f/a": 0o640,
+    }
+
+
+async def test_a_scratch_folder_that_was_emptied_is_used_again(storage: LocalStorage, root: Path) -> None:
+    await put(storage, "t/7f/a")
+    (first,) = (root / "scratch").iterdir()
+    os.utime(first, (0, 0))
+    async with storage.scratch() as second, storage.scratch() as third:
+        assert second == first
+        assert third != first
+        assert list(second.iterdir()) == []
+        assert await storage.sweep_scratch(60) == 0
+
+
+async def test_a_scratch_folder_that_was_swept_is_not(storage: LocalStorage, root: Path) -> None:
+    await put(storage, "t/7f/a")
+    (first,) = (root / "scratch").iterdir()
+    first.rmdir()
+    async with storage.scratch() as second:
+        assert second != first
+        assert second.is_dir()
+
+
+async def test_spare_scratch_folders_are_few(storage: LocalStorage, root: Path) -> None:
+    await asyncio.gather(*(put(storage, f"t/7f/{number}") for number in range(40)))
+    assert len(list((root / "scratch").iterdir())) == 16
 
 
 async def test_local_path_is_the_stored_file_itself(storage: LocalStorage, root: Path) -> None:

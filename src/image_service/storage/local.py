@@ -27,6 +27,8 @@ PROBE_SECONDS: Final = 2.0
 _OWNER: Final = ".owner"
 _FILE_MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
+_SPARE: Final = 16
+"""Empty scratch folders that are kept."""
 _BATCH: Final = 256
 """Directory entries or deletions that one visit to a thread deals with."""
 
@@ -52,27 +54,37 @@ class LocalStorage:
         self._scratch = root / SCRATCH
         self._prepared = False
         self._durable: set[Path] = set()
+        self._emptied: set[Path] = set()
+        """Scratch folders in use that hold nothing any more."""
+        self._spare: list[Path] = []
+        """Empty scratch folders, for use."""
         self._probing: asyncio.Task[None] | None = None
         self._began = time.time() - time.monotonic()
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
-        """A new empty folder on the same file system, removed with all it holds on leaving, whatever happened.
+        """An empty folder on the same file system, removed with all it holds on leaving, whatever happened.
+
+        One that ``adopt`` has left empty is kept for the next: making and removing them costs more than all the rest.
 
         An ``OSError`` from the block that only a disk can give leaves as ``StorageFull`` or ``StorageUnavailable``:
         whoever writes into the folder need not know the difference. So does the loss of the folder itself.
         """
-        folder = self._scratch / uuid4().hex
+        folder = await self._run(self._empty_folder, self._spare.pop() if self._spare else None)
         try:
-            await self._run(folder.mkdir, _FOLDER_MODE)
             yield folder
         except OSError as error:
             if error.errno in _FULL | _DISK or not folder.exists():
                 raise _translated(error) from error
             raise
         finally:
-            # What cannot be removed now (a cancelled thread may still write into it) is left to sweep_scratch.
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            emptied = folder in self._emptied
+            self._emptied.discard(folder)
+            if emptied and len(self._spare) < _SPARE:
+                self._spare.append(folder)
+            else:
+                # What cannot be removed now (a cancelled thread may still write into it) is left to sweep_scratch.
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def adopt(
         self,
@@ -87,7 +99,8 @@ class LocalStorage:
             StorageFull: no room.
             StorageUnavailable: any other failure of the file system.
         """
-        await self._run(self._place, [(source, self._path(key)) for key, source in files.items()])
+        moves = [(source, self._path(key)) for key, source in files.items()]
+        self._emptied.update(await self._run(self._place, moves))
 
     async def local_path(self, key: str, scratch: Path) -> Path:  # noqa: ARG002 - the port's; only remote storages copy
         """The stored file itself."""
@@ -195,11 +208,21 @@ class LocalStorage:
         """Tell "no such file" from "no storage": FileNotFoundError if the scratch folder is gone as well."""
         self._scratch.stat()
 
+    def _empty_folder(self, spare: Path | None) -> Path:
+        if spare is not None:
+            with suppress(FileNotFoundError):  # it was swept
+                os.utime(spare)  # young again, so that it is not swept while it is used
+                return spare
+        folder = self._scratch / uuid4().hex
+        folder.mkdir(_FOLDER_MODE)
+        return folder
+
     def _path(self, key: str) -> Path:
         check(key)
         return self._root / key
 
-    def _place(self, moves: Iterable[tuple[Path, Path]]) -> None:
+    def _place(self, moves: Sequence[tuple[Path, Path]]) -> set[Path]:
+        """Returns the folders that are empty now."""
         placed: list[Path] = []
         try:
             for _, target in moves:
@@ -218,6 +241,7 @@ class LocalStorage:
                 with suppress(OSError):
                     target.unlink()
             raise
+        return {folder for folder in {source.parent for source, _ in moves} if _is_empty(folder)}
 
     def _ensure_shard(self, folder: Path) -> None:
         """Create a folder between a key and the root, and make it durable once in this process's life.
@@ -335,6 +359,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_empty(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
 
 
 def _take(found: Iterator[StoredObject]) -> tuple[StoredObject, ...]:
