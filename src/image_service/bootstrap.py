@@ -13,6 +13,7 @@ from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
+from image_service.imaging.share import Share
 from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedRenderer, ObservedStorage
 from image_service.ports import UNOBSERVED, DeadLetters, Links, Observer, Renderer, Storage, TaskQueue
@@ -84,6 +85,8 @@ class WorkerServices:
     renderers: tuple[RenderPool, ...]
     """The main one first."""
     processing: Processing
+    expressing: Processing
+    """The same, for images of the express lane."""
     backfilling: Processing
     """The same, for the images that can wait."""
     reconciler: Reconciler
@@ -164,8 +167,9 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
         _watch_pools(resources.metrics, {"main": renderer, "backfill": yielding})
     return WorkerServices(
         renderers=(renderer, yielding),
-        processing=_processing(settings, resources, renderer),
-        backfilling=_processing(settings, resources, yielding),
+        processing=_processing(settings, resources, renderer, settings.decode_slots),
+        expressing=_processing(settings, resources, renderer, renderer.slots),
+        backfilling=_processing(settings, resources, yielding, yielding.slots),
         reconciler=_reconciler(settings, resources),
         sweeper=_sweeper(settings, resources),
         deletion=_deletion(resources),
@@ -252,11 +256,12 @@ def _limits(settings: Settings) -> RenderLimits:
     )
 
 
-def _processing(settings: Settings, resources: Resources, renderer: Renderer) -> Processing:
+def _processing(settings: Settings, resources: Resources, renderer: Renderer, slots: int) -> Processing:
+    observed = renderer if resources.metrics is None else ObservedRenderer(renderer, resources.metrics)
     return Processing(
         database=resources.database,
         storage=resources.storage,
-        renderer=renderer if resources.metrics is None else ObservedRenderer(renderer, resources.metrics),
+        renderer=Share(observed, slots),
         recipe=DEFAULT_RECIPE,
         observer=resources.observer,
         policy=ProcessingPolicy(

@@ -18,6 +18,9 @@ from image_service.worker.leisure import Leisure
 _BACKFILL_PATIENCE: Final = 60.0
 """Seconds after which an image of the back-fill lane has its turn, however busy the worker is."""
 
+_AHEAD: Final = 2
+"""Images taken beyond those that can be decoded; half as many as these, if that is more."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -72,13 +75,18 @@ class Worker:
             alive.remove()
 
     async def _consume(self, drain: Drain) -> None:
-        """Take from every lane. Normal images leave at least one decoder to the express lane."""
+        """Take from every lane. Normal images leave at least one decoder to the express lane.
+
+        More are taken than there are decoders: while some images are claimed or stored, others are decoded.
+        """
         leisure, slots = Leisure(), self._settings.decode_slots
-        handler = leisure.interrupted_by(self._services.processing.process)
+        ahead = max(_AHEAD, slots // 2)
+        normal = leisure.interrupted_by(self._services.processing.process)
+        express = leisure.interrupted_by(self._services.expressing.process)
         yielding = leisure.used_for(self._services.backfilling.process, patience=_BACKFILL_PATIENCE)
         async with asyncio.TaskGroup() as lanes:
-            lanes.create_task(self._queue.consume(handler, slots, drain, Lane.NORMAL))
-            lanes.create_task(self._queue.consume(handler, slots + EXPRESS_SLOTS, drain, Lane.EXPRESS))
+            lanes.create_task(self._queue.consume(normal, slots + ahead, drain, Lane.NORMAL))
+            lanes.create_task(self._queue.consume(express, slots + EXPRESS_SLOTS + ahead, drain, Lane.EXPRESS))
             lanes.create_task(self._queue.consume(yielding, BACKFILL_SLOTS, drain, Lane.BACKFILL))
 
     async def _all_well(self) -> bool:
