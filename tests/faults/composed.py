@@ -89,33 +89,66 @@ def _watched_in_thread(original: Callable[..., object], chosen: Points, effect: 
 
 
 def _watch_database(chosen: Points) -> None:
-    """Every query under its own name, ``add``, and the end of its transaction, ``add.commit``."""
-    original = Database.transaction
+    """Every query under its own name, ``add``, and the end of its transaction, ``add.commit``.
+
+    A query that is committed with its statement has no moment between the two.
+    """
+    transaction, statement = Database.transaction, Database.statement
 
     @asynccontextmanager
-    async def transaction(self: Database) -> AsyncIterator[Repositories]:
+    async def watched_transaction(self: Database) -> AsyncIterator[Repositories]:
         asked: list[str] = []
-        async with original(self) as repositories:
-            for name, repository in vars(repositories).items():
-                setattr(repositories, name, _WatchedRepository(repository, chosen, asked))
+        async with transaction(self) as repositories:
+            _watch_repositories(repositories, chosen, asked)
             yield repositories
             for query in asked:
                 await chosen.meet(When.BEFORE, f"{query}.commit", DatabaseUnavailable)
         for query in asked:
             await chosen.meet(When.AFTER, f"{query}.commit", DatabaseUnavailable)
 
-    Database.transaction = transaction  # type: ignore[method-assign]  # that is the point
+    @asynccontextmanager
+    async def watched_statement(self: Database) -> AsyncIterator[Repositories]:
+        async with statement(self) as repositories:
+            if self.commits_at_once:
+                _watch_repositories(repositories, chosen, None)
+            yield repositories
+
+    Database.transaction = watched_transaction  # type: ignore[method-assign]  # that is the point
+    Database.statement = watched_statement  # type: ignore[method-assign]  # the same
+
+
+def _watch_repositories(repositories: Repositories, chosen: Points, asked: list[str] | None) -> None:
+    for name, repository in vars(repositories).items():
+        setattr(repositories, name, _WatchedRepository(repository, chosen, asked))
 
 
 class _WatchedRepository:
-    def __init__(self, repository: object, chosen: Points, asked: list[str]) -> None:
+    """Notes what is asked for in a transaction; without one, a query and its commit are the same."""
+
+    def __init__(self, repository: object, chosen: Points, asked: list[str] | None) -> None:
         self._repository = repository
         self._chosen = chosen
         self._asked = asked
 
     def __getattr__(self, query: str) -> Callable[..., Awaitable[object]]:
+        original = getattr(self._repository, query)
+        if self._asked is None:
+            return _committed(original, self._chosen, query)
         self._asked.append(query)
-        return _watched(getattr(self._repository, query), self._chosen, query, DatabaseUnavailable)
+        return _watched(original, self._chosen, query, DatabaseUnavailable)
+
+
+def _committed(
+    original: Callable[..., Awaitable[object]], chosen: Points, query: str
+) -> Callable[..., Awaitable[object]]:
+    async def watched(*args: object, **options: object) -> object:
+        await chosen.meet(When.BEFORE, query, DatabaseUnavailable)
+        await chosen.meet(When.BEFORE, f"{query}.commit", DatabaseUnavailable)
+        answer = await original(*args, **options)
+        await chosen.meet(When.AFTER, f"{query}.commit", DatabaseUnavailable)
+        return answer
+
+    return watched
 
 
 def _watch_disk(chosen: Points, disk: Path, journal: Journal) -> None:

@@ -165,6 +165,11 @@ REPROCESSING: Final = (
 WINDOWS: Final = UPLOAD + DELETION + REPROCESSING
 
 
+def of_servers(windows: tuple[Window, ...]) -> list[Window]:
+    """Those that there are with PostgreSQL, where a statement that is a transaction by itself has no middle."""
+    return [window for window in windows if window.where not in {"after mark_queued", "after claim", "after complete"}]
+
+
 def of_one_process(windows: tuple[Window, ...]) -> list[Window]:
     """Those that there are without a broker."""
     return [window for window in windows if window.point.effect not in {"confirm", "ack"}]

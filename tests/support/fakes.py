@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -97,8 +97,20 @@ class ScriptedDatabase(Database):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Repositories]:
+        async with self._scripted(super().transaction()) as repositories:
+            yield repositories
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Repositories]:
+        # What is no statement by itself becomes a transaction, which has its script already.
+        inner = super().statement()
+        async with self._scripted(inner) if self.commits_at_once else inner as repositories:
+            yield repositories
+
+    @asynccontextmanager
+    async def _scripted(self, inner: AbstractAsyncContextManager[Repositories]) -> AsyncIterator[Repositories]:
         asked: list[str] = []
-        async with super().transaction() as repositories:
+        async with inner as repositories:
             images, catalogue, removals = (
                 _ScriptedRepository(repository, self._script, asked, prefix)
                 for repository, prefix in (

@@ -5,7 +5,7 @@ Workers on machines whose clocks disagree, or jump, still agree about who holds 
 
 from typing import Any
 
-from sqlalchemy import literal
+from sqlalchemy import BindParameter, Float, literal, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
@@ -20,8 +20,9 @@ class in_seconds(GenericFunction[Any]):  # noqa: N801 — SQLAlchemy names funct
     type = UtcDateTime()
     inherit_cache = True
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(literal(float(seconds)))
+    def __init__(self, seconds: float | BindParameter[Any]) -> None:
+        given = isinstance(seconds, BindParameter)
+        super().__init__(type_coerce(seconds, Float) if given else literal(float(seconds)))
 
 
 def now() -> ColumnElement[Any]:

@@ -1,7 +1,7 @@
 """Every query about images. Each change of state is one UPDATE that names the state it expects."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,11 +9,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Update, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from image_service.database import statements
 from image_service.database.clock import in_seconds, now
-from image_service.database.removals import RemovalRepository, insert_if_new
+from image_service.database.removals import RemovalRepository
 from image_service.database.rows import IMAGE, THUMBNAIL, image_of
 from image_service.database.states import in_state
-from image_service.domain.image import Claim, Image, ImageError, Original, Result
+from image_service.domain.image import Claim, Image, ImageError, Original, Result, Thumbnail
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
 from image_service.domain.status import CLAIMABLE, TERMINAL, Status
@@ -54,7 +55,6 @@ class ImageRepository:
         """
         values = {
             "id": original.id,
-            "status": Status.NEW,
             "format": original.header.format,
             "width": original.header.width,
             "height": original.header.height,
@@ -62,11 +62,9 @@ class ImageRepository:
             "sha256": original.sha256,
             "idempotency_key": idempotency_key,
             "lane": lane,
-            "due_at": in_seconds(due_in),
-            "created_at": now(),
-            "updated_at": now(),
+            "due_in": due_in,
         }
-        await self._connection.execute(insert_if_new(self._connection, ImageRow).values(values))
+        await self._connection.execute(statements.add(self._connection.dialect.name), values)
 
     async def get(self, image_id: UUID) -> Image | None:
         """An image with its thumbnails."""
@@ -83,32 +81,12 @@ class ImageRepository:
             image_id: The image.
             due_in: Seconds after which the reconciler queues it again, should no worker have taken it.
         """
-        return await self._changed(
-            update(ImageRow)
-            .where(ImageRow.id == image_id, ImageRow.status == Status.NEW)
-            .values(status=Status.PROCESSING, queued_at=now(), due_at=in_seconds(due_in), updated_at=now())
-        )
+        return await self._changed(statements.MARK_QUEUED, {"image": image_id, "due_in": due_in})
 
     async def claim(self, image_id: UUID, *, lease: float) -> Claim | None:
         """NEW or PROCESSING → PROCESSING under a new attempt; None if it is finished, gone or somebody else's."""
-        statement = (
-            update(ImageRow)
-            .where(
-                ImageRow.id == image_id,
-                ImageRow.status.in_(CLAIMABLE),
-                or_(ImageRow.lease_until.is_(None), ImageRow.lease_until <= now()),
-            )
-            .values(
-                status=Status.PROCESSING,
-                attempt=ImageRow.attempt + 1,
-                attempts_charged=ImageRow.attempts_charged + 1,
-                lease_until=in_seconds(lease),
-                due_at=in_seconds(lease),
-                updated_at=now(),
-            )
-            .returning(ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures, ImageRow.finished_at)
-        )
-        row = (await self._connection.execute(statement)).one_or_none()
+        parameters = {"image": image_id, "lease": lease}
+        row = (await self._connection.execute(statements.CLAIM, parameters)).one_or_none()
         if row is None:
             return None
         return Claim(
@@ -121,56 +99,37 @@ class ImageRepository:
 
     async def extend(self, claim: Claim, *, lease: float) -> bool:
         """Renew a claim's lease. False: the claim is lost."""
-        return await self._changed(
-            _held(claim).values(lease_until=in_seconds(lease), due_at=in_seconds(lease), updated_at=now())
-        )
+        return await self._changed(statements.EXTEND, {**_held(claim), "lease": lease})
 
     async def complete(self, claim: Claim, result: Result, *, superseded_for: float) -> bool:
         """PROCESSING → DONE with all thumbnails at once. False: the claim is lost, and nothing was changed.
 
-        The thumbnails of an earlier rendering are given to ``removals``.
+        The thumbnails of an earlier rendering are given to ``removals``: that takes several statements. An image's
+        first takes one on PostgreSQL.
 
         Args:
             claim: The caller's claim.
             result: What it made.
             superseded_for: Seconds for which a reader may still be on the way to an earlier thumbnail.
         """
-        done = await self._changed(
-            _held(claim).values(
-                status=Status.DONE,
-                width=result.width,
-                height=result.height,
-                placeholder=result.findings.placeholder,
-                dominant_colour=result.findings.dominant_colour,
-                metadata_removed=list(result.findings.metadata_removed),
-                recipe=result.recipe,
-                **_FINISHED,
-            )
-        )
+        image = {**_held(claim), **_made(result)}
+        if self._connection.dialect.name == "postgresql" and not claim.again:
+            statement, lists = statements.COMPLETE_WITH_THUMBNAILS, _by_column(result.thumbnails)
+            return bool((await self._connection.execute(statement, {**image, **lists})).scalar_one())
+        done = await self._changed(statements.COMPLETE, image)
         if done:
             # The UPDATE came first: it holds the row, so no other attempt can be between the statements.
             if claim.again:
                 await self._forget_thumbnails([claim.image_id], due_in=superseded_for)
-            rows = [
-                {
-                    "image_id": claim.image_id,
-                    "preset": thumbnail.preset,
-                    "key": thumbnail.key,
-                    "content_type": thumbnail.content_type,
-                    "width": thumbnail.width,
-                    "height": thumbnail.height,
-                    "size_bytes": thumbnail.size_bytes,
-                    "sha256": thumbnail.sha256,
-                }
-                for thumbnail in result.thumbnails
-            ]
+            rows = [{"image_id": claim.image_id, **asdict(thumbnail)} for thumbnail in result.thumbnails]
             await self._connection.execute(insert(ThumbnailRow), rows)
         return done
 
     async def fail(self, claim: Claim, error: ImageError) -> bool:
         """PROCESSING → ERROR. False: the claim is lost, and nothing was changed."""
+        failed = {"status": Status.ERROR, "error_code": error.code, "error_detail": error.detail}
         return await self._changed(
-            _held(claim).values(status=Status.ERROR, error_code=error.code, error_detail=error.detail, **_FINISHED)
+            update(ImageRow).where(*statements.HELD).values(**failed, **statements.FINISHED), _held(claim)
         )
 
     async def release(
@@ -185,8 +144,10 @@ class ImageRepository:
             charge: Whether the attempt counts against the image.
             decoder_failed: Whether the decoder died on it.
         """
-        return await self._changed(
-            _held(claim).values(
+        statement = (
+            update(ImageRow)
+            .where(*statements.HELD)
+            .values(
                 lease_until=in_seconds(rest),
                 due_at=in_seconds(due_in),
                 # From the claim rather than from the row: doing it twice is the same as once.
@@ -195,6 +156,7 @@ class ImageRepository:
                 updated_at=now(),
             )
         )
+        return await self._changed(statement, _held(claim))
 
     async def reprocess(
         self, image_ids: Collection[UUID], *, due_in: float, lane: Lane | None = None, only: Status | None = None
@@ -382,8 +344,8 @@ class ImageRepository:
         await RemovalRepository(self._connection).add(keys, due_in=due_in)
         return keys
 
-    async def _changed(self, statement: Update) -> bool:
-        return bool((await self._connection.execute(statement)).rowcount)
+    async def _changed(self, statement: Update, parameters: dict[str, Any] | None = None) -> bool:
+        return bool((await self._connection.execute(statement, parameters)).rowcount)
 
     async def _open(self, statement: Any) -> Sequence[OpenImage]:  # noqa: ANN401 — a Select of so many columns has no shorter type
         rows: Sequence[Row[Any]] = (await self._connection.execute(statement)).all()
@@ -406,7 +368,6 @@ _OPEN = (
     ImageRow.due_at,
     ImageRow.publishes,
 )
-_FINISHED = {"lease_until": None, "due_at": None, "finished_at": now(), "updated_at": now()}
 
 
 def _unclaimed(lane: Lane) -> tuple[ColumnElement[bool], ...]:
@@ -414,10 +375,21 @@ def _unclaimed(lane: Lane) -> tuple[ColumnElement[bool], ...]:
     return in_state(Status.PROCESSING), ImageRow.lease_until.is_(None), ImageRow.lane == lane
 
 
-def _held(claim: Claim) -> Update:
-    """An UPDATE that only the holder of the newest attempt can make."""
-    return update(ImageRow).where(
-        ImageRow.id == claim.image_id,
-        ImageRow.attempt == claim.attempt,
-        ImageRow.status == Status.PROCESSING,
-    )
+def _held(claim: Claim) -> dict[str, Any]:
+    """The parameters of ``HELD``: a change that only the holder of the newest attempt can make."""
+    return {"image": claim.image_id, "held": claim.attempt}
+
+
+def _made(result: Result) -> dict[str, Any]:
+    return {
+        "made_width": result.width,
+        "made_height": result.height,
+        "made_placeholder": result.findings.placeholder,
+        "made_dominant_colour": result.findings.dominant_colour,
+        "made_metadata_removed": list(result.findings.metadata_removed),
+        "made_recipe": result.recipe,
+    }
+
+
+def _by_column(thumbnails: Sequence[Thumbnail]) -> dict[str, list[Any]]:
+    return {f"each_{field.name}": [getattr(each, field.name) for each in thumbnails] for field in fields(Thumbnail)}

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds, now
-from image_service.models import Base, RemovalRow
+from image_service.database.statements import insert_if_new
+from image_service.models import RemovalRow
 
 
 class RemovalRepository:
@@ -20,7 +20,7 @@ class RemovalRepository:
         """Write down files that may be removed from ``due_in`` seconds on."""
         rows = [{"key": key, "due_at": in_seconds(due_in)} for key in keys]
         if rows:
-            await self._connection.execute(insert_if_new(self._connection, RemovalRow).values(rows))
+            await self._connection.execute(insert_if_new(self._connection.dialect.name, RemovalRow).values(rows))
 
     async def due(self, *, limit: int) -> Sequence[str]:
         """The keys of files that may be removed now, the longest waiting first."""
@@ -34,10 +34,3 @@ class RemovalRepository:
     async def done(self, keys: Collection[str]) -> None:
         """Forget files that are gone."""
         await self._connection.execute(delete(RemovalRow).where(RemovalRow.key.in_(keys)))
-
-
-def insert_if_new(connection: AsyncConnection, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that leaves a row alone which is there already."""
-    # Both dialects spell it the same; SQLAlchemy has no common word for it.
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return insert(table).on_conflict_do_nothing()

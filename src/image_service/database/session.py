@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final, cast
 
 import asyncpg
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -68,6 +68,8 @@ class Database:
         """
         self._time_limit = time_limit
         self._engine = _engine(url, time_limit, pool_size)
+        self._one_by_one = _one_by_one(self._engine)
+        """The same pool, for statements that are transactions by themselves."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Repositories]:
@@ -77,9 +79,35 @@ class Database:
             DatabaseUnavailable: the database is away. If that was found out at the commit, the commit may or may not
                 have happened.
         """
+        async with self._outages_told(), self._engine.begin() as connection:
+            yield Repositories(connection)
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Repositories]:
+        """A transaction of one query that is one statement: where it can be, it is made and committed in one go.
+
+        That is one round trip to the server in the place of three.
+
+        Raises:
+            DatabaseUnavailable: the database is away. The statement may or may not have taken effect.
+        """
+        if self._one_by_one is None:
+            async with self.transaction() as repositories:
+                yield repositories
+            return
+        async with self._outages_told(), self._one_by_one.connect() as connection:
+            yield Repositories(connection)
+
+    @property
+    def commits_at_once(self) -> bool:
+        """Whether a ``statement`` has been committed once its query returns, rather than at the end of its block."""
+        return self._one_by_one is not None
+
+    @asynccontextmanager
+    async def _outages_told(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._time_limit), self._engine.begin() as connection:
-                yield Repositories(connection)
+            async with asyncio.timeout(self._time_limit):
+                yield
         except (OSError, TimeoutError, PoolTimeout) as error:
             raise DatabaseUnavailable from error
         except DBAPIError as error:
@@ -136,7 +164,7 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
         engine = create_async_engine(url, connect_args={"timeout": time_limit})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
-    pooler = make_url(url).query.get("prepared_statement_cache_size") == "0"
+    pooler = _is_pooled(make_url(url))
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -154,6 +182,20 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
     if pooler:
         event.listen(engine.sync_engine, "begin", _guard)
     return engine
+
+
+def _one_by_one(engine: AsyncEngine) -> AsyncEngine | None:
+    """None where it would be wrong or bring nothing.
+
+    Behind a pooler, limits are set in each transaction (``_guard``); SQLite is no round trip away.
+    """
+    if engine.dialect.name == "sqlite" or _is_pooled(engine.url):
+        return None
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _is_pooled(url: URL) -> bool:
+    return url.query.get("prepared_statement_cache_size") == "0"
 
 
 # Behind a pooler, each transaction may be on another of the server's connections: what outlives a transaction is lost,

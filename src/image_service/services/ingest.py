@@ -146,18 +146,20 @@ class Ingest:
         return self._inspector.inspect(file.path)
 
     async def _known(self, idempotency_key: str) -> Image | None:
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return await repositories.images.with_key(idempotency_key)
 
     async def _record(self, original: Original, idempotency_key: str | None) -> Image | None:
         """Record an upload; returns the image that has its idempotency key instead, if another was faster."""
         due_in = self._queueing.timing.unqueued_after
         lane = lane_of(original.header)
+        if idempotency_key is None:
+            async with self._database.statement() as repositories:
+                await repositories.images.add(original, lane=lane, due_in=due_in)
+            return None
         async with self._database.transaction() as repositories:
             while True:
                 await repositories.images.add(original, lane=lane, due_in=due_in, idempotency_key=idempotency_key)
-                if idempotency_key is None:
-                    return None
                 holder = await repositories.images.with_key(idempotency_key)
                 if holder is not None:
                     return None if holder.id == original.id else holder

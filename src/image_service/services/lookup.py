@@ -55,7 +55,7 @@ class Lookup:
         Raises:
             DatabaseUnavailable: it cannot be told.
         """
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return await repositories.images.get(image_id)
 
     async def newest(self, *, limit: int, before: UUID | None, status: Status | None) -> Sequence[Image]:
@@ -69,7 +69,7 @@ class Lookup:
         Raises:
             DatabaseUnavailable: they cannot be told.
         """
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return await repositories.catalogue.newest(limit=limit, before=before, status=status)
 
     async def original(self, image_id: UUID) -> StoredFile:

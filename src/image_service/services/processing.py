@@ -142,7 +142,10 @@ class Processing:
             findings=rendering.findings,
             recipe=self._recipe.fingerprint,
         )
-        done = await self._change(lambda images: images.complete(claim, result, superseded_for=_SUPERSEDED_FOR))
+        # An image that was DONE before has thumbnails, which go in the same transaction.
+        done = await self._change(
+            lambda images: images.complete(claim, result, superseded_for=_SUPERSEDED_FOR), one_statement=not claim.again
+        )
         if done or not await self._discard(claim, thumbnails):
             _log.info("image done", attempt=claim.attempt)
             self._observer.attempted(claim, Ending.DONE)
@@ -154,7 +157,7 @@ class Processing:
         while True:
             await asyncio.sleep(self._policy.heartbeat)
             try:
-                async with self._database.transaction() as repositories:
+                async with self._database.statement() as repositories:
                     if not await repositories.images.extend(claim, lease=self._policy.lease):
                         return
             except Outage as outage:
@@ -162,12 +165,12 @@ class Processing:
                 _log.warning("no sign of life sent", attempt=claim.attempt, reason=outage.detail)
 
     async def _claim(self, image_id: UUID) -> Claim | None:
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return await repositories.images.claim(image_id, lease=self._policy.lease)
 
     async def _discard(self, claim: Claim, thumbnails: tuple[Thumbnail, ...]) -> bool:
         """Remove this attempt's files, unless its commit went through and only the reply to it was lost."""
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             recorded = await repositories.images.thumbnail_keys({claim.image_id})
         unrecorded = [each.key for each in thumbnails if each.key not in recorded]
         await self._storage.delete(unrecorded)
@@ -200,12 +203,17 @@ class Processing:
             _log.warning("claim not given back; its lease will run out", attempt=claim.attempt, reason=outage.detail)
 
     async def _change(
-        self, change: Callable[[ImageRepository], Awaitable[bool]], *, patience: float | None = None
+        self,
+        change: Callable[[ImageRepository], Awaitable[bool]],
+        *,
+        one_statement: bool = True,
+        patience: float | None = None,
     ) -> bool:
         """Make a change in a transaction of its own, through outages of up to half a lease unless told otherwise."""
+        transaction = self._database.statement if one_statement else self._database.transaction
 
         async def once() -> bool:
-            async with self._database.transaction() as repositories:
+            async with transaction() as repositories:
                 return await change(repositories.images)
 
         return await through_outage(once, patience=self._policy.lease / 2 if patience is None else patience)

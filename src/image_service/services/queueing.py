@@ -30,7 +30,7 @@ class Queueing:
         try:
             async with asyncio.timeout_at(until):
                 await self._queue.publish(delivery)
-                async with self._database.transaction() as repositories:
+                async with self._database.statement() as repositories:
                     # False means that a worker was faster: the image is queued all the more.
                     await repositories.images.mark_queued(delivery.image_id, due_in=self.timing.unclaimed_after)
         except (Outage, TimeoutError) as error:

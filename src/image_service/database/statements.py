@@ -1,0 +1,130 @@
+"""The statements that every image needs, made once: making one takes SQLAlchemy longer than running it."""
+
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Insert,
+    Integer,
+    Select,
+    String,
+    Update,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeEngine
+
+from image_service.database.clock import in_seconds, now
+from image_service.domain.status import CLAIMABLE, Status
+from image_service.models import Base, ImageRow, ThumbnailRow
+
+FINISHED: Final[dict[str, Any]] = {"lease_until": None, "due_at": None, "finished_at": now(), "updated_at": now()}
+"""What a terminal state is besides its name."""
+
+_THIS_IMAGE = ImageRow.id == bindparam("image")
+
+HELD: Final = (_THIS_IMAGE, ImageRow.attempt == bindparam("held"), ImageRow.status == Status.PROCESSING)
+"""What only the row of the newest attempt's holder is. Parameters: image, held (the attempt)."""
+
+MARK_QUEUED: Final[Update] = (
+    update(ImageRow)
+    .where(_THIS_IMAGE, ImageRow.status == Status.NEW)
+    .values(
+        status=Status.PROCESSING,
+        queued_at=now(),
+        due_at=in_seconds(bindparam("due_in")),
+        updated_at=now(),
+    )
+)
+"""Parameters: image, due_in."""
+
+CLAIM: Final = (
+    update(ImageRow)
+    .where(
+        _THIS_IMAGE,
+        ImageRow.status.in_(CLAIMABLE),
+        or_(ImageRow.lease_until.is_(None), ImageRow.lease_until <= now()),
+    )
+    .values(
+        status=Status.PROCESSING,
+        attempt=ImageRow.attempt + 1,
+        attempts_charged=ImageRow.attempts_charged + 1,
+        lease_until=in_seconds(bindparam("lease")),
+        due_at=in_seconds(bindparam("lease")),
+        updated_at=now(),
+    )
+    .returning(ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures, ImageRow.finished_at)
+)
+"""Parameters: image, lease."""
+
+EXTEND: Final[Update] = (
+    update(ImageRow)
+    .where(*HELD)
+    .values(
+        lease_until=in_seconds(bindparam("lease")),
+        due_at=in_seconds(bindparam("lease")),
+        updated_at=now(),
+    )
+)
+"""Parameters: those of ``HELD``, and lease."""
+
+_RESULT: Final = ("width", "height", "placeholder", "dominant_colour", "metadata_removed", "recipe")
+
+COMPLETE: Final[Update] = (
+    update(ImageRow)
+    .where(*HELD)
+    .values(status=Status.DONE, **{name: bindparam(f"made_{name}") for name in _RESULT}, **FINISHED)
+)
+"""Parameters: those of ``HELD``, and made_ with each column of the result."""
+
+_THUMBNAIL: Final[dict[str, type[TypeEngine[Any]]]] = {
+    "preset": String,
+    "key": String,
+    "content_type": String,
+    "width": Integer,
+    "height": Integer,
+    "size_bytes": BigInteger,
+    "sha256": String,
+}
+
+
+def _complete_with_thumbnails() -> Select[int]:
+    done = COMPLETE.returning(ImageRow.id).cte("done")
+    lists = [bindparam(f"each_{name}", type_=ARRAY(column)) for name, column in _THUMBNAIL.items()]
+    each = func.unnest(*lists).table_valued(*_THUMBNAIL, name="each").render_derived()
+    rows = select(done.c.id, *(each.c[name] for name in _THUMBNAIL)).select_from(done.join(each, true()))
+    made = insert(ThumbnailRow).from_select(["image_id", *_THUMBNAIL], rows).cte("made")
+    return select(func.count()).select_from(done).add_cte(made)
+
+
+COMPLETE_WITH_THUMBNAILS: Final = _complete_with_thumbnails()
+"""The same, and the thumbnails of an image that has none yet, in one statement of PostgreSQL; returns 1, or 0 if lost.
+
+Parameters: those of ``COMPLETE``, and each_ with each column of a thumbnail: a list of its values.
+"""
+
+
+@cache
+def add(dialect: str) -> Insert:
+    """Record an image as NEW, unless it is there. Parameters: its columns that are known, and due_in."""
+    return insert_if_new(dialect, ImageRow).values(
+        status=Status.NEW,
+        due_at=in_seconds(bindparam("due_in")),
+        created_at=now(),
+        updated_at=now(),
+    )
+
+
+def insert_if_new(dialect: str, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that leaves a row alone which is there already."""
+    # Both dialects spell it the same; SQLAlchemy has no common word for it.
+    insert_into = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert_into(table).on_conflict_do_nothing()
