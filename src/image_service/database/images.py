@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Update, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Executable, Row, Update, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database import statements
 from image_service.database.clock import in_seconds, now
 from image_service.database.removals import RemovalRepository
-from image_service.database.rows import IMAGE, THUMBNAIL, image_of
+from image_service.database.rows import image_of
 from image_service.database.states import in_state
 from image_service.domain.image import Claim, Image, ImageError, Original, Result, Thumbnail
 from image_service.domain.keys import original_key
@@ -68,11 +68,11 @@ class ImageRepository:
 
     async def get(self, image_id: UUID) -> Image | None:
         """An image with its thumbnails."""
-        return await self._one(ImageRow.id == image_id)
+        return await self._one(statements.IMAGE_BY_ID, {"image": image_id})
 
     async def with_key(self, idempotency_key: str) -> Image | None:
         """The image that was uploaded under an idempotency key."""
-        return await self._one(ImageRow.idempotency_key == idempotency_key)
+        return await self._one(statements.IMAGE_BY_KEY, {"key": idempotency_key})
 
     async def mark_queued(self, image_id: UUID, *, due_in: float) -> bool:
         """NEW → PROCESSING: the broker has confirmed a message. False: somebody was faster, which is fine.
@@ -327,15 +327,8 @@ class ImageRepository:
         )
         return set(result.scalars())
 
-    async def _one(self, condition: ColumnElement[bool]) -> Image | None:
-        statement = (
-            select(*IMAGE, *THUMBNAIL)
-            .select_from(ImageRow)
-            .outerjoin(ThumbnailRow, ThumbnailRow.image_id == ImageRow.id)
-            .where(condition)
-            .order_by(ThumbnailRow.width, ThumbnailRow.preset)
-        )
-        rows = (await self._connection.execute(statement)).mappings().all()
+    async def _one(self, statement: Executable, parameters: dict[str, Any]) -> Image | None:
+        rows = (await self._connection.execute(statement, parameters)).mappings().all()
         return image_of(rows) if rows else None
 
     async def _forget_thumbnails(self, image_ids: Collection[UUID], *, due_in: float) -> Sequence[str]:

@@ -68,8 +68,12 @@ class Database:
         """
         self._time_limit = time_limit
         self._engine = _engine(url, time_limit, pool_size)
-        self._one_by_one = _one_by_one(self._engine)
-        """The same pool, for statements that are transactions by themselves."""
+        self.commits_at_once = _commits_at_once(self._engine.url)
+        """Whether a ``statement`` has been committed once its query returns, rather than at the end of its block."""
+        # The same connections. What is done most often is what they are set to by themselves.
+        self._transactions = (
+            self._engine.execution_options(isolation_level="READ COMMITTED") if self.commits_at_once else self._engine
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Repositories]:
@@ -79,7 +83,7 @@ class Database:
             DatabaseUnavailable: the database is away. If that was found out at the commit, the commit may or may not
                 have happened.
         """
-        async with self._outages_told(), self._engine.begin() as connection:
+        async with self._outages_told(), self._transactions.begin() as connection:
             yield Repositories(connection)
 
     @asynccontextmanager
@@ -91,17 +95,12 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is away. The statement may or may not have taken effect.
         """
-        if self._one_by_one is None:
+        if not self.commits_at_once:
             async with self.transaction() as repositories:
                 yield repositories
             return
-        async with self._outages_told(), self._one_by_one.connect() as connection:
+        async with self._outages_told(), self._engine.connect() as connection:
             yield Repositories(connection)
-
-    @property
-    def commits_at_once(self) -> bool:
-        """Whether a ``statement`` has been committed once its query returns, rather than at the end of its block."""
-        return self._one_by_one is not None
 
     @asynccontextmanager
     async def _outages_told(self) -> AsyncIterator[None]:
@@ -167,6 +166,7 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
     pooler = _is_pooled(make_url(url))
     engine = create_async_engine(
         url,
+        isolation_level="READ COMMITTED" if pooler else "AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=time_limit,
@@ -184,14 +184,9 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
     return engine
 
 
-def _one_by_one(engine: AsyncEngine) -> AsyncEngine | None:
-    """None where it would be wrong or bring nothing.
-
-    Behind a pooler, limits are set in each transaction (``_guard``); SQLite is no round trip away.
-    """
-    if engine.dialect.name == "sqlite" or _is_pooled(engine.url):
-        return None
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
+def _commits_at_once(url: URL) -> bool:
+    """Behind a pooler, limits are set in each transaction (``_guard``); SQLite is no round trip away."""
+    return url.get_backend_name() == "postgresql" and not _is_pooled(url)
 
 
 def _is_pooled(url: URL) -> bool:

@@ -23,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
 from image_service.database.clock import in_seconds, now
+from image_service.database.rows import IMAGE, THUMBNAIL
 from image_service.domain.status import CLAIMABLE, Status
 from image_service.models import Base, ImageRow, ThumbnailRow
 
@@ -50,7 +51,7 @@ CLAIM: Final = (
     update(ImageRow)
     .where(
         _THIS_IMAGE,
-        ImageRow.status.in_(CLAIMABLE),
+        or_(*(ImageRow.status == status for status in CLAIMABLE)),  # IN would be written anew for each call
         or_(ImageRow.lease_until.is_(None), ImageRow.lease_until <= now()),
     )
     .values(
@@ -110,6 +111,18 @@ COMPLETE_WITH_THUMBNAILS: Final = _complete_with_thumbnails()
 
 Parameters: those of ``COMPLETE``, and each_ with each column of a thumbnail: a list of its values.
 """
+
+
+_IMAGE: Final = (
+    select(*IMAGE, *THUMBNAIL)
+    .select_from(ImageRow)
+    .outerjoin(ThumbnailRow, ThumbnailRow.image_id == ImageRow.id)
+    .order_by(ThumbnailRow.width, ThumbnailRow.preset)
+)
+IMAGE_BY_ID: Final = _IMAGE.where(_THIS_IMAGE)
+"""An image, a row for each thumbnail. Parameter: image."""
+IMAGE_BY_KEY: Final = _IMAGE.where(ImageRow.idempotency_key == bindparam("key"))
+"""The same. Parameter: key, the idempotency key."""
 
 
 @cache

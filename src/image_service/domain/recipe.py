@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 
@@ -61,8 +62,13 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change whenever any output would."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _fingerprint(self)
+
+
+@cache
+def _fingerprint(recipe: Recipe) -> str:
+    text = json.dumps(asdict(recipe), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 DEFAULT_RECIPE: Final = Recipe(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +65,7 @@ def decode_ready(line: bytes) -> tuple[str, ...]:
 
 def encode_job(job: Job) -> bytes:
     """The line for a job. JSON escapes line breaks and undecodable bytes in file names."""
-    return _line({"source": str(job.source), "out": str(job.out), "presets": asdict(job.recipe)["presets"]})
+    return _line({"source": str(job.source), "out": str(job.out), "presets": _presets(job.recipe)})
 
 
 def decode_job(line: bytes) -> Job:
@@ -113,6 +114,11 @@ def decode_reply(line: bytes, job: Job) -> Rendering:
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no reply to a job: {line[:80]!r}") from error
+
+
+@cache
+def _presets(recipe: Recipe) -> list[dict[str, Any]]:
+    return [asdict(preset) for preset in recipe.presets]
 
 
 def _preset(*, format: str, effort: str, **rest: Any) -> Preset:  # noqa: A002, ANN401 — as JSON has them

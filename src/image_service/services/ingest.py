@@ -25,8 +25,10 @@ from image_service.services.queueing import Queueing
 
 _HEAD: Final = 4096
 """Bytes that decide about the format; see ``Inspector.sniff``."""
-_BUFFER: Final = 256 * 1024
-"""Bytes collected before a thread writes them: memory stays flat, and threads stay few."""
+_BUFFERED: Final = 16 * 1024 * 1024
+"""Bytes that all uploads together collect before a thread writes them: memory stays flat, and visits to threads few."""
+_LEAST_BUFFER: Final = 128 * 1024
+_LARGEST_BUFFER: Final = 2 * 1024 * 1024
 _RECORD_PATIENCE: Final = 2.0
 _ANSWER_WITHIN: Final = 5.0
 """Seconds from the last byte to the answer, whatever is away: clients and proxies give up soon after."""
@@ -66,6 +68,7 @@ class Ingest:
         self._inspector = inspector
         self._max_file_size = max_file_size
         self._observer = observer
+        self._receiving = 0
 
     async def accept(
         self, content: AsyncIterator[bytes], *, request_id: str | None = None, idempotency_key: str | None = None
@@ -118,6 +121,7 @@ class Ingest:
         buffer = bytearray()
         size = 0
         sniffed = False
+        self._receiving += 1
         try:
             async for piece in content:
                 size += len(piece)
@@ -130,15 +134,19 @@ class Ingest:
                 if not sniffed and size >= _HEAD:
                     self._inspector.sniff(bytes(buffer[:_HEAD]))
                     sniffed = True
-                if len(buffer) >= _BUFFER:
+                if len(buffer) >= self._buffer_size():
                     await asyncio.to_thread(file.write, buffer)
                     buffer = bytearray()
             if not size:
                 raise EmptyUpload
             header = await asyncio.to_thread(self._end, file, buffer)
         finally:
+            self._receiving -= 1
             file.close()
         return Original(id=uuid7(), header=header, size_bytes=size, sha256=file.sha256)
+
+    def _buffer_size(self) -> int:
+        return max(_LEAST_BUFFER, min(_LARGEST_BUFFER, _BUFFERED // self._receiving))
 
     def _end(self, file: "_Incoming", rest: bytearray) -> ImageHeader:
         """What is left to do with a file once all of it is there; of most files this is the only visit to a thread."""
