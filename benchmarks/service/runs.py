@@ -36,15 +36,13 @@ class Running:
     storage: Path
     watch: Watch
 
-    def forget_files(self) -> int:
-        """Remove the files of all images, which are finished, before they pile up; returns their bytes."""
-        removed = 0
-        for folder in ("originals", "thumbnails"):
-            for shard in (self.storage / folder).iterdir():
-                for file in shard.iterdir():
-                    removed += file.stat().st_size
-                    file.unlink()
-        return removed
+    def file_bytes(self) -> int:
+        """Bytes of all files kept.
+
+        They stay until the end: for minutes, ext4 looks at each inode that was removed before it makes a new one.
+        """
+        folders = (self.storage / name for name in ("originals", "thumbnails"))
+        return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
 
 
 @contextmanager
@@ -159,7 +157,7 @@ async def warm_pool(slots: int, source: Path, out: Path) -> AsyncIterator[Render
     """The bare renderer with so many decoders, each of which has made this picture before."""
     pool = RenderPool(slots)
     try:
-        await asyncio.gather(*(render(pool, source, out / f"warm-{number}") for number in range(slots)))
+        await asyncio.gather(*(render(pool, source, out) for _ in range(slots)))
         yield pool
     finally:
         await pool.close()
@@ -167,7 +165,6 @@ async def warm_pool(slots: int, source: Path, out: Path) -> AsyncIterator[Render
 
 async def render(pool: RenderPool, source: Path, out: Path) -> float:
     """Seconds that one picture takes."""
-    await asyncio.to_thread(out.mkdir)
     began = time.perf_counter()
     await pool.render(source, DEFAULT_RECIPE, out)
     return time.perf_counter() - began
@@ -175,18 +172,21 @@ async def render(pool: RenderPool, source: Path, out: Path) -> float:
 
 async def ceiling(content: bytes, count: int, slots: int) -> Ceiling:
     """Render the picture as often, as many at a time as there are decoders, and nothing else."""
-    turns = asyncio.Semaphore(slots)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.write_bytes(content)
+        outs: asyncio.Queue[Path] = asyncio.Queue()
+        for slot in range(slots):
+            outs.put_nowait(Path(tempfile.mkdtemp(prefix=f"{slot}-", dir=folder)))
         async with warm_pool(slots, source, Path(folder)) as pool:
 
-            async def one(number: int) -> None:
-                async with turns:
-                    await render(pool, source, Path(folder) / str(number))
+            async def one() -> None:
+                out = await outs.get()
+                await render(pool, source, out)
+                outs.put_nowait(out)
 
             processor, began = decoder_seconds(), time.perf_counter()
-            await asyncio.gather(*(one(number) for number in range(count)))
+            await asyncio.gather(*(one() for _ in range(count)))
             wall = time.perf_counter() - began
             return Ceiling(rate=count / wall, decode=(decoder_seconds() - processor) / count)
 
@@ -205,6 +205,7 @@ class Plan:
 async def measure(running: Running, plan: Plan, most: Ceiling) -> Run:
     """Upload, and wait until all are DONE."""
     job = Job(url=running.url, file=str(plan.file), clients=plan.clients, images=plan.images)
+    stored = await asyncio.to_thread(running.file_bytes)
     async with records(running.database_url) as known, loading(job) as begin:
         running.watch.forget_peaks()
         before, log = running.watch.seconds(), await known.log_bytes()
@@ -213,7 +214,7 @@ async def measure(running: Running, plan: Plan, most: Ceiling) -> Run:
         after = running.watch.seconds()
         log = await known.log_bytes() - log
     peaks = running.watch.peaks()
-    stored = await asyncio.to_thread(running.forget_files)
+    stored = await asyncio.to_thread(running.file_bytes) - stored
     return Run(
         mode=running.mode,
         picture=plan.picture,

@@ -1,6 +1,5 @@
 """What is measured beside the runs: one upload after the other while nothing else is done, and a hundred large ones."""
 
-import asyncio
 import statistics
 import tempfile
 import time
@@ -68,7 +67,6 @@ async def idle(running: Running, picture: str, content: bytes, count: int) -> Id
                 answered.append(upload.answered)
         finally:
             connection.close()
-    await asyncio.to_thread(running.forget_files)
     return Idle(
         mode=running.mode,
         picture=picture,
@@ -85,9 +83,7 @@ async def alone(content: bytes, count: int) -> float:
         source = Path(folder) / "source"
         source.write_bytes(content)
         async with warm_pool(1, source, Path(folder)) as pool:
-            return statistics.median(
-                [await render(pool, source, Path(folder) / str(number)) for number in range(count)]
-            )
+            return statistics.median([await render(pool, source, Path(folder)) for _ in range(count)])
 
 
 async def many(running: Running, file: Path, megabytes: float, clients: int) -> Many:
@@ -99,7 +95,6 @@ async def many(running: Running, file: Path, megabytes: float, clients: int) -> 
         await begin()
         peaks = running.watch.peaks()
         await known.until_finished(_LIMIT)
-    await asyncio.to_thread(running.forget_files)
     part = API if API in before else BOTH
     return Many(
         mode=running.mode,
