@@ -28,7 +28,7 @@ _HEAD: Final = 4096
 _BUFFERED: Final = 16 * 1024 * 1024
 """Bytes that all uploads together collect before a thread writes them: memory stays flat, and visits to threads few."""
 _LEAST_BUFFER: Final = 128 * 1024
-_LARGEST_BUFFER: Final = 2 * 1024 * 1024
+_LARGEST_BUFFER: Final = 512 * 1024
 _RECORD_PATIENCE: Final = 2.0
 _ANSWER_WITHIN: Final = 5.0
 """Seconds from the last byte to the answer, whatever is away: clients and proxies give up soon after."""
