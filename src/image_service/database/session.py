@@ -64,7 +64,7 @@ class Database:
         Args:
             url: A SQLAlchemy URL with the asyncpg or the aiosqlite driver.
             time_limit: Seconds one transaction may take before the database counts as away.
-            pool_size: Connections kept; as many more are opened under load.
+            pool_size: Connections, which are kept: to open one takes PostgreSQL longer than many a transaction.
         """
         self._time_limit = time_limit
         self._engine = _engine(url, time_limit, pool_size)
@@ -159,17 +159,16 @@ def _is_unknown_schema(error: DBAPIError) -> bool:
 
 
 def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
+    pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": time_limit}
     if url.startswith("sqlite"):
-        engine = create_async_engine(url, connect_args={"timeout": time_limit})
+        engine = create_async_engine(url, **pool, connect_args={"timeout": time_limit})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
     pooler = _is_pooled(make_url(url))
     engine = create_async_engine(
         url,
         isolation_level="READ COMMITTED" if pooler else "AUTOCOMMIT",
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        pool_timeout=time_limit,
+        **pool,
         connect_args={
             "timeout": time_limit,
             "connection_class": _QuicklyClosed,
