@@ -165,7 +165,10 @@ async def test_modes_do_not_depend_on_the_umask(storage: LocalStorage, root: Pat
     }
 
 
-async def test_a_scratch_folder_that_was_emptied_is_used_again(storage: LocalStorage, root: Path) -> None:
+async def test_a_scratch_folder_that_was_emptied_is_used_again(
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_YOUNG", 0.0)
     await put(storage, "t/7f/a")
     (first,) = (root / "scratch").iterdir()
     os.utime(first, (0, 0))
@@ -176,7 +179,22 @@ async def test_a_scratch_folder_that_was_emptied_is_used_again(storage: LocalSto
         assert await storage.sweep_scratch(60) == 0
 
 
-async def test_a_scratch_folder_that_was_swept_is_not(storage: LocalStorage, root: Path) -> None:
+async def test_a_scratch_folder_that_was_emptied_a_moment_ago_is_used_as_it_is(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_YOUNG", 3600.0)
+    await put(storage, "t/7f/a")
+    looked_after: list[object] = []
+    monkeypatch.setattr(storage, "_empty_folder", looked_after.append)
+    async with storage.scratch() as folder:
+        assert list(folder.iterdir()) == []
+    assert looked_after == []
+
+
+async def test_a_scratch_folder_that_was_swept_is_not(
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_YOUNG", 0.0)
     await put(storage, "t/7f/a")
     (first,) = (root / "scratch").iterdir()
     first.rmdir()

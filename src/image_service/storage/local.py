@@ -29,6 +29,8 @@ _FILE_MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
 _SPARE: Final = 16
 """Empty scratch folders that are kept."""
+_YOUNG: Final = 1.0
+"""Seconds after which one has to be looked after before it is used again: it might be swept, or gone."""
 _BATCH: Final = 256
 """Directory entries or deletions that one visit to a thread deals with."""
 
@@ -56,8 +58,8 @@ class LocalStorage:
         self._durable: set[Path] = set()
         self._emptied: set[Path] = set()
         """Scratch folders in use that hold nothing any more."""
-        self._spare: list[Path] = []
-        """Empty scratch folders, for use."""
+        self._spare: list[tuple[float, Path]] = []
+        """Empty scratch folders, for use, and when each was emptied."""
         self._probing: asyncio.Task[None] | None = None
         self._began = time.time() - time.monotonic()
 
@@ -70,7 +72,9 @@ class LocalStorage:
         An ``OSError`` from the block that only a disk can give leaves as ``StorageFull`` or ``StorageUnavailable``:
         whoever writes into the folder need not know the difference. So does the loss of the folder itself.
         """
-        folder = await self._run(self._empty_folder, self._spare.pop() if self._spare else None)
+        emptied_at, folder = self._spare.pop() if self._spare else (-_YOUNG, None)
+        if folder is None or time.monotonic() - emptied_at >= _YOUNG:
+            folder = await self._run(self._empty_folder, folder)
         try:
             yield folder
         except OSError as error:
@@ -81,7 +85,7 @@ class LocalStorage:
             emptied = folder in self._emptied
             self._emptied.discard(folder)
             if emptied and len(self._spare) < _SPARE:
-                self._spare.append(folder)
+                self._spare.append((time.monotonic(), folder))
             else:
                 # What cannot be removed now (a cancelled thread may still write into it) is left to sweep_scratch.
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from image_service.worker.leisure import Leisure
 _BACKFILL_PATIENCE: Final = 60.0
 """Seconds after which an image of the back-fill lane has its turn, however busy the worker is."""
 
-_AHEAD: Final = 2
+_AHEAD: Final = 4
 """Images taken beyond those that can be decoded; half as many as these, if that is more."""
 
 _log = structlog.get_logger(__name__)
