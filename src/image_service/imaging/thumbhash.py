@@ -1,14 +1,16 @@
 """ThumbHash: a picture in some 25 bytes, to be shown blurred while the real one loads (evanw.github.io/thumbhash)."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import cos, floor, pi
-from operator import mul
+from operator import add, mul, sub
 from typing import Final, NamedTuple
 
 from PIL import Image
 
 _LONGEST_SIDE: Final = 100
 """Larger pictures would take longer and look the same."""
+_OPAQUE: Final = 255
 
 
 class _Waves(NamedTuple):
@@ -24,23 +26,24 @@ class _Waves(NamedTuple):
 def thumbhash(image: Image.Image) -> bytes:
     """The ThumbHash of a picture with sides of up to 100 pixels.
 
-    It takes time in proportion to the pixels: under 1 ms for 32x32, which tells as much as 100x100, and 5 ms for that.
+    It takes time in proportion to the pixels: 0.3 ms for 32x24, which tells as much as 100x75, and 3 ms for that.
     """
     width, height = image.size
     if max(width, height) > _LONGEST_SIDE:
         raise ValueError(f"{width}x{height} pixels are too many: no side may be longer than {_LONGEST_SIDE}")
     pixels = image.convert("RGBA").tobytes()
-    alpha = [value / 255 for value in pixels[3::4]]
-    transparent = min(alpha) < 1
-    red, green, blue = (_on_mean(pixels[channel::4], alpha) for channel in range(3))
+    *colours, alpha = (pixels[channel::4] for channel in range(4))
+    transparent = alpha.count(_OPAQUE) < len(alpha)
+    red, green, blue = (_on_mean(channel, alpha) if transparent else channel for channel in colours)
 
     longest = 5 if transparent else 7
     across, down = (max(1, _rounded(longest * side / max(width, height))) for side in (width, height))
-    colours = list(zip(red, green, blue, strict=True))
-    light = _waves([(r + g + b) / 3 for r, g, b in colours], width, max(3, across), max(3, down))
-    yellow = _waves([(r + g) / 2 - b for r, g, b in colours], width, 3, 3)
-    reddish = _waves([r - g for r, g, _ in colours], width, 3, 3)
-    opacity = _waves(alpha, width, 5, 5) if transparent else None
+    # Functions in C, mapped: expressions in Python take three times as long.
+    both = list(map(add, red, green))
+    light = _waves(list(map(add, both, blue)), 3 * _OPAQUE, width, max(3, across), max(3, down))
+    yellow = _waves(list(map(sub, map(sub, both, blue), blue)), 2 * _OPAQUE, width, 3, 3)
+    reddish = _waves(list(map(sub, red, green)), _OPAQUE, width, 3, 3)
+    opacity = _waves(alpha, _OPAQUE, width, 5, 5) if transparent else None
 
     landscape = width > height
     first = (
@@ -61,22 +64,24 @@ def thumbhash(image: Image.Image) -> bytes:
     return first.to_bytes(3, "little") + second.to_bytes(2, "little") + third + bytes(_packed(channels))
 
 
-def _on_mean(channel: bytes, alpha: Sequence[float]) -> list[float]:
-    """The channel from 0 to 1, on a background of its own mean."""
+def _on_mean(channel: bytes, alpha: bytes) -> list[float]:
+    """The channel on a background of its own mean."""
     visible = sum(alpha)
-    mean = sum(map(mul, channel, alpha)) / 255 / visible if visible else 0.0
-    return [mean * (1 - opacity) + value / 255 * opacity for value, opacity in zip(channel, alpha, strict=True)]
+    mean = sum(map(mul, channel, alpha)) / visible if visible else 0.0
+    return [mean + (value - mean) * opacity / _OPAQUE for value, opacity in zip(channel, alpha, strict=True)]
 
 
-def _waves(values: Sequence[float], width: int, across: int, down: int) -> _Waves:
+def _waves(values: Sequence[float], unit: int, width: int, across: int, down: int) -> _Waves:
     """The lower half of a discrete cosine transform with so many waves across and down."""
-    height = len(values) // width
-    rows = [values[start : start + width] for start in range(0, len(values), width)]
-    along = [[sum(map(mul, row, wave)) for row in rows] for wave in _cosines(width, across)]
+    columns = [values[at::width] for at in range(width)]
+    height = len(columns[0])
+    # The first wave is flat.
+    along = [list(map(sum, columns))]
+    along += [[sum(map(mul, column, wave)) for column in columns] for wave in _cosines(height, down)[1:]]
     terms = [
-        sum(map(mul, along[x], wave)) / (width * height)
-        for y, wave in enumerate(_cosines(height, down))
-        for x in range(across)
+        sum(map(mul, along[y], wave)) / (width * height * unit)
+        for y in range(down)
+        for x, wave in enumerate(_cosines(width, across))
         if x * down < across * (down - y)
     ]
     mean, rest = terms[0], terms[1:]
@@ -84,6 +89,7 @@ def _waves(values: Sequence[float], width: int, across: int, down: int) -> _Wave
     return _Waves(mean, scale, [0.5 + 0.5 / scale * term for term in rest] if scale else rest)
 
 
+@lru_cache(maxsize=64)
 def _cosines(length: int, count: int) -> list[list[float]]:
     return [[cos(pi / length * wave * (at + 0.5)) for at in range(length)] for wave in range(count)]
 
