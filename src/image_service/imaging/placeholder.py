@@ -8,8 +8,9 @@ from PIL import Image
 from image_service.domain.geometry import fit_inside
 from image_service.imaging.thumbhash import thumbhash
 
-_SIDE: Final = 32
-"""What a ThumbHash is made of, and shown at, in pixels: more takes longer and tells no more."""
+_SIDE: Final = 20
+"""What a ThumbHash is made of, in pixels: more takes longer and tells no more. A thumbnail of 100 pixels is reduced by
+exactly five, which moves fewer digits than 32 pixels do, where some of its rows and columns count more than others."""
 _GROUPS: Final = 8
 
 
