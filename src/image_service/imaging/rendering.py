@@ -1,6 +1,7 @@
 """Makes an image's thumbnails: small steps, one after another, over one piece of work."""
 
 import hashlib
+import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from image_service.imaging import decoding
 from image_service.imaging.bounded import in_time
 from image_service.imaging.colour import to_srgb
 from image_service.imaging.encoding import encode, output_format
-from image_service.imaging.essentials import read_essentials
+from image_service.imaging.essentials import essentials
 from image_service.imaging.inspect import HeaderInspector, check_size
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
 from image_service.imaging.metadata import find_metadata
@@ -87,16 +88,16 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
     watch = Stopwatch()
     inspector = HeaderInspector(max_pixels=limits.max_pixels, max_memory=limits.memory_bytes, allowed=limits.formats)
     header = inspector.inspect(source)
+    content = source.read_bytes()
     if header.format is ImageFormat.JPEG:
-        check_scans(source)
+        check_scans(content)
     watch.lap("inspect")
-    metadata = find_metadata(source, header.format)
+    metadata = find_metadata(content, header.format)
     watch.lap("metadata")
-    with (
-        warnings.catch_warnings(),
-        decoding.tolerance(header.format, truncated=limits.truncated),
-        read_essentials(source, header.format) as file,
-    ):
+    file = io.BytesIO(essentials(content, header.format))
+    # Where that is a copy, the decoder may need the memory.
+    del content
+    with warnings.catch_warnings(), decoding.tolerance(header.format, truncated=limits.truncated), file:
         # Codecs warn of flaws that they can live with; so can we.
         warnings.simplefilter("ignore")
         opened = decoding.open_image(file, header)

@@ -2,8 +2,6 @@
 
 import re
 from itertools import islice
-from mmap import ACCESS_READ, mmap
-from pathlib import Path
 from typing import Final
 
 from image_service.errors import ImageTooLarge
@@ -20,21 +18,20 @@ _FRAME_COMPONENTS, _SCAN_COMPONENTS = 9, 4
 """Where frame and scan headers give the number of their components (ITU-T T.81 §B.2.2 and §B.2.3)."""
 
 
-def check_scans(source: Path) -> None:
-    """Return if the JPEG file ``source`` has no more than ``MAX_SCANS`` scans.
+def check_scans(content: bytes) -> None:
+    """Return if a JPEG file has no more than ``MAX_SCANS`` scans.
 
     Raises:
         ImageTooLarge: it has more.
     """
-    with source.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        if _is_read_in_one_scan(content):
-            return
-        # The cheap count is exact or too high, as metadata and appended files hold the marker by chance.
-        if len(_MARKER.findall(content)) > MAX_SCANS and _exceeds_limit(content):
-            raise ImageTooLarge(
-                f"The JPEG file has more than {MAX_SCANS} scans, which take too long to decode. Export the image again "
-                "and upload the new file."
-            )
+    if _is_read_in_one_scan(content):
+        return
+    # The cheap count is exact or too high, as metadata and appended files hold the marker by chance.
+    if len(_MARKER.findall(content)) > MAX_SCANS and _exceeds_limit(content):
+        raise ImageTooLarge(
+            f"The JPEG file has more than {MAX_SCANS} scans, which take too long to decode. Export the image again "
+            "and upload the new file."
+        )
 
 
 def ends_in_scan(data: bytes) -> bool:
@@ -45,7 +42,7 @@ def ends_in_scan(data: bytes) -> bool:
     return last == START_OF_SCAN
 
 
-def _is_read_in_one_scan(content: mmap) -> bool:
+def _is_read_in_one_scan(content: bytes) -> bool:
     """Whether the first scan holds all components of a sequential frame: libjpeg then never begins another."""
     components = b""
     for code, start, _ in segments(content):
@@ -58,6 +55,6 @@ def _is_read_in_one_scan(content: mmap) -> bool:
     return False
 
 
-def _exceeds_limit(data: mmap) -> bool:
+def _exceeds_limit(data: bytes) -> bool:
     scans = (code for code, _, _ in segments(data) if code == START_OF_SCAN)
     return next(islice(scans, MAX_SCANS, None), None) is not None

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from mmap import mmap
 from typing import Final
 
 START_OF_SCAN: Final = 0xDA
@@ -14,7 +13,7 @@ _WITHOUT_LENGTH: Final = frozenset({0x01, 0xD8})
 _LENGTH_FIELD: Final = 2
 
 
-def segments(content: bytes | mmap) -> Iterator[tuple[int, int, int]]:
+def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker code, start and end of every segment of the first image in the file; the last may be cut off.
 
     Whatever stands between two segments is no part of either: entropy-coded data, or junk.

@@ -2,13 +2,12 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from time import process_time
 from typing import Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_service.domain.image import ImageFormat, MetadataKind
@@ -21,18 +20,11 @@ XMP_WITH_POSITION = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:
 VERSION, LATITUDE = 0, 2
 MAKE, EXIF_DIRECTORY, GPS_DIRECTORY = 0x010F, 0x8769, 0x8825
 
-Find = Callable[[bytes, ImageFormat], set[str]]
 
-
-@pytest.fixture
-def find(tmp_path: Path) -> Find:
-    def find(content: bytes, image_format: ImageFormat) -> set[str]:
-        (tmp_path / "source").write_bytes(content)
-        found = find_metadata(tmp_path / "source", image_format)
-        assert list(found) == [kind for kind in MetadataKind if kind in found]
-        return {kind.value for kind in found}
-
-    return find
+def find(content: bytes, image_format: ImageFormat) -> set[str]:
+    found = find_metadata(content, image_format)
+    assert list(found) == [kind for kind in MetadataKind if kind in found]
+    return {kind.value for kind in found}
 
 
 def directory(tags: Iterable[tuple[int, int]], following: int = 0, order: Literal["<", ">"] = "<") -> bytes:
@@ -78,13 +70,13 @@ def cut(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "TIFF", "BMP"])
-def test_a_plain_file_carries_nothing(find: Find, name: str) -> None:
+def test_a_plain_file_carries_nothing(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     assert find(encoded(PICTURE, name), image_format) == set()
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
-def test_what_every_format_can_carry(find: Find, name: str) -> None:
+def test_what_every_format_can_carry(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     block = b"Exif\0\0" + CAMERA
     content = encoded(PICTURE, name, exif=block, icc_profile=display_p3(), xmp=XMP)
@@ -95,7 +87,7 @@ def test_what_every_format_can_carry(find: Find, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "WEBP", "AVIF", "HEIF"])
-def test_a_position_in_xmp_alone_counts(find: Find, name: str) -> None:
+def test_a_position_in_xmp_alone_counts(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     assert find(encoded(PICTURE, name, xmp=XMP_WITH_POSITION), image_format) == {"xmp", "gps"}
 
@@ -115,7 +107,7 @@ EXIF_BLOCKS: dict[str, tuple[bytes, set[str]]] = {
 
 
 @pytest.mark.parametrize(("block", "expected"), EXIF_BLOCKS.values(), ids=EXIF_BLOCKS)
-def test_what_is_in_exif(find: Find, block: bytes, expected: set[str]) -> None:
+def test_what_is_in_exif(block: bytes, expected: set[str]) -> None:
     assert find(jpeg((0xE1, b"Exif\0\0" + block)), ImageFormat.JPEG) == expected
     assert find(with_chunks((b"eXIf", block)), ImageFormat.PNG) == expected
     assert find(with_chunks((b"eXIf", block), at=len(PNG) - 12), ImageFormat.PNG) == expected
@@ -137,7 +129,7 @@ SEGMENTS: dict[str, tuple[int, bytes, set[str]]] = {
 
 
 @pytest.mark.parametrize(("code", "body", "expected"), SEGMENTS.values(), ids=SEGMENTS)
-def test_what_is_in_jpeg(find: Find, code: int, body: bytes, expected: set[str]) -> None:
+def test_what_is_in_jpeg(code: int, body: bytes, expected: set[str]) -> None:
     assert find(jpeg((code, body)), ImageFormat.JPEG) == expected
     # Behind the end of the picture it belongs to another one.
     assert find(JPEG + jpeg_segment(code, body), ImageFormat.JPEG) == set()
@@ -157,7 +149,7 @@ TEXTS: dict[str, tuple[bytes, bytes, set[str]]] = {
 
 @pytest.mark.parametrize(("name", "body", "expected"), TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("at", [33, len(PNG) - 12], ids=["before the pixels", "after the pixels"])
-def test_what_is_in_png(find: Find, at: int, name: bytes, body: bytes, expected: set[str]) -> None:
+def test_what_is_in_png(at: int, name: bytes, body: bytes, expected: set[str]) -> None:
     assert find(with_chunks((name, body), at=at), ImageFormat.PNG) == expected
 
 
@@ -173,11 +165,11 @@ EXTENSIONS: dict[str, tuple[bytes, set[str]]] = {
 
 @pytest.mark.parametrize(("extension", "expected"), EXTENSIONS.values(), ids=EXTENSIONS)
 @pytest.mark.parametrize("at", [GIF_FRAME, len(GIF) - 1], ids=["before the frame", "after the frame"])
-def test_what_is_in_gif(find: Find, at: int, extension: bytes, expected: set[str]) -> None:
+def test_what_is_in_gif(at: int, extension: bytes, expected: set[str]) -> None:
     assert find(GIF[:at] + extension + GIF[at:], ImageFormat.GIF) == expected
 
 
-def test_what_is_in_tiff(find: Find) -> None:
+def test_what_is_in_tiff() -> None:
     content = exif((0x8773, 1), (EXIF_DIRECTORY, 1), gps=[LATITUDE])
     assert find(content, ImageFormat.TIFF) == {"exif", "gps", "icc"}
 
@@ -196,9 +188,9 @@ WHOLE = {
 }
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None)
 @given(data=st.data(), image_format=st.sampled_from(sorted(WHOLE)))
-def test_no_damage_is_too_much(find: Find, data: st.DataObject, image_format: ImageFormat) -> None:
+def test_no_damage_is_too_much(data: st.DataObject, image_format: ImageFormat) -> None:
     content = bytearray(WHOLE[image_format])
     changes = st.lists(st.tuples(st.integers(0, min(len(content), 1500) - 1), st.integers(0, 255)), max_size=8)
     for at, value in data.draw(changes):
@@ -220,7 +212,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize(("content", "image_format"), ENDLESS.values(), ids=ENDLESS)
-def test_no_file_takes_long(find: Find, content: bytes, image_format: ImageFormat) -> None:
+def test_no_file_takes_long(content: bytes, image_format: ImageFormat) -> None:
     began = process_time()
     find(content, image_format)
     assert process_time() - began < 0.5

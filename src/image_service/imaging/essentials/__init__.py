@@ -4,10 +4,8 @@ Decoders parse comments, previews, text and animation data in passing, and fail 
 or spend seconds and hundreds of megabytes on what is thrown away afterwards. The others keep such things apart.
 """
 
-import io
 from collections.abc import Callable
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from image_service.domain.image import ImageFormat
 from image_service.imaging.essentials import gif, jpeg, png, tiff
@@ -20,18 +18,14 @@ _EXTRACT: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
 }
 
 
-def read_essentials(source: Path, image_format: ImageFormat) -> BinaryIO:
-    """The file without what its picture does not need, in memory.
+def essentials(content: bytes, image_format: ImageFormat) -> bytes:
+    """The file without what its picture does not need.
 
     Damage stays as it is: judging it is the decoder's business.
 
     Args:
-        source: A file whose header was inspected.
+        content: A file whose header was inspected.
         image_format: The format it was found to have.
-
-    Raises:
-        OSError: the file cannot be read.
     """
-    content = source.read_bytes()
     extract = _EXTRACT.get(image_format)
-    return io.BytesIO(extract(content) if extract else content)
+    return extract(content) if extract else content

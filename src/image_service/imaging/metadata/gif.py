@@ -1,7 +1,6 @@
 """GIF: extension blocks (GIF89a §23 to §26), which may stand before, between and after the frames."""
 
 from collections.abc import Iterator
-from mmap import mmap
 from typing import Final
 
 from image_service.domain.image import MetadataKind
@@ -22,7 +21,7 @@ _LABELS: Final = {
 }
 
 
-def labels(content: mmap) -> Iterator[Label]:
+def labels(content: bytes) -> Iterator[Label]:
     """What the file's extensions are labelled as."""
     position, steps = _SCREEN_LENGTH + _colour_table(content, _SCREEN_FLAGS), 0
     while steps < MAX_STEPS:
@@ -41,12 +40,12 @@ def labels(content: mmap) -> Iterator[Label]:
             yield kind, slice(start, position)
 
 
-def _colour_table(content: mmap, at: int) -> int:
+def _colour_table(content: bytes, at: int) -> int:
     """The length in bytes of the colour table that the flags there announce."""
     flags = _byte(content, at)
     return 3 << (1 + (flags & _COLOUR_TABLE_BITS)) if flags & _HAS_COLOUR_TABLE else 0
 
 
-def _byte(content: mmap, at: int) -> int:
+def _byte(content: bytes, at: int) -> int:
     """Zero beyond the end."""
     return int.from_bytes(content[at : at + 1])

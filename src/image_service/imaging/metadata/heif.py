@@ -1,7 +1,6 @@
 """AVIF and HEIC: items and properties of the meta box (ISO 14496-12 §8.11, ISO 23008-12 annex A)."""
 
 from collections.abc import Iterator
-from mmap import mmap
 from typing import Final
 
 from image_service.domain.image import MetadataKind
@@ -13,7 +12,7 @@ _PROFILES: Final = frozenset({b"prof", b"rICC"})
 _XMP: Final = b"application/rdf+xml\0"
 
 
-def labels(content: mmap) -> Iterator[Label]:
+def labels(content: bytes) -> Iterator[Label]:
     """What the file's items and properties are said to be."""
     boxes = list(_boxes(content, 0, len(content)))
     places = {
@@ -28,7 +27,7 @@ def labels(content: mmap) -> Iterator[Label]:
             yield from _in_item(content, content[start:end], places)
 
 
-def _boxes(content: mmap, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, start and end of the content of every box on the way to what is looked for."""
     areas = [(start, end)]
     for _ in range(MAX_STEPS):
@@ -51,7 +50,7 @@ def _boxes(content: mmap, start: int, end: int) -> Iterator[tuple[bytes, int, in
         yield kind, inside, stop
 
 
-def _in_item(content: mmap, entry: bytes, places: dict[int, tuple[int, int]]) -> Iterator[Label]:
+def _in_item(content: bytes, entry: bytes, places: dict[int, tuple[int, int]]) -> Iterator[Label]:
     wide = entry[:1] == b"\x03"
     item, kind, rest = (
         (entry[4:8], entry[10:14], entry[14:]) if wide else (entry[4:6], entry[8:12], entry[12:])
@@ -64,7 +63,7 @@ def _in_item(content: mmap, entry: bytes, places: dict[int, tuple[int, int]]) ->
         yield MetadataKind.XMP, slice(start, end)
 
 
-def _places(content: mmap, start: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
+def _places(content: bytes, start: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
     """Every item's id, and start and end of its first piece."""
     version, sizes = _number(content, start, 1), _number(content, start + 4, 2)
     offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
@@ -82,5 +81,5 @@ def _places(content: mmap, start: int, end: int) -> Iterator[tuple[int, tuple[in
         position = count_at + 2 + _number(content, count_at, 2) * (index_size + offset_size + length_size)
 
 
-def _number(content: mmap, at: int, length: int) -> int:
+def _number(content: bytes, at: int, length: int) -> int:
     return int.from_bytes(content[at : at + length])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from mmap import mmap
 from typing import Final
 
 from image_service.domain.image import MetadataKind
@@ -18,7 +17,7 @@ _IPTC: Final = b"8BIM\x04\x04"
 _PHOTOSHOP_THUMBNAILS: Final = (b"8BIM\x04\x09", b"8BIM\x04\x0c")
 
 
-def labels(content: mmap) -> Iterator[Label]:
+def labels(content: bytes) -> Iterator[Label]:
     """What the file's segments are labelled as."""
     for code, start, end in islice(segments(content), MAX_STEPS):
         if code == START_OF_SCAN:

@@ -1,7 +1,6 @@
 """PNG: ancillary chunks (PNG specification §11.3)."""
 
 from collections.abc import Iterator
-from mmap import mmap
 from typing import Final
 
 from image_service.domain.image import MetadataKind
@@ -24,7 +23,7 @@ _KEYWORDS: Final = {
 """What texts stand for that are none; other keywords name text."""
 
 
-def labels(content: mmap) -> Iterator[Label]:
+def labels(content: bytes) -> Iterator[Label]:
     """What the file's chunks are named, and texts by their keyword."""
     position = _FIRST_CHUNK
     for _ in range(MAX_STEPS):

@@ -1,7 +1,6 @@
 """TIFF directories, which are also what EXIF is made of (TIFF 6.0 §2, EXIF 2.32 §4.6)."""
 
 from collections.abc import Iterator
-from mmap import mmap
 from typing import Final, Literal
 
 from image_service.domain.image import MetadataKind
@@ -27,7 +26,7 @@ _VALUE: Final = 8
 """Where in an entry its value stands."""
 
 
-def labels(content: bytes | mmap) -> Iterator[Label]:
+def labels(content: bytes) -> Iterator[Label]:
     """What the first directory names; one that follows it describes a thumbnail, or in a TIFF file another page."""
     order = _ORDERS.get(content[:2])
     if order is None:

@@ -1,7 +1,6 @@
 """WebP: chunks of the extended format (RFC 9649 §2.7.1)."""
 
 from collections.abc import Iterator
-from mmap import mmap
 from typing import Final
 
 from image_service.domain.image import MetadataKind
@@ -12,7 +11,7 @@ _LENGTH_AND_NAME: Final = 8
 _NAMES: Final = {b"ICCP": MetadataKind.ICC, b"EXIF": MetadataKind.EXIF, b"XMP ": MetadataKind.XMP}
 
 
-def labels(content: mmap) -> Iterator[Label]:
+def labels(content: bytes) -> Iterator[Label]:
     """What the file's chunks are named."""
     position = _FIRST_CHUNK
     for _ in range(MAX_STEPS):
