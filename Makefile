@@ -78,6 +78,10 @@ format: $(DEV) ## Format the code and mend what can be mended by itself
 bench: $(DEV) ## Measure the whole service under load, beside its renderer's ceiling (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service $(ARGS)
 
+.PHONY: bench-flame
+bench-flame: $(DEV) $(BENCH) ## Draw what the processor time of an image goes into, function by function (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service.flame $(ARGS)
+
 .PHONY: bench-imaging
 bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are installed apart (options in ARGS)
 	@sh scripts/install-bench-peers build/bench-imaging

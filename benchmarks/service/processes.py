@@ -45,6 +45,10 @@ class Watch:
                 spent[below] += _seconds(child.pid, _OWN) + _seconds(child.pid, _REAPED)
         return spent
 
+    def pids(self, group: str) -> list[int]:
+        """The group's processes."""
+        return [pid for name, pid in self._processes() if name == group]
+
     def forget_peaks(self) -> None:
         """Have peaks count from now on."""
         for _, pid in self._processes():

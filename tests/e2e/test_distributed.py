@@ -9,8 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
+from image_service.database import Database
+from image_service.models import ImageRow
 from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.worker.runner import AHEAD
 from tests.support.images import encoded, gradient
 from tests.support.proxy import Mode, Proxy
 from tests.support.servers import RabbitMQServer
@@ -172,13 +176,13 @@ async def _condition_is(http: httpx.AsyncClient, expected: str) -> bool:
 
 
 async def test_a_worker_killed_in_the_middle_is_replaced_by_another(
-    api: Api, start_worker: Callable[..., Worker], tmp_path: Path
+    api: Api, start_worker: Callable[..., Worker], env: dict[str, str]
 ) -> None:
     doomed = start_worker("doomed")
     doomed.hold_decoders()
     async with client(api.url) as http:
         image_id = (await upload(http, PHOTO))["id"]
-        await eventually(lambda: _scratch(tmp_path))
+        await eventually(lambda: _held(env))
         doomed.crash()
         start_worker("heir")
         await done(http, image_id, timeout=RECOVERY)
@@ -218,17 +222,29 @@ def _thumbnails(folder: Path) -> list[Path]:
 
 
 def _scratch(folder: Path) -> list[Path]:
-    return list((folder / "storage" / "scratch").iterdir())
+    """What lies in scratch folders."""
+    return list((folder / "storage" / "scratch").glob("*/*"))
+
+
+async def _held(env: dict[str, str]) -> int:
+    """How many images workers hold."""
+    database = Database(env["DATABASE_URL"])
+    try:
+        async with database.transaction() as repositories:
+            held = select(func.count()).where(ImageRow.lease_until.is_not(None))
+            return (await repositories.images._connection.execute(held)).scalar_one()
+    finally:
+        await database.close()
 
 
 async def test_a_worker_that_wakes_after_its_lease_changes_nothing(
-    api: Api, start_worker: Callable[..., Worker], tmp_path: Path
+    api: Api, start_worker: Callable[..., Worker], env: dict[str, str], tmp_path: Path
 ) -> None:
     stale = start_worker("stale")
     stale.hold_decoders()
     async with client(api.url) as http:
         image_id = (await upload(http, PHOTO))["id"]
-        await eventually(lambda: _scratch(tmp_path))
+        await eventually(lambda: _held(env))
         stale.process.suspend()
         stale.release_decoders()
         start_worker("other")
@@ -251,7 +267,7 @@ async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(
     worker.hold_decoders()
     async with client(api.url) as http:
         image_id = (await upload(http, PHOTO))["id"]
-        await eventually(lambda: _scratch(tmp_path))
+        await eventually(lambda: _held(env))
         assert (await http.delete(f"/images/{image_id}")).status_code == 204
         assert (await http.get(f"/images/{image_id}")).status_code == 404
         if crash:
@@ -266,8 +282,12 @@ async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(
     assert await depth(env) == 0
 
 
+async def _holds(env: dict[str, str], images: int) -> bool:
+    return await _held(env) == images
+
+
 async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(
-    api: Api, start_worker: Callable[..., Worker], tmp_path: Path
+    api: Api, start_worker: Callable[..., Worker], env: dict[str, str]
 ) -> None:
     worker = start_worker()
     async with client(api.url) as http:
@@ -276,7 +296,7 @@ async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(
         worker.hold_decoders()
         answer = await http.post(f"/images/{image_id}/reprocess", headers={"X-Request-ID": "once-more"})
         assert (answer.status_code, answer.json()["status"]) == (202, "PROCESSING")
-        await eventually(lambda: _scratch(tmp_path))
+        await eventually(lambda: _held(env))
         meanwhile = await status(http, image_id)
         assert (meanwhile["status"], meanwhile["finished_at"]) == ("PROCESSING", None)
         assert meanwhile["thumbnails"] == before["thumbnails"]
@@ -292,20 +312,20 @@ async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(
 
 
 async def test_a_stopped_worker_finishes_what_it_holds_and_leaves_the_rest_to_others(
-    api: Api, start_worker: Callable[..., Worker], env: dict[str, str], tmp_path: Path
+    api: Api, start_worker: Callable[..., Worker], env: dict[str, str]
 ) -> None:
-    worker = start_worker(DECODE_SLOTS="1")
+    worker, taken = start_worker(DECODE_SLOTS="1"), 1 + AHEAD
     worker.hold_decoders()
     async with client(api.url) as http:
-        ids = await upload_all(http, [POSTER] * 3)
-        await eventually(lambda: _scratch(tmp_path))
+        ids = await upload_all(http, [POSTER] * (taken + 2))
+        await eventually(lambda: _holds(env, taken))
         stopping = asyncio.create_task(asyncio.to_thread(worker.stop))
         await eventually(lambda: worker.lines(STOPPING))
         worker.release_decoders()
         await stopping
         states = [(await status(http, image_id))["status"] for image_id in ids]
-        assert sorted(states) == ["DONE", "PROCESSING", "PROCESSING"]
+        assert sorted(states) == ["DONE"] * taken + ["PROCESSING"] * 2
         assert await depth(env) == 2
         start_worker("next")
         images = await finished(http, ids)
-    assert [image["status"] for image in images] == ["DONE"] * 3
+    assert [image["status"] for image in images] == ["DONE"] * len(ids)

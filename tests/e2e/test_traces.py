@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-STATEMENTS = ("INSERT INTO images", "UPDATE images SET status", "INSERT INTO thumbnails")
+STATEMENTS = ("INSERT INTO images", "UPDATE images SET status", "WITH done AS")
 STEPS = ["inspect", "metadata", "open", "check", "decode", "note", "normalise", "shrink", "convert_colour", "turn"]
 
 

@@ -34,7 +34,7 @@ from image_service.imaging.pool import RenderPool
 from image_service.ports import Delivery
 from image_service.worker import runner
 from image_service.worker.alive import is_fresh
-from image_service.worker.runner import Worker
+from image_service.worker.runner import AHEAD, Worker
 from tests.support.fakes import FakeRenderer, Script
 from tests.support.images import encoded, gradient
 from tests.support.stage import OUTDATED, Stage
@@ -77,7 +77,9 @@ class Running:
 
 @asynccontextmanager
 async def working(settings: Settings, **instead: Any) -> AsyncIterator[Running]:  # noqa: ANN401  (any service)
-    """A worker of these settings, with other services instead of some of its own."""
+    """A worker of these settings, with other services instead of some of its own; one processing for two lanes."""
+    if "processing" in instead:
+        instead["expressing"] = instead["processing"]
     async with open_resources(settings) as resources:
         services = replace(worker_services(settings, resources), **instead)
         stop = asyncio.Event()
@@ -227,10 +229,11 @@ async def orphan_is_gone(stage: Stage, orphan: str) -> bool:
 
 
 async def test_when_it_stops_it_finishes_what_it_holds_and_begins_nothing(settings: Settings, stage: Stage) -> None:
-    images = [await stage.queued() for _ in range(3)]
+    taken = settings.decode_slots + EXPRESS_SLOTS + AHEAD
+    images = [await stage.queued() for _ in range(taken + 1)]
     stage.renderer.gate.clear()
     async with working(settings, processing=stage.processing()) as worker:
-        await eventually(lambda: stage.renderer.running == settings.decode_slots + EXPRESS_SLOTS)
+        await eventually(lambda: stage.renderer.running == taken)
         worker.stop.set()
         for _ in range(100):
             await asyncio.sleep(0)
@@ -239,7 +242,7 @@ async def test_when_it_stops_it_finishes_what_it_holds_and_begins_nothing(settin
         await worker.ended()
     rows = [await stage.row(image_id) for image_id in images]
     states = sorted((row["status"], row["attempt"]) for row in rows)
-    assert states == [(Status.DONE, 1), (Status.DONE, 1), (Status.PROCESSING, 0)]
+    assert states == [(Status.DONE, 1)] * taken + [(Status.PROCESSING, 0)]
 
 
 async def test_what_does_not_finish_in_time_is_given_back_at_no_cost(settings: Settings, stage: Stage) -> None:

@@ -43,7 +43,7 @@ async def test_a_storage_keeps_what_it_is_given(tmp_path: Path, metrics: Metrics
     assert [item.key async for item in storage.list("originals")] == ["originals/00/1"]
     assert [piece async for piece in storage.read("originals/00/1")] == [b"content"]
     assert await storage.claim("mine") == "mine"
-    assert await storage.sweep_scratch(0) == 0
+    assert await storage.sweep_scratch(60) == 0
     await storage.delete(["originals/00/1"])
     for operation in ("adopt", "local_path", "delete"):
         assert counted(metrics, "storage_operation_seconds_count", operation=operation, outcome="ok") == 1

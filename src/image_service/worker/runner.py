@@ -18,7 +18,7 @@ from image_service.worker.leisure import Leisure
 _BACKFILL_PATIENCE: Final = 60.0
 """Seconds after which an image of the back-fill lane has its turn, however busy the worker is."""
 
-_AHEAD: Final = 4
+AHEAD: Final = 4
 """Images taken beyond those that can be decoded; half as many as these, if that is more."""
 
 _log = structlog.get_logger(__name__)
@@ -80,7 +80,7 @@ class Worker:
         More are taken than there are decoders: while some images are claimed or stored, others are decoded.
         """
         leisure, slots = Leisure(), self._settings.decode_slots
-        ahead = max(_AHEAD, slots // 2)
+        ahead = max(AHEAD, slots // 2)
         normal = leisure.interrupted_by(self._services.processing.process)
         express = leisure.interrupted_by(self._services.expressing.process)
         yielding = leisure.used_for(self._services.backfilling.process, patience=_BACKFILL_PATIENCE)

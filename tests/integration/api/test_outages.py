@@ -153,7 +153,7 @@ async def test_the_six_seconds_begin_with_the_last_byte_however_long_the_upload_
 async def hanging_before(
     monkeypatch: pytest.MonkeyPatch, query: str, *proxies: Proxy, after: float = 0
 ) -> AsyncIterator[None]:
-    """Let a query of an open transaction run into a black hole, having taken ``after`` seconds already."""
+    """Let a query run into a black hole, having taken ``after`` seconds already."""
     original: Callable[..., Awaitable[object]] = getattr(ImageRepository, query)
 
     async def hang(*args: object, **options: object) -> object:
@@ -261,7 +261,8 @@ async def test_a_database_that_begins_to_hang_once_an_image_is_to_be_processed_a
         (answer,) = await all_in_time(api.client.post(f"/images/{image_id}/reprocess"))
     assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
     database.switch(Mode.PASS)
-    assert (await told(api, image_id))["status"] == "NEW"
+    # The statement may have reached the database after all: nobody knows, and it does not matter.
+    assert (await told(api, image_id))["status"] in {"NEW", "PROCESSING"}
 
 
 async def test_a_broker_that_hangs_delays_uploads_and_no_more(api_with_broker: Api, broker: Proxy) -> None:
