@@ -1,5 +1,6 @@
 """What the benchmarks count with."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from uuid import UUID
 import psutil
 import pytest
 from benchmarks import figures
+from benchmarks.service import flame
 from benchmarks.service.load import get, post
 from benchmarks.service.processes import BROKER, CLIENT, DECODE, WORKER, Watch
 from benchmarks.service.runs import DISTRIBUTED, Ceiling, Run
@@ -73,3 +75,21 @@ def test_figures_replace_those_before_and_nothing_else(tmp_path: Path, monkeypat
     )
     with pytest.raises(ValueError, match="no one place"):
         figures.publish("speeds", [])
+
+
+def test_a_stack_loses_what_every_stack_begins_with_and_where_files_are() -> None:
+    plumbing = "thread (12): MainThread;<module> (image-service:8);main (click/core.py:1)"
+    assert list(flame.read(f"{plumbing};run (/usr/lib/asyncio/runners.py:118) 3")) == [
+        (["run (asyncio/runners.py)"], 3)
+    ]
+
+
+def test_a_flame_is_as_wide_as_its_share_and_what_is_too_narrow_is_left_out(tmp_path: Path) -> None:
+    frame = flame.Frame()
+    for stack, samples in ((["main", "work"], 750), (["main", "rest"], 249), (["main", "hardly"], 1)):
+        frame.add(stack, samples)
+    flame.write(tmp_path / "flame.svg", {WORKER: (3.0, frame), BROKER: (1.0, flame.Frame(1))})
+    drawing = (tmp_path / "flame.svg").read_text(encoding="utf-8")
+    titles = re.findall(r"<title>(.+?)</title>", drawing)
+    below = ["main: 3.00 ms", "work: 2.25 ms", "rest: 0.75 ms"]
+    assert titles == ["worker, 3.0 ms: 3.00 ms", *below, "broker, 1.0 ms: 1.00 ms"]

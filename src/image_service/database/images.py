@@ -81,7 +81,8 @@ class ImageRepository:
             image_id: The image.
             due_in: Seconds after which the reconciler queues it again, should no worker have taken it.
         """
-        return await self._changed(statements.MARK_QUEUED, {"image": image_id, "due_in": due_in})
+        statement = statements.MARK_QUEUED[self._connection.dialect.name]
+        return await self._changed(statement, {"image": image_id, "due_in": due_in})
 
     async def claim(self, image_id: UUID, *, lease: float) -> Claim | None:
         """NEW or PROCESSING → PROCESSING under a new attempt; None if it is finished, gone or somebody else's."""

@@ -35,7 +35,7 @@ _THIS_IMAGE = ImageRow.id == bindparam("image")
 HELD: Final = (_THIS_IMAGE, ImageRow.attempt == bindparam("held"), ImageRow.status == Status.PROCESSING)
 """What only the row of the newest attempt's holder is. Parameters: image, held (the attempt)."""
 
-MARK_QUEUED: Final[Update] = (
+_MARK_QUEUED: Final[Update] = (
     update(ImageRow)
     .where(_THIS_IMAGE, ImageRow.status == Status.NEW)
     .values(
@@ -45,6 +45,12 @@ MARK_QUEUED: Final[Update] = (
         updated_at=now(),
     )
 )
+MARK_QUEUED: Final = {
+    "sqlite": _MARK_QUEUED,
+    # The commit does not wait for the disk. A crash of the database a moment later may undo it: the image then waits
+    # in the queue as NEW, and is processed all the same. True: for this transaction, in which nothing else may be.
+    "postgresql": _MARK_QUEUED.where(func.set_config("synchronous_commit", "off", true()) == "off"),
+}
 """Parameters: image, due_in."""
 
 CLAIM: Final = (
