@@ -707,6 +707,85 @@ async def test_nobody_sees_a_transaction_before_it_is_committed(database: Databa
     assert await run(database, lambda r: r.images.get(original.id)) is not None
 
 
+async def test_a_statement_has_been_committed_once_it_returns_or_once_its_block_ends(database: Database) -> None:
+    original = upload()
+    async with database.statement() as repositories:
+        await repositories.images.add(original, lane=Lane.NORMAL, due_in=15)
+        seen = await run(database, lambda r: r.images.get(original.id)) is not None
+    assert seen == database.commits_at_once
+    assert await run(database, lambda r: r.images.get(original.id)) is not None
+
+
+async def test_postgresql_is_told_to_begin_and_to_commit_a_transaction_but_not_a_statement(
+    postgres_database_url: str,
+) -> None:
+    database = Database(postgres_database_url, time_limit=PATIENT, pool_size=1)
+    told: list[str] = []
+    for begin in (database.transaction, database.statement):
+        async with begin() as repositories:
+            raw = await repositories.images._connection.get_raw_connection()
+            connection = raw.driver_connection
+            assert connection is not None
+            connection.add_query_logger(note := lambda record: told.append(record.query.split()[0]))
+            await repositories.images.add(upload(), lane=Lane.NORMAL, due_in=15)
+        connection.remove_query_logger(note)
+        told.append("end")
+    assert told == ["BEGIN", "COMMIT;", "end", "end"]
+    await database.close()
+
+
+async def test_transactions_and_statements_take_turns_on_one_connection(database_url: str) -> None:
+    database = Database(database_url, time_limit=PATIENT, pool_size=1)
+    kept, lost = upload(), upload()
+
+    async def record_and_fail() -> None:
+        async with database.transaction() as repositories:
+            await repositories.images.add(lost, lane=Lane.NORMAL, due_in=15)
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        async with database.statement() as repositories:
+            await repositories.images.add(kept, lane=Lane.NORMAL, due_in=15)
+        with pytest.raises(ZeroDivisionError):
+            await record_and_fail()
+    async with database.statement() as repositories:
+        assert await repositories.images.existing([kept.id, lost.id]) == {kept.id}
+    await database.close()
+
+
+async def test_a_statement_that_fails_leaves_nothing_behind(database: Database) -> None:
+    claim = await claimed(database, await queued(database))
+    twice = made(thumbnail(claim), thumbnail(claim))
+
+    async def fail() -> None:
+        async with database.statement() as repositories:
+            await repositories.images.complete(claim, twice, superseded_for=SUPERSEDED_FOR)
+
+    with pytest.raises(IntegrityError):
+        await fail()
+    assert await status_of(database, claim.image_id) is Status.PROCESSING
+    assert await complete(database, claim)
+
+
+async def test_a_statement_that_does_not_get_its_turn_in_time_changes_nothing_later(
+    database: Database, database_url: str
+) -> None:
+    """What was given up is cancelled on the server, or a claim that nobody knows of would have to run out."""
+    image_id = await recorded(database)
+    impatient = Database(database_url, time_limit=0.3)
+
+    async def try_in_vain() -> None:
+        async with impatient.statement() as repositories:
+            await repositories.images.claim(image_id, lease=60)
+
+    async with database.transaction() as repositories:
+        assert await repositories.images.mark_queued(image_id, due_in=60)
+        with pytest.raises(DatabaseUnavailable):
+            await try_in_vain()
+    assert (await claimed(database, image_id)).attempt == 1
+    await impatient.close()
+
+
 EVENTS: dict[str, Callable[[Repositories, UUID, Claim], Awaitable[object]]] = {
     "queued": lambda r, image_id, _: r.images.mark_queued(image_id, due_in=-1),
     "claimed": lambda r, image_id, _: r.images.claim(image_id, lease=60),

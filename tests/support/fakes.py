@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from sqlalchemy import event
+
 from image_service.database import Database, Repositories
 from image_service.database.catalogue import CatalogueRepository
 from image_service.database.images import ImageRepository
@@ -102,9 +104,9 @@ class ScriptedDatabase(Database):
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[Repositories]:
-        # What is no statement by itself becomes a transaction, which has its script already.
         inner = super().statement()
-        async with self._scripted(inner) if self.commits_at_once else inner as repositories:
+        # What is no statement by itself becomes a transaction, which has its script already.
+        async with self._scripted(_alone(inner)) if self.commits_at_once else inner as repositories:
             yield repositories
 
     @asynccontextmanager
@@ -125,6 +127,20 @@ class ScriptedDatabase(Database):
             yield repositories
         for name in asked:
             self._script.end(name)
+
+
+@asynccontextmanager
+async def _alone(inner: AbstractAsyncContextManager[Repositories]) -> AsyncIterator[Repositories]:
+    """Let a block make one statement and no second: nothing would hold the two together."""
+    made: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        assert not made, f"{statement!r} after {made[0]!r}"
+        made.append(statement)
+
+    async with inner as repositories:
+        event.listen(repositories.images._connection.sync_connection, "before_cursor_execute", count)
+        yield repositories
 
 
 class _ScriptedRepository:

@@ -124,7 +124,7 @@ class Database:
         Raises:
             DatabaseUnavailable: it does not.
         """
-        async with self.transaction() as repositories:
+        async with self.statement() as repositories:
             await repositories.images.probe()
 
     @property

@@ -101,7 +101,7 @@ class Audit:
         if not lost:
             return
         # The image may have been deleted or rendered anew since it was read.
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             current = await repositories.images.get(image.id)
         named = set() if current is None else set(_files_of(current))
         if current is not None and current.original_removed_at is not None:
@@ -159,7 +159,7 @@ class Audit:
             yield Finding(trouble=Trouble.STUCK, subject=str(image_id), remedy=remedy, mended=mended)
 
     async def _overdue(self) -> Sequence[UUID]:
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return await repositories.catalogue.overdue(seconds=_OVERDUE, limit=_BATCH)
 
 

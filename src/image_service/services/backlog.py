@@ -42,7 +42,7 @@ class Backlog:
 
     async def _count(self) -> None:
         try:
-            async with asyncio.timeout(_COUNT_LIMIT), self._database.transaction() as repositories:
+            async with asyncio.timeout(_COUNT_LIMIT), self._database.statement() as repositories:
                 self._known = await repositories.catalogue.open_count(limit=self._limit)
         except (DatabaseUnavailable, TimeoutError) as error:
             _log.warning("backlog not counted", reason=str(error) or "no answer in time")

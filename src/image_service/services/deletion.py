@@ -58,10 +58,10 @@ class Deletion:
         return removed
 
     async def _due(self) -> list[str]:
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return list(await repositories.removals.due(limit=_BATCH))
 
     async def _remove(self, keys: list[str]) -> None:
         await self._storage.delete(keys)
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             await repositories.removals.done(keys)

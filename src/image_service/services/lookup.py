@@ -69,7 +69,7 @@ class Lookup:
         Raises:
             DatabaseUnavailable: they cannot be told.
         """
-        async with self._database.statement() as repositories:
+        async with self._database.transaction() as repositories:
             return await repositories.catalogue.newest(limit=limit, before=before, status=status)
 
     async def original(self, image_id: UUID) -> StoredFile:

@@ -35,7 +35,7 @@ class Reconciler:
         Raises:
             DatabaseUnavailable: nothing was changed.
         """
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             resumed = await repositories.images.resume_all()
         if resumed:
             _log.info("resuming what an earlier run left unfinished", images=resumed)
@@ -64,7 +64,7 @@ class Reconciler:
         return published
 
     async def _due(self) -> Sequence[OpenImage]:
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return await repositories.images.due(limit=_BATCH)
 
     async def _put_off(self, waiting: Mapping[Lane, int], *, before: float) -> None:
@@ -81,7 +81,7 @@ class Reconciler:
     async def _lost(self, lane: Lane, *, before: float) -> Sequence[OpenImage]:
         """Images of a lane whose message has had its time by ``before``: none that this round published itself."""
         age = self._timing.unqueued_after + time.monotonic() - before
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             return await repositories.images.unclaimed(lane, queued_before=age, limit=_BATCH)
 
     async def _publish_all(self, images: Sequence[OpenImage]) -> int:
@@ -94,12 +94,12 @@ class Reconciler:
         # empty; but NEW images are not looked for then, so they stay due until they are queued.
         delay = min(_LONGEST_DELAY, self._timing.unclaimed_after * 2 ** min(image.publishes, _MOST_DOUBLINGS))
         delay *= random.uniform(1.0, 1.2)  # noqa: S311 — jitter, not cryptography
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             due_in = self._timing.unqueued_after if new else delay
             if not await repositories.images.take_for_publishing(image, due_in=due_in):
                 return False
         await self._queue.publish(Delivery(image_id=image.id, lane=image.lane))
         if new:
-            async with self._database.transaction() as repositories:
+            async with self._database.statement() as repositories:
                 await repositories.images.mark_queued(image.id, due_in=delay)
         return True

@@ -94,7 +94,7 @@ class Backfill:
             DatabaseUnavailable: this step may or may not have been made; the next goes on from there.
         """
         marked = 0
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             waiting = await repositories.catalogue.open_count(limit=window, lane=Lane.BACKFILL)
         while waiting < window:
             async with self._database.transaction() as repositories:

@@ -82,7 +82,7 @@ class Sweeper:
 
     async def _verify(self) -> None:
         """Make sure that the database and the storage belong together, as they do from the first time on."""
-        async with self._database.transaction() as repositories:
+        async with self._database.statement() as repositories:
             own = str(await repositories.catalogue.identity())
         if await self._storage.claim(own) != own:
             raise ForeignStorage
