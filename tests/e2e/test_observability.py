@@ -22,6 +22,8 @@ from tests.support.watched import AT_ONCE, fired, firing, panels, prometheus, ru
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
+HOARDING = encoded(gradient(4000, 3000), "PNG")
+"""Takes so long that a thief comes in time."""
 CUT_OFF = PHOTO[: len(PHOTO) // 2]
 LIMIT = 30.0
 ALL = {rule["alert"] for rule in rules()}
@@ -168,11 +170,11 @@ async def claims_that_are_stolen(watched: Watched, http: httpx.AsyncClient) -> N
         async with superuser(watched.database_url) as connection:
             while True:
                 await connection.execute(theft)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.005)
 
     thief = asyncio.create_task(steal())
     try:
-        images = await finished(http, await upload_all(http, [POSTER] * 3))
+        images = await finished(http, await upload_all(http, [HOARDING] * 3))
         assert {image["error"]["code"] for image in images} == {"attempts-exhausted"}
         await watched.alarm("ImageServiceLeasesLost", "ImageServiceAttemptsExhausted", since=began)
     finally:
