@@ -85,8 +85,9 @@ class WorkerServices:
     renderers: tuple[RenderPool, ...]
     """The main one first."""
     processing: Processing
+    """Of images of the normal lane."""
     expressing: Processing
-    """The same, for images of the express lane."""
+    """The same, for those of the express lane."""
     backfilling: Processing
     """The same, for the images that can wait."""
     reconciler: Reconciler

@@ -27,7 +27,7 @@ from image_service.worker.runner import Worker
 
 _BACKLOG: Final = 2048
 _NEW_OBJECTS: Final = 10_000
-"""After so many, the collector looks at them; a request makes some thousands, nearly all of which go by themselves."""
+"""After so many, the collector looks at them: nearly all of what a request makes goes by itself."""
 
 _log = structlog.get_logger(__name__)
 

@@ -185,13 +185,13 @@ async def test_a_scratch_folder_that_was_emptied_a_moment_ago_is_used_as_it_is(
     monkeypatch.setattr(local, "_YOUNG", 3600.0)
     await put(storage, "t/7f/a")
     looked_after: list[object] = []
-    monkeypatch.setattr(storage, "_empty_folder", looked_after.append)
+    monkeypatch.setattr(local, "_make_young", looked_after.append)
     async with storage.scratch() as folder:
         assert list(folder.iterdir()) == []
     assert looked_after == []
 
 
-async def test_a_scratch_folder_that_was_swept_is_not(
+async def test_a_scratch_folder_that_was_swept_is_made_again(
     storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_YOUNG", 0.0)
@@ -199,8 +199,7 @@ async def test_a_scratch_folder_that_was_swept_is_not(
     (first,) = (root / "scratch").iterdir()
     first.rmdir()
     async with storage.scratch() as second:
-        assert second != first
-        assert second.is_dir()
+        assert list(second.iterdir()) == []
 
 
 async def test_spare_scratch_folders_are_few(storage: LocalStorage, root: Path) -> None:

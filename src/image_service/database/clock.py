@@ -21,8 +21,7 @@ class in_seconds(GenericFunction[Any]):  # noqa: N801 — SQLAlchemy names funct
     inherit_cache = True
 
     def __init__(self, seconds: float | BindParameter[Any]) -> None:
-        given = isinstance(seconds, BindParameter)
-        super().__init__(type_coerce(seconds, Float) if given else literal(float(seconds)))
+        super().__init__(type_coerce(seconds, Float) if isinstance(seconds, BindParameter) else literal(float(seconds)))
 
 
 def now() -> ColumnElement[Any]:

@@ -64,7 +64,7 @@ class ImageRepository:
             "lane": lane,
             "due_in": due_in,
         }
-        await self._connection.execute(statements.add(self._connection.dialect.name), values)
+        await self._connection.execute(statements.ADD[self._connection.dialect.name], values)
 
     async def get(self, image_id: UUID) -> Image | None:
         """An image with its thumbnails."""

@@ -1,15 +1,10 @@
 """The statements that every image needs, made once: making one takes SQLAlchemy longer than running it."""
 
-from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
-    Insert,
-    Integer,
     Select,
-    String,
     Update,
     bindparam,
     func,
@@ -20,7 +15,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.types import TypeEngine
 
 from image_service.database.clock import in_seconds, now
 from image_service.database.rows import IMAGE, THUMBNAIL
@@ -92,20 +86,14 @@ COMPLETE: Final[Update] = (
 )
 """Parameters: those of ``HELD``, and made_ with each column of the result."""
 
-_THUMBNAIL: Final[dict[str, type[TypeEngine[Any]]]] = {
-    "preset": String,
-    "key": String,
-    "content_type": String,
-    "width": Integer,
-    "height": Integer,
-    "size_bytes": BigInteger,
-    "sha256": String,
+_THUMBNAIL: Final = {
+    column.name: column.type for column in ThumbnailRow.__table__.c if column is not ThumbnailRow.__table__.c.image_id
 }
 
 
 def _complete_with_thumbnails() -> Select[int]:
     done = COMPLETE.returning(ImageRow.id).cte("done")
-    lists = [bindparam(f"each_{name}", type_=ARRAY(column)) for name, column in _THUMBNAIL.items()]
+    lists = [bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _THUMBNAIL.items()]
     each = func.unnest(*lists).table_valued(*_THUMBNAIL, name="each").render_derived()
     rows = select(done.c.id, *(each.c[name] for name in _THUMBNAIL)).select_from(done.join(each, true()))
     made = insert(ThumbnailRow).from_select(["image_id", *_THUMBNAIL], rows).cte("made")
@@ -131,19 +119,20 @@ IMAGE_BY_KEY: Final = _IMAGE.where(ImageRow.idempotency_key == bindparam("key"))
 """The same. Parameter: key, the idempotency key."""
 
 
-@cache
-def add(dialect: str) -> Insert:
-    """Record an image as NEW, unless it is there. Parameters: its columns that are known, and due_in."""
-    return insert_if_new(dialect, ImageRow).values(
-        status=Status.NEW,
-        due_at=in_seconds(bindparam("due_in")),
-        created_at=now(),
-        updated_at=now(),
-    )
-
-
 def insert_if_new(dialect: str, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that leaves a row alone which is there already."""
     # Both dialects spell it the same; SQLAlchemy has no common word for it.
     insert_into = sqlite.insert if dialect == "sqlite" else postgresql.insert
     return insert_into(table).on_conflict_do_nothing()
+
+
+ADD: Final = {
+    dialect: insert_if_new(dialect, ImageRow).values(
+        status=Status.NEW,
+        due_at=in_seconds(bindparam("due_in")),
+        created_at=now(),
+        updated_at=now(),
+    )
+    for dialect in ("sqlite", "postgresql")
+}
+"""Record an image as NEW, unless it is there. Parameters: its columns that are known, and due_in."""

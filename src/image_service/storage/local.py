@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import os
 import shutil
 import stat
@@ -72,10 +73,10 @@ class LocalStorage:
         An ``OSError`` from the block that only a disk can give leaves as ``StorageFull`` or ``StorageUnavailable``:
         whoever writes into the folder need not know the difference. So does the loss of the folder itself.
         """
-        emptied_at, folder = self._spare.pop() if self._spare else (-_YOUNG, None)
-        if folder is None or time.monotonic() - emptied_at >= _YOUNG:
-            folder = await self._run(self._empty_folder, folder)
+        emptied_at, folder = self._spare.pop() if self._spare else (-math.inf, self._scratch / uuid4().hex)
         try:
+            if time.monotonic() - emptied_at >= _YOUNG:
+                await self._run(_make_young, folder)
             yield folder
         except OSError as error:
             if error.errno in _FULL | _DISK or not folder.exists():
@@ -211,15 +212,6 @@ class LocalStorage:
     def _check_mounted(self) -> None:
         """Tell "no such file" from "no storage": FileNotFoundError if the scratch folder is gone as well."""
         self._scratch.stat()
-
-    def _empty_folder(self, spare: Path | None) -> Path:
-        if spare is not None:
-            with suppress(FileNotFoundError):  # it was swept
-                os.utime(spare)  # young again, so that it is not swept while it is used
-                return spare
-        folder = self._scratch / uuid4().hex
-        folder.mkdir(_FOLDER_MODE)
-        return folder
 
     def _path(self, key: str) -> Path:
         check(key)
@@ -363,6 +355,14 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_young(folder: Path) -> None:
+    """Make a folder, or one that is there young again, so that it is not swept while it is used."""
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        folder.mkdir(_FOLDER_MODE)
 
 
 def _is_empty(folder: Path) -> bool:
