@@ -30,6 +30,7 @@ SECONDS = 60.0
 """Of faults; to start, to come to rest and to judge take half as long again."""
 CONVERGENCE = 120.0
 """Seconds in which the service must have come to rest."""
+_LOOK_AGAIN = 1.0
 POISONS = 4, 15
 """The fewest and the most poison images in a run."""
 
@@ -62,6 +63,7 @@ async def _run(seed: int, seconds: float) -> int:
         )
         found = await violations(evidence)
         _tell(f"at rest and judged within {time.monotonic() - began:.1f} s")
+        await _until_nothing_is_held(cluster)
         await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in WORKERS))
         found += await violations_without_workers(evidence)
         if found:
@@ -71,6 +73,21 @@ async def _run(seed: int, seconds: float) -> int:
     for line in summary(seed, history, nemesis.left_out, found):
         _tell(line)
     return 1 if found else 0
+
+
+async def _until_nothing_is_held(cluster: Cluster) -> None:
+    """Wait until every message that was delivered is acknowledged, or for as long as that may take.
+
+    A worker that could not do its work holds the message back for some seconds, and another may have finished the image
+    meanwhile; and the broker may hold some for a consumer that it forgot, until that connects anew. What is given back
+    when the workers end is then what they would have held for ever.
+    """
+    began = time.monotonic()
+    while held := await asyncio.to_thread(cluster.rabbitmq.unacknowledged):
+        if time.monotonic() - began > CONVERGENCE:
+            break
+        await asyncio.sleep(_LOOK_AGAIN)
+    _tell(f"{held} messages are held {time.monotonic() - began:.1f} s later")
 
 
 async def _break(cluster: Cluster, history: History, seed: int, seconds: float) -> Nemesis:

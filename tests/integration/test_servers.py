@@ -48,7 +48,7 @@ async def test_every_database_is_new_and_migrated(database_url: str) -> None:
 
 
 def test_start_says_what_is_missing_and_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.support.servers._rabbitmq_program", lambda: tmp_path / "absent")
+    monkeypatch.setattr("tests.support.servers._rabbitmq_program", tmp_path.joinpath)
     server = RabbitMQServer(tmp_path / "rabbitmq")
     with pytest.raises(ServerError, match=r"(?s)RabbitMQ did not start: .*make test.*TEST_RABBITMQ_URL"):
         server.start()

@@ -8,6 +8,7 @@ All methods block. From a coroutine, call them with ``asyncio.to_thread`` unless
 """
 
 import asyncio
+import json
 import os
 import pwd
 import shutil
@@ -268,8 +269,19 @@ class RabbitMQServer(PrivateServer):
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    def control(self, *arguments: str) -> str:
+        """Run the broker's administration tool, which takes a second or so; returns what it prints."""
+        command = (str(_rabbitmq_program("rabbitmqctl")), "--quiet", *arguments)
+        env = {"PATH": os.environ["PATH"], **self._environment()}
+        return subprocess.check_output(command, env=env, text=True)  # noqa: S603  (our own words)
+
+    def unacknowledged(self) -> int:
+        """How many messages were delivered, and neither acknowledged nor given back."""
+        told = self.control("list_queues", "messages_unacknowledged", "--formatter", "json")
+        return sum(queue["messages_unacknowledged"] for queue in json.loads(told))
+
     def _launch(self) -> psutil.Popen:
-        server, epmd = _rabbitmq_program(), program("epmd")
+        server, epmd = _rabbitmq_program("rabbitmq-server"), program("epmd")
         self._write_configuration()
         env = self._environment()
         if not self._joins:
@@ -298,6 +310,8 @@ class RabbitMQServer(PrivateServer):
             "disk_free_limit.absolute = 50MB",
         )
         (self.folder / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
+        # A quorum queue counts its messages once in so many milliseconds.
+        (self.folder / "advanced.config").write_text("[{rabbit, [{quorum_tick_interval, 500}]}].\n")
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder.absolute()
@@ -443,10 +457,10 @@ def _postgres_programs() -> Path:
     return program("initdb").resolve().parent
 
 
-def _rabbitmq_program() -> Path:
+def _rabbitmq_program(name: str) -> Path:
     """Debian's own wrapper on the PATH changes the user, so the program behind it comes first."""
-    real = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    return real if real.exists() else program("rabbitmq-server")
+    real = Path("/usr/lib/rabbitmq/bin", name)
+    return real if real.exists() else program(name)
 
 
 def program(name: str) -> Path:

@@ -79,7 +79,7 @@ class Consumer:
     async def _refresh_when_idle(self, after: float) -> NoReturn:
         """Connect anew when the broker seems to have forgotten this consumer.
 
-        It can lose track of one without a word (see ``_hand_over``), and hold messages for it; they are delivered
+        It can lose track of one without a word (see ``Topology.declare``), and hold messages for it; they are delivered
         again once the connection is closed.
         """
         while True:
@@ -105,7 +105,7 @@ class Consumer:
         if session is None:
             return False
         try:
-            waiting = await within(_SETTLE_LIMIT, self._topology.declare(session.connection))
+            waiting = await within(_SETTLE_LIMIT, self._topology.depth(session.connection))
         except Exception:  # noqa: BLE001 - whatever it is, the link or the next look shows it
             return False
         return waiting[self._lane] > 0

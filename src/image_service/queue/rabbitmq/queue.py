@@ -21,7 +21,6 @@ from image_service.queue.rabbitmq.waiting import now, within
 
 _FIRST_CONNECT_WAIT: Final = 1.0
 _ANSWER_LIMIT: Final = 1.9
-_REDECLARE_PAUSE: Final = 0.3
 _BREAKER_SECONDS: Final = 3.0
 
 _log = structlog.get_logger(__name__)
@@ -120,7 +119,7 @@ class RabbitMQQueue:
         deadline = now() + _ANSWER_LIMIT
         session = await self._connected(deadline)
         try:
-            return await within(deadline - now(), self._topology.declare(session.connection))
+            return await within(deadline - now(), self._topology.depth(session.connection))
         except TimeoutError:
             raise QueueUnavailable("The broker did not answer in time.") from None
         except Exception as error:
@@ -163,9 +162,6 @@ class RabbitMQQueue:
                 if last_try:
                     raise
                 _log.warning("queue is missing; declaring it again", queue=queue)
-                # Not at once: RabbitMQ 3.10 would then move the deleted queue's consumers to the new one, and count
-                # messages as delivered to them that it never sends. Given a moment it cancels them, and they come back.
-                await asyncio.sleep(_REDECLARE_PAUSE)
                 await self._topology.declare(session.connection)
             except DeliveryError:
                 # A negative acknowledgement, as a quorum queue gives while it is just being created or elects a leader.

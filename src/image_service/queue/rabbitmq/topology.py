@@ -1,5 +1,6 @@
 """The queues, as the broker knows them."""
 
+import asyncio
 from typing import Any, Final
 
 import structlog
@@ -13,6 +14,10 @@ _DEAD_LETTERS_KEPT: Final = 10_000
 _DEAD_LETTERS_DELIVERY_LIMIT: Final = 2**31 - 1
 """Practically none. RabbitMQ 4 drops a message that was given back twenty times, unless told otherwise, and whoever
 reads a dead letter gives it back. It takes -1 for "never"; but 3.x takes that, too, and drops the message at once."""
+_PASSIVE: Final[dict[str, Any]] = {"passive": True}
+"""Declares nothing: it only asks whether the queue is there."""
+_CREATION_PAUSE: Final = 0.5
+"""Seconds; 0.05 are enough on a machine that has nothing else to do."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,17 +40,36 @@ class Topology:
         return self.name if lane is Lane.NORMAL else f"{self.name}.{lane}"
 
     async def declare(self, connection: AbstractConnection) -> dict[Lane, int]:
-        """Create what is missing; returns how many messages are ready in each lane.
+        """Create what is missing, and see that what exists is what it should be; returns the ``depth``.
 
-        Declaring what exists changes nothing, so this also serves as the round trip of a probe. It takes a channel of
-        its own: an error closes the channel, and must not close the caller's.
+        Raises:
+            ChannelPreconditionFailed: a queue of that name exists with other arguments.
         """
         try:
+            await self._ask(connection)
+        except ChannelNotFoundEntity:
+            # Not at once: RabbitMQ 3.10 takes a moment to cancel the consumers of a queue that was deleted. Otherwise
+            # it moves them to the new one, and counts messages as delivered to them that it never sends.
+            await asyncio.sleep(_CREATION_PAUSE)
+        try:
             # As it was found, if it was: versions of the service that declare it in other words can run side by side.
-            return await self._declare(connection, dead={"passive": True})
+            return await self._declare(connection, dead=_PASSIVE)
         except ChannelNotFoundEntity:
             limits = {"x-max-length": _DEAD_LETTERS_KEPT, "x-delivery-limit": _DEAD_LETTERS_DELIVERY_LIMIT}
             return await self._declare(connection, dead=_quorum(limits))
+
+    async def depth(self, connection: AbstractConnection) -> dict[Lane, int]:
+        """How many messages are ready in each lane. Queues that are missing are created.
+
+        A round trip on a channel of its own: an error closes the channel, and must not close the caller's.
+        """
+        try:
+            return await self._ask(connection)
+        except ChannelNotFoundEntity:
+            return await self.declare(connection)
+
+    async def _ask(self, connection: AbstractConnection) -> dict[Lane, int]:
+        return await self._each(connection, dead=_PASSIVE, lane=_PASSIVE)
 
     async def _declare(self, connection: AbstractConnection, *, dead: dict[str, Any]) -> dict[Lane, int]:
         lane = _quorum(
@@ -55,6 +79,11 @@ class Topology:
                 "x-dead-letter-routing-key": self.dead_letter_queue,
             }
         )
+        return await self._each(connection, dead=dead, lane=lane)
+
+    async def _each(
+        self, connection: AbstractConnection, *, dead: dict[str, Any], lane: dict[str, Any]
+    ) -> dict[Lane, int]:
         async with connection.channel(publisher_confirms=False) as channel:
             self._watch(await _ready(channel, self.dead_letter_queue, dead))
             return {each: await _ready(channel, self.queue_of(each), lane) for each in Lane}
