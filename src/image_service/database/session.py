@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePoo
 from image_service.database.catalogue import CatalogueRepository
 from image_service.database.images import ImageRepository
 from image_service.database.removals import RemovalRepository
+from image_service.database.turns import take_turns
 from image_service.errors import DatabaseUnavailable
 
 # What PostgreSQL says while it starts, stops, fails over or is full, or does not let us in (yet): no image is to blame.
@@ -163,6 +164,7 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
     if url.startswith("sqlite"):
         engine = create_async_engine(url, **pool, connect_args={"timeout": time_limit})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        take_turns(engine)
         return engine
     pooler = _is_pooled(make_url(url))
     engine = create_async_engine(
