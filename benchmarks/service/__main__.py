@@ -3,9 +3,9 @@
     make bench                            or: make bench ARGS="--quick"
 
 PostgreSQL with fsync, RabbitMQ, an API and a worker; and beside them ``image-service standalone``; both with the
-default settings. Clients in a process of their own upload pictures, each one the next when the one before is answered,
-until so many are DONE; every kind of run is made several times, in turn, and counts as in the run of median speed. Then
-the service is idle: one upload at a time. Last, a hundred clients upload ten megabytes each at once.
+default settings. First they and their disk are idle: one upload at a time. Then clients in a process of their own
+upload pictures, each one the next when the one before is answered, until so many are DONE. All this is done several
+times, in turn, and counts as in the run of median speed. Last, a hundred clients upload ten megabytes each at once.
 
 - ceiling: the bare renderer in as many warm processes as there are processors, nothing stored durably;
 - of ceiling: images a second through the median of those, the client's share of the processors taken off;
@@ -66,13 +66,10 @@ def main() -> None:
 
 
 async def _measured(services: Sequence[Running], given: argparse.Namespace, processors: int) -> Measured:
+    idles = [idle for picture in (MEGABYTE, LARGE) for idle in await _idles(services, given, picture)]
     runs = [
         run for picture, images in IMAGES.items() for run in await _runs(services, given, picture, images, processors)
     ]
-    idles = []
-    for picture in (MEGABYTE, LARGE):
-        content = picture.content()
-        idles += [await special.idle(running, picture.name, content, given.idle) for running in services]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "large.jpg"
         file.write_bytes(padded(SMALL.content(), LARGE_UPLOAD))
@@ -120,6 +117,16 @@ async def _runs(
     )
     median = [sorted(each, key=lambda run: run.rate)[len(each) // 2] for each in tries.values()]
     return [replace(run, ceiling=usual) for run in median]
+
+
+async def _idles(services: Sequence[Running], given: argparse.Namespace, picture: Picture) -> list[special.Idle]:
+    """Of each service the round of median speed."""
+    content = picture.content()
+    tries: dict[str, list[special.Idle]] = {running.mode: [] for running in services}
+    for _ in range(given.rounds):
+        for running in services:
+            tries[running.mode].append(await special.idle(running, picture.name, content, given.idle))
+    return [sorted(each, key=lambda idle: idle.beside_render)[len(each) // 2] for each in tries.values()]
 
 
 def _sections(measured: Measured) -> Iterator[tuple[str, list[str]]]:
