@@ -83,6 +83,7 @@ async def _until_nothing_is_held(cluster: Cluster) -> None:
     when the workers end is then what they would have held for ever.
     """
     began = time.monotonic()
+    await asyncio.sleep(cluster.rabbitmq.COUNTED_EVERY + _LOOK_AGAIN)
     while held := await asyncio.to_thread(cluster.rabbitmq.unacknowledged):
         if time.monotonic() - began > CONVERGENCE:
             break

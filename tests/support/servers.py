@@ -253,6 +253,9 @@ class RabbitMQServer(PrivateServer):
     Or one more node of a cluster, with the epmd of the node that it joins, which has to run by then.
     """
 
+    COUNTED_EVERY = 5.0
+    """Seconds between two moments in which a quorum queue counts its messages."""
+
     name = "RabbitMQ"
     _stop_signal = signal.SIGTERM
     _quick_stop_signal = signal.SIGKILL
@@ -276,7 +279,7 @@ class RabbitMQServer(PrivateServer):
         return subprocess.check_output(command, env=env, text=True)  # noqa: S603  (our own words)
 
     def unacknowledged(self) -> int:
-        """How many messages were delivered, and neither acknowledged nor given back."""
+        """How many messages were delivered, and neither acknowledged nor given back; as of ``COUNTED_EVERY`` ago."""
         told = self.control("list_queues", "messages_unacknowledged", "--formatter", "json")
         return sum(queue["messages_unacknowledged"] for queue in json.loads(told))
 
@@ -310,8 +313,6 @@ class RabbitMQServer(PrivateServer):
             "disk_free_limit.absolute = 50MB",
         )
         (self.folder / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
-        # A quorum queue counts its messages once in so many milliseconds.
-        (self.folder / "advanced.config").write_text("[{rabbit, [{quorum_tick_interval, 500}]}].\n")
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder.absolute()
