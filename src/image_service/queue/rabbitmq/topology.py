@@ -45,18 +45,15 @@ class Topology:
         Raises:
             ChannelPreconditionFailed: a queue of that name exists with other arguments.
         """
-        try:
-            await self._ask(connection)
-        except ChannelNotFoundEntity:
+        if not await self._exist(connection, self.dead_letter_queue):  # a broker that is new to us
+            limits = {"x-max-length": _DEAD_LETTERS_KEPT, "x-delivery-limit": _DEAD_LETTERS_DELIVERY_LIMIT}
+            return await self._declare(connection, dead=_quorum(limits))
+        if not await self._exist(connection, *map(self.queue_of, Lane)):
             # Not at once: RabbitMQ 3.10 takes a moment to cancel the consumers of a queue that was deleted. Otherwise
             # it moves them to the new one, and counts messages as delivered to them that it never sends.
             await asyncio.sleep(_CREATION_PAUSE)
-        try:
-            # As it was found, if it was: versions of the service that declare it in other words can run side by side.
-            return await self._declare(connection, dead=_PASSIVE)
-        except ChannelNotFoundEntity:
-            limits = {"x-max-length": _DEAD_LETTERS_KEPT, "x-delivery-limit": _DEAD_LETTERS_DELIVERY_LIMIT}
-            return await self._declare(connection, dead=_quorum(limits))
+        # As it was found: versions of the service that declare it in other words can run side by side.
+        return await self._declare(connection, dead=_PASSIVE)
 
     async def depth(self, connection: AbstractConnection) -> dict[Lane, int]:
         """How many messages are ready in each lane. Queues that are missing are created.
@@ -67,6 +64,15 @@ class Topology:
             return await self._ask(connection)
         except ChannelNotFoundEntity:
             return await self.declare(connection)
+
+    async def _exist(self, connection: AbstractConnection, *names: str) -> bool:
+        try:
+            async with connection.channel(publisher_confirms=False) as channel:
+                for name in names:
+                    await _ready(channel, name, _PASSIVE)
+        except ChannelNotFoundEntity:
+            return False
+        return True
 
     async def _ask(self, connection: AbstractConnection) -> dict[Lane, int]:
         return await self._each(connection, dead=_PASSIVE, lane=_PASSIVE)
