@@ -61,7 +61,7 @@ class Topology:
         A round trip on a channel of its own: an error closes the channel, and must not close the caller's.
         """
         try:
-            return await self._ask(connection)
+            return await self._each(connection, dead=_PASSIVE, lane=_PASSIVE)
         except ChannelNotFoundEntity:
             return await self.declare(connection)
 
@@ -73,9 +73,6 @@ class Topology:
         except ChannelNotFoundEntity:
             return False
         return True
-
-    async def _ask(self, connection: AbstractConnection) -> dict[Lane, int]:
-        return await self._each(connection, dead=_PASSIVE, lane=_PASSIVE)
 
     async def _declare(self, connection: AbstractConnection, *, dead: dict[str, Any]) -> dict[Lane, int]:
         lane = _quorum(
