@@ -16,8 +16,8 @@ from benchmarks.imaging.workers.serve import SIZES
 from PIL import Image
 
 from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 
 LARGE = Path("build/bench-imaging")
 SMALL = {"jpg": {"quality": 85}, "png": {}, "webp": {"quality": 80}, "avif": {"speed": 10}, "gif": {}}

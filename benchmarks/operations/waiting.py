@@ -18,7 +18,7 @@ from tests.support.fakes import FINDINGS
 from image_service.cli import main as image_service
 from image_service.domain.image import RenderedThumbnail, Rendering
 from image_service.domain.recipe import Recipe
-from image_service.imaging.pool import RenderPool
+from image_service.imaging.isolation.pool import RenderPool
 
 _SIZES: Final = (150_000, 15_000, 3_000)
 """Bytes of the thumbnails, as of the default recipe's."""

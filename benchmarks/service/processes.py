@@ -87,7 +87,7 @@ def decoder_seconds() -> float:
     return sum(
         _seconds(child.pid, _OWN)
         for child in psutil.Process().children()
-        if "image_service.imaging.child" in child.cmdline()
+        if "image_service.imaging.isolation.child" in child.cmdline()
     )
 
 

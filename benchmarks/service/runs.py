@@ -19,7 +19,7 @@ from tests.support.servers import new_folder
 from tests.support.service import Standalone
 
 from image_service.domain.recipe import DEFAULT_RECIPE
-from image_service.imaging.pool import RenderPool
+from image_service.imaging.isolation.pool import RenderPool
 
 DISTRIBUTED: Final = "distributed"
 STANDALONE: Final = "standalone"

@@ -11,8 +11,8 @@ from image_service.database import Database
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 from image_service.imaging.share import Share
 from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedRenderer, ObservedStorage

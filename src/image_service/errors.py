@@ -13,9 +13,10 @@
     │   ├── NotMultipart             not-multipart
     │   ├── UploadStalled            upload-stalled
     │   ├── UploadTooLarge           upload-too-large
-    │   ├── UnsupportedFormat        unsupported-format
-    │   ├── CorruptImage             corrupt-image
-    │   └── ImageTooLarge            image-too-large
+    │   └── InvalidImage             the decoder's verdict on a file; another try would end the same
+    │       ├── UnsupportedFormat        unsupported-format
+    │       ├── CorruptImage             corrupt-image
+    │       └── ImageTooLarge            image-too-large
     ├── NotFound                 not-found
     │   ├── ImageNotFound            image-not-found
     │   └── ThumbnailNotFound        thumbnail-not-found
@@ -117,19 +118,23 @@ class UploadTooLarge(UploadRejected):
     code = "upload-too-large"
 
 
-class UnsupportedFormat(UploadRejected):
+class InvalidImage(UploadRejected):
+    """The file is not an image that this service can process."""
+
+
+class UnsupportedFormat(InvalidImage):
     """The file's content is not an image in a supported format. Send another; name and Content-Type do not matter."""
 
     code = "unsupported-format"
 
 
-class CorruptImage(UploadRejected):
+class CorruptImage(InvalidImage):
     """The file is damaged and cannot be decoded. Export the image again and upload the new file."""
 
     code = "corrupt-image"
 
 
-class ImageTooLarge(UploadRejected):
+class ImageTooLarge(InvalidImage):
     """The image has more pixels than this service accepts. Scale it down and upload it again."""
 
     code = "image-too-large"

@@ -264,7 +264,7 @@ class Renderer(Protocol):
         """Make every preset of the recipe, as files in the folder ``out``. Cancelling stops the work at once.
 
         Raises:
-            UploadRejected: the decoder's verdict on the file; another try would end the same.
+            InvalidImage: the decoder's verdict on the file; another try would end the same.
             DecoderFailure: the decoder died; another try may end differently.
             ObjectMissing: the source is gone, though its storage is not.
         """

@@ -29,9 +29,9 @@ from image_service.errors import (
     StorageUnavailable,
     UnsupportedFormat,
 )
+from image_service.imaging.isolation.pool import RenderPool
+from image_service.imaging.isolation.protocol import Job, decode_reply
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
-from image_service.imaging.protocol import Job, decode_reply
 from image_service.ports import Renderer
 from tests.support.images import encoded, gradient, noise, oriented
 from tests.support.waiting import eventually
@@ -81,9 +81,8 @@ Give = Callable[[bytes], tuple[Path, Path]]
 
 
 def children() -> set[int]:
-    return {
-        process.pid for process in psutil.Process().children() if "image_service.imaging.child" in process.cmdline()
-    }
+    module = "image_service.imaging.isolation.child"
+    return {process.pid for process in psutil.Process().children() if module in process.cmdline()}
 
 
 async def render(renderer: Renderer, paths: tuple[Path, Path], recipe: Recipe = DEFAULT_RECIPE) -> Rendering:
@@ -211,7 +210,7 @@ async def test_replaces_a_process_that_died_while_idle(make_pool: MakePool, give
     await pool.start()
     (idle,) = children()
     os.kill(idle, signal.SIGKILL)
-    child = pool._slots[0]._child
+    child = pool._slots[0]._process
     await eventually(lambda: child is not None and not child.alive)
     assert (await render(pool, give(GOOD))).thumbnails
 
@@ -341,14 +340,14 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from image_service.domain.recipe import DEFAULT_RECIPE
-from image_service.imaging.pool import RenderPool
+from image_service.imaging.isolation.pool import RenderPool
 
 async def main():
     pool = RenderPool(1)
     await pool.start()
     task = asyncio.create_task(pool.render(Path(sys.argv[1]), DEFAULT_RECIPE, Path(sys.argv[2])))
     await asyncio.sleep(0)
-    print(pool._slots[0]._child._process.pid, flush=True)
+    print(pool._slots[0]._process._process.pid, flush=True)
     await task
     await asyncio.sleep(100)
 

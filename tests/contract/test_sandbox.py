@@ -16,20 +16,20 @@ from structlog.typing import EventDict
 
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import CorruptImage, DecoderCrashed, DecoderTimeout, StartError
-from image_service.imaging import pool as pool_module
+from image_service.imaging.isolation import process as process_module
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 from tests.support.images import encoded, gradient
 from tests.support.waiting import eventually
 
 TAKEN_OVER = """
-import image_service.imaging.rendering as rendering
-import image_service.imaging.sandbox as sandbox
+import image_service.imaging.isolation.sandbox as sandbox
+import image_service.imaging.render.pipeline as pipeline
 
 def render(source, recipe, out, limits):
     exec(source.read_text(), {"out": out})
 
-rendering.render = render
+pipeline.render = render
 """
 TRY = """
 import ctypes, errno, os, resource, socket, threading
@@ -44,9 +44,9 @@ NO_FENCE = """
 def absent(*_):
     raise OSError(38, "Function not implemented")
 
-sandbox._fence = absent
+sandbox._apply_landlock = absent
 """
-NO_SANDBOX = "sandbox.shut_in = lambda *_: ()"
+NO_SANDBOX = "sandbox.enter_sandbox = lambda *_: ()"
 
 TakeOver = Callable[..., None]
 MakePool = Callable[..., RenderPool]
@@ -166,7 +166,7 @@ async def test_ends_a_process_that_tries(
         attack = "os.fork()"
     with pytest.raises(DecoderCrashed):
         await run(make_pool(require_sandbox=True), storage, TRY.replace("ATTACK", attack.replace("PARENT", "1")))
-    assert "a file took over its decoder, which the sandbox ended" in [each["event"] for each in logged]
+    assert "decoder killed by seccomp: possible exploit" in [each["event"] for each in logged]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def test_finds_folders_that_were_mounted_later(make_pool: MakePool, storag
 async def test_warns_once_where_the_kernel_offers_less(
     take_over: TakeOver, make_pool: MakePool, storage: Path, logged: list[EventDict]
 ) -> None:
-    pool_module._warn.cache_clear()
+    process_module._warn.cache_clear()
     take_over(NO_FENCE)
     for _ in range(2):
         with pytest.raises(CorruptImage, match="done"):

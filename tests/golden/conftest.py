@@ -5,8 +5,8 @@ import pytest
 
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Recipe
-from image_service.imaging import render
 from image_service.imaging.limits import RenderLimits
+from image_service.imaging.render.pipeline import render
 from tests.golden.rendering import Rendered
 
 

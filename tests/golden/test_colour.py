@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from image_service.imaging.colour import MAX_PROFILE_BYTES
+from image_service.imaging.render.colour import MAX_PROFILE_BYTES
 from tests.golden.files import FORMATS, packed_png, png_of, write, ycck_jpeg
 from tests.golden.pictures import PATCH, chart, colours, quantised, read_chart, to_cmyk, to_image
 from tests.golden.profiles import (

@@ -30,7 +30,7 @@ from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, Outage
-from image_service.imaging.pool import RenderPool
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.ports import Delivery
 from image_service.worker import runner
 from image_service.worker.alive import is_fresh

@@ -209,7 +209,7 @@ def test_lack_of_memory_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("image_service.imaging.rendering.render", exhausted)
+    monkeypatch.setattr("image_service.imaging.render.pipeline.render", exhausted)
     result = run("render", str(tmp_path / "photo"), "--out", str(tmp_path))
     assert result.exit_code == 1
     assert result.stderr.startswith("image-service: decoder-memory: ")

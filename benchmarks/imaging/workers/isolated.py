@@ -8,8 +8,8 @@ from benchmarks.imaging.workers.serve import serve
 from image_service import __version__
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command that makes the thumbnails of one file, without the service."""
+"""The command ``render``: makes the thumbnails of one file, without the service."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +17,12 @@ from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavai
 @app.command()
 def render(
     photo: Annotated[Path, typer.Argument(help="An image file.")],
-    out: Annotated[Path, typer.Option(help="Folder for the thumbnails, made if missing.")] = Path("thumbnails"),
+    out: Annotated[Path, typer.Option(help="Folder for the thumbnails, created if missing.")] = Path("thumbnails"),
 ) -> None:
-    """Make the thumbnails of one file, here and now.
+    """Make the thumbnails of one file, without the service.
 
-    Prints what was made and what each step took. Needs no service, but for files that you trust: they are decoded in
-    this process. Of the settings MAX_PIXELS, ENABLED_FORMATS and RENDER_TRUNCATED count.
+    Prints the thumbnails and the time that each step took. For trusted files only: they are decoded in this process,
+    without a sandbox. Uses the settings MAX_PIXELS, ENABLED_FORMATS and RENDER_TRUNCATED.
     """
     with explained():
         settings = load_settings()
@@ -38,13 +38,13 @@ def render(
 
 
 def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
-    """The thumbnails, as files named like the photo and the preset."""
-    # The codecs are loaded where they are needed.
-    from image_service.imaging import render  # noqa: PLC0415
+    """Render the thumbnails, as files named like the photo and the preset."""
+    # Imported here: other commands do not need the codecs.
     from image_service.imaging.limits import RenderLimits  # noqa: PLC0415
+    from image_service.imaging.render.pipeline import render  # noqa: PLC0415
 
     out.mkdir(parents=True, exist_ok=True)
-    # Nothing half-made, and nothing of the same name that lies there already, comes to harm.
+    # Files of the same name are replaced only by complete ones.
     with TemporaryDirectory(dir=out, prefix=".render-") as scratch:
         limits = RenderLimits(
             max_pixels=settings.max_pixels,

@@ -13,7 +13,7 @@ from image_service.database.images import ImageRepository
 from image_service.domain.image import Claim, ImageError, Rendering, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
-from image_service.errors import AttemptsExhausted, DecoderFailure, Outage, ServiceError, UploadRejected
+from image_service.errors import AttemptsExhausted, DecoderFailure, InvalidImage, Outage, ServiceError
 from image_service.ports import UNOBSERVED, Delivery, Ending, Observer, Presentation, Renderer, Storage
 from image_service.services.patience import through_outage
 
@@ -85,7 +85,7 @@ class Processing:
         """One attempt, and what its end means for the image."""
         try:
             await self._attempt_while_held(claim)
-        except UploadRejected as verdict:
+        except InvalidImage as verdict:
             await self._fail(claim, verdict)
         except DecoderFailure as failure:
             if claim.decoder_failures + 1 >= self._policy.max_decoder_failures:

@@ -1,0 +1,112 @@
+"""What the pool and its processes write to each other says all there is to say, and no more is believed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from image_service.domain.image import Findings, MetadataKind, RenderedThumbnail, Rendering
+from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
+from image_service.imaging.isolation.protocol import Job, decode_job, decode_reply, encode_job, encode_rendering
+
+OUT = Path("/scratch/job")
+RECIPE = Recipe(
+    presets=(
+        Preset(name="box", width=100, height=50),
+        Preset(
+            name="extra",
+            width=300,
+            height=300,
+            quality=50,
+            format=OutputFormat.AVIF,
+            effort=Effort.SMALL,
+            optional=True,
+        ),
+    )
+)
+JOB = Job(source=Path("/originals/\udcff\n"), recipe=RECIPE, out=OUT)
+
+
+def rendering(*presets: str, metadata: tuple[MetadataKind, ...] = (), colour: str | None = None) -> Rendering:
+    return Rendering(
+        width=640,
+        height=480,
+        thumbnails=tuple(
+            RenderedThumbnail(
+                preset=preset,
+                path=OUT / preset,
+                content_type="image/avif",
+                width=100,
+                height=75,
+                size_bytes=999,
+                sha256="ab" * 32,
+            )
+            for preset in presets
+        ),
+        findings=Findings(placeholder="AAAA", dominant_colour=colour, metadata_removed=metadata),
+        timings=(("decode", 0.1), ("resize box", 0.0), ("encode box", 0.25)),
+    )
+
+
+def test_a_job_arrives_as_it_was_sent() -> None:
+    line = encode_job(JOB)
+    assert line.count(b"\n") == 1
+    assert decode_job(line) == JOB
+    assert decode_job(line).recipe.fingerprint == RECIPE.fingerprint
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        rendering("box", "extra", metadata=tuple(MetadataKind), colour="#c0ffee"),
+        rendering("box"),
+    ],
+    ids=["everything", "an optional output left out"],
+)
+def test_a_rendering_arrives_as_it_was_sent(made: Rendering) -> None:
+    line = encode_rendering(made)
+    assert line.count(b"\n") == 1
+    assert decode_reply(line, JOB) == made
+    assert decode_reply(line, JOB).timings == made.timings
+
+
+def test_an_output_that_is_not_optional_must_be_there() -> None:
+    with pytest.raises(ValueError, match="not a valid reply"):
+        decode_reply(encode_rendering(rendering("extra")), JOB)
+
+
+@pytest.mark.parametrize("findings", [None, {}, [], {"placeholder": "AAAA"}, "AAAA"])
+def test_findings_must_be_whole(findings: object) -> None:
+    told = json.loads(encode_rendering(rendering("box"))) | {"findings": findings}
+    with pytest.raises(ValueError, match="not a valid reply"):
+        decode_reply(json.dumps(told).encode(), JOB)
+
+
+def test_unknown_kinds_of_metadata_are_not_believed() -> None:
+    told = json.loads(encode_rendering(rendering("box")))
+    told["findings"]["metadata_removed"] = ["secrets"]
+    with pytest.raises(ValueError, match="secrets"):
+        decode_reply(json.dumps(told).encode(), JOB)
+
+
+@pytest.mark.parametrize(
+    "timings",
+    [
+        [["secrets", 0.1]],
+        [["encode elsewhere", 0.1]],
+        [["encode", 0.1]],
+        [["decode", 0.1], ["decode", 0.1]],
+        [["decode", -0.1]],
+        [["decode", float("nan")]],
+        [["decode", float("inf")]],
+        [["decode", "soon"]],
+        [["decode"]],
+        [[["decode"], 0.1]],
+        None,
+    ],
+    ids=str,
+)
+def test_a_step_that_there_is_not_is_not_believed(timings: object) -> None:
+    told = json.loads(encode_rendering(rendering("box"))) | {"timings": timings}
+    with pytest.raises(ValueError):  # noqa: PT011  (whichever: the process is not believed)
+        decode_reply(json.dumps(told).encode(), JOB)
