@@ -65,9 +65,10 @@ def without(content: bytes, parts: Iterable[tuple[int, int]]) -> bytes:
     """
     kept, rest = [], 0
     for start, end in parts:
-        kept.append(content[rest:start])
+        if start > rest:
+            kept.append(content[rest:start])
         rest = end
-    return b"".join((*kept, content[rest:])) if kept else content
+    return b"".join((*kept, content[rest:])) if rest else content
 
 
 def cut_off() -> CorruptImage:

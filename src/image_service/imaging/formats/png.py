@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
@@ -11,8 +12,10 @@ from image_service.imaging.formats.content import Content, cut_off, damaged, num
 from image_service.imaging.formats.metadata import Metadata
 from image_service.imaging.limits import MAX_PROFILE_BYTES
 
-_MAX_CHUNKS: Final = 20_000
-"""Chunks that are read: 50 MB of pixels in the chunks of 8 KB that libpng writes are 6,400."""
+_MAX_CHUNKS: Final = 1 << 20
+"""Chunks that are read, each in half a microsecond."""
+_MAX_CHUNKS_FOR_METADATA: Final = 10_000
+"""The same where a later one changes only what is reported: libpng writes 80 MB of pixels in as many."""
 _SIGNATURE_LENGTH: Final = 8
 _LENGTH_AND_KIND: Final = 8
 _CHECKSUM: Final = 4
@@ -74,7 +77,7 @@ class Header(NamedTuple):
 
 
 def chunks(content: Content) -> Iterator[Chunk]:
-    """Yield the chunks until one has an impossible name, at most ``_MAX_CHUNKS`` of them; the last may be cut off."""
+    """Yield the chunks up to an impossible name, at most ``_MAX_CHUNKS`` of them; the last may be cut off."""
     position = _SIGNATURE_LENGTH
     for _ in range(_MAX_CHUNKS):
         head = content[position : position + _LENGTH_AND_KIND]
@@ -119,7 +122,7 @@ def dimensions(content: Content) -> tuple[int, int]:
 
 def metadata(content: bytes) -> Iterator[Metadata]:
     """Yield the metadata in the chunks; a text is told by its keyword."""
-    for chunk in chunks(content):
+    for chunk in islice(chunks(content), _MAX_CHUNKS_FOR_METADATA):
         if chunk.kind in _KINDS:
             yield Metadata(_KINDS[chunk.kind], chunk.body.start, chunk.body.stop)
         elif chunk.kind in _TEXTS:
@@ -133,18 +136,23 @@ def strip(content: bytes) -> bytes:
 
     Of animations the default image stays; scattered pixel chunks are cut off after the first run.
     """
-    colour, found = read_header(content).colour, list(chunks(content))
-    removed, wanted, in_pixels = [], _BEFORE_PIXELS, False
-    for chunk in found:
-        if chunk.kind == b"IDAT":
+    return without(content, _unneeded(content))
+
+
+def _unneeded(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield start and end of everything that ``strip`` removes."""
+    colour, wanted, in_pixels, end = read_header(content).colour, _BEFORE_PIXELS, False, _SIGNATURE_LENGTH
+    for chunk in chunks(content):
+        kind, start, end = chunk
+        if kind == b"IDAT":
             in_pixels = True
         elif in_pixels:
             wanted = _AFTER_PIXELS
-        if chunk.kind not in wanted or not (_is_critical(chunk.kind) or _is_sound(chunk, content, colour)):
-            removed.append((chunk.start, chunk.end))
-    if len(found) < _MAX_CHUNKS and found[-1].end < len(content):
-        removed.append((found[-1].end, len(content)))
-    return without(content, removed)
+        if kind not in wanted or not (_is_critical(kind) or _is_sound(chunk, content, colour)):
+            yield start, end
+    # Junk after the last chunk; further chunks than are read stay.
+    if end < len(content) and not _KIND.match(content, end + 4):
+        yield end, len(content)
 
 
 def _is_critical(kind: bytes) -> bool:
