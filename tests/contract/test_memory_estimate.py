@@ -83,8 +83,8 @@ async def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, in
 async def test_what_is_refused_would_have_died(case: tuple[Path, int], tmp_path: Path) -> None:
     source, cost = case
     header = HeaderInspector(allowed=ImageFormat).inspect(source)
-    with source.open("rb") as file:
-        assert least_memory(header.format, header.width, header.height, FileContent(file)) == cost
+    with FileContent(source) as content:
+        assert least_memory(header.format, header.width, header.height, content) == cost
     with pytest.raises(ImageTooLarge, match=r"takes \d+ MB of memory"):
         HeaderInspector(max_memory=cost - 1, allowed=ImageFormat).inspect(source)
     pool = RenderPool(1, RenderLimits(memory_bytes=cost, formats=(header.format,)))

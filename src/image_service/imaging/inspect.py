@@ -50,8 +50,7 @@ class HeaderInspector:
 
     def inspect(self, path: Path) -> ImageHeader:
         """Return format and dimensions from the file's header; see ``Inspector.inspect``."""
-        with path.open("rb") as file:
-            content = FileContent(file)
+        with FileContent(path) as content:
             image_format = self.sniff(content.head)
             width, height = read_dimensions(content, image_format)
             check_size(width, height, self._max_pixels)

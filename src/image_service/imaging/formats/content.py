@@ -2,16 +2,17 @@
 
 import os
 from collections.abc import Iterable
-from typing import BinaryIO, Final, Protocol
+from pathlib import Path
+from typing import Final, Protocol, Self
 
 from image_service.errors import CorruptImage
 
-_HEAD_BYTES: Final = 4096
-"""Bytes at the start of a file that are read at once: most headers need no more."""
+_WINDOW: Final = 4096
+"""Bytes that are read at once, at the start of a file and wherever else something is looked up."""
 
 
 class Content(Protocol):
-    """The bytes of a file. ``bytes`` is one; a slice that reaches beyond the end is short, as it is there."""
+    """The bytes of a file, of which readers take slices with both bounds; one that exceeds the end is short."""
 
     def __len__(self) -> int: ...
 
@@ -19,26 +20,34 @@ class Content(Protocol):
 
 
 class FileContent:
-    """The bytes of an open file, read where and when they are needed."""
+    """The bytes of a file on disk, read where and when they are needed. A context manager that closes the file."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._length = os.fstat(file.fileno()).st_size
-        file.seek(0)
-        self.head = file.read(_HEAD_BYTES)
+    def __init__(self, path: Path) -> None:
+        # Path.open takes three times as long, which is half of the time that inspecting a header takes.
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._length = os.fstat(self._file).st_size
+        self.head = os.pread(self._file, _WINDOW, 0)
         """The first 4096 bytes, or the whole of a shorter file."""
+        self._window, self._at = self.head, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, place: slice, /) -> bytes:
-        start, stop = place.start or 0, self._length if place.stop is None else min(place.stop, self._length)
-        if stop <= len(self.head):
+        start, stop = place.start, min(place.stop, self._length)
+        if stop <= _WINDOW:
             return self.head[start:stop]
         if start >= stop:
             return b""
-        self._file.seek(start)
-        return self._file.read(stop - start)
+        if start < self._at or stop > self._at + len(self._window):
+            self._window, self._at = os.pread(self._file, max(_WINDOW, stop - start), start), start
+        return self._window[start - self._at : stop - self._at]
 
 
 def take(content: Content, at: int, count: int) -> bytes:

@@ -22,7 +22,8 @@ _SOI_LENGTH: Final = 2
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """A marker that begins a segment, or ends the image. TEM, SOI, restart markers, stuffed zeros and fill bytes do not."""
 _MARKER_LENGTH: Final = 2
-_LENGTH_FIELD: Final = 2
+_HEADER: Final = 4
+"""Marker and length field."""
 _END_OF_IMAGE: Final = 0xD9
 _PIECE: Final = 1 << 15
 """Bytes that are searched for a marker at a time."""
@@ -71,14 +72,15 @@ def segments(content: Content, max_junk: int | None = None) -> Iterator[Segment]
     """
     position, junk = _SOI_LENGTH, len(content) if max_junk is None else max_junk
     for _ in range(MAX_SEGMENTS):
-        start = _find_marker(content, position, junk)
-        if start is None:
-            return
-        junk -= start - position
-        body = start + _MARKER_LENGTH + _LENGTH_FIELD
-        head = content[start:body]
+        start, head = position, content[position : position + _HEADER]
+        if not _MARKER.match(head):
+            found = _find_marker(content, position, junk)
+            if found is None:
+                return
+            start, junk, head = found, junk - (found - position), content[found : found + _HEADER]
         if head[1] == _END_OF_IMAGE:
             return
+        body = start + _HEADER
         # A length too short for itself counts as none.
         position = max(body, start + _MARKER_LENGTH + int.from_bytes(head[_MARKER_LENGTH:]))
         yield Segment(head[1], start, body, position)
@@ -86,8 +88,6 @@ def segments(content: Content, max_junk: int | None = None) -> Iterator[Segment]
 
 def _find_marker(content: Content, position: int, junk: int) -> int | None:
     """Return where the next marker begins, ``junk`` bytes after ``position`` at most."""
-    if _MARKER.match(content[position : position + _MARKER_LENGTH]):
-        return position
     stop = min(position + junk, len(content))
     while position < stop:
         # One byte more: a marker may lie across the edge of two pieces.
