@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.servers import RabbitMQServer
 from tests.faults import queues
 from tests.faults.machine import Machine
 from tests.faults.nursery import Nursery
-from tests.support.servers import RabbitMQServer
 
 MachineMaker = Callable[..., Machine]
 

@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from harness.processes import free_port
+from harness.waiting import eventually
 from tests.faults import points, powerloss
 from tests.faults.checker import Evidence, Running, Violation, violations
 from tests.faults.client import Client
@@ -25,8 +27,6 @@ from tests.faults.evidence import World, look
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
 from tests.faults.nursery import Nursery
 from tests.faults.points import Point
-from tests.support.processes import free_port
-from tests.support.waiting import eventually
 
 SETTINGS = {
     "LOG_FORMAT": "json",
@@ -143,7 +143,7 @@ class Machine:
             old.unlink()
         env = {
             **self._settings,
-            "ALIVE_FILE": str(folder / "alive"),
+            "LIVENESS_FILE": str(folder / "alive"),
             "FAULT_FOLDER": str(folder),
             "FAULT_POINTS": points.encode(happening),
             **settings,

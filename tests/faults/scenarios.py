@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from harness.images import encoded, gradient
+from harness.waiting import eventually
 from tests.faults import queues
 from tests.faults.history import OK, Picture
 from tests.faults.machine import HOUR, Machine
 from tests.faults.points import ALWAYS, Act, Point
 from tests.faults.windows import PHOTO
-from tests.support.images import encoded, gradient
-from tests.support.waiting import eventually
 
 ASLEEP: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
 """The reconciler looks once, at the start, and only after what a worker has claimed."""
@@ -169,7 +169,7 @@ async def reconciler_dies_before_it_publishes(machine: Machine) -> None:
     """The reconciler dies when it has taken an image for publishing."""
     await _die(machine, "api", "before publish")
     await machine.time_passes()
-    point = Point.at("after take_for_publishing.commit", Act.KILL)
+    point = Point.at("after reserve_for_publish.commit", Act.KILL)
     await machine.start("worker", point)
     await machine.died("worker", point)
     await machine.time_passes()

@@ -19,13 +19,13 @@ import pytest
 from sqlalchemy import Executable, delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from harness.images import encoded, gradient
+from harness.service import Api
 from image_service.models import ImageRow, RemovalRow, ThumbnailRow
 from tests.faults.checker import Evidence, Running, violations, violations_without_workers
 from tests.faults.evidence import DECODER, World, look
 from tests.faults.history import Exchange, Fault, Garbage, History, Operation, Picture, Seen, Sent
 from tests.faults.rules import PRESETS, RULES
-from tests.support.images import encoded, gradient
-from tests.support.service import Api
 
 SERVER = "api-1"
 BEGAN = time.time() - 100
@@ -516,7 +516,7 @@ async def test_what_is_served_is_compared_with_what_is_stored(world: Little, tmp
         "DATABASE_URL": world.url,
         "STORAGE_PATH": str(world.storage),
         "RABBITMQ_URL": "amqp://127.0.0.1:1/",
-        "ALIVE_FILE": str(tmp_path / "alive"),
+        "LIVENESS_FILE": str(tmp_path / "alive"),
     }
     with Api(tmp_path, env) as api:
         evidence = replace(world.evidence, api_url=api.url)

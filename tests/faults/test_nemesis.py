@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.servers import new_folder
 from tests.faults.cluster import DISTURBED
 from tests.faults.disk import Disk
 from tests.faults.nemesis import BROKER_REST, LANES, Nemesis, schedule
-from tests.support.servers import new_folder
 
 LONG = 600.0
 

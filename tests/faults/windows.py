@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+from harness.images import encoded, noise
 from tests.faults.history import OK, Exchange
 from tests.faults.machine import Machine
 from tests.faults.points import Act, Point
-from tests.support.images import encoded, noise
 
 API, WORKER, STANDALONE = "api", "worker", "standalone"
 PHOTO = encoded(noise(160, 120), "JPEG")
