@@ -80,7 +80,7 @@ async def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, in
     return source, PROCESS + int(cost)
 
 
-async def test_what_is_refused_would_have_died(case: tuple[Path, int], tmp_path: Path) -> None:
+async def test_estimate_is_below_actual_need(case: tuple[Path, int], tmp_path: Path) -> None:
     source, cost = case
     header = HeaderInspector(allowed=ImageFormat).inspect(source)
     with FileContent(source) as content:

@@ -158,7 +158,7 @@ async def test_refuses(take_over: TakeOver, make_pool: MakePool, storage: Path, 
         "ctypes.CDLL(None).syscall(0x40000000 + 39)",
     ],
 )
-async def test_ends_a_process_that_tries(
+async def test_seccomp_kills_process(
     take_over: TakeOver, make_pool: MakePool, storage: Path, logged: list[EventDict], attack: str
 ) -> None:
     take_over()
@@ -179,12 +179,12 @@ async def test_ends_a_process_that_tries(
         "thread = threading.Thread(target=int); thread.start(); thread.join()",
     ],
 )
-async def test_lets_work_go_on(take_over: TakeOver, make_pool: MakePool, storage: Path, deed: str) -> None:
+async def test_sandbox_allows(take_over: TakeOver, make_pool: MakePool, storage: Path, deed: str) -> None:
     take_over()
     assert await outcome(make_pool, storage, deed) == "done"
 
 
-async def test_finds_folders_that_were_mounted_later(make_pool: MakePool, storage: Path) -> None:
+async def test_renders_from_folder_mounted_after_start(make_pool: MakePool, storage: Path) -> None:
     pool = make_pool()
     shutil.move(storage, away := storage.parent / "away")
     await pool.start()
@@ -193,7 +193,7 @@ async def test_finds_folders_that_were_mounted_later(make_pool: MakePool, storag
     assert (await pool.render(storage / "source", DEFAULT_RECIPE, storage / "scratch" / "job")).thumbnails
 
 
-async def test_warns_once_where_the_kernel_offers_less(
+async def test_warns_once_without_landlock(
     take_over: TakeOver, make_pool: MakePool, storage: Path, logged: list[EventDict]
 ) -> None:
     process_module._warn.cache_clear()
@@ -205,7 +205,7 @@ async def test_warns_once_where_the_kernel_offers_less(
     assert warning["lacking"] == ("Landlock (Function not implemented)",)
 
 
-async def test_refuses_such_a_kernel_where_it_is_told_to(take_over: TakeOver, make_pool: MakePool) -> None:
+async def test_start_fails_without_required_sandbox(take_over: TakeOver, make_pool: MakePool) -> None:
     take_over(NO_FENCE)
     with pytest.raises(StartError, match=r"REQUIRE_SANDBOX .* Landlock \(Function not implemented\)"):
         await make_pool(require_sandbox=True).start()
@@ -214,7 +214,7 @@ async def test_refuses_such_a_kernel_where_it_is_told_to(take_over: TakeOver, ma
 @pytest.mark.parametrize(
     ("end", "error"), [("time.sleep(100)", DecoderTimeout), ("os.abort()", DecoderCrashed)], ids=["slow", "crashed"]
 )
-async def test_nothing_outlives_a_process_that_could_start_others(
+async def test_kills_children_of_decoder_process(
     take_over: TakeOver, make_pool: MakePool, storage: Path, end: str, error: type[Exception]
 ) -> None:
     take_over(NO_SANDBOX)

@@ -21,7 +21,7 @@ def waves(period: float) -> Pixels:
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("box", [250, 100])
 @pytest.mark.parametrize("share", [0.3, 0.55], ids=["fine", "less fine"])
-def test_what_is_too_fine_turns_grey(make: Make, image_format: str, box: int, share: float) -> None:
+def test_averages_detail_finer_than_a_pixel(make: Make, image_format: str, box: int, share: float) -> None:
     # Waves shorter than a thumbnail's pixel: whoever picks some pixels, or averages too few, sees other waves.
     content = write(to_image(waves(max(3.3, share * SIDE / box))), image_format)
     middle = make(content, boxes(box)).pixels(box)[5:-5, 5:-5]
@@ -31,7 +31,7 @@ def test_what_is_too_fine_turns_grey(make: Make, image_format: str, box: int, sh
 
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("boxes_made", [(100,), (500, 200, 100)], ids=["at once", "step by step"])
-def test_what_is_not_too_fine_stays(make: Make, image_format: str, boxes_made: tuple[int, ...]) -> None:
+def test_keeps_visible_detail(make: Make, image_format: str, boxes_made: tuple[int, ...]) -> None:
     # Waves of six of the thumbnail's pixels; their deviation says how much of them is left.
     content = write(to_image(waves(6 * SIDE / 100)), image_format)
     middle = make(content, boxes(*boxes_made)).pixels(100)[5:-5, 5:-5]
@@ -40,7 +40,7 @@ def test_what_is_not_too_fine_stays(make: Make, image_format: str, boxes_made: t
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_a_hard_edge_stays_hard(make: Make, image_format: str) -> None:
+def test_keeps_hard_edges(make: Make, image_format: str) -> None:
     # Black to white within two pixels, and hardly darker or lighter than that beside the edge.
     picture = np.full((SIDE, SIDE), 0.2)
     picture[:, SIDE // 2 :] = 0.8

@@ -61,7 +61,7 @@ def test_one_pixel(make: Make, image_format: str) -> None:
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp", "avif"])
 @pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
-def test_threads(make: Make, image_format: str, *, turned: bool) -> None:
+def test_pictures_one_pixel_wide(make: Make, image_format: str, *, turned: bool) -> None:
     picture = thread(LONGEST_WEBP if image_format == "webp" else LENGTH)
     picture = picture.swapaxes(0, 1) if turned else picture
     made = make(write(to_image(picture), image_format), boxes(1200, 100))
@@ -78,14 +78,14 @@ def thread(length: int) -> Pixels:
 
 
 @pytest.mark.parametrize("size", [(300, 200), (299, 200), (150, 100)])
-def test_small_pictures_stay_as_they_are(make: Make, size: tuple[int, int]) -> None:
+def test_small_pictures_keep_their_size(make: Make, size: tuple[int, int]) -> None:
     picture = scene(*size)
     assert_alike(make(png_of(picture), boxes(300)).pixels(300), picture)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1201, 803), (1999, 420), (97, 1303), (640, 480), (641, 479)])
 @pytest.mark.parametrize("image_format", ["jpeg", "png", "webp"])
-def test_any_ratio_shows_all_of_the_picture(make: Make, image_format: str, width: int, height: int) -> None:
+def test_any_aspect_ratio_shows_the_whole_picture(make: Make, image_format: str, width: int, height: int) -> None:
     # A decoder that skips detail rounds the edges of what it decodes; the picture must not move or stretch for it.
     picture = scene(width, height)
     made = make(write(to_image(picture), image_format), boxes(160))

@@ -91,12 +91,12 @@ def test_8_bits_with_alpha(make: Make) -> None:
 
 
 @pytest.mark.parametrize("image_format", [each for each in FORMATS if each in {"webp", "avif", "heic"}])
-def test_alpha_beside_lossy_colours(make: Make, image_format: str) -> None:
+def test_lossy_webp_with_alpha(make: Make, image_format: str) -> None:
     assert_shows_through(make, write(to_image(with_alpha(SCENE)), image_format), with_alpha(SCENE))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_few_greys(make: Make, depth: int) -> None:
+def test_grey_of_few_bits(make: Make, depth: int) -> None:
     few = quantised(GREY, depth)
     values = np.round(few * (2**depth - 1)).astype(np.uint8)
     assert_shows(make, packed_png(values, depth, colour=0), few, POSTER)

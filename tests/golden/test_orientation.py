@@ -94,7 +94,7 @@ def test_applies_the_boxes_of_iso_media(make: Make, image_format: str, quarters:
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("image_format", ISO_MEDIA)
-def test_turns_once_where_exif_repeats_the_boxes(make: Make, image_format: str, orientation: int) -> None:
+def test_orients_once_where_exif_repeats_the_boxes(make: Make, image_format: str, orientation: int) -> None:
     told = Image.Exif()
     told[ORIENTATION], told[UNUSED] = orientation, orientation
     content = write(to_image(STORED[orientation](UPRIGHT)), image_format, exif=told.tobytes())
@@ -102,7 +102,7 @@ def test_turns_once_where_exif_repeats_the_boxes(make: Make, image_format: str, 
 
 
 @pytest.mark.parametrize("image_format", ISO_MEDIA)
-def test_goes_by_the_boxes_of_iso_media_alone(make: Make, image_format: str) -> None:
+def test_iso_media_ignores_orientation_in_exif(make: Make, image_format: str) -> None:
     told = Image.Exif()
     told[UNUSED] = 6
     assert_upright(make, named_orientation(write(to_image(UPRIGHT), image_format, exif=told.tobytes())))

@@ -53,7 +53,7 @@ def full_of_secrets(image: Image.Image, image_format: str, *, plain: bool) -> by
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("image", [OPAQUE, SEEN_THROUGH], ids=["opaque", "seen through"])
 @pytest.mark.parametrize("plain", [False, True], ids=["turned and converted", "plain"])
-def test_nothing_but_the_picture_leaves(make: Make, image_format: str, image: Image.Image, *, plain: bool) -> None:
+def test_output_has_no_metadata(make: Make, image_format: str, image: Image.Image, *, plain: bool) -> None:
     image = image.convert("RGB") if image_format in {"jpeg", "bmp"} else image
     content = full_of_secrets(image, image_format, plain=plain)
     assert SECRET in content or image_format == "bmp"
@@ -99,7 +99,7 @@ def webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_types_are_told_right(make: Make, image_format: str) -> None:
+def test_content_type_is_correct(make: Make, image_format: str) -> None:
     made = make(write(OPAQUE, image_format), DEFAULT_RECIPE)
     for thumbnail in made.rendering.thumbnails:
         assert thumbnail.content_type == "image/jpeg"
@@ -108,7 +108,7 @@ def test_types_are_told_right(make: Make, image_format: str) -> None:
 
 
 @pytest.mark.parametrize("quality", [30, 50, 82, 95])
-def test_jpeg_has_the_quality_that_was_asked_for(make: Make, quality: int) -> None:
+def test_jpeg_has_the_requested_quality(make: Make, quality: int) -> None:
     tables, sampling = jpeg_parameters(make(write(noise(200, 200), "png"), boxes(100, quality=quality)).content(100))
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     expected = np.clip((np.array(LUMA) * scale + 50) // 100, 1, 255)
@@ -116,7 +116,7 @@ def test_jpeg_has_the_quality_that_was_asked_for(make: Make, quality: int) -> No
     assert sampling in {(0x22, 0x11, 0x11), (0x11, 0x11, 0x11)}
 
 
-def test_default_jpeg_has_half_the_colours(make: Make) -> None:
+def test_default_jpeg_has_subsampled_chroma(make: Make) -> None:
     content = make(write(OPAQUE, "png"), DEFAULT_RECIPE).content("300x300")
     tables, sampling = jpeg_parameters(content)
     assert sampling == (0x22, 0x11, 0x11)
@@ -141,7 +141,7 @@ def jpeg_parameters(content: bytes) -> tuple[list[list[int]], tuple[int, ...]]:
     return tables, sampling
 
 
-def test_converted_colours_need_no_profile(make: Make) -> None:
+def test_converted_output_has_no_profile(make: Make) -> None:
     made: Rendered = make(write(OPAQUE, "png", icc_profile=ADOBE_RGB.content), DEFAULT_RECIPE)
     for thumbnail in made.rendering.thumbnails:
         assert b"ICC_PROFILE" not in thumbnail.path.read_bytes()

@@ -47,7 +47,7 @@ def test_no_fringe_around_a_disc(make: Make, colour: tuple[float, float, float],
 @pytest.mark.parametrize("background", [0, 1], ids=["on black", "on white"])
 @pytest.mark.parametrize("ground", GROUNDS.values(), ids=GROUNDS)
 @pytest.mark.parametrize("image_format", WITH_ALPHA)
-def test_no_fringe_on_a_page(make: Make, image_format: str, ground: float, background: float) -> None:
+def test_no_fringe_on_background(make: Make, image_format: str, ground: float, background: float) -> None:
     picture = disc(COLOURS["red"], ground)
     options = {"lossless": True} if image_format == "webp" else {}
     made = make(write(to_image(picture), image_format, **options), boxes(100))
@@ -55,7 +55,7 @@ def test_no_fringe_on_a_page(make: Make, image_format: str, ground: float, backg
     assert_alike(over(found, background), over(expected, background), Tolerance(mean=1.5, psnr=34, ssim=0.97))
 
 
-def test_by_default_too(make: Make) -> None:
+def test_no_fringe_in_default_recipe(make: Make) -> None:
     picture = disc(COLOURS["green"], 0)
     made = make(png_of(picture), DEFAULT_RECIPE)
     for thumbnail, side in zip(made.rendering.thumbnails, (100, 300, 500), strict=True):
@@ -67,13 +67,13 @@ def test_by_default_too(make: Make) -> None:
 
 
 @pytest.mark.parametrize("image_format", WITH_ALPHA)
-def test_what_is_wholly_invisible_stays_so(make: Make, image_format: str) -> None:
+def test_invisible_picture_stays_invisible(make: Make, image_format: str) -> None:
     picture = np.zeros((60, 90, 4))
     picture[..., :3] = 1
     found = make(write(to_image(picture), image_format), boxes(30)).pixels_with_alpha(30)
     assert found[..., 3].max() == 0
 
 
-def test_what_is_wholly_visible_is_opaque(make: Make) -> None:
+def test_opaque_alpha_gives_opaque_output(make: Make) -> None:
     picture = np.concatenate((disc(COLOURS["pale"], 0)[..., :3], np.ones((SIDE, SIDE, 1))), axis=2)
     assert make(png_of(picture), boxes(100))[100].content_type == "image/jpeg"

@@ -68,13 +68,13 @@ Inspect = Callable[[bytes], ImageHeader]
         ("BMP", {}),
     ],
 )
-def test_reads_what_encoders_write(inspect: Inspect, name: str, options: dict[str, object]) -> None:
+def test_reads_headers_of_encoded_images(inspect: Inspect, name: str, options: dict[str, object]) -> None:
     data = encoded(gradient(321, 123), name, **options)
     assert inspect(data) == ImageHeader(format=ImageFormat(name.lower()), width=321, height=123)
     assert INSPECTOR.sniff(data[:4096]) is ImageFormat(name.lower())
 
 
-def test_reads_heic_as_its_encoder_writes_it(inspect: Inspect) -> None:
+def test_reads_header_of_encoded_heic(inspect: Inspect) -> None:
     # What is coded has even sides; odd ones are cut off by a box that the decoder heeds.
     for width, height in ((320, 122), (319, 121)):
         header = inspect(encoded(gradient(width, height), "HEIF"))
@@ -109,7 +109,7 @@ def test_reads_animations(inspect: Inspect) -> None:
         box(b"ftyp", b"heicavifmif1"),
     ],
 )
-def test_refuses_what_is_no_known_image(content: bytes) -> None:
+def test_refuses_unknown_formats(content: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match="accepted are AVIF, GIF, JPEG, PNG, WEBP"):
         BY_DEFAULT.sniff(content)
 
@@ -118,7 +118,7 @@ def test_refuses_what_is_no_known_image(content: bytes) -> None:
     ("name", "content"),
     [("HEIC", box(b"ftyp", HEIC)), ("TIFF", tiff(*tiff_size(7, 5))), ("BMP", bmp_header(7, 5))],
 )
-def test_refuses_what_is_not_enabled_and_says_what_it_is(name: str, content: bytes) -> None:
+def test_names_the_format_that_is_not_enabled(name: str, content: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match=f"is a {name} image; accepted are AVIF, GIF, JPEG, PNG, WEBP"):
         BY_DEFAULT.sniff(content)
 
@@ -137,28 +137,28 @@ def test_refuses_what_is_not_enabled_and_says_what_it_is(name: str, content: byt
         box(b"ftyp", b"isom\0\0\0\0mp41"),
     ],
 )
-def test_knows_lookalikes(content: bytes) -> None:
+def test_rejects_similar_signatures(content: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match="no image in a known format"):
         INSPECTOR.sniff(content)
 
 
-def test_refuses_formats_that_are_switched_off() -> None:
+def test_refuses_disabled_formats() -> None:
     inspector = HeaderInspector(allowed={ImageFormat.JPEG, ImageFormat.PNG})
     with pytest.raises(UnsupportedFormat, match="a GIF image; accepted are JPEG, PNG"):
         inspector.sniff(gif_header(1, 1))
 
 
 @pytest.mark.parametrize("brands", [b"avif\0\0\0\0", b"avis\0\0\0\0", b"mif1\0\0\0\0miafavif", b"MA1B\0\0\0\0avis"])
-def test_knows_avif_by_any_of_its_brands(brands: bytes) -> None:
+def test_identifies_avif_by_brand(brands: bytes) -> None:
     assert INSPECTOR.sniff(box(b"ftyp", brands)) is ImageFormat.AVIF
 
 
 @pytest.mark.parametrize("brands", [b"heic\0\0\0\0", b"heix\0\0\0\0mif1", b"mif1\0\0\0\0mif1heic", b"hevc\0\0\0\0msf1"])
-def test_knows_heic_by_any_of_its_brands(brands: bytes) -> None:
+def test_identifies_heic_by_brand(brands: bytes) -> None:
     assert INSPECTOR.sniff(box(b"ftyp", brands)) is ImageFormat.HEIC
 
 
-def test_takes_what_is_both_for_avif() -> None:
+def test_avif_brand_precedes_heic_brand() -> None:
     assert INSPECTOR.sniff(box(b"ftyp", b"heic\0\0\0\0avif")) is ImageFormat.AVIF
 
 
@@ -193,13 +193,13 @@ def test_refuses_more_pixels_than_allowed(inspect: Inspect, content: bytes) -> N
 
 
 @pytest.mark.parametrize("tag", [273, 324], ids=["strips", "tiles"])
-def test_refuses_more_pieces_than_anyone_needs(inspect: Inspect, tag: int) -> None:
+def test_refuses_tiff_of_too_many_strips_or_tiles(inspect: Inspect, tag: int) -> None:
     assert inspect(tiff(*tiff_size(7, 5), (tag, SHORT, 1 << 18, 0))).width == 7
     with pytest.raises(ImageTooLarge, match=r"cut into 262,145 pieces.*Export the image again"):
         inspect(tiff(*tiff_size(7, 5), (tag, SHORT, (1 << 18) + 1, 0)))
 
 
-def test_forty_thousand_pages_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_only_first_of_40000_tiff_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tiff(*tiff_size(7, 5))
     directory = page[8:-4]
     position = range(8, 8 + 40_000 * (len(directory) + 4), len(directory) + 4)
@@ -317,7 +317,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("content", ODD.values(), ids=ODD)
-def test_reads_odd_headers_that_decoders_read(inspect: Inspect, content: bytes) -> None:
+def test_reads_unusual_headers(inspect: Inspect, content: bytes) -> None:
     header = inspect(content)
     assert (header.width, header.height) == (7, 5)
 
@@ -344,7 +344,7 @@ BEGINNINGS = [
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(beginning=st.sampled_from(BEGINNINGS), rest=st.binary(max_size=300), repeat=st.integers(1, 50))
 @example(beginning=BEGINNINGS[0], rest=b"\xe0\0\2\xff", repeat=50)
-def test_any_bytes_get_an_answer(inspect: Inspect, beginning: bytes, rest: bytes, repeat: int) -> None:
+def test_any_bytes_give_header_or_verdict(inspect: Inspect, beginning: bytes, rest: bytes, repeat: int) -> None:
     try:
         header = inspect(beginning + rest * repeat)
     except (CorruptImage, ImageTooLarge, UnsupportedFormat):

@@ -47,7 +47,7 @@ def assert_same(one: Image.Image, other: Image.Image, tolerance: int = 0) -> Non
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("make", [gradient, noise, translucent])
 @pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}, {"quality": 30, "exact": True}], ids=str)
-def test_webp_is_decoded_as_by_pillow(size: tuple[int, int], make: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+def test_webp_decoders_agree(size: tuple[int, int], make: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
     content = encoded(make(*size), "WEBP", **options)
     image = open_webp(io.BytesIO(content))
     assert type(image) is StillWebP
@@ -56,7 +56,7 @@ def test_webp_is_decoded_as_by_pillow(size: tuple[int, int], make: Any, options:
 
 @pytest.mark.parametrize("wanted", [(199, 149), (100, 75), (40, 30), (7, 5), (1, 1)])
 @pytest.mark.parametrize("lossless", [True, False])
-def test_webp_comes_scaled(wanted: tuple[int, int], *, lossless: bool) -> None:
+def test_webp_is_scaled_on_load(wanted: tuple[int, int], *, lossless: bool) -> None:
     content = encoded(gradient(400, 300), "WEBP", lossless=lossless)
     image = StillWebP(io.BytesIO(content))
     width, height = 2 * wanted[0], 2 * wanted[1]
@@ -67,14 +67,14 @@ def test_webp_comes_scaled(wanted: tuple[int, int], *, lossless: bool) -> None:
     assert_same(image.resize((20, 15)), expected.resize((20, 15)), 3)
 
 
-def test_webp_is_not_scaled_where_it_would_show() -> None:
+def test_webp_is_not_scaled_with_alpha_or_small_reduction() -> None:
     for content in (encoded(translucent(400, 300), "WEBP"), encoded(gradient(200, 150), "WEBP")):
         image = open_webp(io.BytesIO(content))
         assert image.draft(None, (100, 75)) is None
         assert_same(image, WebPImageFile(io.BytesIO(content)))
 
 
-def test_webp_keeps_what_counts_beside_its_pixels() -> None:
+def test_webp_keeps_profile_and_exif() -> None:
     exif = oriented(gradient(3, 3), 6)
     content = encoded(gradient(30, 20), "WEBP", exif=exif, icc_profile=display_p3(), xmp=b"<x/>")
     image, other = open_webp(io.BytesIO(content)), WebPImageFile(io.BytesIO(content))
@@ -82,13 +82,13 @@ def test_webp_keeps_what_counts_beside_its_pixels() -> None:
     assert image.getexif()[0x0112] == 6
 
 
-def test_webp_animations_are_pillows() -> None:
+def test_webp_animation_uses_pillow() -> None:
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("blue", "lime")]
     content = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
     assert type(open_webp(io.BytesIO(content))) is WebPImageFile
 
 
-def test_webp_is_pillows_where_libwebp_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webp_falls_back_to_pillow_without_libwebp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_webp, "__file__", "/nothing/here.so")
     assert libwebp._load() is None
     monkeypatch.setattr(_webp, "__file__", sys.modules["_ctypes"].__file__)
@@ -100,7 +100,7 @@ def test_webp_is_pillows_where_libwebp_cannot_be_reached(monkeypatch: pytest.Mon
         libwebp.decode(b"", "RGB", (1, 1))
 
 
-def test_webp_that_libwebp_refuses_may_be_one_for_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webp_falls_back_to_pillow_on_libwebp_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encoded(gradient(90, 60), "WEBP")
     image = open_webp(io.BytesIO(content))
     image.draft(None, (20, 10))
@@ -113,14 +113,14 @@ def test_webp_that_libwebp_refuses_may_be_one_for_pillow(monkeypatch: pytest.Mon
     assert_same(image, WebPImageFile(io.BytesIO(content)))
 
 
-def test_webp_of_another_interface_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webp_falls_back_to_pillow_on_other_libwebp_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libwebp, "_INTERFACE", 0x0309)
     assert type(open_webp(io.BytesIO(encoded(gradient(9, 9), "WEBP")))) is WebPImageFile
     with pytest.raises(libwebp.Refused):
         libwebp.decode(encoded(gradient(9, 9), "WEBP"), "RGB", (9, 9))
 
 
-def test_webp_never_writes_more_than_it_was_given_room_for() -> None:
+def test_libwebp_never_exceeds_the_buffer() -> None:
     content = encoded(noise(64, 64), "WEBP", lossless=True)
     before = libwebp.decode(content, "RGB", (64, 64))
     # A file that grew between two looks at it: neither the size nor the mode is taken from the second.
@@ -138,13 +138,13 @@ WEBPS = {
 
 
 @pytest.mark.parametrize("content", WEBPS.values(), ids=WEBPS)
-def test_webp_that_was_cut_is_damaged_at_any_length(content: bytes) -> None:
+def test_truncated_webp_is_damaged_at_any_length(content: bytes) -> None:
     for length in range(len(content)):
         assert outcome(open_webp, content[:length]) is None
 
 
 @pytest.mark.parametrize("content", WEBPS.values(), ids=WEBPS)
-def test_webp_that_was_damaged_fares_as_with_pillow(content: bytes) -> None:
+def test_webp_decoders_agree_on_damage(content: bytes) -> None:
     rng = random.Random(1)
     for _ in range(400):
         damaged = bytearray(content)
@@ -156,7 +156,7 @@ def test_webp_that_was_damaged_fares_as_with_pillow(content: bytes) -> None:
             assert_same(ours, pillows)
 
 
-def test_webp_with_a_canvas_that_is_not_its_frame_is_damaged() -> None:
+def test_webp_with_canvas_unlike_frame_is_damaged() -> None:
     content = bytearray(WEBPS["extended"])
     content[24:27] = (4000).to_bytes(3, "little")
     assert outcome(open_webp, bytes(content)) is None
@@ -184,7 +184,7 @@ PNG_MODES = [noise(1, 1).convert("L"), noise(130, 57).convert("L"), noise(130, 5
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("picture", PNG_MODES, ids=lambda picture: f"{picture.mode} {picture.size}")
-def test_png_is_decoded_as_by_pillow(picture: Image.Image, request: pytest.FixtureRequest) -> None:
+def test_png_decoders_agree(picture: Image.Image, request: pytest.FixtureRequest) -> None:
     content = encoded(picture, "PNG", icc_profile=display_p3(), exif=oriented(picture, 6))
     other = PngImageFile(io.BytesIO(content))
     other.load()
@@ -197,7 +197,7 @@ def test_png_is_decoded_as_by_pillow(picture: Image.Image, request: pytest.Fixtu
 
 
 @pytest.mark.usefixtures("quick", "alone")
-def test_png_says_what_stands_after_its_pixels() -> None:
+def test_png_reads_exif_after_pixels() -> None:
     content = encoded(gradient(60, 20), "PNG")
     chunk = png_chunk(b"eXIf", oriented(gradient(1, 1), 6).removeprefix(b"Exif\0\0"))
     assert Png(io.BytesIO(content[:-12] + chunk + content[-12:])).getexif()[0x0112] == 6
@@ -205,7 +205,7 @@ def test_png_says_what_stands_after_its_pixels() -> None:
 
 @pytest.mark.usefixtures("quick", "alone")
 @pytest.mark.parametrize("height", [1, 255, 256, 700])
-def test_png_comes_as_narrow_as_wanted(height: int) -> None:
+def test_png_is_decoded_at_wanted_width(height: int) -> None:
     picture = gradient(500, height)
     image = Png(io.BytesIO(encoded(picture, "PNG")))
     assert image.draft(None, (100, height)) is None
@@ -216,7 +216,7 @@ def test_png_comes_as_narrow_as_wanted(height: int) -> None:
 
 @pytest.mark.usefixtures("quick", "alone")
 @pytest.mark.parametrize("picture", [gradient(50, 40), translucent(500, 40), gradient(500, 40).convert("L")])
-def test_png_is_not_made_narrow_for_nothing(picture: Image.Image) -> None:
+def test_png_keeps_its_width_without_need(picture: Image.Image) -> None:
     image = Png(io.BytesIO(encoded(picture, "PNG")))
     image.draft(None, (60, 40))
     assert_same(image, picture)
@@ -234,7 +234,7 @@ OTHERS = {
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
-def test_png_of_other_kinds_is_pillows(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_png_of_other_modes_uses_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(png_decoder, "_decode", lambda *_: pytest.fail("not for this decoder"))
     image, other = Png(io.BytesIO(content)), PngImageFile(io.BytesIO(content))
     other.load()
@@ -242,7 +242,7 @@ def test_png_of_other_kinds_is_pillows(content: bytes, monkeypatch: pytest.Monke
     assert image.info == other.info
 
 
-def test_small_png_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_png_uses_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(png_decoder, "_decode", lambda *_: pytest.fail("not worth it"))
     Png(io.BytesIO(encoded(gradient(999, 999), "PNG"))).load()
 
@@ -252,7 +252,7 @@ class PanicException(BaseException):
 
 
 @pytest.mark.parametrize("error", [ValueError, MemoryError, PanicException])
-def test_png_is_pillows_where_the_other_decoder_fails(
+def test_png_falls_back_to_pillow_on_decoder_failure(
     monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     def fail(*_: object) -> None:
@@ -264,14 +264,14 @@ def test_png_is_pillows_where_the_other_decoder_fails(
     assert_same(Png(io.BytesIO(encoded(picture, "PNG"))), picture)
 
 
-def test_png_is_pillows_where_the_other_decoder_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_png_falls_back_to_pillow_without_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(png_decoder, "_WORTHWHILE", 0)
     monkeypatch.setitem(sys.modules, "kornia_rs", None)
     picture = gradient(60, 20)
     assert_same(Png(io.BytesIO(encoded(picture, "PNG"))), picture)
 
 
-def test_png_lets_an_interruption_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_png_propagates_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -283,7 +283,7 @@ def test_png_lets_an_interruption_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("picture", PNG_MODES[1:], ids=lambda picture: picture.mode)
-def test_png_that_was_damaged_fares_as_with_pillow(picture: Image.Image) -> None:
+def test_png_decoders_agree_on_damage(picture: Image.Image) -> None:
     content, rng = encoded(picture, "PNG"), random.Random(1)
     damaged = [content[:length] for length in range(40, len(content), 97)]
     for _ in range(300):
@@ -297,7 +297,7 @@ def test_png_that_was_damaged_fares_as_with_pillow(picture: Image.Image) -> None
             assert_same(ours, pillows)
 
 
-def test_opaque_webp_is_as_bright_when_scaled() -> None:
+def test_scaled_webp_keeps_brightness() -> None:
     picture = noise(300, 300)
     image = open_webp(io.BytesIO(encoded(picture, "WEBP", lossless=True)))
     image.draft(None, (50, 50))

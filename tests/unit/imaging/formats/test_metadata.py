@@ -70,13 +70,13 @@ def cut(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "TIFF", "BMP"])
-def test_a_plain_file_carries_nothing(name: str) -> None:
+def test_plain_file_has_no_metadata(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     assert find(encoded(PICTURE, name), image_format) == set()
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
-def test_what_every_format_can_carry(name: str) -> None:
+def test_metadata_in_every_format(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     block = b"Exif\0\0" + CAMERA
     content = encoded(PICTURE, name, exif=block, icc_profile=display_p3(), xmp=XMP)
@@ -87,7 +87,7 @@ def test_what_every_format_can_carry(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "WEBP", "AVIF", "HEIF"])
-def test_a_position_in_xmp_alone_counts(name: str) -> None:
+def test_finds_gps_position_in_xmp(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     assert find(encoded(PICTURE, name, xmp=XMP_WITH_POSITION), image_format) == {"xmp", "gps"}
 
@@ -107,7 +107,7 @@ EXIF_BLOCKS: dict[str, tuple[bytes, set[str]]] = {
 
 
 @pytest.mark.parametrize(("block", "expected"), EXIF_BLOCKS.values(), ids=EXIF_BLOCKS)
-def test_what_is_in_exif(block: bytes, expected: set[str]) -> None:
+def test_metadata_in_exif(block: bytes, expected: set[str]) -> None:
     assert find(jpeg((0xE1, b"Exif\0\0" + block)), ImageFormat.JPEG) == expected
     assert find(with_chunks((b"eXIf", block)), ImageFormat.PNG) == expected
     assert find(with_chunks((b"eXIf", block), at=len(PNG) - 12), ImageFormat.PNG) == expected
@@ -129,7 +129,7 @@ SEGMENTS: dict[str, tuple[int, bytes, set[str]]] = {
 
 
 @pytest.mark.parametrize(("code", "body", "expected"), SEGMENTS.values(), ids=SEGMENTS)
-def test_what_is_in_jpeg(code: int, body: bytes, expected: set[str]) -> None:
+def test_metadata_in_jpeg(code: int, body: bytes, expected: set[str]) -> None:
     assert find(jpeg((code, body)), ImageFormat.JPEG) == expected
     # Behind the end of the picture it belongs to another one.
     assert find(JPEG + jpeg_segment(code, body), ImageFormat.JPEG) == set()
@@ -149,7 +149,7 @@ TEXTS: dict[str, tuple[bytes, bytes, set[str]]] = {
 
 @pytest.mark.parametrize(("name", "body", "expected"), TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("at", [33, len(PNG) - 12], ids=["before the pixels", "after the pixels"])
-def test_what_is_in_png(at: int, name: bytes, body: bytes, expected: set[str]) -> None:
+def test_metadata_in_png(at: int, name: bytes, body: bytes, expected: set[str]) -> None:
     assert find(with_chunks((name, body), at=at), ImageFormat.PNG) == expected
 
 
@@ -165,11 +165,11 @@ EXTENSIONS: dict[str, tuple[bytes, set[str]]] = {
 
 @pytest.mark.parametrize(("extension", "expected"), EXTENSIONS.values(), ids=EXTENSIONS)
 @pytest.mark.parametrize("at", [GIF_FRAME, len(GIF) - 1], ids=["before the frame", "after the frame"])
-def test_what_is_in_gif(at: int, extension: bytes, expected: set[str]) -> None:
+def test_metadata_in_gif(at: int, extension: bytes, expected: set[str]) -> None:
     assert find(GIF[:at] + extension + GIF[at:], ImageFormat.GIF) == expected
 
 
-def test_what_is_in_tiff() -> None:
+def test_metadata_in_tiff() -> None:
     content = exif((0x8773, 1), (EXIF_DIRECTORY, 1), gps=[LATITUDE])
     assert find(content, ImageFormat.TIFF) == {"exif", "gps", "icc"}
 
@@ -190,7 +190,7 @@ WHOLE = {
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), image_format=st.sampled_from(sorted(WHOLE)))
-def test_no_damage_is_too_much(data: st.DataObject, image_format: ImageFormat) -> None:
+def test_find_metadata_never_raises_on_damage(data: st.DataObject, image_format: ImageFormat) -> None:
     content = bytearray(WHOLE[image_format])
     changes = st.lists(st.tuples(st.integers(0, min(len(content), 1500) - 1), st.integers(0, 255)), max_size=8)
     for at, value in data.draw(changes):
@@ -212,7 +212,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize(("content", "image_format"), ENDLESS.values(), ids=ENDLESS)
-def test_no_file_takes_long(content: bytes, image_format: ImageFormat) -> None:
+def test_find_metadata_time_is_bounded(content: bytes, image_format: ImageFormat) -> None:
     began = process_time()
     find(content, image_format)
     assert process_time() - began < 0.5

@@ -76,12 +76,12 @@ FLAWED_CHUNKS = {
 
 @pytest.mark.parametrize("at", [PNG_PIXELS, PNG_END], ids=["before the pixels", "after the pixels"])
 @pytest.mark.parametrize("chunks", FLAWED_CHUNKS.values(), ids=FLAWED_CHUNKS)
-def test_png_shows_despite_flawed_optional_chunks(make: Make, chunks: bytes, at: int) -> None:
+def test_png_renders_despite_flawed_optional_chunks(make: Make, chunks: bytes, at: int) -> None:
     assert make(PNG[:at] + chunks + PNG[at:]) == make(PNG)
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0\0", struct.pack(">I", 1000) + b"tEXtAuth", bytes(100)])
-def test_png_shows_whatever_follows_its_pixels(make: Make, rest: bytes) -> None:
+def test_png_renders_whatever_follows_its_pixels(make: Make, rest: bytes) -> None:
     assert make(PNG[:PNG_END] + rest) == make(PNG)
 
 
@@ -103,7 +103,7 @@ def test_png_keeps_a_large_profile(make: Make) -> None:
     ],
     ids=["no palette", "damaged critical chunk", "pixels missing", "chunk without a name", "scattered pixels"],
 )
-def test_png_is_damaged_where_its_picture_is(make: Make, content: bytes) -> None:
+def test_png_with_damaged_picture_is_corrupt(make: Make, content: bytes) -> None:
     with pytest.raises(CorruptImage, match=r"cannot be decoded \(.+\)"):
         make(content)
 
@@ -122,12 +122,12 @@ FLAWED_SEGMENTS = {
 
 @pytest.mark.parametrize("at", [2, JPEG_SCAN], ids=["at the start", "before the scan"])
 @pytest.mark.parametrize("segments", FLAWED_SEGMENTS.values(), ids=FLAWED_SEGMENTS)
-def test_jpeg_shows_despite_flawed_metadata(make: Make, segments: bytes, at: int) -> None:
+def test_jpeg_renders_despite_flawed_metadata(make: Make, segments: bytes, at: int) -> None:
     assert make(JPEG[:at] + segments + JPEG[at:]) == make(JPEG)
 
 
 @pytest.mark.parametrize("length", [b"\0\0", b"\0\1", b"\xff\xff"])
-def test_jpeg_metadata_of_a_wrong_length_takes_nothing_else_away(length: bytes) -> None:
+def test_strip_keeps_jpeg_before_segment_of_wrong_length(length: bytes) -> None:
     assert strip(JPEG[:20] + b"\xff\xfe" + length, ImageFormat.JPEG) == JPEG[:20]
 
 
@@ -143,22 +143,22 @@ ODD_EXTENSIONS = {
 
 
 @pytest.mark.parametrize("extension", ODD_EXTENSIONS.values(), ids=ODD_EXTENSIONS)
-def test_gif_shows_despite_odd_extensions(make: Make, extension: bytes) -> None:
+def test_gif_renders_despite_odd_extensions(make: Make, extension: bytes) -> None:
     assert make(GIF[:GIF_SCREEN] + extension + GIF[GIF_SCREEN:]) == make(GIF)
 
 
-def test_gif_ends_where_it_says() -> None:
+def test_strips_gif_without_frame_to_its_screen() -> None:
     for rest in (b";" + GIF[GIF_SCREEN:], b"!\xfe\xffcomment", b""):
         assert strip(GIF[:GIF_SCREEN] + rest, ImageFormat.GIF) == GIF[:GIF_SCREEN]
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
-def test_nothing_is_lost_of_an_ordinary_file(name: str) -> None:
+def test_strip_keeps_ordinary_file_unchanged(name: str) -> None:
     content = encoded(PICTURE, name)
     assert strip(content, ImageFormat(name.lower())) == content
 
 
-def test_running_out_of_memory_for_a_conversion_is_no_verdict(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_error_of_conversion_is_not_a_verdict(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: object) -> None:
         raise MemoryError
 
@@ -168,7 +168,7 @@ def test_running_out_of_memory_for_a_conversion_is_no_verdict(make: Make, monkey
 
 
 @pytest.mark.parametrize("big", [False, True])
-def test_leads_to_nothing_but_the_first_page_of_a_tiff(*, big: bool) -> None:
+def test_strip_keeps_only_first_page_of_tiff(*, big: bool) -> None:
     pages = {"save_all": True, "append_images": [gradient(9, 9)] * 5}
     content = encoded(PICTURE, "TIFF", big_tiff=big, description="secret", icc_profile=display_p3(), **pages)
     kept = strip(content, ImageFormat.TIFF)
@@ -180,6 +180,6 @@ def test_leads_to_nothing_but_the_first_page_of_a_tiff(*, big: bool) -> None:
     assert image.convert("RGB").tobytes() == PICTURE.tobytes()
 
 
-def test_takes_a_tag_that_is_told_twice_as_it_was_told_first() -> None:
+def test_strip_keeps_first_of_duplicate_tags() -> None:
     told_twice = tiff(*tiff_size(8, 8), *tiff_size(9, 9))
     assert strip(told_twice, ImageFormat.TIFF).startswith(tiff(*tiff_size(8, 8)))

@@ -35,14 +35,14 @@ print(kept >> 20, left >> 20)
 """
 
 
-def test_keeps_what_an_image_takes_and_no_more() -> None:
+def test_keeps_freed_memory_up_to_limit() -> None:
     done = subprocess.run([sys.executable, "-c", KEEPS], check=True, capture_output=True, text=True)  # noqa: S603 (a script of its own)
     kept, left = map(int, done.stdout.split())
     assert kept >= 96
     assert left <= malloc._KEPT >> 20
 
 
-def test_does_without_other_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         malloc_trim = None
 

@@ -48,7 +48,7 @@ def rendering(*presets: str, metadata: tuple[MetadataKind, ...] = (), colour: st
     )
 
 
-def test_a_job_arrives_as_it_was_sent() -> None:
+def test_job_round_trip() -> None:
     line = encode_job(JOB)
     assert line.count(b"\n") == 1
     assert decode_job(line) == JOB
@@ -63,26 +63,26 @@ def test_a_job_arrives_as_it_was_sent() -> None:
     ],
     ids=["everything", "an optional output left out"],
 )
-def test_a_rendering_arrives_as_it_was_sent(made: Rendering) -> None:
+def test_rendering_round_trip(made: Rendering) -> None:
     line = encode_rendering(made)
     assert line.count(b"\n") == 1
     assert decode_reply(line, JOB) == made
     assert decode_reply(line, JOB).timings == made.timings
 
 
-def test_an_output_that_is_not_optional_must_be_there() -> None:
+def test_rejects_rendering_without_required_output() -> None:
     with pytest.raises(ValueError, match="not a valid reply"):
         decode_reply(encode_rendering(rendering("extra")), JOB)
 
 
 @pytest.mark.parametrize("traits", [None, {}, [], {"placeholder": "AAAA"}, "AAAA"])
-def test_traits_must_be_whole(traits: object) -> None:
+def test_rejects_incomplete_traits(traits: object) -> None:
     told = json.loads(encode_rendering(rendering("box"))) | {"traits": traits}
     with pytest.raises(ValueError, match="not a valid reply"):
         decode_reply(json.dumps(told).encode(), JOB)
 
 
-def test_unknown_kinds_of_metadata_are_not_believed() -> None:
+def test_rejects_unknown_metadata_kind() -> None:
     told = json.loads(encode_rendering(rendering("box")))
     told["traits"]["metadata_removed"] = ["secrets"]
     with pytest.raises(ValueError, match="secrets"):
@@ -106,7 +106,7 @@ def test_unknown_kinds_of_metadata_are_not_believed() -> None:
     ],
     ids=str,
 )
-def test_a_step_that_there_is_not_is_not_believed(timings: object) -> None:
+def test_rejects_unknown_step_or_invalid_time(timings: object) -> None:
     told = json.loads(encode_rendering(rendering("box"))) | {"timings": timings}
     with pytest.raises(ValueError):  # noqa: PT011  (whichever: the process is not believed)
         decode_reply(json.dumps(told).encode(), JOB)

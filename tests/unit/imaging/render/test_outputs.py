@@ -56,7 +56,7 @@ def opened(thumbnail: RenderedThumbnail) -> Image.Image:
         (OutputFormat.AVIF, "AVIF", "AVIF"),
     ],
 )
-def test_writes_the_format_that_is_asked_for(make: Make, wanted: OutputFormat, opaque: str, transparent: str) -> None:
+def test_writes_the_requested_format(make: Make, wanted: OutputFormat, opaque: str, transparent: str) -> None:
     for content, expected in ((OPAQUE, opaque), (TRANSPARENT, transparent), (encoded(noise(9, 9), "PNG"), opaque)):
         (made,) = make(content, replace(BOX, format=wanted)).thumbnails
         assert opened(made).format == expected
@@ -69,7 +69,7 @@ def test_keeps_transparency_where_the_format_can(make: Make, wanted: OutputForma
     assert (alpha.getpixel((10, 40)), alpha.getpixel((90, 40))) == (0, 255)
 
 
-def test_stands_on_white_where_the_format_has_no_transparency(make: Make) -> None:
+def test_white_background_in_format_without_transparency(make: Make) -> None:
     (made,) = make(TRANSPARENT, replace(BOX, format=OutputFormat.JPEG, quality=95)).thumbnails
     left, right = (opened(made).getpixel((x, 40)) for x in (10, 90))
     assert isinstance(left, tuple)
@@ -79,12 +79,12 @@ def test_stands_on_white_where_the_format_has_no_transparency(make: Make) -> Non
 
 
 @pytest.mark.parametrize("wanted", OutputFormat)
-def test_a_grey_picture_can_become_anything(make: Make, wanted: OutputFormat) -> None:
+def test_grey_picture_is_encoded_in_every_format(make: Make, wanted: OutputFormat) -> None:
     (made,) = make(encoded(Image.new("L", (50, 50), 128), "PNG"), replace(BOX, format=wanted)).thumbnails
     assert opened(made).convert("RGB").getpixel((20, 20)) == pytest.approx((128, 128, 128), abs=3)
 
 
-def test_png_loses_nothing(make: Make) -> None:
+def test_png_output_is_lossless(make: Make) -> None:
     (made,) = make(encoded(noise(90, 60), "PNG"), replace(BOX, format=OutputFormat.PNG)).thumbnails
     assert opened(made).convert("RGB").tobytes() == noise_as_stored(made)
 
@@ -105,14 +105,14 @@ def noise_as_stored(made: RenderedThumbnail) -> bytes:
         (OutputFormat.AVIF, Effort.SMALL, {"format": "AVIF", "speed": 8}),
     ],
 )
-def test_takes_the_effort_that_is_asked_for(wanted: OutputFormat, effort: Effort, options: dict[str, object]) -> None:
+def test_passes_effort_to_the_encoder(wanted: OutputFormat, effort: Effort, options: dict[str, object]) -> None:
     picture, data = gradient(300, 200), io.BytesIO()
     picture.save(data, **options, quality=70)  # type: ignore[arg-type]  # a format and its encoder's options
     preset = replace(BOX, format=wanted, effort=effort, quality=70)
     assert bytes(encoding.encode(picture.copy(), preset)) == data.getvalue()
 
 
-def test_the_default_outputs_are_what_they_always_were() -> None:
+def test_default_outputs_are_unchanged() -> None:
     picture, veil = gradient(300, 200), gradient(300, 200)
     veil.putalpha(100)
     for image, options in ((picture, {"format": "JPEG"}), (veil, {"format": "WEBP", "method": 2})):
@@ -145,7 +145,7 @@ def test_no_output_carries_metadata(make: Make, wanted: OutputFormat, *, optiona
         assert not {"exif", "xmp", "comment", "icc_profile", "photoshop"} & set(image.info)
 
 
-def test_finds_out_what_the_smallest_thumbnail_looks_like(make: Make) -> None:
+def test_traits_describe_smallest_thumbnail(make: Make) -> None:
     content = encoded(Image.new("RGB", (500, 300), "#0000ff"), "PNG")
     large, small = replace(BOX, name="large", width=400, height=400), BOX
     traits = make(content, large, small).traits
@@ -153,7 +153,7 @@ def test_finds_out_what_the_smallest_thumbnail_looks_like(make: Make) -> None:
     assert traits.dominant_colour == "#0000ff"
 
 
-def test_optional_outputs_come_last_and_change_no_other(make: Make) -> None:
+def test_optional_outputs_run_last_and_change_no_other(make: Make) -> None:
     alone = make(OPAQUE, *DEFAULT_RECIPE.presets)
     beside = make(OPAQUE, EXTRA, *DEFAULT_RECIPE.presets)
     assert [each.preset for each in beside.thumbnails] == ["extra", "100x100", "300x300", "1200x1200"]
@@ -161,12 +161,12 @@ def test_optional_outputs_come_last_and_change_no_other(make: Make) -> None:
     assert [name for name, _ in beside.timings][-2:] == ["encode extra", "placeholder"]
 
 
-def test_an_optional_output_is_left_out_when_no_time_is_left(make: Make) -> None:
+def test_optional_output_is_left_out_when_no_time_is_left(make: Make) -> None:
     rendering = make(OPAQUE, EXTRA, BOX, wall_seconds=0)
     assert [each.preset for each in rendering.thumbnails] == ["box"]
 
 
-def test_an_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(image: Image.Image, preset: Preset) -> memoryview:
         if preset.optional:
             time.sleep(1)
@@ -181,7 +181,7 @@ def test_an_optional_output_is_left_out_when_it_takes_too_long(make: Make, monke
 
 
 @pytest.mark.parametrize("failure", [OSError("no encoder"), MemoryError(), ValueError()], ids=repr)
-def test_an_optional_output_is_left_out_when_it_fails(
+def test_optional_output_is_left_out_when_it_fails(
     make: Make, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def fail(image: Image.Image, preset: Preset) -> memoryview:
@@ -195,7 +195,7 @@ def test_an_optional_output_is_left_out_when_it_fails(
         make(OPAQUE, replace(EXTRA, optional=False), BOX)
 
 
-def test_tells_what_each_step_took(make: Make) -> None:
+def test_reports_time_of_each_step(make: Make) -> None:
     timings = dict(make(OPAQUE, BOX).timings)
     assert {"inspect", "find_metadata", "decode", "shrink", "placeholder", "encode box"} <= timings.keys()
     assert all(seconds >= 0 for seconds in timings.values())

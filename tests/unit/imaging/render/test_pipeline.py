@@ -107,7 +107,7 @@ def test_makes_every_preset(make: Make, name: str) -> None:
         assert_alike(made[each.preset], gradient(*size), tolerance=40 if name == "GIF" else 12)
 
 
-def test_obeys_presets_of_any_shape_and_quality(make: Make) -> None:
+def test_presets_of_any_shape_and_quality(make: Make) -> None:
     presets = (
         Preset(name="wide", width=300, height=20),
         Preset(name="tall", width=20, height=300),
@@ -126,7 +126,7 @@ def test_obeys_presets_of_any_shape_and_quality(make: Make) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (39, 40), (17, 5)])
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
-def test_never_enlarges_and_never_vanishes(make: Make, size: tuple[int, int], name: str) -> None:
+def test_never_enlarges_and_keeps_one_pixel(make: Make, size: tuple[int, int], name: str) -> None:
     made = make(encoded(gradient(*size), name))
     assert made.small.size == fit_inside(*size, 40, 40)
 
@@ -224,7 +224,7 @@ def test_ignores_profiles_that_do_not_fit(make: Make, profile: bytes) -> None:
     assert_close(made.small, (200, 100, 50))
 
 
-def test_leaves_srgb_alone(make: Make) -> None:
+def test_does_not_convert_srgb(make: Make) -> None:
     from PIL import ImageCms  # noqa: PLC0415 (only here)
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -252,7 +252,7 @@ def test_scales_16_bit_tiff_too(make: Make, order: Literal["<", ">"], *, grey: b
     assert_close(made.small, (128, 128, 128))
 
 
-def test_keeps_black_and_white_smooth(make: Make) -> None:
+def test_scales_1_bit_images_smoothly(make: Make) -> None:
     board = Image.new("1", (80, 80))
     board.paste(1, (0, 0, 40, 80))
     small = make(encoded(board, "PNG")).small
@@ -260,7 +260,7 @@ def test_keeps_black_and_white_smooth(make: Make) -> None:
     assert_close(small, (0, 0, 0), at=(30, 5))
 
 
-def test_ignores_an_alpha_channel_that_says_nothing(make: Make) -> None:
+def test_ignores_opaque_alpha_channel(make: Make) -> None:
     assert make(encoded(Image.new("RGBA", (80, 80), "red"), "PNG")).small.format == "JPEG"
 
 
@@ -292,7 +292,7 @@ def test_keeps_transparency_of_every_kind(make: Make, content: bytes) -> None:
     assert small.getchannel("A").getextrema() == (0, 0)
 
 
-def test_invisible_colours_leave_no_fringe(make: Make) -> None:
+def test_invisible_colours_do_not_bleed_into_edges(make: Make) -> None:
     image = Image.new("RGBA", (640, 640), (0, 255, 0, 0))
     image.paste((255, 0, 0, 255), (160, 160, 480, 480))
     big = make(encoded(image, "PNG"), Recipe(presets=(Preset(name="small", width=99, height=99, quality=100),))).small
@@ -342,7 +342,7 @@ def test_reads_tiff_of_every_compression(make: Make, compression: str | None, *,
     assert_alike(made.small, image.convert("RGB").resize((40, 20), Image.Resampling.BICUBIC), tolerance=25)
 
 
-def test_reads_no_tag_of_a_tiff_that_makes_no_picture(make: Make) -> None:
+def test_ignores_invalid_tiff_tags_that_the_picture_does_not_need(make: Make) -> None:
     # EXIF and GPS directories that lie nowhere or in the pixels, and a next page that is none.
     nonsense = [(34665, LONG, 1, 2**32 - 1), (34853, LONG, 1, 200), (700, LONG, 2**32 - 1, 9)]
     content = raw_tiff(80, 80, bytes(RED) * 6400, *nonsense)
@@ -350,27 +350,27 @@ def test_reads_no_tag_of_a_tiff_that_makes_no_picture(make: Make) -> None:
     assert_close(make(content[:at] + struct.pack("<I", 5) + content[at + 4 :]).small, RED)
 
 
-def test_reads_bmp_from_either_end(make: Make) -> None:
+def test_reads_bmp_rows_in_either_order(make: Make) -> None:
     image = gradient(80, 40)
     rows = [image.crop((0, y, 80, y + 1)).tobytes("raw", "BGR") for y in range(40)]
     for content in (bmp_header(80, -40) + b"".join(rows), bmp_header(80, 40, length=12) + b"".join(reversed(rows))):
         assert_alike(make(content).small, gradient(40, 20))
 
 
-def test_decodes_the_picture_of_a_heic_file_and_never_its_preview() -> None:
+def test_decodes_primary_image_of_heic_not_its_thumbnail() -> None:
     image = open_heic(io.BytesIO(encoded(gradient(640, 480), "HEIF", thumbnails=[64])))
     assert image.draft(None, (16, 12)) is None
     assert image.size == (640, 480)
 
 
 @pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
-def test_decodes_no_format_that_is_not_enabled(make: Make, name: str) -> None:
+def test_refuses_format_that_is_not_enabled(make: Make, name: str) -> None:
     content = encoded(gradient(80, 40), name)
     with pytest.raises(UnsupportedFormat, match="accepted are AVIF, GIF, JPEG, PNG, WEBP"):
         make(content, formats=tuple(DEFAULT_FORMATS))
 
 
-def test_decodes_no_format_that_was_taken_away(make: Make) -> None:
+def test_refuses_default_format_that_is_disabled(make: Make) -> None:
     with pytest.raises(UnsupportedFormat, match="a GIF image; accepted are PNG"):
         make(encoded(gradient(80, 40), "GIF"), formats=(ImageFormat.PNG,))
 
@@ -381,7 +381,7 @@ def test_accepts_jpeg_without_its_end_marker(make: Make) -> None:
         assert_alike(make(whole[:-2]).small, gradient(40, 20))
 
 
-def test_accepts_jpeg_with_more_after_its_end(make: Make) -> None:
+def test_ignores_data_after_end_of_jpeg(make: Make) -> None:
     content = encoded(gradient(200, 100), "JPEG") + b"\xff\xda" * 500
     assert make(content).small.size == (40, 20)
 
@@ -417,7 +417,7 @@ CORRUPT = {
 
 
 @pytest.mark.parametrize("content", CORRUPT.values(), ids=CORRUPT)
-def test_finds_damage(make: Make, content: bytes) -> None:
+def test_damaged_file_is_corrupt(make: Make, content: bytes) -> None:
     with pytest.raises(CorruptImage, match="Export the image again"):
         make(content)
 
@@ -431,7 +431,7 @@ INCOMPLETE = {
 
 
 @pytest.mark.parametrize("content", INCOMPLETE.values(), ids=INCOMPLETE)
-def test_renders_what_there_is_of_an_incomplete_file_when_told_to(make: Make, content: bytes) -> None:
+def test_renders_truncated_file_if_enabled(make: Make, content: bytes) -> None:
     with pytest.raises(CorruptImage):
         make(content)
     made = make(content, truncated=True)
@@ -442,19 +442,19 @@ def test_renders_what_there_is_of_an_incomplete_file_when_told_to(make: Make, co
 
 
 @pytest.mark.parametrize("name", ["WEBP", "AVIF", "HEIF"])
-def test_makes_up_no_picture_where_a_decoder_gives_none(make: Make, name: str) -> None:
+def test_truncated_file_without_partial_decode_is_corrupt(make: Make, name: str) -> None:
     with pytest.raises(CorruptImage):
         make(cut(name, 0.7), truncated=True)
 
 
-def test_refuses_tiff_that_would_be_decoded_over_and_over(make: Make) -> None:
+def test_refuses_tiff_with_overlapping_strips(make: Make) -> None:
     # Each strip is nearly the whole image, and all lie in the same place.
     content = raw_tiff(80, 80, bytes(3 * 6400), (273, SHORT, 20, 200), (278, LONG, 1, 79))
     with pytest.raises(ImageTooLarge, match="on top of each other"):
         make(content)
 
 
-def test_refuses_other_content(make: Make) -> None:
+def test_refuses_unknown_content(make: Make) -> None:
     with pytest.raises(UnsupportedFormat):
         make(b"%!PS\n{} loop")
 
@@ -467,7 +467,7 @@ def test_refuses_more_pixels_than_allowed(make: Make, name: str) -> None:
     assert make(content, max_pixels=8000).small.size == (40, 32)
 
 
-def test_refuses_a_size_that_only_the_decoder_sees(make: Make) -> None:
+def test_checks_size_that_the_decoder_reports(make: Make) -> None:
     # Two frame headers: the first is small, the decoder goes by the second.
     content = encoded(gradient(300, 300), "JPEG")
     at = content.index(b"\xff\xc0")
@@ -478,13 +478,13 @@ def test_refuses_a_size_that_only_the_decoder_sees(make: Make) -> None:
         )
 
 
-def test_refuses_what_the_decoder_calls_a_bomb(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_error_is_image_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ImageTooLarge):
         make(encoded(gradient(100, 80), "WEBP", save_all=True, append_images=[gradient(100, 80).rotate(90)]))
 
 
-def test_refuses_a_thousand_scans(make: Make) -> None:
+def test_refuses_jpeg_of_1000_scans(make: Make) -> None:
     content = encoded(gradient(64, 64), "JPEG", progressive=True)
     start = content.index(b"\xff\xda")
     scan = content[start : content.index(b"\xff\xc4", start)]
@@ -492,7 +492,7 @@ def test_refuses_a_thousand_scans(make: Make) -> None:
         make(content[:start] + scan * 1000 + content[start:])
 
 
-def test_refuses_a_thousand_scans_of_a_sequential_image(make: Make) -> None:
+def test_refuses_sequential_jpeg_of_1000_scans(make: Make) -> None:
     # Each channel in a scan of its own, which libjpeg takes in any number too.
     scans = jpeg_segment(0xDA, bytes((1, 1, 0, 0, 63, 0))) * 1000
     with pytest.raises(ImageTooLarge, match="more than 100 scans"):
@@ -504,7 +504,7 @@ def test_refuses_a_thousand_scans_of_a_sequential_image(make: Make) -> None:
     [b"", jpeg_frame_header(9, 9, 0xC2), jpeg_frame_header(9, 9) * 2, jpeg_frame_header(9, 9)[:-10]],
     ids=["none", "progressive", "two", "cut"],
 )
-def test_counts_scans_where_one_may_not_be_all(frames: bytes) -> None:
+def test_counts_scans_of_other_frames(frames: bytes) -> None:
     with pytest.raises(ImageTooLarge):
         check_scans(b"\xff\xd8" + frames + jpeg_segment(0xDA, bytes((3, *range(9)))) * 102)
 
@@ -514,7 +514,7 @@ def test_counts_no_scans_in_metadata(make: Make) -> None:
     assert make(content[:2] + jpeg_segment(0xFE, b"\xff\xda" * 500) + content[2:]).small.size == (40, 40)
 
 
-def test_out_of_memory_is_no_verdict(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_error_of_decoder_is_not_a_verdict(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: object) -> None:
         raise MemoryError
 
@@ -523,7 +523,7 @@ def test_out_of_memory_is_no_verdict(make: Make, monkeypatch: pytest.MonkeyPatch
         make(encoded(gradient(64, 64), "PNG"))
 
 
-def test_damage_is_no_verdict_where_memory_was_short(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_error_without_free_memory_is_memory_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     # A decoder that reports its lack of memory as damage, as those of WebP and AVIF do.
     def refused(*_: object) -> None:
         raise OSError("Cannot allocate memory")
@@ -533,7 +533,7 @@ def test_damage_is_no_verdict_where_memory_was_short(make: Make, monkeypatch: py
         make(cut("WEBP", 0.5))
 
 
-def test_a_missing_source_is_no_verdict(tmp_path: Path) -> None:
+def test_missing_source_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         render(tmp_path / "nothing", SMALL, tmp_path)
 

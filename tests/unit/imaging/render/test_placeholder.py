@@ -39,22 +39,22 @@ def cells(size: Size, count: Size, mode: Mode) -> Image.Image:
 
 
 @pytest.mark.parametrize(("size", "count", "mode", "expected"), VECTORS)
-def test_the_hash_is_that_of_the_references(size: Size, count: Size, mode: Mode, expected: str) -> None:
+def test_hash_equals_reference_implementations(size: Size, count: Size, mode: Mode, expected: str) -> None:
     assert b64encode(thumbhash(cells(size, count, mode))).decode() == expected
 
 
 @given(width=st.integers(1, 100), height=st.integers(1, 100), mode=st.sampled_from(["L", "RGB", "RGBA"]))
-def test_every_small_picture_has_a_hash(width: int, height: int, mode: Mode) -> None:
+def test_hash_length_of_any_size(width: int, height: int, mode: Mode) -> None:
     assert 5 <= len(thumbhash(cells((width, height), (1, 1), mode))) <= 25
 
 
 @pytest.mark.parametrize("size", [(101, 1), (1, 101)])
-def test_a_larger_picture_has_none(size: Size) -> None:
+def test_hash_refuses_sides_over_100_pixels(size: Size) -> None:
     with pytest.raises(ValueError, match="too many"):
         thumbhash(Image.new("RGB", size))
 
 
-def test_a_flat_picture_is_its_colour() -> None:
+def test_hash_of_flat_picture_encodes_its_colour() -> None:
     for colour in ("black", "white", "red", "#123456"):
         light, yellow, reddish = split(thumbhash(Image.new("RGB", (10, 10), colour)))
         r, g, b = (value / 255 for value in Image.new("RGB", (1, 1), colour).tobytes())
@@ -71,7 +71,7 @@ def split(code: bytes) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 @pytest.mark.parametrize("size", [(100, 75), (75, 100), (100, 100)])
-def test_less_than_the_whole_thumbnail_tells_as_much(size: Size, mode: Mode) -> None:
+def test_hash_of_reduced_thumbnail_is_close_to_hash_of_whole(size: Size, mode: Mode) -> None:
     picture = cells(size, size, mode).resize((9, 8)).resize(size, Image.Resampling.BICUBIC)
     whole, part = thumbhash(picture), b64decode(describe(picture)[0])
     assert part[:3] == whole[:3]
@@ -82,31 +82,31 @@ def test_less_than_the_whole_thumbnail_tells_as_much(size: Size, mode: Mode) -> 
 
 @pytest.mark.parametrize("colour", ["#000000", "#ffffff", "#c81e07"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 75)])
-def test_the_dominant_colour_of_a_flat_picture(size: Size, colour: str) -> None:
+def test_dominant_colour_of_flat_picture(size: Size, colour: str) -> None:
     assert describe(Image.new("RGB", size, colour))[1] == colour
 
 
-def test_the_dominant_colour_is_the_most_common_one_and_no_mixture() -> None:
+def test_dominant_colour_is_most_common_not_mean() -> None:
     picture = Image.new("RGB", (100, 100), "#0000ff")
     picture.paste("#ff0000", (0, 0, 100, 60))
     assert describe(picture)[1] == "#ff0000"
 
 
-def test_the_dominant_colour_of_grey() -> None:
+def test_dominant_colour_of_grey_picture() -> None:
     assert describe(Image.new("L", (30, 30), 128))[1] == "#808080"
 
 
-def test_the_dominant_colour_is_one_that_can_be_seen() -> None:
+def test_dominant_colour_ignores_invisible_pixels() -> None:
     picture = Image.new("RGBA", (100, 100), (0, 255, 0, 0))
     picture.paste((255, 0, 0, 255), (10, 10, 30, 30))
     assert describe(picture)[1] == "#ff0000"
 
 
-def test_a_veil_has_a_dominant_colour_too() -> None:
+def test_dominant_colour_of_translucent_picture() -> None:
     assert describe(Image.new("RGBA", (100, 100), (255, 0, 0, 100)))[1] == "#ff0000"
 
 
-def test_nothing_to_be_seen_has_none() -> None:
+def test_invisible_picture_has_no_dominant_colour() -> None:
     placeholder, colour = describe(Image.new("RGBA", (100, 100), (0, 255, 0, 0)))
     assert colour is None
     assert b64decode(placeholder)
