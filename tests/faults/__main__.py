@@ -3,7 +3,7 @@
     python -m tests.faults [--seed N] [--seconds S]
 
 The same seed makes the same plan of faults and the same wishes of the clients. When which of them meet is up to the
-machine, so a replay is likely to find the same again, and not certain to.
+host, so a replay is likely to find the same again, and not certain to.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.faults.checker import Evidence, violations, violations_without_worker
 from tests.faults.client import Abilities
 from tests.faults.cluster import WORKERS, Cluster
 from tests.faults.history import History
-from tests.faults.nemesis import Nemesis, schedule
+from tests.faults.fault_injector import FaultInjector, schedule
 from tests.faults.pictures import Pictures
 from tests.faults.report import summary
 from tests.faults.workload import Workload
@@ -47,10 +47,10 @@ def main() -> int:
 
 async def _run(seed: int, seconds: float) -> int:
     folder = Path(mkdtemp(prefix="image-service-faults-"))
-    _tell(f"seed {seed}, {seconds:.0f} s of faults; the history goes to {folder / 'history.jsonl'}")
+    _print(f"seed {seed}, {seconds:.0f} s of faults; the history goes to {folder / 'history.jsonl'}")
     history = History(folder / "history.jsonl")
     async with Cluster.running() as cluster:
-        nemesis = await _break(cluster, history, seed, seconds)
+        injector = await _break(cluster, history, seed, seconds)
         began = time.monotonic()
         evidence = Evidence(
             history=history,
@@ -62,7 +62,7 @@ async def _run(seed: int, seconds: float) -> int:
             processes=cluster.processes(),
         )
         found = await violations(evidence)
-        _tell(f"at rest and judged within {time.monotonic() - began:.1f} s")
+        _print(f"at rest and judged within {time.monotonic() - began:.1f} s")
         await _until_nothing_is_held(cluster)
         await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in WORKERS))
         found += await violations_without_workers(evidence)
@@ -70,8 +70,8 @@ async def _run(seed: int, seconds: float) -> int:
             for name in cluster.services:
                 copyfile(cluster.folder / name / "server.log", folder / f"{name}.log")
     history.close()
-    for line in summary(seed, history, nemesis.left_out, found):
-        _tell(line)
+    for line in summary(seed, history, injector.left_out, found):
+        _print(line)
     return 1 if found else 0
 
 
@@ -88,10 +88,10 @@ async def _until_nothing_is_held(cluster: Cluster) -> None:
         if time.monotonic() - began > CONVERGENCE:
             break
         await asyncio.sleep(_LOOK_AGAIN)
-    _tell(f"{held} messages are held {time.monotonic() - began:.1f} s later")
+    _print(f"{held} messages are held {time.monotonic() - began:.1f} s later")
 
 
-async def _break(cluster: Cluster, history: History, seed: int, seconds: float) -> Nemesis:
+async def _break(cluster: Cluster, history: History, seed: int, seconds: float) -> FaultInjector:
     """Let clients and nemesis loose at the same time; returns when the last fault is mended."""
     fewest, most = POISONS
     workload = Workload(
@@ -102,18 +102,18 @@ async def _break(cluster: Cluster, history: History, seed: int, seconds: float) 
         abilities=await Abilities.of(next(iter(cluster.urls.values()))),
         poison_every=seconds / max(fewest, min(most, seconds / 40)),
     )
-    nemesis = Nemesis(cluster, history, workload, random.Random(f"{seed}-nemesis"), _tell)
+    injector = FaultInjector(cluster, history, workload, random.Random(f"{seed}-fault-injector"), _tell)
     stop = asyncio.Event()
     clients = asyncio.create_task(workload.run(stop))
     try:
-        await nemesis.run(schedule(seed, seconds))
+        await injector.run(schedule(seed, seconds))
     finally:
         stop.set()
         await clients
     return nemesis
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201  (a program's output)
 
 

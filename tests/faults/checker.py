@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.faults.evidence import Evidence, Running, World, look, look_closely
+from tests.faults.evidence import Evidence, Running, Snapshot, take_snapshot, complete_snapshot
 from tests.faults.rules import RESTING, RULES, Rule
-from tests.faults.stories import story_of
+from tests.faults.diagnostics import diagnostics_for
 
 __all__ = ["Evidence", "Running", "Violation", "violations", "violations_without_workers"]
 
@@ -32,30 +32,30 @@ async def violations(evidence: Evidence) -> list[Violation]:
     """Wait until the service has come to rest, for as long as the evidence grants it; then judge."""
     deadline = time.monotonic() + evidence.grace
     while True:
-        world = await look(evidence)
-        if _at_rest(evidence, world) or time.monotonic() > deadline:
+        snapshot = await take_snapshot(evidence)
+        if _at_rest(evidence, snapshot) or time.monotonic() > deadline:
             break
         await asyncio.sleep(_LOOK_AGAIN)
-    await look_closely(evidence, world)
-    return await asyncio.to_thread(_judge, evidence, world)
+    await complete_snapshot(evidence, snapshot)
+    return await asyncio.to_thread(_judge, evidence, snapshot)
 
 
 async def violations_without_workers(evidence: Evidence) -> list[Violation]:
     """Judge the queues once more when the workers have ended: what they had not acknowledged is back by then."""
     name = "queues-return-to-zero"
-    return list(_broken({name: RULES[name]}, evidence, await look(evidence)))
+    return list(_broken({name: RULES[name]}, evidence, await take_snapshot(evidence)))
 
 
-def _at_rest(evidence: Evidence, world: World) -> bool:
-    return not any(found for rule in RESTING.values() for found in rule(evidence.history, world))
+def _at_rest(evidence: Evidence, snapshot: Snapshot) -> bool:
+    return not any(found for rule in RESTING.values() for found in rule(evidence.history, snapshot))
 
 
-def _judge(evidence: Evidence, world: World) -> list[Violation]:
-    return list(_broken(RULES, evidence, world))
+def _judge(evidence: Evidence, snapshot: Snapshot) -> list[Violation]:
+    return list(_broken(RULES, evidence, snapshot))
 
 
-def _broken(rules: Mapping[str, Rule], evidence: Evidence, world: World) -> Iterator[Violation]:
+def _broken(rules: Mapping[str, Rule], evidence: Evidence, snapshot: Snapshot) -> Iterator[Violation]:
     for invariant, rule in rules.items():
-        for finding in rule(evidence.history, world):
-            story = f"{finding.what}\n{story_of(finding, evidence, world)}"
+        for finding in rule(evidence.history, snapshot):
+            story = f"{finding.what}\n{diagnostics_for(finding, evidence, snapshot)}"
             yield Violation(invariant=invariant, subject=finding.subject, story=story)

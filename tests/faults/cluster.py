@@ -17,7 +17,7 @@ from tests.support.proxy import Proxy
 from tests.support.servers import PostgresServer, RabbitMQServer, new_folder
 from tests.support.service import PROGRAM, SWIFT, Service
 
-DISTURBED = Path(__file__).with_name("disturbed")
+PROCESS_FAULTS = Path(__file__).with_name("process_faults")
 DECODERS = 2
 """Of each worker: one for any image, and one for small ones."""
 GRACE = 10.0
@@ -31,7 +31,7 @@ SETTINGS = {
     "DECODE_CPU_SECONDS": str(POISON_LIMIT),
     "MAX_FILE_SIZE": str(20 << 20),
     "DRAIN_TIMEOUT": "5",
-    "PYTHONPATH": str(DISTURBED),
+    "PYTHONPATH": str(PROCESS_FAULTS),
 }
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
 
@@ -99,7 +99,7 @@ class Cluster:
             "RABBITMQ_URL": self.links[f"{role}-broker"].url(self.rabbitmq.url),
             "STORAGE_PATH": str(self.disk.folder / "storage"),
             "ALIVE_FILE": str(self.folder / name / "alive"),
-            "DISTURBANCES": str(self.folder / name),
+            "PROCESS_FAULTS_FOLDER": str(self.folder / name),
         }
 
     @property
@@ -119,6 +119,6 @@ class Cluster:
             for name, service in self.services.items()
         ]
 
-    def disturb(self, name: str, what: str, seconds: float) -> None:
-        """Give a process another clock or a slower disk; see ``disturbed``. Zero makes it right again."""
+    def set_process_fault(self, name: str, what: str, seconds: float) -> None:
+        """Give a process another clock or a slower disk; see ``process_faults``. Zero makes it right again."""
         (self.folder / name / what).write_text(str(seconds))

@@ -7,54 +7,54 @@ from pathlib import Path
 import pytest
 
 from tests.faults import queues
-from tests.faults.machine import Machine
-from tests.faults.nursery import Nursery
+from tests.faults.host import Host
+from tests.faults.fork_server import ForkServer
 from tests.support.servers import RabbitMQServer
 
-MachineMaker = Callable[..., Machine]
+HostFactory = Callable[..., Host]
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as nursery:
-        yield nursery
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as fork_server:
+        yield fork_server
 
 
 @pytest.fixture
-async def machines() -> AsyncIterator[AsyncExitStack]:
+async def hosts() -> AsyncIterator[AsyncExitStack]:
     """Ends the machines that are put on it."""
     async with AsyncExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
-async def machine_with(
-    machines: AsyncExitStack,
+async def make_host(
+    hosts: AsyncExitStack,
     tmp_path: Path,
-    nursery: Nursery,
+    fork_server: ForkServer,
     postgres_database_url: str,
     own_rabbitmq: RabbitMQServer,
-) -> MachineMaker:
+) -> HostFactory:
     """A machine for API and worker with some settings, on a new database, and a broker of this module's."""
     await queues.empty(own_rabbitmq.url)
 
-    def machine_with(**settings: str) -> Machine:
-        machine = Machine(tmp_path, nursery, postgres_database_url, own_rabbitmq.url, settings)
-        machines.push_async_callback(machine.close)
+    def make_host(**settings: str) -> Host:
+        host = Host(tmp_path, fork_server, postgres_database_url, own_rabbitmq.url, settings)
+        hosts.push_async_callback(host.close)
         return machine
 
-    return machine_with
+    return make_host
 
 
 @pytest.fixture
-def distributed(machine_with: MachineMaker) -> Machine:
+def distributed(make_host: HostFactory) -> Host:
     """A machine for API and worker."""
-    return machine_with()
+    return make_host()
 
 
 @pytest.fixture
-def standalone(machines: AsyncExitStack, tmp_path: Path, nursery: Nursery) -> Machine:
+def standalone(hosts: AsyncExitStack, tmp_path: Path, fork_server: ForkServer) -> Host:
     """A machine for the whole service in one process."""
-    machine = Machine(tmp_path, nursery, f"sqlite+aiosqlite:///{tmp_path / 'data' / 'images.db'}", None, {})
-    machines.push_async_callback(machine.close)
+    host = Host(tmp_path, fork_server, f"sqlite+aiosqlite:///{tmp_path / 'data' / 'images.db'}", None, {})
+    hosts.push_async_callback(host.close)
     return machine

@@ -59,7 +59,7 @@ class Disk:
         return Path(f"/proc/{self._keeper}/root{self.folder}") if self.small else self.folder
 
     def fill(self) -> None:
-        """Leave no room: the disk becomes as small as what is on it."""
+        """Leave no room: the disk wait_for_state as small as what is on it."""
         # What is written in between makes it too small to be allowed.
         if not wait_until(lambda: self._resize(self._used()), timeout=_RESIZE_LIMIT):
             raise ServerError("the disk cannot be made smaller")

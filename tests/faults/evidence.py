@@ -83,7 +83,7 @@ class Evidence:
 
 
 @dataclass(slots=True, kw_only=True)
-class World:
+class Snapshot:
     """What there is. Image ids are in their usual form, whatever a database makes of them."""
 
     storage: Path
@@ -121,47 +121,47 @@ class Decoder:
     busy: bool
 
 
-async def look(evidence: Evidence) -> World:
+async def take_snapshot(evidence: Evidence) -> Snapshot:
     """All that can be looked at in a moment."""
-    world = World(storage=evidence.storage)
+    snapshot = Snapshot(storage=evidence.storage)
     # The storage first: of a row that is deleted in between, the files are then found to be there still, not the
     # other way round. Whoever sees that looks again.
-    await asyncio.to_thread(_walk, world)
-    await _read_database(evidence.database_url, world)
+    await asyncio.to_thread(_walk, snapshot)
+    await _read_database(evidence.database_url, snapshot)
     if evidence.rabbitmq_url is not None:
         async with await aio_pika.connect(evidence.rabbitmq_url, timeout=5) as connection:
-            world.queues = await _depths(connection, evidence.queue)
-            world.dead_letters = await _dead_letters(connection, evidence.queue)
+            snapshot.queues = await _depths(connection, evidence.queue)
+            snapshot.dead_letters = await _dead_letters(connection, evidence.queue)
     return world
 
 
-async def look_closely(evidence: Evidence, world: World) -> None:
+async def complete_snapshot(evidence: Evidence, snapshot: Snapshot) -> None:
     """The same for what takes longer, once the world is at rest."""
-    await asyncio.to_thread(_find_decoders, evidence.processes, world)
+    await asyncio.to_thread(_find_decoders, evidence.processes, snapshot)
     if evidence.api_url is not None:
-        await _ask_for_everything(evidence.api_url, world)
+        await _ask_for_everything(evidence.api_url, snapshot)
 
 
-def _walk(world: World) -> None:
-    for folder, _, names in os.walk(world.storage):
-        below = Path(folder).relative_to(world.storage).as_posix()
+def _walk(snapshot: Snapshot) -> None:
+    for folder, _, names in os.walk(snapshot.storage):
+        below = Path(folder).relative_to(snapshot.storage).as_posix()
         if below.startswith(SCRATCH):
-            world.scratch.update(f"{below}/{name}".removeprefix(f"{SCRATCH}/") for name in names)
+            snapshot.scratch.update(f"{below}/{name}".removeprefix(f"{SCRATCH}/") for name in names)
         else:
-            world.files.update(f"{below}/{name}".removeprefix("./") for name in names if name != OWNER)
+            snapshot.files.update(f"{below}/{name}".removeprefix("./") for name in names if name != OWNER)
 
 
-async def _read_database(url: str, world: World) -> None:
+async def _read_database(url: str, snapshot: Snapshot) -> None:
     if url.startswith("sqlite"):
         tables = await asyncio.to_thread(_read_sqlite, url.partition(":///")[2])
     else:
         tables = await _read_postgresql(url.replace("+asyncpg", ""))
     for image in tables["images"]:
-        world.images[_uuid(image["id"])] = image
+        snapshot.images[_uuid(image["id"])] = image
     for thumbnail in tables["thumbnails"]:
-        world.thumbnails[_uuid(thumbnail["image_id"])].append(thumbnail)
+        snapshot.thumbnails[_uuid(thumbnail["image_id"])].append(thumbnail)
     for removal in tables["removals"]:
-        world.removals[removal["key"]] = moment(removal["due_at"]) or datetime.min.replace(tzinfo=UTC)
+        snapshot.removals[removal["key"]] = moment(removal["due_at"]) or datetime.min.replace(tzinfo=UTC)
 
 
 async def _read_postgresql(url: str) -> dict[str, list[Row]]:
@@ -226,16 +226,16 @@ async def _dead_letters(connection: AbstractConnection, queue: str) -> list[str]
     return bodies
 
 
-async def _ask_for_everything(url: str, world: World) -> None:
+async def _ask_for_everything(url: str, snapshot: Snapshot) -> None:
     turns = asyncio.Semaphore(_AT_ONCE)
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
 
         async def ask(image_id: str) -> None:
             async with turns:
-                world.served[image_id] = await _served(client, image_id)
+                snapshot.served[image_id] = await _served(client, image_id)
 
         # Of very many, any will do: each is one of those that were checked where they are stored.
-        asked = random.Random(0).sample([*world.images], min(len(world.images), _MOST_ASKED))
+        asked = random.Random(0).sample([*snapshot.images], min(len(snapshot.images), _MOST_ASKED))
         await asyncio.gather(*(ask(image_id) for image_id in asked))
 
 
@@ -259,16 +259,16 @@ async def _digest(client: httpx.AsyncClient, url: str) -> str:
     return hashlib.sha256(answer.content).hexdigest()
 
 
-def _find_decoders(processes: Sequence[Running], world: World) -> None:
+def _find_decoders(processes: Sequence[Running], snapshot: Snapshot) -> None:
     owners = {running.pid: running.name for running in processes}
     places = {running.log.parent.resolve() for running in processes}
-    world.decoders = defaultdict(list)
+    snapshot.decoders = defaultdict(list)
     before = {decoder: _works(decoder) for decoder in _decoders_in(places)}
     time.sleep(_BUSY_LOOK)
     for decoder, worked in before.items():
         with suppress(psutil.NoSuchProcess):
             found = Decoder(pid=decoder.pid, busy=worked and _works(decoder))
-            world.decoders[owners.get(decoder.ppid(), "")].append(found)
+            snapshot.decoders[owners.get(decoder.ppid(), "")].append(found)
 
 
 def _decoders_in(places: set[Path]) -> Iterator[psutil.Process]:

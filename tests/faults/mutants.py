@@ -22,8 +22,8 @@ import pytest
 
 from image_service.database.migrations import upgrade
 from tests.faults import queues
-from tests.faults.machine import Machine
-from tests.faults.nursery import PROJECT, Nursery
+from tests.faults.host import Host
+from tests.faults.fork_server import PROJECT, ForkServer
 from tests.faults.scenarios import SCENARIOS
 from tests.support.servers import PostgresServer, RabbitMQServer, new_folder
 
@@ -78,23 +78,23 @@ class Servers:
     postgres: PostgresServer
     rabbitmq: RabbitMQServer
 
-    async def broken(self, nursery: Nursery, scenario_name: str) -> list[str]:
-        """The promises that the nursery's source does not keep in a story, by name."""
+    async def broken(self, fork_server: ForkServer, scenario_name: str) -> list[str]:
+        """The promises that the fork_server's source does not keep in a story, by name."""
         scenario = SCENARIOS[scenario_name]
         await queues.empty(self.rabbitmq.url)
         database = f"story_{time.monotonic_ns()}"
         url = await asyncio.to_thread(self.postgres.create_database, database)
         await asyncio.to_thread(upgrade, url)
         folder = new_folder()
-        machine = Machine(folder, nursery, url, self.rabbitmq.url, scenario.settings)
+        host = Host(folder, fork_server, url, self.rabbitmq.url, scenario.settings)
         try:
             with suppress(AssertionError, pytest.fail.Exception):  # what went wrong is for the judge to name
-                await scenario.play(machine)
-            for name in [name for name in ("api", "worker") if name not in machine.processes]:
-                await machine.start(name)
-            return sorted({violation.invariant for violation in await machine.violations(PATIENCE)})
+                await scenario.play(host)
+            for name in [name for name in ("api", "worker") if name not in host.processes]:
+                await host.start(name)
+            return sorted({violation.invariant for violation in await host.violations(PATIENCE)})
         finally:
-            await machine.close()
+            await host.close()
             await asyncio.to_thread(shutil.rmtree, folder)
 
 
@@ -124,7 +124,7 @@ def mutated(mutant: Mutant, folder: Path) -> Path:
 
 
 async def run(chosen: list[Mutant]) -> int:
-    """Play every story twice, and print the table; returns how many mutants got away, or stories were not kept."""
+    """Steps every story twice, and print the table; returns how many mutants got away, or stories were not kept."""
     wrong = 0
     with (
         TemporaryDirectory(prefix="image-service-mutants-") as folder,
@@ -132,22 +132,22 @@ async def run(chosen: list[Mutant]) -> int:
         RabbitMQServer(new_folder()) as rabbitmq,
     ):
         servers = Servers(postgres=postgres, rabbitmq=rabbitmq)
-        with Nursery() as nursery:
+        with ForkServer() as fork_server:
             for scenario in sorted({mutant.scenario for mutant in chosen}):
-                broken = await servers.broken(nursery, scenario)
+                broken = await servers.broken(fork_server, scenario)
                 wrong += bool(broken)
-                _tell("as it is", scenario, broken or ["every promise kept"])
+                _print("as it is", scenario, broken or ["every promise kept"])
         for mutant in chosen:
-            with Nursery(mutated(mutant, Path(folder))) as nursery:
-                broken = await servers.broken(nursery, mutant.scenario)
+            with ForkServer(mutated(mutant, Path(folder))) as fork_server:
+                broken = await servers.broken(fork_server, mutant.scenario)
             caught = mutant.invariant in broken
             wrong += not caught
-            _tell(mutant.name, mutant.scenario, broken if caught else [*broken, f"NOT CAUGHT: {mutant.invariant}"])
-    _tell(f"{len(chosen)} mutants", f"{wrong} wrong", [])
+            _print(mutant.name, mutant.scenario, broken if caught else [*broken, f"NOT CAUGHT: {mutant.invariant}"])
+    _print(f"{len(chosen)} mutants", f"{wrong} wrong", [])
     return wrong
 
 
-def _tell(name: str, scenario: str, broken: list[str]) -> None:
+def _print(name: str, scenario: str, broken: list[str]) -> None:
     print(f"{name:30}{scenario:40} {', '.join(broken)}", flush=True)  # noqa: T201  (a program's output)
 
 

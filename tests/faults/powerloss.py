@@ -30,7 +30,7 @@ class Journal:
             folder / f"{time.monotonic_ns()}-{os.getpid()}.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY
         )
 
-    def look(self, path: Path) -> Note:
+    def take_snapshot(self, path: Path) -> Note:
         """What a sync that begins now is going to have made durable when it ends."""
         inode = path.stat().st_ino
         if path.is_dir():
@@ -53,7 +53,7 @@ def sync_all(disk: Path, journal: Path) -> None:
     shutil.rmtree(journal, ignore_errors=True)
     notes = Journal(journal)
     for path in (disk, *disk.rglob("*")):
-        notes.write(notes.look(path))
+        notes.write(notes.take_snapshot(path))
     notes.close()
 
 

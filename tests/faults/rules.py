@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from PIL import Image
 
-from tests.faults.evidence import Row, Served, World, image_in, moment, original_path
+from tests.faults.evidence import Row, Served, Snapshot, image_in, moment, original_path
 from tests.faults.history import OK, UNKNOWN, Exchange, History, Operation, Picture, Sent
 
 DONE, ERROR = "DONE", "ERROR"
@@ -31,7 +31,7 @@ REFUSALS = frozenset({400, 413, 415, 422})
 ANSWER_LIMIT = 6.0
 """Seconds from the last byte sent to the answer, whatever is broken."""
 ALLOWANCE = 0.5
-"""Seconds more, for the client's own part in it on a busy machine."""
+"""Seconds more, for the client's own part in it on a busy host."""
 REFUSED_FROM, NOT_FOUND = 400, 404
 KEY_REUSED = "idempotency-key-reused"
 ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)
@@ -51,20 +51,20 @@ class Finding:
     """The request that shows it, where it was only one."""
 
 
-Rule: TypeAlias = Callable[[History, World], Iterator[Finding]]
+Rule: TypeAlias = Callable[[History, Snapshot], Iterator[Finding]]
 
 
-def accepted_ends(history: History, world: World) -> Iterator[Finding]:
+def accepted_ends(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """Every accepted image is there, and DONE or ERROR."""
     accepted = {upload.image_id for upload in history.of(Operation.UPLOAD) if upload.outcome == OK and upload.image_id}
-    for image_id in sorted(accepted - world.images.keys() - _perhaps_deleted(history)):
+    for image_id in sorted(accepted - snapshot.images.keys() - _perhaps_deleted(history)):
         yield Finding(image_id, "it was accepted, and is not in the database")
-    for image_id, row in world.images.items():
+    for image_id, row in snapshot.images.items():
         if row["status"] not in TERMINAL:
             yield Finding(image_id, f"it is still {row['status']}")
 
 
-def accepted_is_known(history: History, _world: World) -> Iterator[Finding]:
+def accepted_is_known(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
     """From its acceptance on, everybody is told of an image, until it is deleted."""
     for image_id, exchanges in history.by_image().items():
         accepted = [each.ended for each in exchanges if each.operation is Operation.UPLOAD and each.outcome == OK]
@@ -75,19 +75,19 @@ def accepted_is_known(history: History, _world: World) -> Iterator[Finding]:
                 yield Finding(image_id, f"it was accepted, and denied at {each.ended:.3f}")
 
 
-def nothing_from_nothing(history: History, world: World) -> Iterator[Finding]:
+def nothing_from_nothing(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """Every image is one that somebody sent and nobody was refused, and there are not more than were sent."""
     chances: dict[str, int] = defaultdict(int)
     for upload in history.of(Operation.UPLOAD):
         if upload.sent is not None and (upload.outcome == OK or upload.in_doubt):
             chances[upload.sent.sha256] += 1
-    for image_id, row in world.images.items():
+    for image_id, row in snapshot.images.items():
         chances[row["sha256"]] -= 1
         if chances[row["sha256"]] < 0:
             yield Finding(image_id, "nobody has sent it, or it was refused")
 
 
-def one_key_one_image(history: History, world: World) -> Iterator[Finding]:
+def one_key_one_image(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """However often an upload is repeated under its Idempotency-Key, it is one image; and no other upload's."""
     answers: dict[str, set[tuple[str, str]]] = defaultdict(set)
     keys: dict[str, set[str | None]] = defaultdict(set)
@@ -100,22 +100,22 @@ def one_key_one_image(history: History, world: World) -> Iterator[Finding]:
         if len(accepted) > 1:
             yield Finding(min(accepted)[0], f"the key {key} was accepted for several images or contents: {accepted}")
     rows: dict[str, list[str]] = defaultdict(list)
-    for image_id, row in world.images.items():
+    for image_id, row in snapshot.images.items():
         rows[row["sha256"]].append(image_id)
     for sha256, twins in rows.items():
-        # An upload that is repeated without a key becomes a second image, rightly.
+        # An upload that is repeated without a key wait_for_state a second image, rightly.
         if keys[sha256] and None not in keys[sha256] and len(twins) > len(keys[sha256]):
             yield Finding(min(twins), f"it was uploaded under {keys[sha256]} only, and is there as {sorted(twins)}")
 
 
-def original_is_what_was_sent(history: History, world: World) -> Iterator[Finding]:
+def original_is_what_was_sent(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """Byte for byte."""
-    sent = _sent(history, world)
-    for image_id, row in world.images.items():
+    sent = _sent(history, snapshot)
+    for image_id, row in snapshot.images.items():
         if row.get("original_removed_at") is not None:
             continue
         try:
-            content = (world.storage / original_path(image_id)).read_bytes()
+            content = (snapshot.storage / original_path(image_id)).read_bytes()
         except OSError as error:
             yield Finding(image_id, f"its original cannot be read: {error}")
             continue
@@ -128,52 +128,52 @@ def original_is_what_was_sent(history: History, world: World) -> Iterator[Findin
             yield Finding(image_id, f"its original has the digest {sha256}, and {sent[image_id].sha256} was sent")
 
 
-def done_is_complete(_history: History, world: World) -> Iterator[Finding]:
+def done_is_complete(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """DONE means that all thumbnails are there, are pictures of the right size, and are those that are recorded."""
-    for image_id, row in world.images.items():
-        thumbnails = {thumbnail["preset"]: thumbnail for thumbnail in world.thumbnails.get(image_id, ())}
+    for image_id, row in snapshot.images.items():
+        thumbnails = {thumbnail["preset"]: thumbnail for thumbnail in snapshot.thumbnails.get(image_id, ())}
         if row["status"] == DONE and (missing := PRESETS.keys() - thumbnails.keys()):
             yield Finding(image_id, f"it is DONE without {', '.join(sorted(missing))}")
-        upright = _upright_size(world, image_id) if row["status"] == DONE else None
+        upright = _upright_size(snapshot, image_id) if row["status"] == DONE else None
         for preset, thumbnail in thumbnails.items():
-            for wrong in _wrong_with(world, thumbnail, upright):
+            for wrong in _wrong_with(snapshot, thumbnail, upright):
                 yield Finding(image_id, f"its thumbnail {preset} {wrong}")
 
 
-def served_is_stored(_history: History, world: World) -> Iterator[Finding]:
+def served_is_stored(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """HTTP tells of each image what is recorded, and serves the files that are."""
-    for image_id, served in world.served.items():
-        row = world.images[image_id]
-        files = {thumbnail["preset"]: thumbnail["sha256"] for thumbnail in world.thumbnails.get(image_id, ())}
+    for image_id, served in snapshot.served.items():
+        row = snapshot.images[image_id]
+        files = {thumbnail["preset"]: thumbnail["sha256"] for thumbnail in snapshot.thumbnails.get(image_id, ())}
         if row.get("original_removed_at") is None:
             files["original"] = row["sha256"]
         for wrong in _differences(row, files, served):
             yield Finding(image_id, wrong)
 
 
-def no_orphan_files(_history: History, world: World) -> Iterator[Finding]:
+def no_orphan_files(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """Every file belongs to a row, or is about to be removed."""
-    named = {original_path(image_id) for image_id in world.images}
-    named |= {thumbnail["key"] for thumbnails in world.thumbnails.values() for thumbnail in thumbnails}
+    named = {original_path(image_id) for image_id in snapshot.images}
+    named |= {thumbnail["key"] for thumbnails in snapshot.thumbnails.values() for thumbnail in thumbnails}
     # What was replaced stays for those who are on the way to it.
-    named |= {path for path, since in world.removals.items() if since.timestamp() > world.seen_at}
-    for path in sorted(world.files - named):
+    named |= {path for path, since in snapshot.removals.items() if since.timestamp() > snapshot.seen_at}
+    for path in sorted(snapshot.files - named):
         yield Finding(image_in(path), f"no row names the file {path}")
 
 
-def no_scratch_left(_history: History, world: World) -> Iterator[Finding]:
+def no_scratch_left(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """No temporary file is left over; an empty folder waits for its next use."""
-    for name in sorted(world.scratch):
+    for name in sorted(snapshot.scratch):
         yield Finding(name, f"scratch/{name} is left over")
 
 
-def terminal_stays(history: History, world: World) -> Iterator[Finding]:
+def terminal_stays(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """DONE and ERROR never change, unless somebody asks for another rendering."""
     again: dict[str, list[Exchange]] = defaultdict(list)
     for each in history.of(Operation.REPROCESS):
         if each.image_id and (each.outcome == OK or each.in_doubt):
             again[each.image_id].append(each)
-    for image_id, sights in _sights(history, world).items():
+    for image_id, sights in _sights(history, snapshot).items():
         # Of reads that overlap, nobody can tell which came first.
         changes = (
             (earlier, later)
@@ -188,10 +188,10 @@ def terminal_stays(history: History, world: World) -> Iterator[Finding]:
             yield Finding(image_id, f"it was {earlier} and then {later}, and nobody had asked for that")
 
 
-def valid_is_done(history: History, world: World) -> Iterator[Finding]:
+def valid_is_done(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """A valid image is never refused, and never ends in ERROR."""
-    for image_id in _of_kind(Picture.VALID, history, world):
-        row = world.images[image_id]
+    for image_id in _of_kind(Picture.VALID, history, snapshot):
+        row = snapshot.images[image_id]
         if row["status"] == ERROR:
             yield Finding(image_id, f"it is valid, and ended in ERROR: {row['error_code']}")
     for upload in history.of(Operation.UPLOAD):
@@ -200,24 +200,24 @@ def valid_is_done(history: History, world: World) -> Iterator[Finding]:
             yield Finding(upload.server, f"a valid image was refused with {upload.code}", upload)
 
 
-def corrupt_ends_error(history: History, world: World) -> Iterator[Finding]:
+def corrupt_ends_error(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """A corrupt image ends in ERROR, and the reason that is given is the right one."""
-    yield from _not_in_error(Picture.CORRUPT, VERDICTS[Picture.CORRUPT], history, world)
+    yield from _not_in_error(Picture.CORRUPT, VERDICTS[Picture.CORRUPT], history, snapshot)
 
 
-def poison_ends_error(history: History, world: World) -> Iterator[Finding]:
+def poison_ends_error(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """So does one that costs too much."""
     faults = {fault.kind for fault in history.faults}
     verdicts = VERDICTS[Picture.POISON] | {code for kind, code in BAD_LUCK.items() if kind in faults}
-    yield from _not_in_error(Picture.POISON, verdicts, history, world)
+    yield from _not_in_error(Picture.POISON, verdicts, history, snapshot)
 
 
-def deleted_stays_deleted(history: History, world: World) -> Iterator[Finding]:
+def deleted_stays_deleted(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """A deleted image is gone for everybody, its files too."""
     gone = _deleted(history)
-    for image_id in sorted(gone.keys() & world.images.keys()):
+    for image_id in sorted(gone.keys() & snapshot.images.keys()):
         yield Finding(image_id, "it was deleted, and is in the database")
-    for path in sorted(world.files):
+    for path in sorted(snapshot.files):
         if image_in(path) in gone:
             yield Finding(image_in(path), f"it was deleted, and the file {path} is there")
     for each in history.of(Operation.STATUS, Operation.ORIGINAL, Operation.THUMBNAIL):
@@ -226,13 +226,13 @@ def deleted_stays_deleted(history: History, world: World) -> Iterator[Finding]:
             yield Finding(each.image_id, f"it was deleted at {since:.3f} and seen at {each.ended:.3f}")
 
 
-def files_are_what_was_stored(history: History, world: World) -> Iterator[Finding]:
+def files_are_what_was_stored(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """What was downloaded meanwhile was whole and right."""
-    sent = _sent(history, world)
+    sent = _sent(history, snapshot)
     again = {each.image_id for each in history.of(Operation.REPROCESS)}
     thumbnails = {
         (image_id, thumbnail["preset"]): thumbnail["sha256"]
-        for image_id, its in world.thumbnails.items()
+        for image_id, its in snapshot.thumbnails.items()
         for thumbnail in its
     }
     for each in history.of(Operation.ORIGINAL, Operation.THUMBNAIL):
@@ -247,7 +247,7 @@ def files_are_what_was_stored(history: History, world: World) -> Iterator[Findin
             yield Finding(each.image_id, f"its {what} was served with the digest {each.seen.sha256}, not {expected}")
 
 
-def answers_in_time(history: History, _world: World) -> Iterator[Finding]:
+def answers_in_time(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
     """Nobody waits for an answer for longer than six seconds."""
     for each in history.exchanges:
         if each.waited > ANSWER_LIMIT + ALLOWANCE and not was_down(history, each):
@@ -256,7 +256,7 @@ def answers_in_time(history: History, _world: World) -> Iterator[Finding]:
             )
 
 
-def answers_are_clean(history: History, _world: World) -> Iterator[Finding]:
+def answers_are_clean(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
     """Every answer is what was asked for, or a problem document that says why not; none is missing."""
     for each in history.exchanges:
         if each.status_code is None:
@@ -269,33 +269,33 @@ def answers_are_clean(history: History, _world: World) -> Iterator[Finding]:
             yield Finding(each.image_id or each.server, f"{each.operation}: {_answer(each)}", each)
 
 
-def queues_are_empty(_history: History, world: World) -> Iterator[Finding]:
+def queues_are_empty(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """No message waits when there is nothing to do."""
-    for name, depth in world.queues.items():
+    for name, depth in snapshot.queues.items():
         if depth:
             yield Finding(name, f"{depth} messages wait in {name}")
 
 
-def dead_letters_are_garbage(history: History, world: World) -> Iterator[Finding]:
+def dead_letters_are_garbage(history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """No message is given up but those that nobody can understand."""
     garbage = [each.body for each in history.garbage]
-    for body in world.dead_letters:
+    for body in snapshot.dead_letters:
         if body in garbage:
             garbage.remove(body)
         else:
             yield Finding(image_in(body), f"a message was dead-lettered: {body[:200]}")
 
 
-def no_lease_is_held(_history: History, world: World) -> Iterator[Finding]:
+def no_lease_is_held(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """Nobody holds an image that is finished."""
-    for image_id, row in world.images.items():
+    for image_id, row in snapshot.images.items():
         if row["lease_until"] is not None:
             yield Finding(image_id, f"it is {row['status']} and held until {row['lease_until']}")
 
 
-def decoders_rest(_history: History, world: World) -> Iterator[Finding]:
+def decoders_rest(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """No decoder process works on nothing, or has outlived its worker."""
-    for owner, decoders in world.decoders.items():
+    for owner, decoders in snapshot.decoders.items():
         for decoder in decoders:
             if not owner:
                 yield Finding(str(decoder.pid), f"the decoder process {decoder.pid} has outlived its worker")
@@ -352,7 +352,7 @@ class _Sight:
         return f"{self.state} ({self.code or 'no error'}, finished {self.finished}) at {self.ended:.3f}"
 
 
-def _sights(history: History, world: World) -> Mapping[str, list[_Sight]]:
+def _sights(history: History, snapshot: Snapshot) -> Mapping[str, list[_Sight]]:
     """Every read of a status, and the last of all: the database's own."""
     sights: dict[str, list[_Sight]] = defaultdict(list)
     for each in history.of(Operation.STATUS):
@@ -366,12 +366,12 @@ def _sights(history: History, world: World) -> Mapping[str, list[_Sight]]:
                     code=each.seen.code,
                 )
             )
-    for image_id in sights.keys() & world.images.keys():
-        row = world.images[image_id]
+    for image_id in sights.keys() & snapshot.images.keys():
+        row = snapshot.images[image_id]
         sights[image_id].append(
             _Sight(
-                began=world.seen_at,
-                ended=world.seen_at,
+                began=snapshot.seen_at,
+                ended=snapshot.seen_at,
                 state=row["status"],
                 finished=moment(row["finished_at"]),
                 code=row["error_code"],
@@ -401,39 +401,39 @@ def _perhaps_deleted(history: History) -> set[str]:
     return {each.image_id for each in deletions if each.image_id is not None and (each.outcome == OK or each.in_doubt)}
 
 
-def _sent(history: History, world: World) -> Mapping[str, Sent]:
+def _sent(history: History, snapshot: Snapshot) -> Mapping[str, Sent]:
     """What each image was uploaded as; also where nobody was told of the image."""
     uploads = [upload for upload in history.of(Operation.UPLOAD) if upload.sent is not None]
     by_content = {upload.sent.sha256: upload.sent for upload in uploads if upload.sent is not None}
     recorded = {
-        image_id: by_content[row["sha256"]] for image_id, row in world.images.items() if row["sha256"] in by_content
+        image_id: by_content[row["sha256"]] for image_id, row in snapshot.images.items() if row["sha256"] in by_content
     }
     told = {upload.image_id: upload.sent for upload in uploads if upload.outcome == OK and upload.image_id}
     return recorded | {image_id: sent for image_id, sent in told.items() if sent is not None}
 
 
-def _of_kind(picture: Picture, history: History, world: World) -> list[str]:
+def _of_kind(picture: Picture, history: History, snapshot: Snapshot) -> list[str]:
     """The images there are that were made to be of a kind."""
     return [
         image_id
-        for image_id, sent in _sent(history, world).items()
-        if sent.picture is picture and image_id in world.images
+        for image_id, sent in _sent(history, snapshot).items()
+        if sent.picture is picture and image_id in snapshot.images
     ]
 
 
-def _not_in_error(picture: Picture, verdicts: AbstractSet[str], history: History, world: World) -> Iterator[Finding]:
-    for image_id in _of_kind(picture, history, world):
-        row = world.images[image_id]
+def _not_in_error(picture: Picture, verdicts: AbstractSet[str], history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    for image_id in _of_kind(picture, history, snapshot):
+        row = snapshot.images[image_id]
         if row["status"] == DONE:
             yield Finding(image_id, f"it is {picture}, and became DONE")
         elif row["status"] == ERROR and row["error_code"] not in verdicts:
             yield Finding(image_id, f"it is {picture}, and ended in ERROR because of {row['error_code']}")
 
 
-def _upright_size(world: World, image_id: str) -> tuple[int, int] | None:
+def _upright_size(snapshot: Snapshot, image_id: str) -> tuple[int, int] | None:
     """What the thumbnails of an original have to look like; None if the original cannot be read at all."""
     try:
-        with Image.open(world.storage / original_path(image_id)) as original:
+        with Image.open(snapshot.storage / original_path(image_id)) as original:
             width, height = original.size
             sideways = original.getexif().get(ORIENTATION, 1) in SIDEWAYS
     except OSError:
@@ -441,9 +441,9 @@ def _upright_size(world: World, image_id: str) -> tuple[int, int] | None:
     return (height, width) if sideways else (width, height)
 
 
-def _wrong_with(world: World, thumbnail: Row, upright: tuple[int, int] | None) -> Iterator[str]:
+def _wrong_with(snapshot: Snapshot, thumbnail: Row, upright: tuple[int, int] | None) -> Iterator[str]:
     try:
-        content = (world.storage / thumbnail["key"]).read_bytes()
+        content = (snapshot.storage / thumbnail["key"]).read_bytes()
     except OSError as error:
         yield f"cannot be read: {error}"
         return

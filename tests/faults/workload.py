@@ -53,21 +53,21 @@ class Workload:
             clients.create_task(self._poisoner(stop))
 
     async def _client(self, number: int, stop: asyncio.Event) -> None:
-        person = _Person(self, random.Random(f"{self.seed}-client-{number}"), stop)
+        person = _User(self, random.Random(f"{self.seed}-client-{number}"), stop)
         while not stop.is_set():
             await person.do_something()
             await _pause(stop, person.chance.uniform(*PAUSE))
         await person.client.close()
 
     async def _poisoner(self, stop: asyncio.Event) -> None:
-        person = _Person(self, random.Random(f"{self.seed}-poison"), stop)
+        person = _User(self, random.Random(f"{self.seed}-poison"), stop)
         while not stop.is_set():
             await person.upload(self.pictures.poison(person.chance))
             await _pause(stop, self.poison_every)
         await person.client.close()
 
 
-class _Person:
+class _User:
     """One client, with a will of its own."""
 
     def __init__(self, workload: Workload, chance: random.Random, stop: asyncio.Event) -> None:

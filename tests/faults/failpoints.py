@@ -28,7 +28,7 @@ class When(StrEnum):
     AFTER = "after"
 
 
-class Act(StrEnum):
+class Action(StrEnum):
     """What happens then."""
 
     KILL = "kill"
@@ -44,10 +44,10 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Failpoint:
     """Something that happens to a process at an effect."""
 
-    act: Act
+    act: Action
     when: When
     effect: str
     first: int = 1
@@ -57,7 +57,7 @@ class Point:
     seconds: float = 0.0
 
     @classmethod
-    def at(cls, where: str, act: Act, *, times: int = 1, seconds: float = 0.0) -> Self:
+    def at(cls, where: str, act: Action, *, times: int = 1, seconds: float = 0.0) -> Self:
         """A point by words: ``before add.commit``, or ``after thumbnail.rename 2`` for the second time."""
         when, effect, *first = where.split()
         return cls(
@@ -80,20 +80,20 @@ class Point:
         return self.first <= occurrence < self.first + self.times
 
 
-def encode(points: Iterable[Point]) -> str:
+def encode(points: Iterable[Failpoint]) -> str:
     """The points as an environment variable's value."""
     return json.dumps([asdict(point) for point in points])
 
 
-def decode(text: str) -> list[Point]:
+def decode(text: str) -> list[Failpoint]:
     """The points of such a value."""
-    return [Point(**{**each, "act": Act(each["act"]), "when": When(each["when"])}) for each in json.loads(text)]
+    return [Failpoint(**{**each, "act": Action(each["act"]), "when": When(each["when"])}) for each in json.loads(text)]
 
 
-class Points:
+class Failpoints:
     """What happens to this process, and when. Effects take place in threads as well as in the event loop."""
 
-    def __init__(self, points: Iterable[Point], folder: Path) -> None:
+    def __init__(self, points: Iterable[Failpoint], folder: Path) -> None:
         """Make them; notices go to the folder."""
         self._points = tuple(points)
         self._folder = folder
@@ -107,9 +107,9 @@ class Points:
             Exception: the outage, where a point says that something is away.
         """
         for point in self._reached(when, effect):
-            if point.act is Act.DELAY:
+            if point.act is Action.DELAY:
                 await asyncio.sleep(point.seconds)
-            elif point.act is Act.HOLD:
+            elif point.act is Action.HOLD:
                 while not point.permission(self._folder).exists():  # noqa: ASYNC110  (another process makes it)
                     await asyncio.sleep(POLL)
             else:
@@ -118,15 +118,15 @@ class Points:
     def meet_in_thread(self, when: When, effect: str, outage: type[Exception]) -> None:
         """Come by in a thread; the same otherwise."""
         for point in self._reached(when, effect):
-            if point.act is Act.DELAY:
+            if point.act is Action.DELAY:
                 time.sleep(point.seconds)
-            elif point.act is Act.HOLD:
+            elif point.act is Action.HOLD:
                 while not point.permission(self._folder).exists():
                     time.sleep(POLL)
             else:
                 _happen(point, outage)
 
-    def _reached(self, when: When, effect: str) -> Iterator[Point]:
+    def _reached(self, when: When, effect: str) -> Iterator[Failpoint]:
         with self._lock:
             self._seen[effect, when] += 1
             occurrence = self._seen[effect, when]
@@ -136,11 +136,11 @@ class Points:
                 yield point
 
 
-def _happen(point: Point, outage: type[Exception]) -> None:
+def _happen(point: Failpoint, outage: type[Exception]) -> None:
     match point.act:
-        case Act.KILL:
+        case Action.KILL:
             os.kill(os.getpid(), signal.SIGKILL)
-        case Act.STOP:
+        case Action.STOP:
             os.kill(os.getpid(), signal.SIGSTOP)
         case _:
             raise outage

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cluster import DISTURBED
+from tests.faults.cluster import PROCESS_FAULTS
 from tests.faults.disk import Disk
-from tests.faults.nemesis import BROKER_REST, LANES, Nemesis, schedule
+from tests.faults.fault_injector import BROKER_REST, LANES, FaultInjector, schedule
 from tests.support.servers import new_folder
 
 LONG = 600.0
@@ -38,7 +38,7 @@ def test_the_broker_has_time_to_come_back(seed: int) -> None:
 
 def test_every_kind_of_fault_can_be_inflicted() -> None:
     for _, kinds in LANES.values():
-        assert all(hasattr(Nemesis, "_" + kind.name.replace("-", "_")) for kind in kinds)
+        assert all(hasattr(FaultInjector, "_" + kind.name.replace("-", "_")) for kind in kinds)
 
 
 def test_a_small_disk_can_be_filled_and_emptied() -> None:
@@ -67,7 +67,7 @@ began = time.monotonic()
 os.fsync(os.open(sys.argv[1], os.O_RDONLY))
 print(time.monotonic() - began)
 """
-    env = {**os.environ, "PYTHONPATH": str(DISTURBED), "DISTURBANCES": str(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": str(PROCESS_FAULTS), "PROCESS_FAULTS_FOLDER": str(tmp_path)}
     command = [sys.executable, "-c", program, str(tmp_path)]
     told = subprocess.run(command, env=env, check=True, capture_output=True, text=True)  # noqa: S603  (our own)
     clock, slow = map(float, told.stdout.split())

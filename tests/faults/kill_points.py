@@ -11,8 +11,8 @@ from typing import Final
 from uuid import uuid4
 
 from tests.faults.history import OK, Exchange
-from tests.faults.machine import Machine
-from tests.faults.points import Act, Point
+from tests.faults.host import Host
+from tests.faults.failpoints import Action, Failpoint
 from tests.support.images import encoded, noise
 
 API, WORKER, STANDALONE = "api", "worker", "standalone"
@@ -21,7 +21,7 @@ PHOTO = encoded(noise(160, 120), "JPEG")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class KillPoint:
     """A moment at which a process dies and the power fails."""
 
     role: str
@@ -37,12 +37,12 @@ class Window:
         return self.where.replace(" ", "-")
 
     @property
-    def point(self) -> Point:
-        return Point.at(self.where, Act.KILL)
+    def point(self) -> Failpoint:
+        return Failpoint.at(self.where, Action.KILL)
 
 
-def _windows(role: str, *, kept: bool, rows: dict[str, str]) -> tuple[Window, ...]:
-    return tuple(Window(role=role, where=where, kept=kept, proves=proves) for where, proves in rows.items())
+def _windows(role: str, *, kept: bool, rows: dict[str, str]) -> tuple[KillPoint, ...]:
+    return tuple(KillPoint(role=role, where=where, kept=kept, proves=proves) for where, proves in rows.items())
 
 
 NOT_ACCEPTED: Final = _windows(
@@ -162,82 +162,82 @@ REPROCESSING: Final = (
     ),
 )
 
-WINDOWS: Final = UPLOAD + DELETION + REPROCESSING
+KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING
 
 
-def of_servers(windows: tuple[Window, ...]) -> list[Window]:
+def for_distributed(windows: tuple[KillPoint, ...]) -> list[KillPoint]:
     """Those that there are with PostgreSQL, where a statement that is a transaction by itself has no middle."""
     return [window for window in windows if window.where not in {"after mark_queued", "after claim", "after complete"}]
 
 
-def of_one_process(windows: tuple[Window, ...]) -> list[Window]:
+def for_standalone(windows: tuple[KillPoint, ...]) -> list[KillPoint]:
     """Those that there are without a broker."""
     return [window for window in windows if window.point.effect not in {"confirm", "ack"}]
 
 
-async def die_while_uploading(machine: Machine, window: Window) -> None:
+async def die_during_upload(host: Host, window: KillPoint) -> None:
     """Somebody uploads an image; whoever is in the window dies there, and everything is started again."""
     key = str(uuid4())
-    await _die(machine, window, lambda: machine.upload(PHOTO, key=key))
-    await machine.must_be_well()
-    images = (await machine.look()).images
+    await _die(host, window, lambda: host.upload(PHOTO, key=key))
+    await host.assert_invariants()
+    images = (await host.snapshot()).images
     assert [row["status"] for row in images.values()] == (["DONE"] if window.kept else [])
     # The client that has waited in vain tries again.
-    image_id = await machine.accepted(PHOTO, key=key)
+    image_id = await host.upload_accepted(PHOTO, key=key)
     assert not images or {image_id} == images.keys()
-    await machine.becomes(image_id, "DONE")
-    await machine.must_be_well()
+    await host.wait_for_state(image_id, "DONE")
+    await host.assert_invariants()
 
 
-async def die_while_deleting(machine: Machine, window: Window) -> None:
+async def die_during_deletion(host: Host, window: KillPoint) -> None:
     """The same for the deletion of an image that is DONE."""
-    image_id = await _done(machine)
-    await _die(machine, window, lambda: machine.delete(image_id))
-    await machine.must_be_well()
-    assert [*(await machine.look()).images] == ([image_id] if window.kept else [])
-    answer = await machine.delete(image_id)
+    image_id = await _done(host)
+    await _die(host, window, lambda: host.delete(image_id))
+    await host.assert_invariants()
+    assert [*(await host.snapshot()).images] == ([image_id] if window.kept else [])
+    answer = await host.delete(image_id)
     assert answer.status_code == (204 if window.kept else 404)
-    await machine.must_be_well()
-    assert (await machine.look()).files == set()
+    await host.assert_invariants()
+    assert (await host.snapshot()).files == set()
 
 
-async def die_while_reprocessing(machine: Machine, window: Window) -> None:
+async def die_during_reprocessing(host: Host, window: KillPoint) -> None:
     """The same for another rendering of an image that is DONE."""
-    image_id = await _done(machine)
-    await _die(machine, window, lambda: machine.reprocess(image_id))
+    image_id = await _done(host)
+    await _die(host, window, lambda: host.reprocess(image_id))
     # What was replaced is kept for a minute; then nothing of it must be left.
-    await machine.becomes(image_id, "DONE")
-    await machine.time_passes()
-    await machine.must_be_well()
-    assert (await machine.reprocess(image_id)).outcome == OK
-    await machine.becomes(image_id, "DONE")
-    await machine.time_passes()
-    await machine.must_be_well()
+    await host.wait_for_state(image_id, "DONE")
+    await host.advance_time()
+    await host.assert_invariants()
+    assert (await host.reprocess(image_id)).outcome == OK
+    await host.wait_for_state(image_id, "DONE")
+    await host.advance_time()
+    await host.assert_invariants()
 
 
-async def _die(machine: Machine, window: Window, ask: Callable[[], Awaitable[Exchange]]) -> None:
+async def _die(host: Host, window: KillPoint, ask: Callable[[], Awaitable[Exchange]]) -> None:
     """Ask for something that leads into the window; afterwards everything runs again, an hour later."""
-    if machine.distributed:
-        await machine.start(API, *([window.point] if window.role == API else []))
+    if host.distributed:
+        await host.start(API, *([window.point] if window.role == API else []))
         answer = await ask()
         if window.role == WORKER:
             assert answer.outcome == OK, answer
-            await machine.start(WORKER, window.point)
+            await host.start(WORKER, window.point)
         doomed = window.role
     else:
-        await machine.start(STANDALONE, window.point)
+        await host.start(STANDALONE, window.point)
         await ask()
         doomed = STANDALONE
-    await machine.died(doomed, window.point)
-    await machine.lose_power()
-    await machine.time_passes()
-    await machine.start_all()
+    await host.wait_for_death(doomed, window.point)
+    await host.lose_power()
+    await host.advance_time()
+    await host.start_all()
 
 
-async def _done(machine: Machine) -> str:
+async def _done(host: Host) -> str:
     """An image that is DONE, on a machine on which nothing runs any more."""
-    await machine.start_all()
-    image_id = await machine.accepted(PHOTO)
-    await machine.becomes(image_id, "DONE")
-    await machine.stop_all()
+    await host.start_all()
+    image_id = await host.upload_accepted(PHOTO)
+    await host.wait_for_state(image_id, "DONE")
+    await host.stop_all()
     return image_id

@@ -138,7 +138,7 @@ def _lane(seed: int, lane: str, seconds: float) -> Iterator[Planned]:
 
 
 @dataclass(slots=True)
-class Nemesis:
+class FaultInjector:
     """Carries the schedule out."""
 
     cluster: Cluster
@@ -216,15 +216,15 @@ class Nemesis:
         process.resume()
 
     async def _step_clock(self, planned: Planned) -> None:
-        await self._disturb(planned, "clock", self.chance.choice(CLOCK_STEPS))
+        await self._apply_process_fault(planned, "clock", self.chance.choice(CLOCK_STEPS))
 
     async def _slow_disk(self, planned: Planned) -> None:
-        await self._disturb(planned, "fsync", self.chance.uniform(0.1, 0.8))
+        await self._apply_process_fault(planned, "fsync", self.chance.uniform(0.1, 0.8))
 
-    async def _disturb(self, planned: Planned, what: str, seconds: float) -> None:
-        self.cluster.disturb(planned.subject, what, seconds)
+    async def _apply_process_fault(self, planned: Planned, what: str, seconds: float) -> None:
+        self.cluster.set_process_fault(planned.subject, what, seconds)
         await asyncio.sleep(planned.seconds)
-        self.cluster.disturb(planned.subject, what, 0)
+        self.cluster.set_process_fault(planned.subject, what, 0)
 
     # Servers
 

@@ -1,6 +1,6 @@
 """The program as these tests compose it: every effect that it has on anything outside can be its last.
 
-    python -m tests.faults.composed api|worker|standalone …
+    python -m tests.faults.instrumented api|worker|standalone …
 
 It is the program itself, started by its own command line, with the adapters' methods, the repositories' queries and the
 system calls behind them each in a wrapper that looks whether a point is reached (see ``points``), and notes what the
@@ -28,8 +28,8 @@ from image_service.imaging.pool import RenderPool
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
 from image_service.storage.local import LocalStorage
-from tests.faults import points
-from tests.faults.points import Points, When
+from tests.faults import failpoints
+from tests.faults.failpoints import Failpoints, When
 from tests.faults.powerloss import Journal
 
 EFFECTS: tuple[tuple[type, str, str, type[Exception]], ...] = (
@@ -50,7 +50,7 @@ KINDS = {"originals": "original", "thumbnails": "thumbnail"}
 
 def main() -> None:
     """Run the program."""
-    chosen = Points(points.decode(os.environ.get("FAULT_POINTS", "[]")), Path(os.environ["FAULT_FOLDER"]))
+    chosen = Failpoints(failpoints.decode(os.environ.get("FAULT_POINTS", "[]")), Path(os.environ["FAULT_FOLDER"]))
     for owner, method, effect, outage in EFFECTS:
         setattr(owner, method, _watched(getattr(owner, method), chosen, effect, outage))
     _watch_inspector(chosen)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _watched(
-    original: Callable[..., Awaitable[object]], chosen: Points, effect: str, outage: type[Exception]
+    original: Callable[..., Awaitable[object]], chosen: Failpoints, effect: str, outage: type[Exception]
 ) -> Callable[..., Awaitable[object]]:
     async def watched(*args: object, **options: object) -> object:
         await chosen.meet(When.BEFORE, effect, outage)
@@ -71,14 +71,14 @@ def _watched(
     return watched
 
 
-def _watch_inspector(chosen: Points) -> None:
+def _watch_inspector(chosen: Failpoints) -> None:
     """``sniff``: the first bytes of an upload are there; ``inspect``: all are, in a file that is not synced."""
     for effect in ("sniff", "inspect"):
         original = getattr(HeaderInspector, effect)
         setattr(HeaderInspector, effect, _watched_in_thread(original, chosen, effect))
 
 
-def _watched_in_thread(original: Callable[..., object], chosen: Points, effect: str) -> Callable[..., object]:
+def _watched_in_thread(original: Callable[..., object], chosen: Failpoints, effect: str) -> Callable[..., object]:
     def watched(*args: object) -> object:
         chosen.meet_in_thread(When.BEFORE, effect, OSError)
         answer = original(*args)
@@ -88,7 +88,7 @@ def _watched_in_thread(original: Callable[..., object], chosen: Points, effect: 
     return watched
 
 
-def _watch_database(chosen: Points) -> None:
+def _watch_database(chosen: Failpoints) -> None:
     """Every query under its own name, ``add``, and the end of its transaction, ``add.commit``.
 
     A query that is committed with its statement has no moment between the two.
@@ -117,7 +117,7 @@ def _watch_database(chosen: Points) -> None:
     Database.statement = watched_statement  # type: ignore[method-assign]  # the same
 
 
-def _watch_repositories(repositories: Repositories, chosen: Points, asked: list[str] | None) -> None:
+def _watch_repositories(repositories: Repositories, chosen: Failpoints, asked: list[str] | None) -> None:
     for name, repository in vars(repositories).items():
         setattr(repositories, name, _WatchedRepository(repository, chosen, asked))
 
@@ -125,7 +125,7 @@ def _watch_repositories(repositories: Repositories, chosen: Points, asked: list[
 class _WatchedRepository:
     """Notes what is asked for in a transaction; without one, a query and its commit are the same."""
 
-    def __init__(self, repository: object, chosen: Points, asked: list[str] | None) -> None:
+    def __init__(self, repository: object, chosen: Failpoints, asked: list[str] | None) -> None:
         self._repository = repository
         self._chosen = chosen
         self._asked = asked
@@ -139,7 +139,7 @@ class _WatchedRepository:
 
 
 def _committed(
-    original: Callable[..., Awaitable[object]], chosen: Points, query: str
+    original: Callable[..., Awaitable[object]], chosen: Failpoints, query: str
 ) -> Callable[..., Awaitable[object]]:
     async def watched(*args: object, **options: object) -> object:
         await chosen.meet(When.BEFORE, query, DatabaseUnavailable)
@@ -151,7 +151,7 @@ def _committed(
     return watched
 
 
-def _watch_disk(chosen: Points, disk: Path, journal: Journal) -> None:
+def _watch_disk(chosen: Failpoints, disk: Path, journal: Journal) -> None:
     """``fsync`` and ``rename``, wherever in the adapter they are called."""
     fsync, rename = os.fsync, os.rename
 
@@ -162,7 +162,7 @@ def _watch_disk(chosen: Points, disk: Path, journal: Journal) -> None:
             return
         effect = _sync_of(path, disk / "storage", is_folder=stat.S_ISDIR(os.fstat(descriptor).st_mode))
         chosen.meet_in_thread(When.BEFORE, effect, OSError)
-        note = journal.look(path)
+        note = journal.take_snapshot(path)
         fsync(descriptor)
         journal.write(note)
         chosen.meet_in_thread(When.AFTER, effect, OSError)

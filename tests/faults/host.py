@@ -18,13 +18,13 @@ import httpx
 import psutil
 import pytest
 
-from tests.faults import points, powerloss
+from tests.faults import failpoints, powerloss
 from tests.faults.checker import Evidence, Running, Violation, violations
 from tests.faults.client import Client
-from tests.faults.evidence import World, look
+from tests.faults.evidence import Snapshot, take_snapshot
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
-from tests.faults.nursery import Nursery
-from tests.faults.points import Point
+from tests.faults.fork_server import ForkServer
+from tests.faults.failpoints import Failpoint
 from tests.support.processes import free_port
 from tests.support.waiting import eventually
 
@@ -36,7 +36,7 @@ SETTINGS = {
     "RETRY_DELAY": "0.2",
     "DECODE_SLOTS": "1",
 }
-"""Whoever looks after the rest does so all the time; the time that has to pass first passes by ``time_passes``."""
+"""Whoever looks after the rest does so all the time; the time that has to pass first passes by ``advance_time``."""
 HOUR = 3600.0
 """Longer than everything that is timed."""
 START_LIMIT = 30.0
@@ -72,11 +72,11 @@ class Process:
         except psutil.NoSuchProcess:
             return False
 
-    async def reached(self, point: Point) -> None:
+    async def wait_until_reached(self, point: Failpoint) -> None:
         """Return once it has come to the point; one that it never comes to fails the test."""
         await eventually(lambda: point.notice(self.folder).exists(), timeout=REACH_LIMIT)
 
-    def go_on(self, point: Point) -> None:
+    def release(self, point: Failpoint) -> None:
         """Release whoever is held at the point."""
         point.permission(self.folder).touch()
 
@@ -85,11 +85,11 @@ class Process:
         self.process.resume()
 
 
-class Machine:
+class Host:
     """The computer."""
 
     def __init__(
-        self, folder: Path, nursery: Nursery, database_url: str, rabbitmq_url: str | None, settings: Mapping[str, str]
+        self, folder: Path, fork_server: ForkServer, database_url: str, rabbitmq_url: str | None, settings: Mapping[str, str]
     ) -> None:
         self.folder = folder
         self.database_url = database_url
@@ -99,7 +99,7 @@ class Machine:
         self.processes: dict[str, Process] = {}
         self._urls: dict[str, str] = {}
         self._client = Client(self._urls, self.history)
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._journal = folder / "journal"
         self._settings = {
             **SETTINGS,
@@ -135,7 +135,7 @@ class Machine:
         await self._client.close()
         self.history.close()
 
-    async def start(self, name: str, *happening: Point, **settings: str) -> Process:
+    async def start(self, name: str, *happening: Failpoint, **settings: str) -> Process:
         """Start a process, ``api``, ``worker-2`` or ``standalone``; return when it is ready, or has died already."""
         role = name.partition("-")[0]
         folder = self.folder / name
@@ -145,13 +145,13 @@ class Machine:
             **self._settings,
             "ALIVE_FILE": str(folder / "alive"),
             "FAULT_FOLDER": str(folder),
-            "FAULT_POINTS": points.encode(happening),
+            "FAULT_POINTS": failpoints.encode(happening),
             **settings,
         }
         arguments = [role, *self._address(name, role)]
         already = _starts(folder / "server.log", role)
         born = time.time()
-        forked = await asyncio.to_thread(self._nursery.fork, folder, arguments, env)
+        forked = await asyncio.to_thread(self._fork_server.fork, folder, arguments, env)
         process = self.processes[name] = Process(name, folder, forked, born)
         await eventually(lambda: _starts(process.log, role) > already or not process.alive, timeout=START_LIMIT)
         return process
@@ -180,10 +180,10 @@ class Machine:
         kind = f"kill-{name.partition('-')[0]}"
         self.history.append(Fault(kind=kind, subject=name, began=process.born, ended=time.time()))
 
-    async def died(self, name: str, point: Point) -> None:
+    async def wait_for_death(self, name: str, point: Failpoint) -> None:
         """Return once the process has died at the point."""
         process = self.processes[name]
-        await process.reached(point)
+        await process.wait_until_reached(point)
         await eventually(lambda: not process.alive, timeout=REACH_LIMIT)
         await self.kill(name)
 
@@ -193,7 +193,7 @@ class Machine:
             await self.kill(name)
         await asyncio.to_thread(powerloss.lose_power, self.disk, self._journal)
 
-    async def time_passes(self, seconds: float = HOUR) -> None:
+    async def advance_time(self, seconds: float = HOUR) -> None:
         """Let it be so much later for everything whose time is told by rows and files; back for a negative number."""
         for path in self.storage.rglob("*"):
             with suppress(FileNotFoundError):  # a process that is alive has just removed it
@@ -211,7 +211,7 @@ class Machine:
         asked = server or next(iter(self._urls))
         return await self._client.upload(asked, content, Sent.of(content, picture, key))
 
-    async def accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
+    async def upload_accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
         """Send a file that has to be accepted; returns the image's id."""
         answer = await self.upload(content, **options)
         assert answer.outcome == OK, answer
@@ -227,11 +227,11 @@ class Machine:
     async def reprocess(self, image_id: str) -> Exchange:
         return await self._client.reprocess(next(iter(self._urls)), image_id)
 
-    async def look(self) -> World:
+    async def snapshot(self) -> Snapshot:
         """What is in the database, on the disk and in the queues."""
-        return await look(self._evidence(grace=0))
+        return await take_snapshot(self._evidence(grace=0))
 
-    async def becomes(self, image_id: str, state: str) -> None:
+    async def wait_for_state(self, image_id: str, state: str) -> None:
         """Return once the client is told so."""
 
         async def told() -> bool:
@@ -240,14 +240,14 @@ class Machine:
 
         await eventually(told, timeout=CONVERGENCE)
 
-    async def eventually(self, condition: Callable[[World], bool]) -> World:
+    async def wait_for(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
         """Look again and again, until there is what is expected."""
 
-        async def found() -> World | None:
-            world = await self.look()
-            return world if condition(world) else None
+        async def found() -> Snapshot | None:
+            snapshot = await self.snapshot()
+            return world if condition(snapshot) else None
 
-        world = await eventually(found, timeout=CONVERGENCE)
+        snapshot = await eventually(found, timeout=CONVERGENCE)
         assert world is not None
         return world
 
@@ -262,7 +262,7 @@ class Machine:
                 return found
             raise
 
-    async def must_be_well(self) -> None:
+    async def assert_invariants(self) -> None:
         """Fail with all that is known, if a promise is not kept."""
         found = await self.violations()
         if found:

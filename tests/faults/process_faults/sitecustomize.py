@@ -1,6 +1,6 @@
 """What makes a process of the service feel a wrong clock or a slow disk: Python imports this before all else.
 
-The process needs this folder in its ``PYTHONPATH``, and in ``DISTURBANCES`` the folder whose files tell what is wrong
+The process needs this folder in its ``PYTHONPATH``, and in ``PROCESS_FAULTS_FOLDER`` the folder whose files tell what is wrong
 at the moment: ``clock`` and ``fsync`` hold a number of seconds. Without them, nothing is.
 """
 
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_folder = Path(os.environ.get("DISTURBANCES", "/nonexistent"))
+_folder = Path(os.environ.get("PROCESS_FAULTS_FOLDER", "/nonexistent"))
 _time, _fsync, _sleep = time.time, os.fsync, time.sleep
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from tests.faults.evidence import Evidence, World
+from tests.faults.evidence import Evidence, Snapshot
 from tests.faults.history import Exchange, Fault
 from tests.faults.rules import Finding
 
@@ -12,17 +12,17 @@ _AROUND = 5.0
 """Seconds before and after the image's own time in which a fault may have to do with it."""
 
 
-def story_of(finding: Finding, evidence: Evidence, world: World) -> str:
+def diagnostics_for(finding: Finding, evidence: Evidence, snapshot: Snapshot) -> str:
     """What was asked about it, what was done to the service meanwhile, its rows, its files, and what the logs say."""
     subject = finding.subject
     own = [each for each in evidence.history.exchanges if each.image_id == subject or each is finding.exchange]
-    names = {subject} if subject in evidence.history.by_image() or subject in world.images else set()
+    names = {subject} if subject in evidence.history.by_image() or subject in snapshot.images else set()
     names |= {each.request_id for each in own if each.request_id}
     parts = {
         "history": islice(map(_told, _with_faults(own, evidence)), _MOST_LINES),
-        "row": [str(dict(world.images[subject]))] if subject in world.images else [],
-        "thumbnails": [str(dict(row)) for row in world.thumbnails.get(subject, ())],
-        "files": _files(subject, world),
+        "row": [str(dict(snapshot.images[subject]))] if subject in snapshot.images else [],
+        "thumbnails": [str(dict(row)) for row in snapshot.thumbnails.get(subject, ())],
+        "files": _files(subject, snapshot),
         "logs": islice(_logged(names, evidence), _MOST_LINES),
     }
     return "\n".join(f"  {name}: {line}" for name, lines in parts.items() for line in lines)
@@ -44,10 +44,10 @@ def _told(entry: Exchange | Fault) -> str:
     return f"{entry.began:.3f}-{entry.ended:.3f} {entry.operation} at {entry.server}: {answer} {details}"
 
 
-def _files(subject: str, world: World) -> Iterator[str]:
-    for path in sorted(path for path in world.files if subject in path):
+def _files(subject: str, snapshot: Snapshot) -> Iterator[str]:
+    for path in sorted(path for path in snapshot.files if subject in path):
         try:
-            status = (world.storage / path).stat()
+            status = (snapshot.storage / path).stat()
         except OSError:
             yield f"{path} was there, and is gone by now"
         else:

@@ -1,7 +1,7 @@
 """Processes of the composed program in no time: forked from one that has everything imported, which takes a second.
 
-with Nursery() as nursery:
-    process = nursery.fork(folder, ["worker"], env)
+with ForkServer() as fork_server:
+    process = fork_server.fork(folder, ["worker"], env)
 """
 
 import json
@@ -34,7 +34,7 @@ LATE = (
 _START_LIMIT = 30.0
 
 
-class Nursery:
+class ForkServer:
     """Forks processes that run a project's source, this one's or a copy's; they end with it at the latest."""
 
     def __init__(self, project: Path = PROJECT) -> None:
@@ -43,7 +43,7 @@ class Nursery:
         self._socket = self._group.folder / "socket"
 
     def __enter__(self) -> Self:
-        command = (sys.executable, "-m", "tests.faults.nursery", self._socket)
+        command = (sys.executable, "-m", "tests.faults.fork_server", self._socket)
         process = self._group.spawn(*command, env={"PYTHONPATH": self._path})
         ready = wait_until(lambda: self._socket.exists() or process.poll() is not None, timeout=_START_LIMIT)
         if not ready or process.poll() is not None:
@@ -71,7 +71,7 @@ class Nursery:
 
 def main() -> NoReturn:
     """Wait for orders, and fork for each."""
-    from tests.faults import composed  # noqa: PLC0415  (the tests' side needs none of it)
+    from tests.faults import instrumented  # noqa: PLC0415  (the tests' side needs none of it)
 
     for module in LATE:
         import_module(module)
@@ -88,7 +88,7 @@ def main() -> NoReturn:
                 if (child := os.fork()) == 0:
                     for inherited in (orders, connection, listener):
                         inherited.close()
-                    _live(order, composed.main)
+                    _live(order, instrumented.main)
                 connection.sendall(f"{child}\n".encode())
 
 
@@ -107,7 +107,7 @@ def _live(order: Mapping[str, Any], program: Callable[[], None]) -> NoReturn:
         program()
     except SystemExit as end:
         status = int(end.code or 0)
-    except BaseException:  # noqa: BLE001  (nothing of it may reach the nursery's own code)
+    except BaseException:  # noqa: BLE001  (nothing of it may reach the fork_server's own code)
         traceback.print_exc()
         status = 1
     finally:
