@@ -13,11 +13,11 @@ from uuid import uuid4
 
 import pytest
 
+from harness.processes import ServerError
+from harness.s3 import SeaweedServer, environment, make_bucket
+from harness.servers import PostgresServer, RabbitMQServer, create_database, drop_database, new_folder
+from harness.shared import SharedServers, shared_url
 from image_service.database.migrations import upgrade
-from tests.support.processes import ServerError
-from tests.support.s3 import SeaweedServer, environment, make_bucket
-from tests.support.servers import PostgresServer, RabbitMQServer, create_database, drop_database, new_folder
-from tests.support.shared import SharedServers, shared_url
 
 OWN_SERVERS = {"own_postgres", "own_rabbitmq", "own_s3"}
 BUCKET = "tests"

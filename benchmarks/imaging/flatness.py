@@ -12,9 +12,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.imaging.workers.serve import SIZES
 from PIL import Image
 
+from benchmarks.imaging.workers.serve import SIZES
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool

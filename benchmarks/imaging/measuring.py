@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from benchmarks.imaging.engines import FLOOR, ISOLATED, OURS, Engine, Worker
 from benchmarks.imaging.quality import references, ssim
-from PIL import Image
 
 WARM_UP = 2
 

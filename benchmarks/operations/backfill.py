@@ -20,13 +20,14 @@ from typing import Final
 from uuid import UUID
 
 import httpx
-from benchmarks.operations.stage import Stage, stage
-from benchmarks.service.pictures import picture
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from tests.support.plans import superuser
-from tests.support.processes import ProcessGroup
-from tests.support.service import PROGRAM, client, upload, upload_all
+
+from benchmarks.operations.local_cluster import LocalCluster, local_cluster
+from benchmarks.service.pictures import picture
+from harness.plans import superuser
+from harness.processes import ProcessGroup
+from harness.service import PROGRAM, client, upload, upload_all
 
 SIZES: Final = {"816x612": (816, 612), "12 MP": (4000, 3000)}
 LARGE: Final = 10
@@ -75,12 +76,12 @@ async def uploads(
 
 
 @asynccontextmanager
-async def back_fill(playing: Stage, database: AsyncConnection, old: list[str]) -> AsyncIterator[None]:
+async def back_fill(cluster: LocalCluster, database: AsyncConnection, old: list[str]) -> AsyncIterator[None]:
     """Outdate images and have them all rendered again, from before the block until after it."""
     await database.execute(OUTDATE, {"images": list(map(UUID, old))})
-    group = ProcessGroup(folder=playing.folder / "backfill")
+    group = ProcessGroup(folder=cluster.folder / "backfill")
     group.folder.mkdir(exist_ok=True)
-    program = group.spawn(PROGRAM, "backfill", "--window", str(len(old)), env=playing.env)
+    program = group.spawn(PROGRAM, "backfill", "--window", str(len(old)), env=cluster.env)
     try:
         await _until(database, len(old) // 2, at_least=True)
         began = time.monotonic()
@@ -142,12 +143,12 @@ def table(idle: Times, busy: Times) -> float:
     return ratio
 
 
-async def measure(playing: Stage, given: argparse.Namespace) -> float:
+async def measure(cluster: LocalCluster, given: argparse.Namespace) -> float:
     """Measure both in turn; returns the ratio of the 95th percentiles."""
     pictures = {name: picture(*size) for name, size in SIZES.items()}
     small, large = pictures.values()
-    playing.worker("worker")
-    async with client(playing.api.url) as api, superuser(playing.postgres.url) as database:
+    cluster.worker("worker")
+    async with client(cluster.api.url) as api, superuser(cluster.postgres.url) as database:
         began = time.monotonic()
         contents = (large if number % LARGE == 0 else small for number in range(given.back_fill))
         old = await upload_all(api, contents, at_once=UPLOADS_AT_ONCE)
@@ -160,7 +161,7 @@ async def measure(playing: Stage, given: argparse.Namespace) -> float:
             await _idle(database)
             for name, times in (await uploads(api, database, pictures, given.uploads, given.pause)).items():
                 idle[name] += times
-            async with back_fill(playing, database, old):
+            async with back_fill(cluster, database, old):
                 for name, times in (await uploads(api, database, pictures, given.uploads, given.pause)).items():
                     busy[name] += times
         return table(idle, busy)
@@ -174,8 +175,8 @@ def main() -> None:
     options.add_argument("--pause", type=float, default=0.3, help="seconds from one upload to the next (default 0.3)")
     options.add_argument("--back-fill", type=int, default=2000, help="images that are rendered again (default 2000)")
     given = options.parse_args()
-    with stage() as playing:
-        ratio = asyncio.run(measure(playing, given))
+    with local_cluster() as cluster:
+        ratio = asyncio.run(measure(cluster, given))
     if ratio > GOAL:
         sys.exit(f"the 95th percentile is {ratio:.2f} times as long; the goal is {GOAL:g}")
 

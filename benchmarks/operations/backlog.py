@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from benchmarks.operations.stage import Stage
 from sqlalchemy import text
-from tests.support.broker import channel_to, started
-from tests.support.plans import superuser
-from tests.support.waiting import eventually
 from uuid_utils.compat import uuid7
 
+from benchmarks.operations.local_cluster import LocalCluster
+from harness.broker import channel_to, started
+from harness.plans import superuser
+from harness.waiting import eventually
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
 from image_service.ports import Delivery
@@ -37,11 +37,11 @@ _ROWS: Final = text(
 )
 
 
-async def record(playing: Stage, count: int, original: Path, *, files: int | None = None) -> list[UUID]:
+async def record(cluster: LocalCluster, count: int, original: Path, *, files: int | None = None) -> list[UUID]:
     """Record so many images in the normal lane as queued, with their files, though nothing is published yet.
 
     Args:
-        playing: The service.
+        cluster: The service.
         count: How many.
         original: The file that each of them is; it has to be on the storage's disk.
         files: How many of them, from the first on, get their file, where not all are going to be rendered.
@@ -50,9 +50,9 @@ async def record(playing: Stage, count: int, original: Path, *, files: int | Non
         Their ids.
     """
     ids = [uuid7() for _ in range(count)]
-    await asyncio.to_thread(_link, playing, ids[:files], original)
+    await asyncio.to_thread(_link, cluster, ids[:files], original)
     size = (await asyncio.to_thread(original.stat)).st_size
-    async with superuser(playing.postgres.url) as database:
+    async with superuser(cluster.postgres.url) as database:
         for batch in _batches(ids, 10_000):
             await database.execute(_ROWS, {"ids": batch, "size": size, "lane": Lane.NORMAL.value})
         await database.execute(text("VACUUM (ANALYZE) images"))
@@ -60,16 +60,16 @@ async def record(playing: Stage, count: int, original: Path, *, files: int | Non
     return ids
 
 
-async def publish(playing: Stage, ids: Sequence[UUID]) -> None:
+async def publish(cluster: LocalCluster, ids: Sequence[UUID]) -> None:
     """Publish a message for each."""
-    async with started(playing.rabbitmq.url, QUEUE) as queue:
+    async with started(cluster.rabbitmq.url, QUEUE) as queue:
         for batch in _batches(ids, _AT_ONCE):
             await asyncio.gather(*(queue.publish(Delivery(image_id=image_id)) for image_id in batch))
 
 
-async def until_consumed_by(playing: Stage, workers: int) -> None:
+async def until_consumed_by(cluster: LocalCluster, workers: int) -> None:
     """Return when so many consumers wait for messages."""
-    async with channel_to(playing.rabbitmq.url) as channel:
+    async with channel_to(cluster.rabbitmq.url) as channel:
 
         async def all_there() -> bool:
             return (await channel.declare_queue(QUEUE, passive=True)).declaration_result.consumer_count == workers
@@ -77,14 +77,14 @@ async def until_consumed_by(playing: Stage, workers: int) -> None:
         await eventually(all_there, timeout=_CONNECT_LIMIT)
 
 
-def _link(playing: Stage, ids: Sequence[UUID], original: Path) -> None:
+def _link(cluster: LocalCluster, ids: Sequence[UUID], original: Path) -> None:
     """Files that share their bytes: a hundred thousand pictures need no room."""
     template = original
     for number, image_id in enumerate(ids):
         if number and number % _MOST_LINKS == 0:
             template = original.with_name(f"{original.name}-{number}")
             template.write_bytes(original.read_bytes())
-        file = playing.file(original_key(image_id))
+        file = cluster.file(original_key(image_id))
         file.parent.mkdir(parents=True, exist_ok=True)
         os.link(template, file)
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import httpx
-from benchmarks.operations.clients import Clients, photo
-from benchmarks.operations.stage import Stage
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from tests.support.plans import superuser
-from tests.support.service import Worker, client
 
+from benchmarks.operations.clients import Clients, photo
+from benchmarks.operations.local_cluster import LocalCluster
+from harness.plans import superuser
+from harness.service import Worker, client
 from image_service.domain.keys import original_key
 from image_service.domain.recipe import DEFAULT_RECIPE
 
@@ -33,12 +33,12 @@ DRAIN_LIMIT: Final = 300.0
 OPEN: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL")
 
 
-async def run(playing: Stage, images: int, minutes: float) -> bool:
+async def run(cluster: LocalCluster, images: int, minutes: float) -> bool:
     """Upload so many images in that time, break things, and return whether all is well in the end."""
-    workers = [playing.worker(f"worker-{number}") for number in (1, 2)]
-    async with client(playing.api.url) as api, superuser(playing.postgres.url) as database:
+    workers = [cluster.worker(f"worker-{number}") for number in (1, 2)]
+    async with client(cluster.api.url) as api, superuser(cluster.postgres.url) as database:
         began = time.monotonic()
-        breaking = asyncio.create_task(break_things(playing, workers, began))
+        breaking = asyncio.create_task(break_things(cluster, workers, began))
         clients = Clients(api)
         await upload_all(clients, images, minutes * MINUTE, began)
         uploaded = time.monotonic()
@@ -50,7 +50,7 @@ async def run(playing: Stage, images: int, minutes: float) -> bool:
         print(f"faults: {_counts(breaking.result())}")
         await until_finished(database)
         print(f"backlog at the last upload {at_last_upload}, empty {time.monotonic() - uploaded:.0f} s after it")
-        verdict = await judge(playing, api, database, clients.accepted)
+        verdict = await judge(cluster, api, database, clients.accepted)
         waiting = (await api.get("/health")).json()["waiting"]
     print(f"states: {_counts(verdict.states)}; messages left: {waiting}")
     print(
@@ -76,12 +76,12 @@ async def upload_all(clients: Clients, images: int, seconds: float, began: float
             uploads.create_task(one(number))
 
 
-async def break_things(playing: Stage, workers: list[Worker], began: float) -> Counter[str]:
+async def break_things(cluster: LocalCluster, workers: list[Worker], began: float) -> Counter[str]:
     """Restart the broker and kill a worker each minute, in turn, until cancelled; what is being broken is mended."""
     faults: Counter[str] = Counter()
 
     async def broker() -> None:
-        await asyncio.to_thread(playing.rabbitmq.restart)
+        await asyncio.to_thread(cluster.rabbitmq.restart)
         faults["broker restarted"] += 1
 
     async def worker() -> None:
@@ -129,7 +129,7 @@ class Verdict:
 
 
 async def judge(
-    playing: Stage, api: httpx.AsyncClient, database: AsyncConnection, accepted: dict[UUID, str]
+    cluster: LocalCluster, api: httpx.AsyncClient, database: AsyncConnection, accepted: dict[UUID, str]
 ) -> Verdict:
     """Compare what was sent with what is told, recorded and stored."""
     totals = text("SELECT count(*), coalesce(sum(attempt), 0), coalesce(sum(publishes), 0) FROM images")
@@ -145,7 +145,7 @@ async def judge(
             answer = await api.get(f"/images/{image_id}")
         told: dict[str, Any] = answer.json()
         verdict.states[told.get("status", str(answer.status_code))] += 1
-        complaint = _wrong(playing, told, {original_key(image_id): sha256, **recorded[image_id]})
+        complaint = _wrong(cluster, told, {original_key(image_id): sha256, **recorded[image_id]})
         if complaint:
             verdict.complaints.append(f"{image_id}: {complaint}")
 
@@ -153,13 +153,13 @@ async def judge(
     return verdict
 
 
-def _wrong(playing: Stage, told: dict[str, Any], files: dict[str, str]) -> str | None:
+def _wrong(cluster: LocalCluster, told: dict[str, Any], files: dict[str, str]) -> str | None:
     if told.get("status") != "DONE":
         return f"is {told.get('status')}, {told.get('error') or told.get('detail')}"  # all of them are good images
     presets = {preset.name for preset in DEFAULT_RECIPE.presets}
     if set(told["thumbnails"]) != presets or len(files) != 1 + len(presets):
         return f"has {set(told['thumbnails'])}"
-    damaged = [key for key, sha256 in files.items() if _digest(playing.file(key)) != sha256]
+    damaged = [key for key, sha256 in files.items() if _digest(cluster.file(key)) != sha256]
     return f"does not have {damaged}" if damaged else None
 
 

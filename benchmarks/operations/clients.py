@@ -8,7 +8,8 @@ from typing import Final
 from uuid import UUID
 
 import httpx
-from tests.support.images import encoded, gradient, jpeg_segment, png_chunk
+
+from harness.images import encoded, gradient, jpeg_segment, png_chunk
 
 ANSWER_LIMIT: Final = 10.0
 IMPATIENCE: Final = 0.005

@@ -29,16 +29,16 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import text
+
 from benchmarks import figures
 from benchmarks.operations.backlog import publish, record
-from benchmarks.operations.stage import Stage, stage
+from benchmarks.operations.local_cluster import LocalCluster, local_cluster
 from benchmarks.operations.waiting_worker import WaitingWorker
 from benchmarks.service.load import Connection, get, post
 from benchmarks.service.pictures import SMALL
 from benchmarks.service.records import Records, records
-from sqlalchemy import text
-from tests.support.plans import fill, superuser
-
+from harness.plans import fill, superuser
 from image_service.observability.logging import configure_logging
 
 JSON: Final = Path("build/bench/growth.json")
@@ -71,7 +71,7 @@ class System:
     """One of the services, and what it was measured at, in seconds."""
 
     name: str
-    playing: Stage
+    cluster: LocalCluster
     wait: float
     """That each of its images takes beside."""
     known: list[UUID] = field(default_factory=list)
@@ -105,7 +105,7 @@ class System:
 
 async def prepare(systems: dict[str, System], images: int, deep: int) -> int:
     """Fill table and queues; returns the bytes of database that an image takes."""
-    async with superuser(systems[TABLE].playing.postgres.url) as database:
+    async with superuser(systems[TABLE].cluster.postgres.url) as database:
         began = time.monotonic()
         await fill(database, images)
         await database.execute(_FINISH)  # whoever found them unfinished would begin to work on them
@@ -118,10 +118,10 @@ async def prepare(systems: dict[str, System], images: int, deep: int) -> int:
     content = SMALL.content()
     for name, count in ((SHORT, _SHORT_QUEUE), (DEEP, deep)):
         began = time.monotonic()
-        playing = systems[name].playing
-        file = playing.folder / "picture.jpg"
+        cluster = systems[name].cluster
+        file = cluster.folder / "picture.jpg"
         await asyncio.to_thread(file.write_bytes, content)
-        await publish(playing, await record(playing, count, file, files=_SHORT_QUEUE))
+        await publish(cluster, await record(cluster, count, file, files=_SHORT_QUEUE))
         print(f"{count:,} images queued in {time.monotonic() - began:.0f} s", flush=True)
     return size // images
 
@@ -132,9 +132,9 @@ async def _opened(systems: dict[str, System]) -> AsyncIterator[list[tuple[System
     async with AsyncExitStack() as stack:
         opened = []
         for system in systems.values():
-            connection = await Connection.open(system.playing.api.url)
+            connection = await Connection.open(system.cluster.api.url)
             stack.callback(connection.close)
-            database = await stack.enter_async_context(records(system.playing.postgres.url))
+            database = await stack.enter_async_context(records(system.cluster.postgres.url))
             opened.append((system, connection, database))
         yield opened
 
@@ -153,7 +153,7 @@ async def measure(systems: dict[str, System], rounds: int) -> None:
                 await system.round(connection, database, request)
     for name in (SHORT, DEEP):
         system = systems[name]
-        async with superuser(system.playing.postgres.url) as connected:
+        async with superuser(system.cluster.postgres.url) as connected:
             done, seconds = (await connected.execute(_BACKLOG_DONE, {"since": began})).one()
         if done >= _SHORT_QUEUE * 0.9:
             sys.exit(f"the {name} was over before the measurement was: make fewer rounds")
@@ -193,16 +193,16 @@ def main() -> None:
     with ExitStack() as running:
         waits = {EMPTY: 0.0, TABLE: 0.0, SHORT: WAIT, DEEP: WAIT}
         systems = {
-            name: System(name=name, playing=running.enter_context(stage(DECODE_SLOTS="1")), wait=wait)
+            name: System(name=name, cluster=running.enter_context(local_cluster(DECODE_SLOTS="1")), wait=wait)
             for name, wait in waits.items()
         }
         size = asyncio.run(prepare(systems, given.images, given.queue))
         for name, system in systems.items():
-            playing = system.playing
+            cluster = system.cluster
             if name in {SHORT, DEEP}:
-                playing.running.enter_context(WaitingWorker(playing.folder, playing.env, wait=WAIT))
+                cluster.running.enter_context(WaitingWorker(cluster.folder, cluster.env, wait=WAIT))
             else:
-                playing.worker("worker")
+                cluster.worker("worker")
         asyncio.run(measure(systems, given.rounds))
     lines = [
         *table(systems),

@@ -18,11 +18,12 @@ from typing import Final
 
 import httpx
 import psutil
-from benchmarks.operations.stage import Stage, stage
-from tests.support.images import encoded, noise
-from tests.support.s3 import SeaweedServer, environment, make_bucket
-from tests.support.servers import new_folder
-from tests.support.service import Worker, client, done, finished, upload, upload_all
+
+from benchmarks.operations.local_cluster import LocalCluster, local_cluster
+from harness.images import encoded, noise
+from harness.s3 import SeaweedServer, environment, make_bucket
+from harness.servers import new_folder
+from harness.service import Worker, client, done, finished, upload, upload_all
 
 _INTERVAL: Final = 0.02
 _MEGABYTE: Final = 1024 * 1024
@@ -53,13 +54,13 @@ def main() -> None:
     photo += bytes(max(0, 5 * _MEGABYTE + 1 - len(photo)))
     with SeaweedServer(new_folder()) as s3:
         make_bucket(s3.url, "images")
-        with stage(STORAGE_URL="s3://images/bench", **environment(s3.url)) as playing:
-            asyncio.run(_run(playing, playing.worker("worker"), photo, given.images, given.at_once))
+        with local_cluster(STORAGE_URL="s3://images/bench", **environment(s3.url)) as cluster:
+            asyncio.run(_run(cluster, cluster.worker("worker"), photo, given.images, given.at_once))
 
 
-async def _run(playing: Stage, worker: Worker, photo: bytes, images: int, at_once: int) -> None:
+async def _run(cluster: LocalCluster, worker: Worker, photo: bytes, images: int, at_once: int) -> None:
     print(f"{os.cpu_count()} processors; a JPEG of {len(photo) / _MEGABYTE:.2f} MiB; STORAGE_URL=s3://… (SeaweedFS)\n")
-    async with client(playing.api.url) as http, _sampled(playing, worker) as samples:
+    async with client(cluster.api.url) as http, _sampled(cluster, worker) as samples:
         await asyncio.sleep(0.5)
         idle = len(samples)
         began = time.perf_counter()
@@ -91,7 +92,7 @@ async def _read(http: httpx.AsyncClient, ids: Iterable[str]) -> None:
 
 
 @asynccontextmanager
-async def _sampled(playing: Stage, worker: Worker) -> AsyncIterator[list[Sample]]:
+async def _sampled(cluster: LocalCluster, worker: Worker) -> AsyncIterator[list[Sample]]:
     """A list that grows by what the processes hold, fifty times a second."""
     samples: list[Sample] = []
     began = time.perf_counter()
@@ -100,7 +101,7 @@ async def _sampled(playing: Stage, worker: Worker) -> AsyncIterator[list[Sample]
         while True:
             decoders = sum(_resident(decoder) for decoder in worker.process.children())
             at = time.perf_counter() - began
-            samples.append(Sample(at, _resident(playing.api.process), _resident(worker.process), decoders))
+            samples.append(Sample(at, _resident(cluster.api.process), _resident(worker.process), decoders))
             await asyncio.sleep(_INTERVAL)
 
     sampling = asyncio.create_task(sample())

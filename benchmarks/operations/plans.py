@@ -15,9 +15,9 @@ from collections import Counter
 from typing import Any
 
 from sqlalchemy import text
-from tests.support.plans import QUERIES, Plan, explainer, fill, superuser
-from tests.support.servers import PostgresServer, new_folder
 
+from harness.plans import QUERIES, Plan, explainer, fill, superuser
+from harness.servers import PostgresServer, new_folder
 from image_service.database.migrations import upgrade
 
 

@@ -9,14 +9,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 import httpx
-from benchmarks.operations.breaking import until_finished
-from benchmarks.operations.clients import Clients, photo, poster
-from benchmarks.operations.stage import Stage
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from tests.support.plans import superuser
-from tests.support.service import client
 
+from benchmarks.operations.breaking import until_finished
+from benchmarks.operations.clients import Clients, photo, poster
+from benchmarks.operations.local_cluster import LocalCluster
+from harness.plans import superuser
+from harness.service import client
 from image_service.bootstrap import open_resources, worker_services
 from image_service.config import load_settings
 from image_service.domain.lane import Lane
@@ -35,10 +35,10 @@ STATISTICS: Final = (
 )
 
 
-async def run(playing: Stage, images: int) -> bool:
+async def run(cluster: LocalCluster, images: int) -> bool:
     """Queue so many images, watch the reconciler, start workers; returns whether all were finished."""
-    await count_statements(playing)
-    async with client(playing.api.url) as api, superuser(playing.postgres.url) as database:
+    await count_statements(cluster)
+    async with client(cluster.api.url) as api, superuser(cluster.postgres.url) as database:
         began = time.monotonic()
         clients = Clients(api)
         await upload_all(clients, images)
@@ -47,11 +47,11 @@ async def run(playing: Stage, images: int) -> bool:
             f"{clients.answers['of these as NEW']} were answered before the broker had confirmed their message"
         )
         await tell_depth(api)
-        await watch_reconciler(playing, database)
+        await watch_reconciler(cluster, database)
         await tell_depth(api)
         began = time.monotonic()
         for number in (1, 2):
-            playing.worker(f"worker-{number}")
+            cluster.worker(f"worker-{number}")
         await until_finished(database)
         print(f"\n2 workers were done {time.monotonic() - began:.0f} s after they were started")
         await tell_overtaking(database)
@@ -60,12 +60,12 @@ async def run(playing: Stage, images: int) -> bool:
         return bool((await database.execute(done)).scalar_one() == images)
 
 
-async def count_statements(playing: Stage) -> None:
+async def count_statements(cluster: LocalCluster) -> None:
     """Have PostgreSQL count what it is asked."""
-    async with superuser(playing.postgres.url) as database:
+    async with superuser(cluster.postgres.url) as database:
         await database.execute(text("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'"))
-    await asyncio.to_thread(playing.postgres.restart)
-    async with superuser(playing.postgres.url) as database:
+    await asyncio.to_thread(cluster.postgres.restart)
+    async with superuser(cluster.postgres.url) as database:
         await database.execute(text("CREATE EXTENSION pg_stat_statements"))
 
 
@@ -88,10 +88,10 @@ async def tell_depth(api: httpx.AsyncClient) -> None:
     print(f"/health: {health['status']}, waiting {health['waiting']} ({(time.monotonic() - began) * 1000:.0f} ms)")
 
 
-async def watch_reconciler(playing: Stage, database: AsyncConnection) -> None:
+async def watch_reconciler(cluster: LocalCluster, database: AsyncConnection) -> None:
     """Run a worker's reconciler, without the rest of the worker, in this process, and tell what each round costs."""
     configure_logging("WARNING", "auto", sys.stderr)
-    settings = load_settings(**{name.lower(): value for name, value in playing.env.items()})
+    settings = load_settings(**{name.lower(): value for name, value in cluster.env.items()})
     print(f"\nreconciler, each {settings.reconcile_interval:g} s, UNCLAIMED_AFTER {settings.unclaimed_after:g} s")
     print(
         f"{'after s':>8} {'published':>10} {'s':>7} {'CPU s':>7} {'statements':>11} {'database ms':>12} {'buffers':>9}"

@@ -20,18 +20,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy import text
+
 from benchmarks import figures
 from benchmarks.operations.backlog import publish, record, until_consumed_by
+from benchmarks.operations.local_cluster import LocalCluster, local_cluster
 from benchmarks.operations.queueing import count_statements
-from benchmarks.operations.stage import Stage, stage
 from benchmarks.operations.waiting_worker import WAIT, WaitingWorker
 from benchmarks.service.pictures import LARGE
 from benchmarks.service.processes import BROKER, DATABASE, DECODE, WORKER, Watch
 from benchmarks.service.records import records
-from sqlalchemy import text
-from tests.support.plans import superuser
-from tests.support.service import Worker
-
+from harness.plans import superuser
+from harness.service import Worker
 from image_service.observability.logging import configure_logging
 
 JSON: Final = Path("build/bench/scale-out.json")
@@ -90,23 +90,25 @@ class Level:
         return "waiting"
 
 
-async def measure(playing: Stage, kind: type[Worker | WaitingWorker], workers: int, images: int, file: Path) -> Level:
+async def measure(
+    cluster: LocalCluster, kind: type[Worker | WaitingWorker], workers: int, images: int, file: Path
+) -> Level:
     """Have so many workers work off a backlog."""
-    ids = await record(playing, images, file)
-    running = [kind(playing.folder, playing.env, f"{kind.__name__}-{workers}-{number}") for number in range(workers)]
+    ids = await record(cluster, images, file)
+    running = [kind(cluster.folder, cluster.env, f"{kind.__name__}-{workers}-{number}") for number in range(workers)]
     try:
         await asyncio.gather(*(asyncio.to_thread(worker.start) for worker in running))
-        await until_consumed_by(playing, workers)
+        await until_consumed_by(cluster, workers)
         for worker in running:  # held, so that none begins while others are still being told
             worker.process.suspend()
-        await publish(playing, ids)
+        await publish(cluster, ids)
         groups = {
             WORKER: tuple(worker.process for worker in running),
-            DATABASE: (playing.postgres.process,),
-            BROKER: (playing.rabbitmq.process,),
+            DATABASE: (cluster.postgres.process,),
+            BROKER: (cluster.rabbitmq.process,),
         }
         watch = Watch(groups)
-        async with superuser(playing.postgres.url) as database, records(playing.postgres.url) as known:
+        async with superuser(cluster.postgres.url) as database, records(cluster.postgres.url) as known:
             await database.execute(_RESET)
             before, log = watch.seconds(), await known.log_bytes()
             began = time.time()
@@ -156,17 +158,17 @@ def _line(level: Level, first: Level, ideal: float | None) -> tuple[str, ...]:
     )
 
 
-async def run(playing: Stage, given: argparse.Namespace) -> tuple[list[Level], list[Level]]:
+async def run(cluster: LocalCluster, given: argparse.Namespace) -> tuple[list[Level], list[Level]]:
     """Both series."""
-    file = playing.folder / "picture.jpg"
+    file = cluster.folder / "picture.jpg"
     await asyncio.to_thread(file.write_bytes, LARGE.content())
-    await count_statements(playing)
+    await count_statements(cluster)
     rendering, waiting = [], []
     for workers in given.rendering:
-        rendering.append(await measure(playing, Worker, workers, given.images, file))
+        rendering.append(await measure(cluster, Worker, workers, given.images, file))
         print(f"{workers} workers that render: {rendering[-1].rate:.1f} images/s", flush=True)
     for workers in given.waiting:
-        waiting.append(await measure(playing, WaitingWorker, workers, given.images * workers, file))
+        waiting.append(await measure(cluster, WaitingWorker, workers, given.images * workers, file))
         print(f"{workers} workers that wait: {waiting[-1].rate:.1f} images/s", flush=True)
     return rendering, waiting
 
@@ -176,8 +178,8 @@ def main() -> None:
     given = _options()
     configure_logging("WARNING", "auto", sys.stderr)
     print(figures.machine(), end="\n\n")
-    with stage(DECODE_SLOTS="1") as playing:
-        rendering, waiting = asyncio.run(run(playing, given))
+    with local_cluster(DECODE_SLOTS="1") as cluster:
+        rendering, waiting = asyncio.run(run(cluster, given))
     tables = {"scale out, rendering": list(table(rendering)), "scale out, waiting": list(table(waiting, 1 / WAIT))}
     for name, lines in tables.items():
         print("\n".join(["", f"{name}:", "", *lines]))

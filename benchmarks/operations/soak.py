@@ -17,7 +17,7 @@ import asyncio
 import sys
 
 from benchmarks.operations import breaking, queueing
-from benchmarks.operations.stage import stage
+from benchmarks.operations.local_cluster import local_cluster
 
 
 def main() -> None:
@@ -29,11 +29,11 @@ def main() -> None:
     options.add_argument("--unclaimed-after", type=float, default=60.0, help="UNCLAIMED_AFTER then (default 60)")
     given = options.parse_args()
     settings = {"UNCLAIMED_AFTER": str(given.unclaimed_after)} if given.queue_first else {}
-    with stage(**settings) as playing:
+    with local_cluster(**settings) as cluster:
         if given.queue_first:
-            well = asyncio.run(queueing.run(playing, given.queue_first))
+            well = asyncio.run(queueing.run(cluster, given.queue_first))
         else:
-            well = asyncio.run(breaking.run(playing, given.images, given.minutes))
+            well = asyncio.run(breaking.run(cluster, given.images, given.minutes))
     if not well:
         sys.exit(1)
 

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.operations.stage import stage
-from tests.support.images import encoded, gradient
-from tests.support.service import client, done, upload
-from tests.support.traces import Collector, Span, tree
-from tests.support.waiting import eventually
+from benchmarks.operations.local_cluster import local_cluster
+from harness.images import encoded, gradient
+from harness.service import client, done, upload
+from harness.traces import Collector, Span, tree
+from harness.waiting import eventually
 
 _WARM_UP = 5
 _SIDES = (4000, 3000)
@@ -27,9 +27,9 @@ def main() -> None:
     options.add_argument("image", type=Path, nargs="?", help="a file to upload (default: a JPEG of 12 megapixels)")
     given = options.parse_args()
     content = given.image.read_bytes() if given.image else encoded(gradient(*_SIDES), "JPEG")
-    with Collector() as collector, stage(**collector.env) as playing:
-        playing.worker("worker")
-        image_id = asyncio.run(_upload(playing.api.url, content))
+    with Collector() as collector, local_cluster(**collector.env) as cluster:
+        cluster.worker("worker")
+        image_id = asyncio.run(_upload(cluster.api.url, content))
         spans = asyncio.run(eventually(_whole(collector, image_id)))
     print("\n".join(tree(spans)))
 

@@ -13,8 +13,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from tests.support.fakes import FINDINGS
-
+from harness.fakes import TRAITS
 from image_service.cli import main as image_service
 from image_service.domain.image import RenderedThumbnail, Rendering
 from image_service.domain.recipe import Recipe
@@ -47,7 +46,7 @@ async def _render(_: RenderPool, _source: Path, recipe: Recipe, out: Path) -> Re
                 sha256=digest,
             )
         )
-    return Rendering(width=4000, height=3000, thumbnails=tuple(made), findings=FINDINGS)
+    return Rendering(width=4000, height=3000, thumbnails=tuple(made), traits=TRAITS)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.support.service import Service
+from harness.service import Service
 
 WAIT: Final = 0.05
 """Seconds."""
@@ -18,7 +18,7 @@ class WaitingWorker(Service):
     def __init__(self, folder: Path, env: Mapping[str, str], name: str = "worker", wait: float = WAIT) -> None:
         env = {
             **env,
-            "ALIVE_FILE": str(folder / f"{name}.alive"),
+            "LIVENESS_FILE": str(folder / f"{name}.alive"),
             "PYTHONPATH": str(_ROOT),
             "WAIT_SECONDS": str(wait),
         }

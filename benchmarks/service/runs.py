@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from benchmarks.operations.stage import stage
+from benchmarks.operations.local_cluster import local_cluster
 from benchmarks.service.load import Job, Loaded, loading
 from benchmarks.service.processes import API, BOTH, BROKER, CLIENT, DATABASE, WORKER, Watch, decoder_seconds
 from benchmarks.service.records import Records, records
-from tests.support.servers import new_folder
-from tests.support.service import Standalone
-
+from harness.servers import new_folder
+from harness.service import Standalone
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.pool import RenderPool
 
@@ -48,19 +47,19 @@ class Running:
 @contextmanager
 def distributed(slots: int) -> Iterator[Running]:
     """PostgreSQL with fsync, RabbitMQ, an API and a worker, each in processes of its own."""
-    with stage(DECODE_SLOTS=str(slots)) as playing:
-        worker = playing.worker("worker")
+    with local_cluster(DECODE_SLOTS=str(slots)) as cluster:
+        worker = cluster.worker("worker")
         groups = {
-            API: (playing.api.process,),
+            API: (cluster.api.process,),
             WORKER: (worker.process,),
-            DATABASE: (playing.postgres.process,),
-            BROKER: (playing.rabbitmq.process,),
+            DATABASE: (cluster.postgres.process,),
+            BROKER: (cluster.rabbitmq.process,),
         }
         yield Running(
             mode=DISTRIBUTED,
-            url=playing.api.url,
-            database_url=playing.postgres.url,
-            storage=playing.folder / "storage",
+            url=cluster.api.url,
+            database_url=cluster.postgres.url,
+            storage=cluster.folder / "storage",
             watch=Watch(groups),
         )
 

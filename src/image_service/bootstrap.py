@@ -16,11 +16,12 @@ from image_service.imaging.pool import RenderPool
 from image_service.imaging.share import Share
 from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedRenderer, ObservedStorage
-from image_service.ports import UNOBSERVED, DeadLetters, Links, Observer, Renderer, Storage, TaskQueue
+from image_service.ports import NULL_OBSERVER, DeadLetters, Observer, PresignedUrls, Renderer, Storage, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
 from image_service.services.audit import Audit
 from image_service.services.backlog import Backlog
+from image_service.services.backlog_gauges import BacklogGauges
 from image_service.services.deletion import Deletion
 from image_service.services.health import HealthCheck
 from image_service.services.ingest import Ingest
@@ -31,7 +32,6 @@ from image_service.services.reconcile import Reconciler
 from image_service.services.reprocessing import Backfill, Reprocessing
 from image_service.services.requeueing import Requeueing
 from image_service.services.retention import Retention
-from image_service.services.survey import Survey
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
 from image_service.storage.local import LocalStorage
@@ -55,7 +55,7 @@ class Resources:
     database: Database
     storage: Storage
     queue: TaskQueue
-    links: Links | None = None
+    presigned_urls: PresignedUrls | None = None
     """The storage, if clients are to be sent there for files."""
     metrics: Metrics | None = None
     """None where nobody watches: then nothing is counted."""
@@ -63,7 +63,7 @@ class Resources:
     @property
     def observer(self) -> Observer:
         """Who is told what happens."""
-        return self.metrics or UNOBSERVED
+        return self.metrics or NULL_OBSERVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class WorkerServices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CareServices:
+class AdminServices:
     """The use cases behind the commands for operators."""
 
     audit: Audit
@@ -116,7 +116,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
     Raises:
         StartError: the object storage is not set up as it must be.
     """
-    storage, links = _storage(settings)
+    storage, presigned_urls = _storage(settings)
     database = Database(settings.database_url)
     if settings.traced:
         from image_service.observability.exporting import watch_engine  # noqa: PLC0415 — an extra
@@ -129,7 +129,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         metrics.watch_connections("idle", lambda: database.connections[1])
     await queue.start()
     try:
-        yield Resources(database=database, storage=storage, queue=queue, links=links, metrics=metrics)
+        yield Resources(database=database, storage=storage, queue=queue, presigned_urls=presigned_urls, metrics=metrics)
     finally:
         await queue.close()
         await database.close()
@@ -152,7 +152,7 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
             observer=resources.observer,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
-        lookup=Lookup(database=resources.database, storage=resources.storage, links=resources.links),
+        lookup=Lookup(database=resources.database, storage=resources.storage, presigned_urls=resources.presigned_urls),
         reprocessing=Reprocessing(database=resources.database, queueing=queueing),
         deletion=_deletion(resources),
         health=_health(resources),
@@ -183,9 +183,9 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
     )
 
 
-def survey(settings: Settings, resources: Resources) -> Survey:
+def survey(settings: Settings, resources: Resources) -> BacklogGauges:
     """What asks for the metrics that nothing else asks for."""
-    return Survey(
+    return BacklogGauges(
         database=resources.database,
         health=_health(resources),
         observer=resources.observer,
@@ -193,10 +193,10 @@ def survey(settings: Settings, resources: Resources) -> Survey:
     )
 
 
-def care_services(settings: Settings, resources: Resources) -> CareServices:
+def admin_services(settings: Settings, resources: Resources) -> AdminServices:
     """The use cases of the commands for operators, on these resources."""
     broker = not settings.embedded_queue
-    return CareServices(
+    return AdminServices(
         audit=Audit(
             database=resources.database,
             storage=resources.storage,
@@ -211,7 +211,7 @@ def care_services(settings: Settings, resources: Resources) -> CareServices:
     )
 
 
-def _storage(settings: Settings) -> tuple[Storage, Links | None]:
+def _storage(settings: Settings) -> tuple[Storage, PresignedUrls | None]:
     """What keeps the files, and what makes links to them if clients are to get any."""
     if settings.object_storage is None:
         return LocalStorage(settings.storage_folder), None

@@ -152,8 +152,8 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(
         default=25.0, gt=0, description="Seconds that running work has to finish after SIGTERM before it is given back."
     )
-    alive_file: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()) / "image-service-worker.alive",
+    liveness_file: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "image-service-worker.liveness",
         description="File by which a worker tells `image-service healthcheck worker` that it can do its job.",
     )
 
@@ -312,7 +312,7 @@ def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **g
         "database_url": f"{_SQLITE}{data / 'images.db'}",
         "rabbitmq_url": EMBEDDED_QUEUE,
         "storage_path": data / "storage",
-        "alive_file": data / "worker.alive",
+        "liveness_file": data / "worker.liveness",
         "api_host": "127.0.0.1",
     }
     unset = {name: value for name, value in own.items() if not environ.get(name.upper())}

@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from harness.fakes import LONG_TIMEOUT
+from harness.servers import PgBouncerServer, new_folder
 from image_service.database import Database
-from tests.support.fakes import PATIENT
-from tests.support.servers import PgBouncerServer, new_folder
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,6 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url, time_limit=PATIENT)
+    database = Database(database_url, time_limit=LONG_TIMEOUT)
     yield database
     await database.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from harness.images import encoded, gradient, png, png_chunk
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import DecoderCrashed, DecoderOutOfMemory, ImageTooLarge, Outage
@@ -14,7 +15,6 @@ from image_service.imaging.headers.reader import Reader
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
-from tests.support.images import encoded, gradient, png, png_chunk
 
 SIDE = 3000
 AREA = SIDE * SIDE

@@ -14,22 +14,9 @@ from hypothesis import strategies as st
 from sqlalchemy import TextClause, delete, insert, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from image_service.database import Database, Repositories, session
-from image_service.domain.image import (
-    Claim,
-    Findings,
-    ImageFormat,
-    ImageHeader,
-    MetadataKind,
-    Original,
-)
-from image_service.domain.lane import Lane
-from image_service.domain.status import Status
-from image_service.errors import DatabaseUnavailable
-from image_service.models import ImageRow, ThumbnailRow
-from tests.support.fakes import FINDINGS, PATIENT
-from tests.support.processes import free_port
-from tests.support.rows import (
+from harness.fakes import LONG_TIMEOUT, TRAITS
+from harness.processes import free_port
+from harness.rows import (
     ERROR,
     SUPERSEDED_FOR,
     add,
@@ -57,6 +44,19 @@ from tests.support.rows import (
     unclaimed,
     upload,
 )
+from image_service.database import Database, Repositories, session
+from image_service.domain.image import (
+    Claim,
+    ImageFormat,
+    ImageHeader,
+    ImageTraits,
+    MetadataKind,
+    Original,
+)
+from image_service.domain.lane import Lane
+from image_service.domain.status import Status
+from image_service.errors import DatabaseUnavailable
+from image_service.models import ImageRow, ThumbnailRow
 
 
 async def test_a_new_image_is_what_was_recorded(database: Database) -> None:
@@ -66,7 +66,7 @@ async def test_a_new_image_is_what_was_recorded(database: Database) -> None:
     assert image is not None
     assert (image.id, image.status, image.header) == (original.id, Status.NEW, original.header)
     assert (image.size_bytes, image.sha256) == (5 * 2**30, "ab" * 32)
-    assert (image.finished_at, image.error, image.findings, image.thumbnails) == (None, None, None, ())
+    assert (image.finished_at, image.error, image.traits, image.thumbnails) == (None, None, None, ())
     assert close(image.created_at, image.updated_at)
 
 
@@ -103,9 +103,9 @@ async def test_recording_again_does_not_begin_anew(database: Database) -> None:
     assert await row(database, original.id) == before
 
 
-async def with_key(database: Database, key: str) -> UUID | None:
+async def by_idempotency_key(database: Database, key: str) -> UUID | None:
     """The image that has an idempotency key."""
-    image = await run(database, lambda r: r.images.with_key(key))
+    image = await run(database, lambda r: r.images.by_idempotency_key(key))
     return None if image is None else image.id
 
 
@@ -114,10 +114,14 @@ async def test_an_image_is_found_by_its_idempotency_key(database: Database) -> N
     await add(database, one, key="key")
     await add(database, other, key="another key")
     await add(database, without)
-    assert [await with_key(database, key) for key in ("key", "another key", "none")] == [one.id, other.id, None]
+    assert [await by_idempotency_key(database, key) for key in ("key", "another key", "none")] == [
+        one.id,
+        other.id,
+        None,
+    ]
     claim = await claimed(database, one.id)
     await complete(database, claim)
-    found = await run(database, lambda r: r.images.with_key("key"))
+    found = await run(database, lambda r: r.images.by_idempotency_key("key"))
     assert found == await run(database, lambda r: r.images.get(one.id))
     assert found is not None
     assert found.thumbnails == (thumbnail(claim),)
@@ -135,7 +139,7 @@ async def test_a_second_image_under_an_idempotency_key_is_not_recorded(database:
     await add(database, second, key="key")
     assert await run(database, lambda r: r.images.existing([first.id, second.id])) == {first.id}
     assert await row(database, first.id) == before
-    assert await with_key(database, "key") == first.id
+    assert await by_idempotency_key(database, "key") == first.id
 
 
 async def test_recording_twice_under_an_idempotency_key_is_recording_once(database: Database) -> None:
@@ -144,7 +148,7 @@ async def test_recording_twice_under_an_idempotency_key_is_recording_once(databa
     before = await row(database, original.id)
     await add(database, original, key="key")
     assert await row(database, original.id) == before
-    assert await with_key(database, "key") == original.id
+    assert await by_idempotency_key(database, "key") == original.id
 
 
 async def test_of_many_images_under_an_idempotency_key_at_once_one_is_recorded_and_all_see_which(
@@ -156,7 +160,7 @@ async def test_of_many_images_under_an_idempotency_key_at_once_one_is_recorded_a
         async def add_and_ask(repositories: Repositories) -> UUID | None:
             images = repositories.images
             await images.add(original, lane=Lane.NORMAL, due_in=60, idempotency_key="key")
-            holder = await images.with_key("key")
+            holder = await images.by_idempotency_key("key")
             return None if holder is None else holder.id
 
         return add_and_ask
@@ -170,9 +174,9 @@ async def test_an_idempotency_key_is_free_again_once_its_image_is_removed(databa
     first, second = upload(), upload()
     await add(database, first, key="key")
     await remove(database, first.id)
-    assert await with_key(database, "key") is None
+    assert await by_idempotency_key(database, "key") is None
     await add(database, second, key="key")
-    assert await with_key(database, "key") == second.id
+    assert await by_idempotency_key(database, "key") == second.id
 
 
 async def test_times_are_aware_utc_and_now(database: Database) -> None:
@@ -231,8 +235,8 @@ async def test_marking_queued_never_undoes_a_claim_made_at_the_same_time(databas
     for image_id in images:
         outcome = await at_once(
             database,
-            lambda r, i=image_id: r.images.mark_queued(i, due_in=60),  # type: ignore[misc]
-            lambda r, i=image_id: r.images.claim(i, lease=60),  # type: ignore[misc]
+            lambda r, i=image_id: r.scheduling.mark_queued(i, due_in=60),  # type: ignore[misc]
+            lambda r, i=image_id: r.claims.claim(i, lease=60),  # type: ignore[misc]
         )
         assert isinstance(outcome[1], Claim)
         after = await row(database, image_id)
@@ -280,7 +284,7 @@ async def test_of_many_claims_at_once_exactly_one_wins(
     database: Database, make: Callable[[Database], Awaitable[UUID]]
 ) -> None:
     image_id = await make(database)
-    claims = await at_once(database, *[lambda r: r.images.claim(image_id, lease=60)] * 8)
+    claims = await at_once(database, *[lambda r: r.claims.claim(image_id, lease=60)] * 8)
     assert [claim.attempt for claim in claims if claim is not None] == [1]
     assert (await row(database, image_id))["attempt"] == 1
 
@@ -288,7 +292,7 @@ async def test_of_many_claims_at_once_exactly_one_wins(
 async def test_of_many_claims_to_an_expired_lease_exactly_one_wins(database: Database) -> None:
     image_id = await recorded(database)
     await claimed(database, image_id, lease=-1)
-    claims = await at_once(database, *[lambda r: r.images.claim(image_id, lease=60)] * 8)
+    claims = await at_once(database, *[lambda r: r.claims.claim(image_id, lease=60)] * 8)
     assert [claim.attempt for claim in claims if claim is not None] == [2]
 
 
@@ -296,7 +300,7 @@ async def test_claims_of_different_images_do_not_disturb_each_other(database: Da
     images = [await recorded(database) for _ in range(8)]
     claims = await at_once(
         database,
-        *[lambda r, i=image_id: r.images.claim(i, lease=60) for image_id in images],
+        *[lambda r, i=image_id: r.claims.claim(i, lease=60) for image_id in images],
     )
     assert [claim.image_id for claim in claims if claim is not None] == images
 
@@ -304,7 +308,7 @@ async def test_claims_of_different_images_do_not_disturb_each_other(database: Da
 async def test_a_renewed_lease_keeps_the_image(database: Database) -> None:
     claim = await claimed(database, await recorded(database), lease=-1)
     assert ids(await due(database)) == [claim.image_id]
-    assert await run(database, lambda r: r.images.extend(claim, lease=60))
+    assert await run(database, lambda r: r.claims.extend(claim, lease=60))
     assert await try_claim(database, claim.image_id) is None
     assert await due(database) == []
     after = await row(database, claim.image_id)
@@ -312,10 +316,10 @@ async def test_a_renewed_lease_keeps_the_image(database: Database) -> None:
 
 
 CHANGES: dict[str, Callable[[Repositories, Claim], Awaitable[bool]]] = {
-    "extend": lambda r, claim: r.images.extend(claim, lease=60),
-    "complete": lambda r, claim: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
-    "fail": lambda r, claim: r.images.fail(claim, ERROR),
-    "release": lambda r, claim: r.images.release(claim, rest=-1, due_in=-1, charge=False, decoder_failed=True),
+    "extend": lambda r, claim: r.claims.extend(claim, lease=60),
+    "complete": lambda r, claim: r.claims.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
+    "fail": lambda r, claim: r.claims.fail(claim, ERROR),
+    "release": lambda r, claim: r.claims.release(claim, rest=-1, due_in=-1, charge=False, decoder_failed=True),
 }
 
 
@@ -387,9 +391,9 @@ async def test_the_fence_holds_while_both_attempts_finish_at_once(database: Data
     newest = await claimed(database, stale.image_id)
     outcome = await at_once(
         database,
-        lambda r: r.images.complete(stale, made(thumbnail(stale), width=1), superseded_for=SUPERSEDED_FOR),
-        lambda r: r.images.complete(newest, made(thumbnail(newest), width=2), superseded_for=SUPERSEDED_FOR),
-        lambda r: r.images.fail(stale, ERROR),
+        lambda r: r.claims.complete(stale, made(thumbnail(stale), width=1), superseded_for=SUPERSEDED_FOR),
+        lambda r: r.claims.complete(newest, made(thumbnail(newest), width=2), superseded_for=SUPERSEDED_FOR),
+        lambda r: r.claims.fail(stale, ERROR),
     )
     assert outcome == [False, True, False]
     image = await run(database, lambda r: r.images.get(newest.image_id))
@@ -402,9 +406,9 @@ async def test_one_attempt_ends_one_way(database: Database) -> None:
     claim = await claimed(database, await recorded(database))
     outcome = await at_once(
         database,
-        lambda r: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
-        lambda r: r.images.fail(claim, ERROR),
-        lambda r: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
+        lambda r: r.claims.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
+        lambda r: r.claims.fail(claim, ERROR),
+        lambda r: r.claims.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
     )
     assert sorted(outcome) == [False, False, True]
     image = await run(database, lambda r: r.images.get(claim.image_id))
@@ -425,7 +429,7 @@ async def test_a_complete_image_has_all_its_thumbnails_smallest_first(database: 
     assert (image.header.width, image.header.height) == (480, 640)
     assert close(image.finished_at, image.updated_at)
     assert image.error is None
-    assert image.findings == FINDINGS
+    assert image.traits == TRAITS
     after = await row(database, claim.image_id)
     assert (after["lease_until"], after["due_at"]) == (None, None)
 
@@ -435,12 +439,12 @@ async def test_what_an_image_without_colour_was_found_to_be(
     database: Database, kinds: tuple[MetadataKind, ...]
 ) -> None:
     claim = await claimed(database, await recorded(database))
-    findings = Findings(placeholder="AAAA", dominant_colour=None, metadata_removed=kinds)
-    result = made(thumbnail(claim), findings=findings)
-    assert await run(database, lambda r: r.images.complete(claim, result, superseded_for=SUPERSEDED_FOR))
+    traits = ImageTraits(placeholder="AAAA", dominant_colour=None, metadata_removed=kinds)
+    result = made(thumbnail(claim), traits=traits)
+    assert await run(database, lambda r: r.claims.complete(claim, result, superseded_for=SUPERSEDED_FOR))
     image = await run(database, lambda r: r.images.get(claim.image_id))
     assert image is not None
-    assert image.findings == findings
+    assert image.traits == traits
 
 
 async def test_an_image_that_was_done_before_anybody_looked_has_no_findings(database: Database) -> None:
@@ -449,7 +453,7 @@ async def test_an_image_that_was_done_before_anybody_looked_has_no_findings(data
     await execute(database, update(ImageRow).where(ImageRow.id == claim.image_id).values(unknown))
     image = await run(database, lambda r: r.images.get(claim.image_id))
     assert image is not None
-    assert (image.status, image.findings) == (Status.DONE, None)
+    assert (image.status, image.traits) == (Status.DONE, None)
 
 
 async def test_an_image_completes_with_all_thumbnails_or_not_at_all(database: Database) -> None:
@@ -463,7 +467,7 @@ async def test_an_image_completes_with_all_thumbnails_or_not_at_all(database: Da
 
 async def test_a_failed_image_says_why(database: Database) -> None:
     claim = await claimed(database, await queued(database))
-    assert await run(database, lambda r: r.images.fail(claim, ERROR))
+    assert await run(database, lambda r: r.claims.fail(claim, ERROR))
     image = await run(database, lambda r: r.images.get(claim.image_id))
     assert image is not None
     assert (image.status, image.error, image.thumbnails) == (Status.ERROR, ERROR, ())
@@ -483,8 +487,8 @@ async def test_a_released_image_rests_and_is_then_claimed_again(database: Databa
 
 async def test_a_released_image_is_due_when_it_was_asked_to_be(database: Database) -> None:
     soon, later = [await claimed(database, await recorded(database)) for _ in range(2)]
-    await run(database, lambda r: r.images.release(soon, rest=60, due_in=-1, charge=True))
-    await run(database, lambda r: r.images.release(later, rest=-1, due_in=60, charge=True))
+    await run(database, lambda r: r.claims.release(soon, rest=60, due_in=-1, charge=True))
+    await run(database, lambda r: r.claims.release(later, rest=-1, due_in=60, charge=True))
     assert ids(await due(database)) == [soon.image_id]
 
 
@@ -566,7 +570,7 @@ async def test_of_two_reconcilers_one_publishes(database: Database) -> None:
 async def test_of_many_reconcilers_at_once_one_publishes(database: Database) -> None:
     image_id = await queued(database, due_in=-1)
     (seen,) = await due(database)
-    outcome = await at_once(database, *[lambda r: r.images.take_for_publishing(seen, due_in=60)] * 8)
+    outcome = await at_once(database, *[lambda r: r.scheduling.reserve_for_publish(seen, due_in=60)] * 8)
     assert sorted(outcome) == [False] * 7 + [True]
     assert (await row(database, image_id))["publishes"] == 1
 
@@ -612,7 +616,7 @@ async def test_resuming_frees_every_claim_and_makes_every_open_image_due(databas
     await release(database, resting, rest=60, charge=True)
     ended = [await finished(database, end) for end in (Status.DONE, Status.ERROR)]
     before = [await row(database, claim.image_id) for claim in ended]
-    assert await run(database, lambda r: r.images.resume_all()) == 4
+    assert await run(database, lambda r: r.scheduling.resume_all()) == 4
     assert set(ids(await due(database))) == {new, waiting, held.image_id, resting.image_id}
     assert [await row(database, claim.image_id) for claim in ended] == before
     assert await status_of(database, new) is Status.NEW
@@ -621,7 +625,7 @@ async def test_resuming_frees_every_claim_and_makes_every_open_image_due(databas
 
 
 async def test_resuming_an_empty_database_is_fine(database: Database) -> None:
-    assert await run(database, lambda r: r.images.resume_all()) == 0
+    assert await run(database, lambda r: r.scheduling.resume_all()) == 0
 
 
 async def test_existing_tells_which_images_are_recorded(database: Database) -> None:
@@ -640,8 +644,8 @@ async def test_attempts_in_progress_are_the_newest_of_open_images(database: Data
     done, failed = [(await finished(database, end)).image_id for end in (Status.DONE, Status.ERROR)]
     await claimed(database, await recorded(database))
     asked = [new, first.image_id, done, failed, uuid4()]
-    assert await run(database, lambda r: r.images.attempts_in_progress(asked)) == {(new, 0), (second.image_id, 2)}
-    assert await run(database, lambda r: r.images.attempts_in_progress([])) == set()
+    assert await run(database, lambda r: r.claims.attempts_in_progress(asked)) == {(new, 0), (second.image_id, 2)}
+    assert await run(database, lambda r: r.claims.attempts_in_progress([])) == set()
 
 
 async def test_thumbnail_keys_are_those_of_the_images_asked_for(database: Database) -> None:
@@ -719,11 +723,11 @@ async def test_a_statement_has_been_committed_once_it_returns_or_once_its_block_
 async def test_postgresql_is_told_to_begin_and_to_commit_a_transaction_but_not_a_statement(
     postgres_database_url: str,
 ) -> None:
-    database = Database(postgres_database_url, time_limit=PATIENT, pool_size=1)
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT, pool_size=1)
     told: list[str] = []
     for begin in (database.transaction, database.statement):
         async with begin() as repositories:
-            raw = await repositories.images._connection.get_raw_connection()
+            raw = await repositories.connection.get_raw_connection()
             connection = raw.driver_connection
             assert connection is not None
             connection.add_query_logger(note := lambda record: told.append(record.query.split()[0]))
@@ -735,7 +739,7 @@ async def test_postgresql_is_told_to_begin_and_to_commit_a_transaction_but_not_a
 
 
 async def test_transactions_and_statements_take_turns_on_one_connection(database_url: str) -> None:
-    database = Database(database_url, time_limit=PATIENT, pool_size=1)
+    database = Database(database_url, time_limit=LONG_TIMEOUT, pool_size=1)
     kept, lost = upload(), upload()
 
     async def record_and_fail() -> None:
@@ -759,7 +763,7 @@ async def test_a_statement_that_fails_leaves_nothing_behind(database: Database) 
 
     async def fail() -> None:
         async with database.statement() as repositories:
-            await repositories.images.complete(claim, twice, superseded_for=SUPERSEDED_FOR)
+            await repositories.claims.complete(claim, twice, superseded_for=SUPERSEDED_FOR)
 
     with pytest.raises(IntegrityError):
         await fail()
@@ -776,10 +780,10 @@ async def test_a_statement_that_does_not_get_its_turn_in_time_changes_nothing_la
 
     async def try_in_vain() -> None:
         async with impatient.statement() as repositories:
-            await repositories.images.claim(image_id, lease=60)
+            await repositories.claims.claim(image_id, lease=60)
 
     async with database.transaction() as repositories:
-        assert await repositories.images.mark_queued(image_id, due_in=60)
+        assert await repositories.scheduling.mark_queued(image_id, due_in=60)
         with pytest.raises(DatabaseUnavailable):
             await try_in_vain()
     assert (await claimed(database, image_id)).attempt == 1
@@ -787,15 +791,15 @@ async def test_a_statement_that_does_not_get_its_turn_in_time_changes_nothing_la
 
 
 EVENTS: dict[str, Callable[[Repositories, UUID, Claim], Awaitable[object]]] = {
-    "queued": lambda r, image_id, _: r.images.mark_queued(image_id, due_in=-1),
-    "claimed": lambda r, image_id, _: r.images.claim(image_id, lease=60),
-    "claimed and lost": lambda r, image_id, _: r.images.claim(image_id, lease=-1),
-    "extended": lambda r, _, claim: r.images.extend(claim, lease=60),
-    "released": lambda r, _, claim: r.images.release(claim, rest=-1, due_in=-1, charge=True),
-    "completed": lambda r, _, claim: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
-    "failed": lambda r, _, claim: r.images.fail(claim, ERROR),
-    "resumed": lambda r, _, __: r.images.resume_all(),
-    "hurried": lambda r, image_id, _: r.images.hurry([image_id]),
+    "queued": lambda r, image_id, _: r.scheduling.mark_queued(image_id, due_in=-1),
+    "claimed": lambda r, image_id, _: r.claims.claim(image_id, lease=60),
+    "claimed and lost": lambda r, image_id, _: r.claims.claim(image_id, lease=-1),
+    "extended": lambda r, _, claim: r.claims.extend(claim, lease=60),
+    "released": lambda r, _, claim: r.claims.release(claim, rest=-1, due_in=-1, charge=True),
+    "completed": lambda r, _, claim: r.claims.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
+    "failed": lambda r, _, claim: r.claims.fail(claim, ERROR),
+    "resumed": lambda r, _, __: r.scheduling.resume_all(),
+    "hurried": lambda r, image_id, _: r.scheduling.make_due([image_id]),
     "reprocessed": lambda r, image_id, _: r.images.reprocess([image_id], due_in=-1),
     "original removed": lambda r, image_id, _: r.images.remove_originals([image_id]),
 }
@@ -814,7 +818,7 @@ async def test_no_series_of_events_leaves_the_state_machine(database: Database, 
     for name, ago in events:
         attempt = before["attempt"] - ago
         again = before["finished_at"] is not None
-        claim = Claim(image_id=image_id, attempt=attempt, attempts_charged=0, decoder_failures=0, again=again)
+        claim = Claim(image_id=image_id, attempt=attempt, attempts_charged=0, decoder_failures=0, reprocessing=again)
         if name == "published again":
             seen = [image for image in await due(database, limit=10_000) if image.id == image_id]
             happened: object = bool(seen) and await take(database, seen[0], due_in=-1)
@@ -864,7 +868,7 @@ async def test_who_does_not_get_a_turn_in_time_is_told_that_the_database_is_away
     image_id = await recorded(database)
     impatient = Database(database_url, time_limit=0.3)
     async with database.transaction() as repositories:
-        assert await repositories.images.claim(image_id, lease=-1)
+        assert await repositories.claims.claim(image_id, lease=-1)
         with pytest.raises(DatabaseUnavailable):
             await try_claim(impatient, image_id)
     assert (await claimed(database, image_id)).attempt == 2
@@ -891,7 +895,7 @@ async def test_who_waits_for_a_connection_in_vain_is_told_that_the_database_is_a
 
 
 async def test_a_connection_cut_in_the_middle_is_an_outage_and_the_next_one_works(postgres_database_url: str) -> None:
-    database = Database(postgres_database_url, time_limit=PATIENT)
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     with pytest.raises(DatabaseUnavailable):
         await execute(database, text("SELECT pg_terminate_backend(pg_backend_pid())"))
     await database.probe()
@@ -902,7 +906,7 @@ async def test_connections_cut_while_nobody_used_them_are_noticed_and_replaced(
     postgres_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_TRUSTED_FOR", 0.0)
-    database, other = [Database(postgres_database_url, time_limit=PATIENT) for _ in range(2)]
+    database, other = [Database(postgres_database_url, time_limit=LONG_TIMEOUT) for _ in range(2)]
     await database.probe()
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     await execute(other, text(f"SELECT pg_terminate_backend(pid) {others}"))
@@ -913,7 +917,7 @@ async def test_connections_cut_while_nobody_used_them_are_noticed_and_replaced(
 
 @pytest.mark.parametrize("sqlstate", ["08006", "53100", "53300", "57P01", "57P03"])
 async def test_what_passes_by_itself_is_an_outage(postgres_database_url: str, sqlstate: str) -> None:
-    database = Database(postgres_database_url, time_limit=PATIENT)
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     with pytest.raises(DatabaseUnavailable):
         await execute(database, raising(sqlstate))
     await database.close()
@@ -921,7 +925,7 @@ async def test_what_passes_by_itself_is_an_outage(postgres_database_url: str, sq
 
 @pytest.mark.parametrize("sqlstate", ["22012", "42601", "XX000"])
 async def test_what_never_passes_is_no_outage(postgres_database_url: str, sqlstate: str) -> None:
-    database = Database(postgres_database_url, time_limit=PATIENT)
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     with pytest.raises(DBAPIError, match="on purpose"):
         await execute(database, raising(sqlstate))
     await database.close()
@@ -932,11 +936,11 @@ def raising(sqlstate: str) -> TextClause:
 
 
 async def test_a_full_disk_under_sqlite_is_an_outage(sqlite_url: str) -> None:
-    database = Database(sqlite_url, time_limit=PATIENT)
+    database = Database(sqlite_url, time_limit=LONG_TIMEOUT)
     image_id = await recorded(database)
     full = update(ImageRow).where(ImageRow.id == image_id).values(error_detail="x" * 1_000_000)
     async with database.transaction() as repositories:
-        await repositories.images._connection.execute(text("PRAGMA max_page_count = 1"))
+        await repositories.connection.execute(text("PRAGMA max_page_count = 1"))
     with pytest.raises(DatabaseUnavailable) as caught:
         await execute(database, full)
     assert "full" in str(caught.value.__cause__)
@@ -987,7 +991,7 @@ async def test_a_folder_that_is_missing_is_an_outage(tmp_path: Path) -> None:
 async def test_sqlite_keeps_what_it_confirmed(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     async with database.transaction() as repositories:
-        connection = repositories.images._connection
+        connection = repositories.connection
         settings = [
             (await connection.execute(text(f"PRAGMA {name}"))).scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")

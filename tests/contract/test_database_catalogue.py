@@ -7,12 +7,7 @@ import pytest
 from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
-from image_service.database import Database
-from image_service.domain.image import ImageError
-from image_service.domain.lane import Lane
-from image_service.domain.status import Status
-from image_service.models import ImageRow
-from tests.support.rows import (
+from harness.rows import (
     ERROR,
     RECIPE,
     add,
@@ -30,6 +25,11 @@ from tests.support.rows import (
     thumbnail,
     upload,
 )
+from image_service.database import Database
+from image_service.domain.image import ImageError
+from image_service.domain.lane import Lane
+from image_service.domain.status import Status
+from image_service.models import ImageRow
 
 OTHER_RECIPE = "fedcba9876543210"
 
@@ -44,7 +44,7 @@ async def uploaded(database: Database, status: Status = Status.NEW) -> UUID:
         await complete(database, await claimed(database, original.id))
     elif status is Status.ERROR:
         claim = await claimed(database, original.id)
-        await run(database, lambda r: r.images.fail(claim, ERROR))
+        await run(database, lambda r: r.claims.fail(claim, ERROR))
     return original.id
 
 
@@ -159,7 +159,7 @@ async def test_failed_images_are_found_oldest_first_with_one_code_or_any(databas
     for status in (Status.NEW, Status.PROCESSING, Status.DONE):
         await uploaded(database, status)
     other = await claimed(database, await uploaded(database))
-    await run(database, lambda r: r.images.fail(other, ImageError(code="decoder-timeout", detail="Too slow.")))
+    await run(database, lambda r: r.claims.fail(other, ImageError(code="decoder-timeout", detail="Too slow.")))
     assert await run(database, lambda r: r.catalogue.failed(limit=10)) == [*failed, other.image_id]
     assert await run(database, lambda r: r.catalogue.failed(limit=2, after=failed[0])) == failed[1:]
     assert await run(database, lambda r: r.catalogue.failed(limit=10, code=ERROR.code)) == failed

@@ -9,14 +9,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from image_service.database import Database, Repositories
-from image_service.domain.image import Claim, Image
-from image_service.domain.keys import original_key
-from image_service.domain.lane import Lane
-from image_service.domain.status import TERMINAL, Status
-from image_service.models import ThumbnailRow
-from tests.support.fakes import PATIENT
-from tests.support.rows import (
+from harness.fakes import LONG_TIMEOUT
+from harness.rows import (
     ERROR,
     RECIPE,
     SUPERSEDED_FOR,
@@ -44,7 +38,13 @@ from tests.support.rows import (
     try_claim,
     unclaimed,
 )
-from tests.support.waiting import eventually
+from harness.waiting import eventually
+from image_service.database import Database, Repositories
+from image_service.domain.image import Claim, Image
+from image_service.domain.keys import original_key
+from image_service.domain.lane import Lane
+from image_service.domain.status import TERMINAL, Status
+from image_service.models import ThumbnailRow
 
 
 async def leased(database: Database) -> UUID:
@@ -74,7 +74,7 @@ async def there_is_no(database: Database, image_id: UUID) -> bool:
     """Whether nothing is recorded about an image."""
     thumbnails = select(ThumbnailRow).where(ThumbnailRow.image_id == image_id)
     async with database.transaction() as repositories:
-        left = (await repositories.images._connection.execute(thumbnails)).all()
+        left = (await repositories.connection.execute(thumbnails)).all()
         return not left and await repositories.images.get(image_id) is None
 
 
@@ -156,18 +156,18 @@ async def test_attempts_are_counted_from_nothing_again_and_the_fence_goes_on(dat
     for _ in range(3):
         await release(database, await claimed(database, image_id), charge=True, decoder_failed=True)
     last = await claimed(database, image_id)
-    await run(database, lambda r: r.images.fail(last, ERROR))
+    await run(database, lambda r: r.claims.fail(last, ERROR))
     await reprocess(database, image_id)
     claim = await claimed(database, image_id)
     assert (claim.attempts_charged, claim.decoder_failures) == (1, 0)
     assert claim.attempt > last.attempt
-    assert (last.again, claim.again) == (False, True)
+    assert (last.reprocessing, claim.reprocessing) == (False, True)
 
 
 async def test_the_reconcilers_delays_begin_anew_too(database: Database) -> None:
     image_id = await recorded(database, due_in=-1)
     (seen,) = await due(database)
-    assert await run(database, lambda r: r.images.take_for_publishing(seen, due_in=-1))
+    assert await run(database, lambda r: r.scheduling.reserve_for_publish(seen, due_in=-1))
     await complete(database, await claimed(database, image_id))
     await reprocess(database, image_id, due_in=-1)
     (seen,) = await due(database)
@@ -181,10 +181,10 @@ async def test_of_many_wishes_at_once_one_is_granted(database: Database) -> None
 
 
 CHANGES: dict[str, Callable[[Repositories, Claim], Awaitable[bool]]] = {
-    "extend": lambda r, claim: r.images.extend(claim, lease=60),
-    "complete": lambda r, claim: r.images.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
-    "fail": lambda r, claim: r.images.fail(claim, ERROR),
-    "release": lambda r, claim: r.images.release(claim, rest=-1, due_in=-1, charge=True),
+    "extend": lambda r, claim: r.claims.extend(claim, lease=60),
+    "complete": lambda r, claim: r.claims.complete(claim, made(thumbnail(claim)), superseded_for=SUPERSEDED_FOR),
+    "fail": lambda r, claim: r.claims.fail(claim, ERROR),
+    "release": lambda r, claim: r.claims.release(claim, rest=-1, due_in=-1, charge=True),
 }
 
 
@@ -263,7 +263,7 @@ async def test_old_thumbnails_stay_where_the_new_rendering_fails(database: Datab
     first = await finished(database, Status.DONE)
     await reprocess(database, first.image_id)
     second = await claimed(database, first.image_id)
-    assert await run(database, lambda r: r.images.fail(second, ERROR))
+    assert await run(database, lambda r: r.claims.fail(second, ERROR))
     after = await image(database, first.image_id)
     assert (after.status, after.error, after.thumbnails) == (Status.ERROR, ERROR, (thumbnail(first),))
     assert await removals(database) == {}
@@ -390,7 +390,7 @@ async def test_whoever_is_first_an_image_that_is_removed_while_it_becomes_done_l
         claim = await claimed(database, await queued(database))
         completed, keys = await both(
             database,
-            lambda r, c=claim: r.images.complete(c, made(thumbnail(c)), superseded_for=SUPERSEDED_FOR),
+            lambda r, c=claim: r.claims.complete(c, made(thumbnail(c)), superseded_for=SUPERSEDED_FOR),
             lambda r, c=claim: r.images.remove([c.image_id]),
         )
         assert await there_is_no(database, claim.image_id)
@@ -408,12 +408,12 @@ async def waits_for_a_lock(database: Database) -> bool:
     """Whether somebody waits for a row that somebody else has changed."""
     statement = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')")
     async with database.transaction() as repositories:
-        return bool((await repositories.images._connection.execute(statement)).scalar())
+        return bool((await repositories.connection.execute(statement)).scalar())
 
 
 @pytest.fixture
 async def postgresql(postgres_database_url: str) -> Any:  # noqa: ANN401  (a generator's)
-    database = Database(postgres_database_url, time_limit=PATIENT)
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     yield database
     await database.close()
 
@@ -422,7 +422,7 @@ async def test_a_removal_waits_for_thumbnails_that_are_just_being_recorded(postg
     claim = await claimed(postgresql, await queued(postgresql))
     async with postgresql.transaction() as repositories:
         result = made(thumbnail(claim))
-        assert await repositories.images.complete(claim, result, superseded_for=SUPERSEDED_FOR)
+        assert await repositories.claims.complete(claim, result, superseded_for=SUPERSEDED_FOR)
         removing = asyncio.create_task(remove(postgresql, claim.image_id))
         await eventually(lambda: waits_for_a_lock(postgresql))
     assert await removing == {original_key(claim.image_id), thumbnail(claim).key}
@@ -522,7 +522,7 @@ async def test_who_is_in_a_hurry_makes_unfinished_images_due_unless_a_worker_hol
     left = [held, resting.image_id, await done(database), await failed(database)]
     before = [await row(database, image_id) for image_id in left]
     asked = [*hurried, lost.image_id, *left, uuid4()]
-    assert await run(database, lambda r: r.images.hurry(asked)) == {*hurried, lost.image_id}
+    assert await run(database, lambda r: r.scheduling.make_due(asked)) == {*hurried, lost.image_id}
     assert set(ids(await due(database))) == {*hurried, lost.image_id}
     assert [await row(database, image_id) for image_id in left] == before
 

@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from harness.waiting import eventually
 from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
-from tests.support.waiting import eventually
 
 LIMIT = 10.0
 GRACE = 5.0

@@ -15,6 +15,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from harness.images import encoded, gradient, noise, oriented
+from harness.waiting import eventually
 from image_service.domain.image import ImageFormat, MetadataKind, Rendering
 from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
 from image_service.errors import (
@@ -33,8 +35,6 @@ from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
 from image_service.imaging.protocol import Job, decode_reply
 from image_service.ports import Renderer
-from tests.support.images import encoded, gradient, noise, oriented
-from tests.support.waiting import eventually
 
 GOOD = encoded(gradient(640, 480), "JPEG")
 SLOW = encoded(noise(4000, 4000), "PNG", compress_level=1)
@@ -177,10 +177,10 @@ async def test_makes_optional_outputs(make_pool: MakePool, give: Give) -> None:
 
 async def test_tells_what_it_found_out(renderer: Renderer, give: Give) -> None:
     content = encoded(Image.new("RGB", (640, 480), "#ff0000"), "PNG", exif=oriented(Image.new("L", (1, 1)), 1))
-    findings = (await render(renderer, give(content))).findings
-    assert findings.metadata_removed == (MetadataKind.EXIF,)
-    assert findings.dominant_colour is not None
-    assert len(findings.placeholder) > 20
+    traits = (await render(renderer, give(content))).traits
+    assert traits.metadata_removed == (MetadataKind.EXIF,)
+    assert traits.dominant_colour is not None
+    assert len(traits.placeholder) > 20
 
 
 async def test_keeps_one_process_warm(make_pool: MakePool, give: Give) -> None:

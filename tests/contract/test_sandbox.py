@@ -14,13 +14,13 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from harness.images import encoded, gradient
+from harness.waiting import eventually
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import CorruptImage, DecoderCrashed, DecoderTimeout, StartError
 from image_service.imaging import pool as pool_module
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
-from tests.support.images import encoded, gradient
-from tests.support.waiting import eventually
 
 TAKEN_OVER = """
 import image_service.imaging.rendering as rendering

@@ -286,8 +286,8 @@ async def test_what_no_key_starts_with_is_no_prefix(storage: Storage, prefix: st
 
 
 async def test_who_claims_it_first_is_its_owner(storage: Storage) -> None:
-    assert await storage.claim("one") == "one"
-    assert await storage.claim("other") == "one"
+    assert await storage.bind_to_database("one") == "one"
+    assert await storage.bind_to_database("other") == "one"
     assert await keys(storage, "") == set()
     await put(storage, {KEY: b"x"})
-    assert await storage.claim("one") == "one"
+    assert await storage.bind_to_database("one") == "one"

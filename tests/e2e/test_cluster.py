@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.images import encoded, gradient
-from tests.support.proxy import Proxy
-from tests.support.servers import RabbitMQServer, new_folder
-from tests.support.service import SWIFT, Api, Worker, client, finished, upload, upload_all
-from tests.support.waiting import eventually
+from harness.images import encoded, gradient
+from harness.proxy import Proxy
+from harness.servers import RabbitMQServer, new_folder
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload, upload_all
+from harness.waiting import eventually
 
 IMAGE = encoded(gradient(64, 48), "JPEG")
 MANY = 40
@@ -38,7 +38,7 @@ async def test_while_one_of_three_brokers_dies_uploads_go_on_and_no_message_is_l
             "DATABASE_URL": postgres_database_url,
             "RABBITMQ_URL": proxy.url(dying.url),
             "STORAGE_PATH": str(tmp_path / "storage"),
-            **SWIFT,
+            **FAST_SETTINGS,
             **NOTHING_MENDED,
         }
         with Api(tmp_path, env) as api:

@@ -11,17 +11,13 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from image_service.database import Database
-from image_service.models import ImageRow
-from image_service.queue.rabbitmq import RabbitMQQueue
-from image_service.worker.runner import AHEAD
-from tests.support.images import encoded, gradient
-from tests.support.proxy import Mode, Proxy
-from tests.support.servers import RabbitMQServer
-from tests.support.service import (
+from harness.images import encoded, gradient
+from harness.proxy import Mode, Proxy
+from harness.servers import RabbitMQServer
+from harness.service import (
+    FAST_SETTINGS,
     PROGRAM,
     STOPPING,
-    SWIFT,
     Api,
     Worker,
     client,
@@ -31,7 +27,11 @@ from tests.support.service import (
     upload,
     upload_all,
 )
-from tests.support.waiting import eventually
+from harness.waiting import eventually
+from image_service.database import Database
+from image_service.models import ImageRow
+from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.worker.runner import AHEAD
 
 SMALL = encoded(gradient(64, 48), "JPEG")
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
@@ -47,7 +47,7 @@ def env(postgres_database_url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path
         "DATABASE_URL": postgres_database_url,
         "RABBITMQ_URL": own_rabbitmq.url,
         "STORAGE_PATH": str(tmp_path / "storage"),
-        **SWIFT,
+        **FAST_SETTINGS,
     }
 
 
@@ -232,7 +232,7 @@ async def _held(env: dict[str, str]) -> int:
     try:
         async with database.transaction() as repositories:
             held = select(func.count()).where(ImageRow.lease_until.is_not(None))
-            return (await repositories.images._connection.execute(held)).scalar_one()
+            return (await repositories.connection.execute(held)).scalar_one()
     finally:
         await database.close()
 

@@ -11,13 +11,13 @@ import httpx
 import pytest
 from obstore.store import S3Store
 
+from harness.forms import CONTENT_TYPE, form, part
+from harness.images import encoded, noise
+from harness.proxy import Mode, Proxy
+from harness.s3 import environment
+from harness.service import FAST_SETTINGS, PROGRAM, Api, Worker, client, done, finished, upload
+from harness.waiting import eventually
 from image_service.domain.keys import original_key
-from tests.support.forms import CONTENT_TYPE, form, part
-from tests.support.images import encoded, noise
-from tests.support.proxy import Mode, Proxy
-from tests.support.s3 import environment
-from tests.support.service import PROGRAM, SWIFT, Api, Worker, client, done, finished, upload
-from tests.support.waiting import eventually
 
 SIZES = {"100x100", "300x300", "1200x1200"}
 FIVE_MEGABYTES = 5 * 1024 * 1024
@@ -39,7 +39,7 @@ def env(postgres_database_url: str, rabbitmq_url: str, s3_url: str, tmp_path: Pa
         "STORAGE_PATH": str(tmp_path / "scratch"),
         "STORAGE_URL": f"s3://tests/{uuid4().hex}",
         **environment(s3_url),
-        **SWIFT,
+        **FAST_SETTINGS,
     }
 
 

@@ -12,13 +12,13 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.support.images import encoded, gradient
-from tests.support.plans import superuser
-from tests.support.processes import free_port
-from tests.support.servers import PostgresServer, PrometheusServer, RabbitMQServer
-from tests.support.service import SWIFT, Api, Worker, client, finished, upload_all
-from tests.support.waiting import eventually
-from tests.support.watched import AT_ONCE, fired, firing, panels, prometheus, rules, values
+from harness.images import encoded, gradient
+from harness.plans import superuser
+from harness.processes import free_port
+from harness.servers import PostgresServer, PrometheusServer, RabbitMQServer
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
+from harness.waiting import eventually
+from harness.watched import AT_ONCE, fired, firing, panels, prometheus, rules, values
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
@@ -42,7 +42,7 @@ class Watched:
         self._folder = folder
         self._running = running
         self._ports = {"api": free_port(), "worker": free_port()}
-        self._env = env | SWIFT | AT_ONCE | {"STORAGE_PATH": str(folder / "storage")}
+        self._env = env | FAST_SETTINGS | AT_ONCE | {"STORAGE_PATH": str(folder / "storage")}
         self.storage = folder / "storage"
         self.fired: set[str] = set()
 

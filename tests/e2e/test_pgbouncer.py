@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import text
 
+from harness.fakes import LONG_TIMEOUT
+from harness.images import encoded, gradient
+from harness.rows import upload as an_upload
+from harness.servers import PgBouncerServer, RabbitMQServer, new_folder
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from image_service.database import Database, Repositories
-from tests.support.fakes import PATIENT
-from tests.support.images import encoded, gradient
-from tests.support.rows import upload as an_upload
-from tests.support.servers import PgBouncerServer, RabbitMQServer, new_folder
-from tests.support.service import SWIFT, Api, Worker, client, finished, upload_all
 
 CONNECTIONS = 3
 """Far fewer than the processes would open."""
@@ -33,12 +33,12 @@ def url(pgbouncer: PgBouncerServer, postgres_database_url: str) -> str:
 
 async def backend(repositories: Repositories) -> int:
     """Which of the server's processes the transaction is on."""
-    answer = await repositories.images._connection.execute(text("SELECT pg_backend_pid()"))
+    answer = await repositories.connection.execute(text("SELECT pg_backend_pid()"))
     return int(answer.scalar_one())
 
 
 async def test_one_connection_is_on_another_of_the_servers_with_each_transaction(url: str) -> None:
-    database, other = (Database(url, time_limit=PATIENT, pool_size=1) for _ in range(2))
+    database, other = (Database(url, time_limit=LONG_TIMEOUT, pool_size=1) for _ in range(2))
     async with database.transaction() as repositories:
         before = await backend(repositories)
         assert await repositories.images.get(an_upload().id) is None
@@ -55,7 +55,7 @@ async def test_no_statement_is_left_on_a_connection_for_another_client_to_meet(u
     database = Database(url)
     async with database.transaction() as repositories:
         assert await repositories.images.get(an_upload().id) is None
-        left = await repositories.images._connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))
+        left = await repositories.connection.execute(text("SELECT count(*) FROM pg_prepared_statements"))
         assert left.scalar_one() == 0
     await database.close()
 
@@ -64,7 +64,7 @@ async def test_a_transaction_that_does_not_end_is_ended_all_the_same(url: str) -
     database = Database(url)
     async with database.transaction() as repositories:
         for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-            shown = await repositories.images._connection.execute(text(f"SHOW {name}"))
+            shown = await repositories.connection.execute(text(f"SHOW {name}"))
             assert shown.scalar_one() == "10s"
     await database.close()
 
@@ -72,7 +72,12 @@ async def test_a_transaction_that_does_not_end_is_ended_all_the_same(url: str) -
 async def test_all_uploads_through_few_connections_become_done(
     url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path
 ) -> None:
-    env = {"DATABASE_URL": url, "RABBITMQ_URL": own_rabbitmq.url, "STORAGE_PATH": str(tmp_path / "storage"), **SWIFT}
+    env = {
+        "DATABASE_URL": url,
+        "RABBITMQ_URL": own_rabbitmq.url,
+        "STORAGE_PATH": str(tmp_path / "storage"),
+        **FAST_SETTINGS,
+    }
     with ExitStack() as running:
         api = running.enter_context(Api(tmp_path, env))
         workers = [running.enter_context(Worker(tmp_path, env, f"worker-{number}")) for number in range(2)]

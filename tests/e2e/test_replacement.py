@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.images import encoded, gradient
-from tests.support.proxy import Proxy
-from tests.support.servers import RabbitMQServer
-from tests.support.service import SWIFT, Api, Worker, client, finished
-from tests.support.waiting import eventually
+from harness.images import encoded, gradient
+from harness.proxy import Proxy
+from harness.servers import RabbitMQServer
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished
+from harness.waiting import eventually
 
 IMAGE = encoded(gradient(64, 48), "JPEG")
 UPLOADERS = 4
@@ -26,7 +26,7 @@ async def test_an_upload_at_any_moment_of_a_replacement_is_accepted_and_becomes_
         "DATABASE_URL": postgres_database_url,
         "RABBITMQ_URL": own_rabbitmq.url,
         "STORAGE_PATH": str(tmp_path / "storage"),
-        **SWIFT,
+        **FAST_SETTINGS,
     }
     answers: Counter[int] = Counter()
     accepted: list[str] = []

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.images import encoded, gradient, noise
-from tests.support.service import (
+from harness.images import encoded, gradient, noise
+from harness.service import (
+    FAST_SETTINGS,
     PROGRAM,
     STOPPING,
-    SWIFT,
     Standalone,
     client,
     done,
@@ -23,7 +23,7 @@ from tests.support.service import (
     upload,
     upload_all,
 )
-from tests.support.waiting import eventually
+from harness.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 
@@ -112,7 +112,7 @@ def test_a_port_in_use_is_explained(standalone: Standalone, tmp_path: Path) -> N
 
 
 async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(tmp_path: Path) -> None:
-    with Standalone(tmp_path, SWIFT | {"ORPHAN_GRACE": "4", "SWEEP_INTERVAL": "0.3"}) as service:
+    with Standalone(tmp_path, FAST_SETTINGS | {"ORPHAN_GRACE": "4", "SWEEP_INTERVAL": "0.3"}) as service:
         storage = service.data / "storage"
 
         def files() -> list[Path]:

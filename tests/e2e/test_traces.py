@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.images import encoded, gradient
-from tests.support.service import SWIFT, Api, Standalone, Worker, client, done, upload
-from tests.support.traces import Collector, Span, tree
-from tests.support.waiting import eventually
+from harness.images import encoded, gradient
+from harness.service import FAST_SETTINGS, Api, Standalone, Worker, client, done, upload
+from harness.traces import Collector, Span, tree
+from harness.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -46,7 +46,7 @@ async def test_a_trace_leads_from_the_request_into_every_step(
         "DATABASE_URL": postgres_database_url,
         "RABBITMQ_URL": rabbitmq_url,
         "STORAGE_PATH": str(tmp_path / "storage"),
-        **SWIFT,
+        **FAST_SETTINGS,
         **collector.env,
     }
     with ExitStack() as running:

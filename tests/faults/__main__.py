@@ -20,8 +20,8 @@ from tempfile import mkdtemp
 from tests.faults.checker import Evidence, violations, violations_without_workers
 from tests.faults.client import Abilities
 from tests.faults.cluster import WORKERS, Cluster
-from tests.faults.history import History
 from tests.faults.fault_injector import FaultInjector, schedule
+from tests.faults.history import History
 from tests.faults.pictures import Pictures
 from tests.faults.report import summary
 from tests.faults.workload import Workload

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.faults.evidence import Evidence, Running, Snapshot, take_snapshot, complete_snapshot
-from tests.faults.rules import RESTING, RULES, Rule
 from tests.faults.diagnostics import diagnostics_for
+from tests.faults.evidence import Evidence, Running, Snapshot, complete_snapshot, take_snapshot
+from tests.faults.rules import RESTING, RULES, Rule
 
 __all__ = ["Evidence", "Running", "Violation", "violations", "violations_without_workers"]
 

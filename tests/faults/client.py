@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import httpx
 
+from harness.forms import CONTENT_TYPE, form, part
 from tests.faults.history import Exchange, History, Operation, Seen, Sent
-from tests.support.forms import CONTENT_TYPE, form, part
 
 PROBLEM = "application/problem+json"
 KEY_HEADER = "Idempotency-Key"

@@ -8,23 +8,23 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from harness.processes import free_port
+from harness.proxy import Proxy
+from harness.servers import PostgresServer, RabbitMQServer, new_folder
+from harness.service import FAST_SETTINGS, PROGRAM, Service
 from image_service.database.migrations import upgrade
 from tests.faults.disk import Disk
 from tests.faults.evidence import Running
 from tests.faults.pictures import POISON_LIMIT
-from tests.support.processes import free_port
-from tests.support.proxy import Proxy
-from tests.support.servers import PostgresServer, RabbitMQServer, new_folder
-from tests.support.service import PROGRAM, SWIFT, Service
 
 PROCESS_FAULTS = Path(__file__).with_name("process_faults")
 DECODERS = 2
 """Of each worker: one for any image, and one for small ones."""
 GRACE = 10.0
 """Seconds below which no file is an orphan: longer than any upload takes from its file to its row."""
-LEASE = float(SWIFT["LEASE_SECONDS"])
+LEASE = float(FAST_SETTINGS["LEASE_SECONDS"])
 SETTINGS = {
-    **SWIFT,
+    **FAST_SETTINGS,
     "ORPHAN_GRACE": str(GRACE),
     "SWEEP_INTERVAL": "2",
     "DECODE_SLOTS": "1",
@@ -98,7 +98,7 @@ class Cluster:
             "DATABASE_URL": self.links[f"{role}-database"].url(self.postgres.url),
             "RABBITMQ_URL": self.links[f"{role}-broker"].url(self.rabbitmq.url),
             "STORAGE_PATH": str(self.disk.folder / "storage"),
-            "ALIVE_FILE": str(self.folder / name / "alive"),
+            "LIVENESS_FILE": str(self.folder / name / "alive"),
             "PROCESS_FAULTS_FOLDER": str(self.folder / name),
         }
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.servers import RabbitMQServer
 from tests.faults import queues
-from tests.faults.host import Host
 from tests.faults.fork_server import ForkServer
-from tests.support.servers import RabbitMQServer
+from tests.faults.host import Host
 
 HostFactory = Callable[..., Host]
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.processes import ProcessGroup, ServerError, wait_until
+from harness.processes import ProcessGroup, ServerError, wait_until
 
 MEGABYTES = 2048
 """More than any run needs; it takes memory only for what is on it."""

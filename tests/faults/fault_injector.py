@@ -15,11 +15,11 @@ import asyncpg
 import psutil
 from aio_pika.exceptions import AMQPError
 
+from harness.proxy import Mode
 from tests.faults.cluster import APIS, LEASE, WORKERS, Cluster
 from tests.faults.evidence import DECODER, QUEUE
 from tests.faults.history import Fault, Garbage, History
 from tests.faults.workload import Workload
-from tests.support.proxy import Mode
 
 QUIET = 2.0
 """Seconds at the begin without faults, so that there is something to break."""

@@ -19,8 +19,8 @@ from typing import Any, NoReturn, Self
 
 import psutil
 
-from tests.support.processes import ProcessGroup, ServerError, wait_until
-from tests.support.servers import new_folder
+from harness.processes import ProcessGroup, ServerError, wait_until
+from harness.servers import new_folder
 
 PROJECT = Path(__file__).parents[2]
 LATE = (

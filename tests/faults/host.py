@@ -18,15 +18,15 @@ import httpx
 import psutil
 import pytest
 
+from harness.processes import free_port
+from harness.waiting import eventually
 from tests.faults import failpoints, powerloss
 from tests.faults.checker import Evidence, Running, Violation, violations
 from tests.faults.client import Client
 from tests.faults.evidence import Snapshot, take_snapshot
-from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
-from tests.faults.fork_server import ForkServer
 from tests.faults.failpoints import Failpoint
-from tests.support.processes import free_port
-from tests.support.waiting import eventually
+from tests.faults.fork_server import ForkServer
+from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
 
 SETTINGS = {
     "LOG_FORMAT": "json",
@@ -89,7 +89,12 @@ class Host:
     """The computer."""
 
     def __init__(
-        self, folder: Path, fork_server: ForkServer, database_url: str, rabbitmq_url: str | None, settings: Mapping[str, str]
+        self,
+        folder: Path,
+        fork_server: ForkServer,
+        database_url: str,
+        rabbitmq_url: str | None,
+        settings: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self.database_url = database_url
@@ -143,7 +148,7 @@ class Host:
             old.unlink()
         env = {
             **self._settings,
-            "ALIVE_FILE": str(folder / "alive"),
+            "LIVENESS_FILE": str(folder / "alive"),
             "FAULT_FOLDER": str(folder),
             "FAULT_POINTS": failpoints.encode(happening),
             **settings,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+from harness.images import encoded, noise
+from tests.faults.failpoints import Action, Failpoint
 from tests.faults.history import OK, Exchange
 from tests.faults.host import Host
-from tests.faults.failpoints import Action, Failpoint
-from tests.support.images import encoded, noise
 
 API, WORKER, STANDALONE = "api", "worker", "standalone"
 PHOTO = encoded(noise(160, 120), "JPEG")

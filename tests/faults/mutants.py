@@ -20,12 +20,12 @@ from typing import Final
 
 import pytest
 
+from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from image_service.database.migrations import upgrade
 from tests.faults import queues
-from tests.faults.host import Host
 from tests.faults.fork_server import PROJECT, ForkServer
+from tests.faults.host import Host
 from tests.faults.scenarios import SCENARIOS
-from tests.support.servers import PostgresServer, RabbitMQServer, new_folder
 
 PATCHES: Final = Path(__file__).with_name("mutants")
 PATIENCE: Final = 8.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from harness.images import box, encoded, gradient, noise, oriented
 from tests.faults.history import Picture
-from tests.support.images import box, encoded, gradient, noise, oriented
 
 SIZES = ((1, 1), (37, 210), (64, 48), (300, 300), (333, 250), (900, 40), (1300, 900))
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF")

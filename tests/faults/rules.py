@@ -421,7 +421,9 @@ def _of_kind(picture: Picture, history: History, snapshot: Snapshot) -> list[str
     ]
 
 
-def _not_in_error(picture: Picture, verdicts: AbstractSet[str], history: History, snapshot: Snapshot) -> Iterator[Finding]:
+def _not_in_error(
+    picture: Picture, verdicts: AbstractSet[str], history: History, snapshot: Snapshot
+) -> Iterator[Finding]:
     for image_id in _of_kind(picture, history, snapshot):
         row = snapshot.images[image_id]
         if row["status"] == DONE:

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from harness.images import encoded, gradient
+from harness.waiting import eventually
 from tests.faults import queues
+from tests.faults.failpoints import ALWAYS, Action, Failpoint
 from tests.faults.history import OK, Picture
 from tests.faults.host import HOUR, Host
-from tests.faults.failpoints import ALWAYS, Action, Failpoint
 from tests.faults.kill_points import PHOTO
-from tests.support.images import encoded, gradient
-from tests.support.waiting import eventually
 
 ASLEEP: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
 """The reconciler looks once, at the start, and only after what a worker has claimed."""
@@ -169,7 +169,7 @@ async def reconciler_dies_before_it_publishes(host: Host) -> None:
     """The reconciler dies when it has taken an image for publishing."""
     await _die(host, "api", "before publish")
     await host.advance_time()
-    point = Failpoint.at("after take_for_publishing.commit", Action.KILL)
+    point = Failpoint.at("after reserve_for_publish.commit", Action.KILL)
     await host.start("worker", point)
     await host.wait_for_death("worker", point)
     await host.advance_time()

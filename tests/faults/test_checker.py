@@ -19,13 +19,13 @@ import pytest
 from sqlalchemy import Executable, delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from harness.images import encoded, gradient
+from harness.service import Api
 from image_service.models import ImageRow, RemovalRow, ThumbnailRow
 from tests.faults.checker import Evidence, Running, violations, violations_without_workers
 from tests.faults.evidence import DECODER, Snapshot, take_snapshot
 from tests.faults.history import Exchange, Fault, Garbage, History, Operation, Picture, Seen, Sent
 from tests.faults.rules import PRESETS, RULES
-from tests.support.images import encoded, gradient
-from tests.support.service import Api
 
 SERVER = "api-1"
 BEGAN = time.time() - 100
@@ -411,8 +411,12 @@ TESTED_BELOW = {
 """Invariants that need a server or a process; their tests are below."""
 
 
-@pytest.mark.parametrize(("invariant", "corruption"), VIOLATIONS, ids=[corruption.__name__ for _, corruption in VIOLATIONS])
-async def test_violation_is_detected(system: SmallSystem, invariant: str, corruption: Callable[[SmallSystem], Awaitable[None]]) -> None:
+@pytest.mark.parametrize(
+    ("invariant", "corruption"), VIOLATIONS, ids=[corruption.__name__ for _, corruption in VIOLATIONS]
+)
+async def test_violation_is_detected(
+    system: SmallSystem, invariant: str, corruption: Callable[[SmallSystem], Awaitable[None]]
+) -> None:
     await corruption(system)
     assert invariant in await system.violated()
 
@@ -516,7 +520,7 @@ async def test_served_files_are_compared_with_stored_files(system: SmallSystem, 
         "DATABASE_URL": system.url,
         "STORAGE_PATH": str(system.storage),
         "RABBITMQ_URL": "amqp://127.0.0.1:1/",
-        "ALIVE_FILE": str(tmp_path / "alive"),
+        "LIVENESS_FILE": str(tmp_path / "alive"),
     }
     with Api(tmp_path, env) as api:
         evidence = replace(system.evidence, api_url=api.url)

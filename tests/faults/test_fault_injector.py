@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.servers import new_folder
 from tests.faults.cluster import PROCESS_FAULTS
 from tests.faults.disk import Disk
 from tests.faults.fault_injector import BROKER_REST, LANES, FaultInjector, schedule
-from tests.support.servers import new_folder
 
 LONG = 600.0
 

@@ -13,9 +13,7 @@ async def test_standalone_kill_during_upload_loses_nothing(kill_point: KillPoint
 
 
 @pytest.mark.parametrize("kill_point", for_standalone(DELETION), ids=lambda kill_point: kill_point.name)
-async def test_standalone_kill_during_deletion_deletes_all_or_nothing(
-    kill_point: KillPoint, standalone: Host
-) -> None:
+async def test_standalone_kill_during_deletion_deletes_all_or_nothing(kill_point: KillPoint, standalone: Host) -> None:
     await kill_points.die_during_deletion(standalone, kill_point)
 
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageChops
 
+from harness.images import PNG_SIGNATURE, encoded, jpeg_segment, png, png_chunk, webp
 from image_service.domain.image import ImageFormat
 from tests.golden.reference import Indices, Pixels
-from tests.support.images import PNG_SIGNATURE, encoded, jpeg_segment, png, png_chunk, webp
 
 _GREY, _RGB, _GREY_ALPHA, _RGBA = 0, 2, 4, 6
 _COLOUR_TYPES: Final = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGBA}

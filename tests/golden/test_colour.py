@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from harness.images import png_chunk
 from image_service.imaging.colour import MAX_PROFILE_BYTES
 from tests.golden.files import FORMATS, packed_png, png_of, write, ycck_jpeg
 from tests.golden.pictures import PATCH, chart, colours, quantised, read_chart, to_cmyk, to_image
@@ -22,7 +23,6 @@ from tests.golden.profiles import (
 )
 from tests.golden.reference import Pixels, delta_e, srgb_to_lab
 from tests.golden.rendering import Make, boxes
-from tests.support.images import png_chunk
 
 MEAN, LARGEST = 1.0, 4.0
 """CIEDE2000 differences that are tolerated on a chart: on average, and for its worst patch."""

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from harness.images import encoded, noise
 from image_service.errors import CorruptImage
 from tests.golden.comparison import assert_alike
 from tests.golden.files import FORMATS, with_gain_map, write
 from tests.golden.pictures import scene, to_image
 from tests.golden.reference import resize
 from tests.golden.rendering import Make, boxes
-from tests.support.images import encoded, noise
 
 WIDTH, HEIGHT = 360, 240
 PICTURE = scene(WIDTH, HEIGHT)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.images import png_chunk
 from tests.golden.comparison import SMALL, USUAL, Tolerance, assert_alike
 from tests.golden.files import FORMATS, TRUE_COLOUR, interlaced_png, packed_png, png_of, write
 from tests.golden.pictures import grey_scene, quantised, scene, to_image
 from tests.golden.reference import Indices, Pixels, over, resize, resize_visible
 from tests.golden.rendering import Make, boxes
-from tests.support.images import png_chunk
 
 WIDTH, HEIGHT = 360, 240
 SCENE, GREY = scene(WIDTH, HEIGHT), grey_scene(WIDTH, HEIGHT)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.images import png_chunk
 from tests.golden.comparison import SMALL, USUAL, assert_alike
 from tests.golden.files import FORMATS, exif, png_of, with_box_value, write
 from tests.golden.pictures import scene, to_image
 from tests.golden.reference import Pixels, resize
 from tests.golden.rendering import Make, boxes
-from tests.support.images import png_chunk
 
 WIDTH, HEIGHT = 360, 240
 UPRIGHT = scene(WIDTH, HEIGHT)

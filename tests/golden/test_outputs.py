@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.images import encoded, jpeg_segment, noise, png_chunk
 from image_service.domain.recipe import DEFAULT_RECIPE
 from tests.golden.files import FORMATS, exif, jpeg_segments, write
 from tests.golden.pictures import scene, to_image
 from tests.golden.profiles import ADOBE_RGB, DISPLAY_P3
 from tests.golden.rendering import Make, Rendered, boxes
-from tests.support.images import encoded, jpeg_segment, noise, png_chunk
 
 SECRET: Final = b"N 48.8584 E 2.2945"
 XMP: Final = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + SECRET + b"</x:xmpmeta>"

@@ -16,15 +16,7 @@ import pytest
 from fastapi.routing import APIRoute
 from structlog.testing import capture_logs
 
-from image_service.api.admission import Admission
-from image_service.api.problems import STATUS
-from image_service.api.routes.health import health_router
-from image_service.api.routes.images import images_router
-from image_service.api.uploads import UploadReader
-from image_service.bootstrap import api_services
-from image_service.ports import Delivery
-from image_service.queue.embedded import EmbeddedQueue
-from tests.support.api import (
+from harness.api import (
     BASE,
     JPEG,
     PNG,
@@ -39,11 +31,19 @@ from tests.support.api import (
     problem,
     upload,
 )
-from tests.support.fakes import FINDINGS
-from tests.support.forms import CONTENT_TYPE, form, part
-from tests.support.images import encoded, gradient, png_header
-from tests.support.processes import free_port
-from tests.support.proxy import Mode, Proxy
+from harness.fakes import TRAITS
+from harness.forms import CONTENT_TYPE, form, part
+from harness.images import encoded, gradient, png_header
+from harness.processes import free_port
+from harness.proxy import Mode, Proxy
+from image_service.api.admission import Admission
+from image_service.api.problems import STATUS
+from image_service.api.routes.health import health_router
+from image_service.api.routes.images import images_router
+from image_service.api.uploads import UploadReader
+from image_service.bootstrap import api_services
+from image_service.ports import Delivery
+from image_service.queue.embedded import EmbeddedQueue
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_an_image_in_every_state(api: Api) -> None:
         "status": "DONE",
         "width": 40,
         "height": 60,
-        "placeholder": FINDINGS.placeholder,
+        "placeholder": TRAITS.placeholder,
         "dominant_colour": "#8b5a2b",
         "metadata_removed": ["exif", "gps"],
         "thumbnails": {

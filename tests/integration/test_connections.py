@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from harness.servers import PostgresServer
 from image_service.database import Database, session
 from image_service.database.migrations import upgrade
 from image_service.errors import DatabaseUnavailable
-from tests.support.servers import PostgresServer
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ import pytest
 from aio_pika import Message
 from aio_pika.exceptions import ChannelNotFoundEntity
 
+from harness.broker import channel_to, consuming, eventually_ready, publish, ready, started
+from harness.processes import free_port
+from harness.proxy import Mode, Proxy
+from harness.waiting import eventually
 from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
-from image_service.ports import DeadLetter, DeadLetters, Delivery, Retried
+from image_service.ports import DeadLetter, DeadLetters, Delivery, RetryResult
 from image_service.queue.messages import encode
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
-from tests.support.broker import channel_to, consuming, eventually_ready, publish, ready, started
-from tests.support.processes import free_port
-from tests.support.proxy import Mode, Proxy
-from tests.support.waiting import eventually
 
 MANY = 100
 AT_ONCE = 0.5
@@ -76,7 +76,7 @@ def ids(listed: Sequence[DeadLetter]) -> list[UUID | None]:
 async def test_where_the_service_never_ran_there_are_none_and_no_queue_is_made(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters, operation: str
 ) -> None:
-    assert await OPERATIONS[operation](letters) in ([], Retried(handed_over=0, remaining=0), 0)
+    assert await OPERATIONS[operation](letters) in ([], RetryResult(handed_over=0, remaining=0), 0)
     with pytest.raises(ChannelNotFoundEntity):
         await ready(rabbitmq_url, f"{name}.dead")
 
@@ -84,7 +84,7 @@ async def test_where_the_service_never_ran_there_are_none_and_no_queue_is_made(
 @pytest.mark.usefixtures("queue")
 async def test_where_nothing_died_there_are_none(letters: RabbitMQDeadLetters) -> None:
     assert await letters.list(MANY) == []
-    assert await letters.retry() == Retried(handed_over=0, remaining=0)
+    assert await letters.retry() == RetryResult(handed_over=0, remaining=0)
     assert await letters.discard_unreadable() == 0
 
 
@@ -147,7 +147,7 @@ async def test_what_somebody_put_there_by_hand_has_no_story_and_is_retried_as_a_
     listed = await letters.list(MANY)
     assert ids(listed) == [UUID(int=IMAGE_ID.int + number) for number in range(len(odd))]
     assert {(letter.queue, letter.reason, letter.died_at, letter.times) for letter in listed} == {(None, None, None, 0)}
-    assert await letters.retry() == Retried(handed_over=len(odd), remaining=0)
+    assert await letters.retry() == RetryResult(handed_over=len(odd), remaining=0)
     await eventually_ready(rabbitmq_url, name, len(odd))
 
 
@@ -183,7 +183,7 @@ async def test_retried_letters_come_out_of_the_lanes_they_came_from(
         for lane, body in zip(Lane, bodies(3), strict=True):
             origin = name if lane is Lane.NORMAL else f"{name}.{lane}"
             await bury(rabbitmq_url, origin, body, b"garbage", request_id=f"r-{lane}")
-        assert await letters.retry() == Retried(handed_over=3, remaining=3)
+        assert await letters.retry() == RetryResult(handed_over=3, remaining=3)
         assert ids(await letters.list(MANY)) == [None] * 3
         for lane, delivered in seen.items():
 
@@ -204,7 +204,7 @@ async def test_a_retried_letter_is_durable_and_what_a_later_version_wrote_is_kep
 ) -> None:
     body = b'{"v":2, "image_id":"01900000-0000-7000-8000-000000000001", "added":[1]}'
     await bury(rabbitmq_url, name, body)
-    assert await letters.retry() == Retried(handed_over=1, remaining=0)
+    assert await letters.retry() == RetryResult(handed_over=1, remaining=0)
     async with channel_to(rabbitmq_url) as channel:
         message = await (await channel.get_queue(name)).get(no_ack=True)
     assert message.body == body
@@ -219,7 +219,7 @@ async def test_a_letter_that_was_retried_in_vain_tells_how_often(
     for times in (1, 2, 3):
         [letter] = await letters.list(MANY)
         assert (letter.times, letter.queue, letter.reason) == (times, name, "rejected")
-        assert await letters.retry() == Retried(handed_over=1, remaining=0)
+        assert await letters.retry() == RetryResult(handed_over=1, remaining=0)
         async with channel_to(rabbitmq_url) as channel:
             await (await (await channel.get_queue(name)).get()).reject(requeue=False)
         await eventually_ready(rabbitmq_url, f"{name}.dead", 1)
@@ -239,7 +239,7 @@ async def test_a_letter_stays_while_its_lane_is_missing(
     assert await letters.list(MANY) == listed
     async with started(rabbitmq_url, name) as queue:
         await queue.probe()
-    assert await letters.retry() == Retried(handed_over=2, remaining=0)
+    assert await letters.retry() == RetryResult(handed_over=2, remaining=0)
 
 
 @pytest.mark.usefixtures("queue")

@@ -15,14 +15,14 @@ from uuid import UUID
 import psutil
 import pytest
 
+from harness.api import Api, api_on
+from harness.forms import CONTENT_TYPE, form, part
+from harness.images import encoded, gradient
+from harness.waiting import eventually
 from image_service.api.server import serve
 from image_service.domain.image import ImageFormat, ImageHeader, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
-from tests.support.api import Api, api_on
-from tests.support.forms import CONTENT_TYPE, form, part
-from tests.support.images import encoded, gradient
-from tests.support.waiting import eventually
 
 PNG = encoded(gradient(60, 40), "PNG")
 FORM = form(part(PNG))

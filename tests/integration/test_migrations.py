@@ -19,10 +19,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from harness.processes import free_port
+from harness.waiting import eventually
 from image_service.database.migrations import downgrade, upgrade
 from image_service.models import Base
-from tests.support.processes import free_port
-from tests.support.waiting import eventually
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.support.api import JPEG, Api, accepted, api_on, fail, finish, remove_original
+from harness.api import JPEG, Api, accepted, api_on, fail, finish, remove_original
 
 CHECKS = [
     not_a_server_error,

@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from tests.support.plans import QUERIES, Explainer, Query, Subjects, explainer, fill, superuser
-from tests.support.servers import create_database, drop_database
+from harness.plans import QUERIES, Explainer, Query, Subjects, explainer, fill, superuser
+from harness.servers import create_database, drop_database
 
 IMAGES = 20_000
 
@@ -54,7 +54,7 @@ async def test_a_query_without_its_index_is_complained_of(filled: tuple[str, Sub
 
 async def test_a_table_that_is_read_whole_is_complained_of(server: Explainer) -> None:
     unindexed = text("SELECT id FROM images WHERE width = 1")
-    query = Query(name="by width", run=lambda r, _: r.images._connection.execute(unindexed), index="")
+    query = Query(name="by width", run=lambda r, _: r.connection.execute(unindexed), index="")
     (plan,) = plans = await server.plans(query)
     assert query.complaint(plans) == "reads {'images'} from beginning to end"
     assert plan.examined == IMAGES

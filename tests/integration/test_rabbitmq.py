@@ -14,15 +14,15 @@ from aio_pika import Message
 from aio_pika.exceptions import ChannelPreconditionFailed
 from structlog.testing import capture_logs
 
+from harness.broker import RECOVERY, Seen, channel_to, consuming, eventually_ready, publish, started
+from harness.processes import free_port
+from harness.proxy import Mode, Proxy
+from harness.servers import RabbitMQServer
+from harness.waiting import eventually
 from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
-from tests.support.broker import RECOVERY, Seen, channel_to, consuming, eventually_ready, publish, started
-from tests.support.processes import free_port
-from tests.support.proxy import Mode, Proxy
-from tests.support.servers import RabbitMQServer
-from tests.support.waiting import eventually
 
 PUBLISH_LIMIT = 5.5
 ANSWER_LIMIT = 2.5

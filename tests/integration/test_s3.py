@@ -14,12 +14,12 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from harness.proxy import Mode, Proxy
+from harness.s3 import SeaweedServer, environment, make_bucket
+from harness.waiting import eventually
 from image_service.errors import ObjectMissing, StartError, StorageUnavailable
-from image_service.ports import Presentation
+from image_service.ports import ObjectAttributes
 from image_service.storage.objects import PART_BYTES, ObjectStorage
-from tests.support.proxy import Mode, Proxy
-from tests.support.s3 import SeaweedServer, environment, make_bucket
-from tests.support.waiting import eventually
 
 BUCKET = "own"
 KEY = "originals/7f/0190"
@@ -170,14 +170,14 @@ async def test_a_reply_to_a_put_that_is_lost_is_no_failure(storage: ObjectStorag
 async def test_a_reply_to_a_claim_that_is_lost_is_no_failure(storage: ObjectStorage, way: Proxy) -> None:
     way.fatal = b"PUT "
     way.switch(Mode.LOSE_REPLY)
-    claiming = asyncio.create_task(storage.claim("one"))
+    claiming = asyncio.create_task(storage.bind_to_database("one"))
     await eventually(lambda: way.lost)
     way.switch(Mode.PASS)
     try:
         assert await claiming == "one"
     except StorageUnavailable:
-        assert await storage.claim("one") == "one"
-    assert await storage.claim("other") == "one"
+        assert await storage.bind_to_database("one") == "one"
+    assert await storage.bind_to_database("other") == "one"
 
 
 async def test_a_server_that_is_killed_is_an_outage_and_keeps_what_it_had(
@@ -192,7 +192,7 @@ async def test_a_server_that_is_killed_is_an_outage_and_keeps_what_it_had(
         storage.local_path(KEY, tmp_path),
         storage.delete([KEY]),
         keys(storage),
-        storage.claim("one"),
+        storage.bind_to_database("one"),
         storage.probe(),
     ):
         with pytest.raises(StorageUnavailable):
@@ -241,8 +241,8 @@ async def test_what_is_too_large_is_not_copied(make_storage: MakeStorage, small:
 
 
 async def test_a_link_gives_the_file_as_it_was_presented(storage: ObjectStorage, small: Path) -> None:
-    await storage.adopt({KEY: small}, {KEY: Presentation(content_type="image/png", attachment=True)})
-    link = await storage.link(KEY, method="GET", seconds=60)
+    await storage.adopt({KEY: small}, {KEY: ObjectAttributes(content_type="image/png", attachment=True)})
+    link = await storage.presign(KEY, method="GET", seconds=60)
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(link)
         assert (answer.status_code, answer.content) == (200, b"small")
@@ -252,10 +252,10 @@ async def test_a_link_gives_the_file_as_it_was_presented(storage: ObjectStorage,
         assert (part.status_code, part.content) == (206, b"ma")
         assert (await client.get(link.replace("0190", "0191"))).status_code == 403
         assert (await client.put(link, content=b"x")).status_code == 403
-        head = await client.head(await storage.link(KEY, method="HEAD", seconds=60))
+        head = await client.head(await storage.presign(KEY, method="HEAD", seconds=60))
         assert (head.status_code, head.headers["content-length"]) == (200, "5")
     with pytest.raises(ValueError, match="not a storage key"):
-        await storage.link("../x", method="GET", seconds=60)
+        await storage.presign("../x", method="GET", seconds=60)
 
 
 def test_a_url_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

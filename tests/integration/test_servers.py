@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.support import amqp
-from tests.support.processes import ServerError
-from tests.support.servers import PostgresServer, RabbitMQServer
-from tests.support.waiting import eventually
+from harness import amqp
+from harness.processes import ServerError
+from harness.servers import PostgresServer, RabbitMQServer
+from harness.waiting import eventually
 
 
 async def test_postgres_keeps_port_and_data_when_killed(own_postgres: PostgresServer) -> None:
@@ -48,7 +48,7 @@ async def test_every_database_is_new_and_migrated(database_url: str) -> None:
 
 
 def test_start_says_what_is_missing_and_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.support.servers._rabbitmq_program", tmp_path.joinpath)
+    monkeypatch.setattr("harness.servers._rabbitmq_program", tmp_path.joinpath)
     server = RabbitMQServer(tmp_path / "rabbitmq")
     with pytest.raises(ServerError, match=r"(?s)RabbitMQ did not start: .*make test.*TEST_RABBITMQ_URL"):
         server.start()

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+
 from benchmarks import figures
 from benchmarks.service import flame
 from benchmarks.service.load import get, post

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from harness.images import encoded, gradient
+from harness.logs import logging_kept
+from harness.processes import free_port
 from image_service import __version__
 from image_service.cli import app
 from image_service.config import Settings
-from tests.support.images import encoded, gradient
-from tests.support.logs import logging_kept
-from tests.support.processes import free_port
 
 COMMANDS = [
     *("standalone", "api", "worker", "migrate", "healthcheck", "render"),
@@ -239,7 +239,7 @@ def test_rendering_works_as_a_command_and_loads_no_service(tmp_path: Path) -> No
 def test_a_worker_that_showed_a_sign_of_life_lately_is_healthy(tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     alive.touch()
-    result = run("healthcheck", "worker", ALIVE_FILE=str(alive))
+    result = run("healthcheck", "worker", LIVENESS_FILE=str(alive))
     assert (result.exit_code, result.stdout) == (0, "healthy\n")
 
 
@@ -250,7 +250,7 @@ def test_a_worker_without_a_sign_of_life_is_not(tmp_path: Path, age: float | Non
         alive.touch()
         then = alive.stat().st_mtime - age
         os.utime(alive, (then, then))
-    result = run("healthcheck", "worker", ALIVE_FILE=str(alive))
+    result = run("healthcheck", "worker", LIVENESS_FILE=str(alive))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"unhealthy: no sign of life in {alive}\n"
 
@@ -337,7 +337,7 @@ def test_a_health_check_loads_nothing_of_the_program(tmp_path: Path) -> None:
     )
     checked = subprocess.run(  # noqa: S603  (our own program)
         [sys.executable, "-c", script],
-        env={"PATH": os.environ["PATH"], "ALIVE_FILE": str(alive)},
+        env={"PATH": os.environ["PATH"], "LIVENESS_FILE": str(alive)},
         capture_output=True,
         text=True,
         timeout=30,

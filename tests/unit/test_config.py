@@ -25,7 +25,7 @@ COMPOSE_ONLY = {
     "RABBITMQ_MANAGEMENT_HOST",
 }
 NAMES = sorted(name.upper() for name in Settings.model_fields)
-DEPENDS_ON_THE_MACHINE = {"DECODE_SLOTS", "ALIVE_FILE"}
+DEPENDS_ON_THE_MACHINE = {"DECODE_SLOTS", "LIVENESS_FILE"}
 
 
 @pytest.fixture(autouse=True)
@@ -461,6 +461,6 @@ def test_the_example_file_shows_the_compose_files_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_reaches_a_container_unless_it_stays_as_it_is(name: str) -> None:
-    fixed = {"STORAGE_PATH", "API_HOST", "ALIVE_FILE", "METRICS_HOST"}
+    fixed = {"STORAGE_PATH", "API_HOST", "LIVENESS_FILE", "METRICS_HOST"}
     passed_on = rf"^ +{name}:( \$\{{{name}:-.+\}})?$"
     assert bool(re.search(passed_on, COMPOSE, re.MULTILINE)) == (name not in fixed)

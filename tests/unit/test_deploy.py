@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from harness.servers import promtool
+from harness.watched import ALERTS, DASHBOARD, DEPLOY, RUNBOOK, panels, rules
 from image_service.observability.metrics import Metrics
-from tests.support.servers import promtool
-from tests.support.watched import ALERTS, DASHBOARD, DEPLOY, RUNBOOK, panels, rules
 from tests.unit.test_reliability_docs import anchors_of
 
 NAME = re.compile(r"\bimage_service_\w+")

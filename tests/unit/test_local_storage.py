@@ -541,5 +541,5 @@ async def test_a_cancelled_probes_failure_is_nobodys_business(
 async def test_a_claim_that_a_crash_left_empty_says_nothing(storage: LocalStorage, root: Path) -> None:
     await storage.probe()
     (root / ".owner").touch()
-    assert await storage.claim("one") == "one"
+    assert await storage.bind_to_database("one") == "one"
     assert (root / ".owner").read_text() == "one"

@@ -11,8 +11,8 @@ import pytest
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from harness.logs import logging_kept
 from image_service.observability.logging import configure_logging
-from tests.support.logs import logging_kept
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
 CHATTY = ["aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "uvicorn.error", "alembic"]

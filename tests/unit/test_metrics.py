@@ -7,18 +7,18 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
+from harness.counted import PREFIX, counted, series
+from harness.plans import ORIGINAL
 from image_service.domain.image import Claim
 from image_service.domain.lane import Lane
 from image_service.errors import StartError
 from image_service.observability.exposition import exposed
 from image_service.observability.metrics import Metrics
-from image_service.ports import UNOBSERVED, Ending
-from tests.support.counted import PREFIX, counted, series
-from tests.support.plans import ORIGINAL
+from image_service.ports import NULL_OBSERVER, AttemptOutcome
 
 
 def claim(image_id: UUID, *, again: bool = False) -> Claim:
-    return Claim(image_id=image_id, attempt=1, attempts_charged=1, decoder_failures=0, again=again)
+    return Claim(image_id=image_id, attempt=1, attempts_charged=1, decoder_failures=0, reprocessing=again)
 
 
 def aged(seconds: float) -> UUID:
@@ -29,7 +29,7 @@ def aged(seconds: float) -> UUID:
 
 def test_an_image_s_way_is_timed_from_its_acceptance() -> None:
     metrics = Metrics()
-    metrics.attempted(claim(aged(7)), Ending.DONE)
+    metrics.attempted(claim(aged(7)), AttemptOutcome.DONE)
     assert counted(metrics, "image_done_seconds_count") == 1
     assert counted(metrics, "image_done_seconds_sum") == pytest.approx(7, abs=1)
     assert counted(metrics, "attempts_total", ending="done") == 1
@@ -37,10 +37,14 @@ def test_an_image_s_way_is_timed_from_its_acceptance() -> None:
 
 @pytest.mark.parametrize(
     ("image_id", "again", "ending"),
-    [(aged(7), True, Ending.DONE), (uuid4(), False, Ending.DONE), (aged(7), False, Ending.RETRY)],
+    [
+        (aged(7), True, AttemptOutcome.DONE),
+        (uuid4(), False, AttemptOutcome.DONE),
+        (aged(7), False, AttemptOutcome.RETRY),
+    ],
     ids=["rendered again", "an id without a time", "not done"],
 )
-def test_nothing_else_is_timed(image_id: UUID, ending: Ending, *, again: bool) -> None:
+def test_nothing_else_is_timed(image_id: UUID, ending: AttemptOutcome, *, again: bool) -> None:
     metrics = Metrics()
     metrics.attempted(claim(image_id, again=again), ending)
     assert counted(metrics, "image_done_seconds_count") == 0
@@ -48,18 +52,18 @@ def test_nothing_else_is_timed(image_id: UUID, ending: Ending, *, again: bool) -
 
 def test_a_clock_that_is_behind_makes_no_negative_time() -> None:
     metrics = Metrics()
-    metrics.attempted(claim(aged(-60)), Ending.DONE)
+    metrics.attempted(claim(aged(-60)), AttemptOutcome.DONE)
     assert counted(metrics, "image_done_seconds_sum") == 0
 
 
 def test_an_attempt_that_an_error_ended_counts_under_its_code() -> None:
     metrics = Metrics()
-    metrics.attempted(claim(aged(0)), Ending.RETRY, "decoder-crashed")
-    metrics.attempted(claim(aged(0)), Ending.ERROR, "corrupt-image")
-    metrics.attempted(claim(aged(0)), Ending.LOST)
+    metrics.attempted(claim(aged(0)), AttemptOutcome.RETRY, "decoder-crashed")
+    metrics.attempted(claim(aged(0)), AttemptOutcome.ERROR, "corrupt-image")
+    metrics.attempted(claim(aged(0)), AttemptOutcome.LOST)
     assert counted(metrics, "attempt_failures_total", code="decoder-crashed", ending="retry") == 1
     assert counted(metrics, "attempt_failures_total", code="corrupt-image", ending="error") == 1
-    assert [counted(metrics, "attempts_total", ending=each) for each in Ending] == [None, 1, 1, None, 1]
+    assert [counted(metrics, "attempts_total", ending=each) for each in AttemptOutcome] == [None, 1, 1, None, 1]
 
 
 def test_the_last_answer_of_a_queue_that_is_away_stays_and_its_absence_shows() -> None:
@@ -73,11 +77,11 @@ def test_the_last_answer_of_a_queue_that_is_away_stays_and_its_absence_shows() -
 def test_a_survey_tells_when_it_was_made() -> None:
     metrics = Metrics()
     assert counted(metrics, "survey_timestamp_seconds") == 0
-    metrics.surveyed(5, 12.5)
+    metrics.backlog_measured(5, 12.5)
     assert counted(metrics, "unfinished_images") == 5
     assert counted(metrics, "oldest_unfinished_age_seconds") == 12.5
     assert counted(metrics, "survey_timestamp_seconds") == pytest.approx(time.time(), abs=60)
-    metrics.surveyed(0, None)
+    metrics.backlog_measured(0, None)
     assert counted(metrics, "oldest_unfinished_age_seconds") == 0
 
 
@@ -106,7 +110,7 @@ def test_what_can_be_counted_is_shown_as_0_before_it_happens() -> None:
     assert counted(metrics, "uploads_total", queued="false") == 0
     assert counted(metrics, "backlog_limit_images") == 10
     assert counted(metrics, "decoder_slots", pool="main") == 3
-    assert [counted(metrics, "attempts_total", ending=each) for each in Ending] == [0] * len(Ending)
+    assert [counted(metrics, "attempts_total", ending=each) for each in AttemptOutcome] == [0] * len(AttemptOutcome)
 
 
 def test_two_processes_in_one_share_no_numbers() -> None:
@@ -149,12 +153,12 @@ def test_a_port_in_use_is_explained() -> None:
 
 
 def test_nobody_has_to_watch() -> None:
-    UNOBSERVED.accepted(ORIGINAL, queued=True)
-    UNOBSERVED.claimed(Lane.NORMAL, None)
-    UNOBSERVED.attempted(claim(aged(0)), Ending.DONE)
-    UNOBSERVED.probed({}, None)
-    UNOBSERVED.surveyed(0, None)
-    UNOBSERVED.job_ended("reconciler", succeeded=True)
+    NULL_OBSERVER.accepted(ORIGINAL, queued=True)
+    NULL_OBSERVER.claimed(Lane.NORMAL, None)
+    NULL_OBSERVER.attempted(claim(aged(0)), AttemptOutcome.DONE)
+    NULL_OBSERVER.probed({}, None)
+    NULL_OBSERVER.backlog_measured(0, None)
+    NULL_OBSERVER.job_ended("reconciler", succeeded=True)
 
 
 def test_a_time_series_is_never_named_by_a_client() -> None:

@@ -125,4 +125,4 @@ async def test_what_an_earlier_life_left_in_scratch_goes_at_the_first_upload(sto
 async def test_memory_has_no_links(tmp_path: Path) -> None:
     storage = ObjectStorage(MemoryStore(), tmp_path, limit=5, largest_copy=1000)
     with pytest.raises(StorageUnavailable):
-        await storage.link(KEYS[0], method="GET", seconds=60)
+        await storage.presign(KEYS[0], method="GET", seconds=60)

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.counted import counted
+from harness.fakes import TRAITS
+from harness.plans import ORIGINAL
+from harness.waiting import eventually
 from image_service.domain.image import Rendering
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE, Recipe
@@ -14,10 +18,6 @@ from image_service.observability.observed import ObservedQueue, ObservedRenderer
 from image_service.ports import Delivery, Drain
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.storage.local import LocalStorage
-from tests.support.counted import counted
-from tests.support.fakes import FINDINGS
-from tests.support.plans import ORIGINAL
-from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def test_a_storage_keeps_what_it_is_given(tmp_path: Path, metrics: Metrics
         assert (await storage.local_path("originals/00/1", scratch)).read_bytes() == b"content"
     assert [item.key async for item in storage.list("originals")] == ["originals/00/1"]
     assert [piece async for piece in storage.read("originals/00/1")] == [b"content"]
-    assert await storage.claim("mine") == "mine"
+    assert await storage.bind_to_database("mine") == "mine"
     assert await storage.sweep_scratch(60) == 0
     await storage.delete(["originals/00/1"])
     for operation in ("adopt", "local_path", "delete"):
@@ -100,7 +100,7 @@ class Steps:
         if self._error:
             raise self._error
         timings = (("decode", 0.5), ("encode 100x100", 0.25))
-        return Rendering(width=1, height=1, thumbnails=(), findings=FINDINGS, timings=timings)
+        return Rendering(width=1, height=1, thumbnails=(), traits=TRAITS, timings=timings)
 
 
 async def test_every_step_of_a_rendering_is_timed(tmp_path: Path, metrics: Metrics) -> None:

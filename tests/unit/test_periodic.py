@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from harness.waiting import eventually
 from image_service.errors import DatabaseUnavailable
 from image_service.worker import periodic
 from image_service.worker.periodic import every
-from tests.support.waiting import eventually
 
 
 @pytest.fixture

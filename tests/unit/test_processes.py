@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import ProcessGroup, ServerError, wait_until
+from harness.processes import ProcessGroup, ServerError, wait_until
 
 
 def test_kill_ends_the_whole_family(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_group_and_folder_go_when_the_test_run_is_killed(tmp_path: Path) -> None
     folder = tmp_path / "server"
     folder.mkdir()
     run = (
-        "import pathlib, sys, time; from tests.support.processes import ProcessGroup;"
+        "import pathlib, sys, time; from harness.processes import ProcessGroup;"
         "group = ProcessGroup(folder=pathlib.Path(sys.argv[1]));"
         "print(*(group.spawn('/bin/sleep', '600', env={}).pid for _ in range(2)), flush=True);"
         "time.sleep(600)"

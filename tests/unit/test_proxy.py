@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.proxy import Mode, Proxy
+from harness.proxy import Mode, Proxy
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler
 from opentelemetry.trace import SpanKind
 
+from harness.logs import logging_kept
 from image_service.observability import tracing
 from image_service.observability.exporting import OnBehalfOfSomebody
 from image_service.observability.logging import configure_logging
-from tests.support.logs import logging_kept
 
 GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

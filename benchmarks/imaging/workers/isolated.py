@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 from benchmarks.imaging.workers.serve import serve
-
 from image_service import __version__
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE

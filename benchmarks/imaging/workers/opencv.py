@@ -4,8 +4,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.imaging.workers.serve import QUALITY, SIZES, fit, names, serve
 from PIL import Image
+
+from benchmarks.imaging.workers.serve import QUALITY, SIZES, fit, names, serve
 
 _cv: Any = import_module("cv2")  # of the benchmark's own environment, which the type checker does not see
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.imaging.workers.serve import serve
 from PIL import AvifImagePlugin
 
+from benchmarks.imaging.workers.serve import serve
 from image_service import __version__
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE

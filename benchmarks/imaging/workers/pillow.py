@@ -6,8 +6,9 @@ from importlib import import_module
 from pathlib import Path
 
 import PIL
-from benchmarks.imaging.workers.serve import QUALITY, SIZES, names, serve
 from PIL import AvifImagePlugin, Image, ImageOps
+
+from benchmarks.imaging.workers.serve import QUALITY, SIZES, names, serve
 
 
 def _render(source: Path, out: Path) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from image_service.api.problems import problem_response
 from image_service.errors import RangeNotSatisfiable
-from image_service.services.lookup import LINK_SECONDS, StoredFile
+from image_service.services.lookup import PRESIGNED_SECONDS, StoredFile
 
 _YEAR: Final = 31_536_000
 
@@ -21,15 +21,15 @@ _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _AT_ONCE: Final = 256 * 1024
 """Bytes up to which a file is answered in one go."""
 
-_LINK_KEPT: Final = LINK_SECONDS - 60
+_LINK_KEPT: Final = PRESIGNED_SECONDS - 60
 """Seconds for which a client may follow a link without asking anew: what it begins then still gets through."""
 
 Read = Callable[[StoredFile, int, int | None], AsyncIterator[bytes]]
-Link = Callable[[StoredFile, str], Awaitable[str | None]]
+Presign = Callable[[StoredFile, str], Awaitable[str | None]]
 
 
 async def file_response(
-    request: Request, file: StoredFile, *, read: Read, link: Link, cache: str, attachment: bool
+    request: Request, file: StoredFile, *, read: Read, presign: Presign, cache: str, attachment: bool
 ) -> Response:
     """The answer to a GET or HEAD of a stored file.
 
@@ -37,7 +37,7 @@ async def file_response(
         request: Its conditional and range headers count.
         file: What to serve.
         read: Reads a part of it, from a position and at most so many bytes.
-        link: Tells where to get it with this method instead, if not from here.
+        presign: Tells where to get it with this method instead, if not from here.
         cache: The ``Cache-Control`` header.
         attachment: Whether browsers are to save it rather than show it.
 
@@ -57,7 +57,7 @@ async def file_response(
     }
     if _matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
-    if (elsewhere := await link(file, request.method)) is not None:
+    if (elsewhere := await presign(file, request.method)) is not None:
         return _redirect(elsewhere, cache)
     wanted = _wanted_range(request, etag, file.size_bytes)
     if wanted is None:

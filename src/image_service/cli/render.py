@@ -65,9 +65,9 @@ def _report(photo: Path, rendering: Rendering) -> None:
     for made in rendering.thumbnails:
         size = f"{made.width}x{made.height}"
         typer.echo(f"  {made.preset:10} {size:10} {made.size_bytes:>9,} bytes  {made.content_type:11} {made.path}")
-    findings = rendering.findings
-    removed = ", ".join(findings.metadata_removed) or "nothing"
-    typer.echo(f"\n  placeholder {findings.placeholder}, dominant colour {findings.dominant_colour or 'none'}")
+    traits = rendering.traits
+    removed = ", ".join(traits.metadata_removed) or "nothing"
+    typer.echo(f"\n  placeholder {traits.placeholder}, dominant colour {traits.dominant_colour or 'none'}")
     typer.echo(f"  metadata removed: {removed}\n")
     for step, seconds in (*rendering.timings, ("all", sum(seconds for _, seconds in rendering.timings))):
         typer.echo(f"  {step:20} {seconds * 1000:8.2f} ms")

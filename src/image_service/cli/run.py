@@ -10,7 +10,7 @@ import typer
 
 from image_service.cli.app import FAILED, app, explained
 from image_service.config import load_settings, standalone_settings
-from image_service.worker.alive import is_fresh
+from image_service.worker.liveness import is_fresh
 
 _HEALTH_LIMIT: Final = 4.0
 
@@ -89,7 +89,7 @@ def healthcheck(part: Annotated[Part, typer.Argument(help="Which process on this
     with explained():
         settings = load_settings()
     if part is Part.WORKER:
-        healthy, complaint = is_fresh(settings.alive_file), f"no sign of life in {settings.alive_file}"
+        healthy, complaint = is_fresh(settings.liveness_file), f"no sign of life in {settings.liveness_file}"
     else:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.api_host, settings.api_host)  # noqa: S104 — compared, not listened on
         url = f"http://{host}:{settings.api_port}/health/ready"

@@ -6,10 +6,10 @@ from typing import Final
 from sqlalchemy import RowMapping
 
 from image_service.domain.image import (
-    Findings,
     Image,
     ImageError,
     ImageHeader,
+    ImageTraits,
     MetadataKind,
     Thumbnail,
 )
@@ -57,16 +57,16 @@ def image_of(rows: Sequence[RowMapping]) -> Image:
         updated_at=row["updated_at"],
         finished_at=row["finished_at"],
         error=ImageError(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None,
-        findings=_findings(row),
+        traits=_findings(row),
         original_removed_at=row["original_removed_at"],
         thumbnails=tuple(_thumbnail(row) for row in rows if row["preset"] is not None),
     )
 
 
-def _findings(row: RowMapping) -> Findings | None:
+def _findings(row: RowMapping) -> ImageTraits | None:
     if row["placeholder"] is None:
         return None
-    return Findings(
+    return ImageTraits(
         placeholder=row["placeholder"],
         dominant_colour=row["dominant_colour"],
         metadata_removed=tuple(map(MetadataKind, row["metadata_removed"])),

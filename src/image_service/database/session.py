@@ -17,9 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
 from image_service.database.catalogue import CatalogueRepository
+from image_service.database.claims import ClaimRepository
 from image_service.database.images import ImageRepository
 from image_service.database.removals import RemovalRepository
-from image_service.database.turns import take_turns
+from image_service.database.scheduling import SchedulingRepository
+from image_service.database.sqlite_writes import serialize_writes
 from image_service.errors import DatabaseUnavailable
 
 # What PostgreSQL says while it starts, stops, fails over or is full, or does not let us in (yet): no image is to blame.
@@ -36,7 +38,7 @@ _TRUSTED_FOR: Final = 0.5
 """Seconds since its last use for which a connection is taken to work."""
 _RETURNED: Final = "returned"
 
-_GOODBYE_LIMIT: Final = 0.3
+_CLOSE_TIMEOUT: Final = 0.3
 """Seconds. SQLAlchemy would give a cancelled connection two."""
 
 # A transaction whose client vanished must not hold its row locks for ever.
@@ -52,8 +54,12 @@ class Repositories:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.images = ImageRepository(connection)
+        self.claims = ClaimRepository(connection)
+        self.scheduling = SchedulingRepository(connection)
         self.catalogue = CatalogueRepository(connection)
         self.removals = RemovalRepository(connection)
+        self.connection = connection
+        """The transaction itself, for statements that no repository has: those of tests and benchmarks."""
 
 
 class Database:
@@ -84,7 +90,7 @@ class Database:
             DatabaseUnavailable: the database is away. If that was found out at the commit, the commit may or may not
                 have happened.
         """
-        async with self._outages_told(), self._transactions.begin() as connection:
+        async with self._translate_errors(), self._transactions.begin() as connection:
             yield Repositories(connection)
 
     @asynccontextmanager
@@ -100,11 +106,11 @@ class Database:
             async with self.transaction() as repositories:
                 yield repositories
             return
-        async with self._outages_told(), self._engine.connect() as connection:
+        async with self._translate_errors(), self._engine.connect() as connection:
             yield Repositories(connection)
 
     @asynccontextmanager
-    async def _outages_told(self) -> AsyncIterator[None]:
+    async def _translate_errors(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._time_limit):
                 yield
@@ -164,16 +170,16 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
     if url.startswith("sqlite"):
         engine = create_async_engine(url, **pool, connect_args={"timeout": time_limit})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        take_turns(engine)
+        serialize_writes(engine)
         return engine
-    pooler = _is_pooled(make_url(url))
+    pooler = behind_pgbouncer(make_url(url))
     engine = create_async_engine(
         url,
         isolation_level="READ COMMITTED" if pooler else "AUTOCOMMIT",
         **pool,
         connect_args={
             "timeout": time_limit,
-            "connection_class": _QuicklyClosed,
+            "connection_class": FastCloseConnection,
             "server_settings": {"application_name": "image-service", **({} if pooler else _GUARDS)},
             **(_NOTHING_KEPT if pooler else {}),
         },
@@ -187,10 +193,11 @@ def _engine(url: str, time_limit: float, pool_size: int) -> AsyncEngine:
 
 def _commits_at_once(url: URL) -> bool:
     """Behind a pooler, limits are set in each transaction (``_guard``); SQLite is no round trip away."""
-    return url.get_backend_name() == "postgresql" and not _is_pooled(url)
+    return url.get_backend_name() == "postgresql" and not behind_pgbouncer(url)
 
 
-def _is_pooled(url: URL) -> bool:
+def behind_pgbouncer(url: URL) -> bool:
+    """Whether the URL says that connections go through PgBouncer in transaction mode."""
     return url.query.get("prepared_statement_cache_size") == "0"
 
 
@@ -204,11 +211,11 @@ def _guard(connection: Connection) -> None:
     connection.exec_driver_sql(f"SELECT {settings}")
 
 
-class _QuicklyClosed(asyncpg.Connection):  # type: ignore[misc]  # it carries no types
-    """One that does not wait long for a silent server's goodbye: whoever gave up on it is waited for, too."""
+class FastCloseConnection(asyncpg.Connection):  # type: ignore[misc]  # it carries no types
+    """A connection that waits only briefly for the server when it is closed: the caller waits for that, too."""
 
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 — asyncpg's signature
-        await super().close(timeout=_GOODBYE_LIMIT)
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109, D102 — asyncpg's signature
+        await super().close(timeout=_CLOSE_TIMEOUT)
 
 
 def _note_return(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:

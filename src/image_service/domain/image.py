@@ -106,7 +106,7 @@ class MetadataKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class ImageTraits:
     """What rendering an image found out about it."""
 
     placeholder: str
@@ -130,7 +130,7 @@ class Image:
     updated_at: datetime
     finished_at: datetime | None
     error: ImageError | None
-    findings: Findings | None = None
+    traits: ImageTraits | None = None
     """Known once the image is DONE, unless a version did it that did not look."""
     original_removed_at: datetime | None = None
     """When the original's retention ended; its file is gone."""
@@ -151,7 +151,7 @@ class Claim:
     """Claims so far that ended without a result and were nobody else's fault, this one included."""
     decoder_failures: int
     """How often the decoder has died on this image before."""
-    again: bool = False
+    reprocessing: bool = False
     """Whether the image was finished before, so that it may have thumbnails to be replaced."""
 
 
@@ -176,7 +176,7 @@ class Rendering:
     """Pixels of the original, as decoded and upright (orientation applied)."""
     height: int
     thumbnails: tuple[RenderedThumbnail, ...]
-    findings: Findings
+    traits: ImageTraits
     timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     """Each step with the seconds it took, in their order."""
 
@@ -189,6 +189,6 @@ class Result:
     """Pixels of the original, upright."""
     height: int
     thumbnails: tuple[Thumbnail, ...]
-    findings: Findings
+    traits: ImageTraits
     recipe: str
     """The fingerprint of the recipe that it followed."""

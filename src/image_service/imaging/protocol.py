@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
-from image_service.domain.image import Findings, MetadataKind, RenderedThumbnail, Rendering
+from image_service.domain.image import ImageTraits, MetadataKind, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
 from image_service.errors import (
     CorruptImage,
@@ -83,7 +83,7 @@ def encode_rendering(rendering: Rendering) -> bytes:
     }
     size = {"width": rendering.width, "height": rendering.height}
     timings = [[name, round(seconds, 6)] for name, seconds in rendering.timings]
-    return _line({**size, "thumbnails": thumbnails, "findings": asdict(rendering.findings), "timings": timings})
+    return _line({**size, "thumbnails": thumbnails, "traits": asdict(rendering.traits), "timings": timings})
 
 
 def encode_error(error: ServiceError) -> bytes:
@@ -109,7 +109,7 @@ def decode_reply(line: bytes, job: Job) -> Rendering:
             width=int(told["width"]),
             height=int(told["height"]),
             thumbnails=tuple(_thumbnails(told["thumbnails"], job)),
-            findings=_findings(**told["findings"]),
+            traits=_findings(**told["traits"]),
             timings=tuple(_timings(told["timings"], job)),
         )
     except (KeyError, TypeError) as error:
@@ -152,8 +152,8 @@ def _timings(told: list[list[Any]], job: Job) -> Iterator[tuple[str, float]]:
         yield name, float(seconds)
 
 
-def _findings(*, placeholder: str, dominant_colour: str | None, metadata_removed: list[str]) -> Findings:
-    return Findings(
+def _findings(*, placeholder: str, dominant_colour: str | None, metadata_removed: list[str]) -> ImageTraits:
+    return ImageTraits(
         placeholder=str(placeholder),
         dominant_colour=None if dominant_colour is None else str(dominant_colour),
         metadata_removed=tuple(map(MetadataKind, metadata_removed)),

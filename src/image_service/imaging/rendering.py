@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 from PIL import Image, ImageFile
 
 from image_service.domain.geometry import fit_inside
-from image_service.domain.image import Findings, ImageFormat, RenderedThumbnail, Rendering
+from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Preset, Recipe
 from image_service.imaging import decoding
 from image_service.imaging.bounded import in_time
@@ -118,7 +118,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
         width=work.size[0],
         height=work.size[1],
         thumbnails=tuple(each for preset in recipe.presets if (each := made[preset.name])),
-        findings=Findings(placeholder=placeholder, dominant_colour=dominant_colour, metadata_removed=metadata),
+        traits=ImageTraits(placeholder=placeholder, dominant_colour=dominant_colour, metadata_removed=metadata),
         timings=watch.laps,
     )
 

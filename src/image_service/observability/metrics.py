@@ -32,7 +32,7 @@ from image_service.errors import (
     ObjectMissing,
     UnsupportedFormat,
 )
-from image_service.ports import Ending
+from image_service.ports import AttemptOutcome
 
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Seconds: for one step of the work."""
@@ -154,12 +154,12 @@ class Metrics:
         """See ``Observer``."""
         self._claims.labels(lane.value, "nothing-to-do" if claim is None else "claimed").inc()
 
-    def attempted(self, claim: Claim, ending: Ending, code: str | None = None) -> None:
+    def attempted(self, claim: Claim, ending: AttemptOutcome, code: str | None = None) -> None:
         """See ``Observer``."""
         self._attempts.labels(ending.value).inc()
         if code is not None:
             self._failures.labels(code, ending.value).inc()
-        if ending is Ending.DONE and not claim.again and (age := _age(claim.image_id)) is not None:
+        if ending is AttemptOutcome.DONE and not claim.reprocessing and (age := _age(claim.image_id)) is not None:
             self._done.observe(age)
 
     def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:
@@ -169,7 +169,7 @@ class Metrics:
         for lane, messages in (waiting or {}).items():
             self._waiting.labels(lane.value).set(messages)
 
-    def surveyed(self, unfinished: int, oldest: float | None) -> None:
+    def backlog_measured(self, unfinished: int, oldest: float | None) -> None:
         """See ``Observer``."""
         self._unfinished.set(unfinished)
         self._oldest.set(oldest or 0)
@@ -220,11 +220,11 @@ class Metrics:
             for result in ("claimed", "nothing-to-do"):
                 self._claims.labels(lane.value, result)
             self.deliveries_in_progress.labels(lane.value)
-        for ending in Ending:
+        for ending in AttemptOutcome:
             self._attempts.labels(ending.value)
         for failure in _FAILURES:
-            self._failures.labels(failure.code, Ending.ERROR.value)
-            self._failures.labels(failure.code, Ending.RETRY.value)
+            self._failures.labels(failure.code, AttemptOutcome.ERROR.value)
+            self._failures.labels(failure.code, AttemptOutcome.RETRY.value)
         for outcome in ("ok", *(failure.code for failure in _FAILURES)):
             self.renders.labels(outcome)
         for pool, number in slots.items():

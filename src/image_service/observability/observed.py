@@ -19,7 +19,7 @@ from image_service.domain.recipe import Recipe
 from image_service.errors import ServiceError
 from image_service.observability import tracing
 from image_service.observability.metrics import Metrics
-from image_service.ports import Delivery, Drain, Handler, Presentation, Renderer, Storage, StoredObject, TaskQueue
+from image_service.ports import Delivery, Drain, Handler, ObjectAttributes, Renderer, Storage, StoredObject, TaskQueue
 
 _OK: Final = "ok"
 _FAILED: Final = "failed"
@@ -36,10 +36,10 @@ class ObservedStorage:
         """See ``Storage``."""
         return self._inner.scratch()
 
-    async def adopt(self, files: Mapping[str, Path], presented: Mapping[str, Presentation] | None = None) -> None:
+    async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
         """See ``Storage``."""
         with _watched("storage adopt", self._seconds, "adopt"):
-            await self._inner.adopt(files, presented)
+            await self._inner.adopt(files, attributes)
 
     async def local_path(self, key: str, scratch: Path) -> Path:
         """See ``Storage``."""
@@ -63,9 +63,9 @@ class ObservedStorage:
         """See ``Storage``."""
         return await self._inner.sweep_scratch(older_than)
 
-    async def claim(self, owner: str) -> str:
+    async def bind_to_database(self, owner: str) -> str:
         """See ``Storage``."""
-        return await self._inner.claim(owner)
+        return await self._inner.bind_to_database(owner)
 
     async def probe(self) -> None:
         """See ``Storage``."""

@@ -11,7 +11,7 @@ import structlog
 from image_service.database import Database
 from image_service.domain.lane import Lane
 from image_service.errors import Outage
-from image_service.ports import UNOBSERVED, Observer, Storage, TaskQueue
+from image_service.ports import NULL_OBSERVER, Observer, Storage, TaskQueue
 
 _PROBE_LIMIT: Final = 2.0
 
@@ -52,7 +52,7 @@ class HealthCheck:
     """Probes all parts at once, afresh each time."""
 
     def __init__(
-        self, *, database: Database, queue: TaskQueue, storage: Storage, observer: Observer = UNOBSERVED
+        self, *, database: Database, queue: TaskQueue, storage: Storage, observer: Observer = NULL_OBSERVER
     ) -> None:
         self._database = database
         self._queue = queue

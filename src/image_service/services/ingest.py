@@ -19,8 +19,8 @@ from image_service.domain.keys import original_key
 from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
-from image_service.ports import UNOBSERVED, Delivery, Inspector, Observer, Presentation, Storage
-from image_service.services.patience import through_outage
+from image_service.ports import NULL_OBSERVER, Delivery, Inspector, ObjectAttributes, Observer, Storage
+from image_service.services.outage_retry import retry_on_outage
 from image_service.services.queueing import Queueing
 
 _HEAD: Final = 4096
@@ -29,7 +29,7 @@ _BUFFERED: Final = 16 * 1024 * 1024
 """Bytes that all uploads together collect before a thread writes them: memory stays flat, and visits to threads few."""
 _LEAST_BUFFER: Final = 128 * 1024
 _LARGEST_BUFFER: Final = 512 * 1024
-_RECORD_PATIENCE: Final = 2.0
+_RECORD_BUDGET: Final = 2.0
 _ANSWER_WITHIN: Final = 5.0
 """Seconds from the last byte to the answer, whatever is away: clients and proxies give up soon after."""
 
@@ -45,7 +45,7 @@ class Accepted:
     id: UUID
     status: Status
     """PROCESSING, or NEW while the queue is away; any state if it was accepted before."""
-    before: bool = False
+    replayed: bool = False
     """Whether it was accepted before, under the same idempotency key."""
 
 
@@ -60,7 +60,7 @@ class Ingest:
         queueing: Queueing,
         inspector: Inspector,
         max_file_size: int,
-        observer: Observer = UNOBSERVED,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._database = database
         self._storage = storage
@@ -93,7 +93,7 @@ class Ingest:
                 known = await _by(answer_by, lambda: self._known(idempotency_key))
                 if known is not None:
                     return _again(known, original.sha256)
-            await self._storage.adopt({original_key(original.id): path}, _presented(original))
+            await self._storage.adopt({original_key(original.id): path}, _attributes(original))
         # A file whose recording fails stays: the commit may have happened after all. If not, the sweeper takes it.
         holder = await _by(answer_by, lambda: self._record(original, idempotency_key))
         if holder is not None:
@@ -155,7 +155,7 @@ class Ingest:
 
     async def _known(self, idempotency_key: str) -> Image | None:
         async with self._database.statement() as repositories:
-            return await repositories.images.with_key(idempotency_key)
+            return await repositories.images.by_idempotency_key(idempotency_key)
 
     async def _record(self, original: Original, idempotency_key: str | None) -> Image | None:
         """Record an upload; returns the image that has its idempotency key instead, if another was faster."""
@@ -168,29 +168,31 @@ class Ingest:
         async with self._database.transaction() as repositories:
             while True:
                 await repositories.images.add(original, lane=lane, due_in=due_in, idempotency_key=idempotency_key)
-                holder = await repositories.images.with_key(idempotency_key)
+                holder = await repositories.images.by_idempotency_key(idempotency_key)
                 if holder is not None:
                     return None if holder.id == original.id else holder
                 # The one that was faster has been deleted since: then it is ours.
 
 
-def _presented(original: Original) -> dict[str, Presentation]:
+def _attributes(original: Original) -> dict[str, ObjectAttributes]:
     """How an original presents itself: what a stranger uploaded is for browsers to save, never to show."""
-    return {original_key(original.id): Presentation(content_type=original.header.format.content_type, attachment=True)}
+    return {
+        original_key(original.id): ObjectAttributes(content_type=original.header.format.content_type, attachment=True)
+    }
 
 
 def _again(known: Image, sha256: str) -> Accepted:
     """The answer to an upload under a key that an image has already."""
     if known.sha256 != sha256:
         raise IdempotencyKeyReused
-    return Accepted(id=known.id, status=known.status, before=True)
+    return Accepted(id=known.id, status=known.status, replayed=True)
 
 
 async def _by(deadline: float, work: Callable[[], Awaitable[T]]) -> T:
     """The result of a transaction, tried through short outages until the event loop's time is ``deadline``."""
     try:
         async with asyncio.timeout_at(deadline):
-            return await through_outage(work, patience=_RECORD_PATIENCE)
+            return await retry_on_outage(work, budget=_RECORD_BUDGET)
     except TimeoutError:
         raise DatabaseUnavailable from None
 

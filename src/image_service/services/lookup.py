@@ -10,9 +10,9 @@ from image_service.domain.image import Image, ImageFormat
 from image_service.domain.keys import original_key
 from image_service.domain.status import Status
 from image_service.errors import ImageNotFound, OriginalRemoved, ThumbnailNotFound
-from image_service.ports import Links, Storage
+from image_service.ports import PresignedUrls, Storage
 
-LINK_SECONDS: Final = 300
+PRESIGNED_SECONDS: Final = 300
 """For how long a link to a file works."""
 
 
@@ -31,11 +31,11 @@ class StoredFile:
 class Lookup:
     """The use cases of everything that is read."""
 
-    def __init__(self, *, database: Database, storage: Storage, links: Links | None = None) -> None:
-        """Make it; with links, if clients are to get files from the storage itself."""
+    def __init__(self, *, database: Database, storage: Storage, presigned_urls: PresignedUrls | None = None) -> None:
+        """Make it; with presigned URLs, if clients are to get files from the storage itself."""
         self._database = database
         self._storage = storage
-        self._links = links
+        self._presigned_urls = presigned_urls
 
     async def image(self, image_id: UUID) -> Image:
         """An image, in any state.
@@ -111,10 +111,14 @@ class Lookup:
         """The file's bytes; see ``Storage.read``."""
         return self._storage.read(file.key, start, length)
 
-    async def link(self, file: StoredFile, method: str) -> str | None:
+    async def presign(self, file: StoredFile, method: str) -> str | None:
         """Where a client gets the file with a ``GET`` or ``HEAD``; None: from us.
 
         Raises:
             StorageUnavailable: no link can be made.
         """
-        return None if self._links is None else await self._links.link(file.key, method=method, seconds=LINK_SECONDS)
+        return (
+            None
+            if self._presigned_urls is None
+            else await self._presigned_urls.presign(file.key, method=method, seconds=PRESIGNED_SECONDS)
+        )

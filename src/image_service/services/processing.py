@@ -9,13 +9,13 @@ from uuid import UUID
 import structlog
 
 from image_service.database import Database
-from image_service.database.images import ImageRepository
+from image_service.database.claims import ClaimRepository
 from image_service.domain.image import Claim, ImageError, Rendering, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
 from image_service.errors import AttemptsExhausted, DecoderFailure, Outage, ServiceError, UploadRejected
-from image_service.ports import UNOBSERVED, Delivery, Ending, Observer, Presentation, Renderer, Storage
-from image_service.services.patience import through_outage
+from image_service.ports import NULL_OBSERVER, AttemptOutcome, Delivery, ObjectAttributes, Observer, Renderer, Storage
+from image_service.services.outage_retry import retry_on_outage
 
 _LONGEST_RETRY_DELAY: Final = 60.0
 _SUPERSEDED_FOR: Final = 60.0
@@ -52,7 +52,7 @@ class Processing:
         renderer: Renderer,
         recipe: Recipe,
         policy: ProcessingPolicy,
-        observer: Observer = UNOBSERVED,
+        observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._database = database
         self._storage = storage
@@ -98,7 +98,7 @@ class Processing:
             _log.warning("attempt ended by an outage", attempt=claim.attempt, reason=outage.detail)
             raise
         except asyncio.CancelledError:
-            await self._give_back(claim, patience=0)
+            await self._give_back(claim, budget=0)
             _log.info("attempt given back", attempt=claim.attempt)
             raise
         except Exception as error:  # noqa: BLE001 — whatever it is, the image must not stay PROCESSING for ever
@@ -122,7 +122,7 @@ class Processing:
         if attempt.cancelled():
             signs_of_life.result()  # raises what ended them, if that was an error
             _log.warning(_LOST, attempt=claim.attempt)
-            self._observer.attempted(claim, Ending.LOST)
+            self._observer.attempted(claim, AttemptOutcome.LOST)
         else:
             attempt.result()
 
@@ -133,32 +133,33 @@ class Processing:
             thumbnails = _stored(claim, rendering)
             await self._storage.adopt(
                 {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)},
-                {each.key: Presentation(content_type=each.content_type) for each in thumbnails},
+                {each.key: ObjectAttributes(content_type=each.content_type) for each in thumbnails},
             )
         result = Result(
             width=rendering.width,
             height=rendering.height,
             thumbnails=thumbnails,
-            findings=rendering.findings,
+            traits=rendering.traits,
             recipe=self._recipe.fingerprint,
         )
         # An image that was DONE before has thumbnails, which go in the same transaction.
         done = await self._change(
-            lambda images: images.complete(claim, result, superseded_for=_SUPERSEDED_FOR), one_statement=not claim.again
+            lambda images: images.complete(claim, result, superseded_for=_SUPERSEDED_FOR),
+            one_statement=not claim.reprocessing,
         )
         if done or not await self._discard(claim, thumbnails):
             _log.info("image done", attempt=claim.attempt)
-            self._observer.attempted(claim, Ending.DONE)
+            self._observer.attempted(claim, AttemptOutcome.DONE)
         else:
             _log.warning(_LOST, attempt=claim.attempt)
-            self._observer.attempted(claim, Ending.LOST)
+            self._observer.attempted(claim, AttemptOutcome.LOST)
 
     async def _extend_until_lost(self, claim: Claim) -> None:
         while True:
             await asyncio.sleep(self._policy.heartbeat)
             try:
                 async with self._database.statement() as repositories:
-                    if not await repositories.images.extend(claim, lease=self._policy.lease):
+                    if not await repositories.claims.extend(claim, lease=self._policy.lease):
                         return
             except Outage as outage:
                 # The lease may run out meanwhile. Then the fence decides, as it does for a worker that was paused.
@@ -166,7 +167,7 @@ class Processing:
 
     async def _claim(self, image_id: UUID) -> Claim | None:
         async with self._database.statement() as repositories:
-            return await repositories.images.claim(image_id, lease=self._policy.lease)
+            return await repositories.claims.claim(image_id, lease=self._policy.lease)
 
     async def _discard(self, claim: Claim, thumbnails: tuple[Thumbnail, ...]) -> bool:
         """Remove this attempt's files, unless its commit went through and only the reply to it was lost."""
@@ -180,7 +181,7 @@ class Processing:
         failed = await self._change(lambda images: images.fail(claim, ImageError(code=error.code, detail=error.detail)))
         event = "image ended in ERROR" if failed else _LOST
         _log.warning(event, attempt=claim.attempt, code=error.code, detail=error.detail)
-        self._observer.attempted(claim, Ending.ERROR if failed else Ending.LOST, error.code)
+        self._observer.attempted(claim, AttemptOutcome.ERROR if failed else AttemptOutcome.LOST, error.code)
 
     async def _retry_later(self, claim: Claim, error: ServiceError, *, decoder_failed: bool = False) -> None:
         delay = min(_LONGEST_RETRY_DELAY, self._policy.retry_delay * 2 ** (claim.attempts_charged - 1))
@@ -189,34 +190,34 @@ class Processing:
         )
         event = "attempt failed; another follows" if released else _LOST
         _log.warning(event, attempt=claim.attempt, code=error.code, in_seconds=delay)
-        self._observer.attempted(claim, Ending.RETRY if released else Ending.LOST, error.code)
+        self._observer.attempted(claim, AttemptOutcome.RETRY if released else AttemptOutcome.LOST, error.code)
 
-    async def _give_back(self, claim: Claim, *, patience: float | None = None) -> None:
+    async def _give_back(self, claim: Claim, *, budget: float | None = None) -> None:
         """Free the claim at once and uncharged: the message goes back to the queue and finds the image claimable."""
-        self._observer.attempted(claim, Ending.GIVEN_BACK)
+        self._observer.attempted(claim, AttemptOutcome.GIVEN_BACK)
         try:
             await self._change(
                 lambda images: images.release(claim, rest=0, due_in=self._policy.lease, charge=False),
-                patience=patience,
+                budget=budget,
             )
         except Outage as outage:
             _log.warning("claim not given back; its lease will run out", attempt=claim.attempt, reason=outage.detail)
 
     async def _change(
         self,
-        change: Callable[[ImageRepository], Awaitable[bool]],
+        change: Callable[[ClaimRepository], Awaitable[bool]],
         *,
         one_statement: bool = True,
-        patience: float | None = None,
+        budget: float | None = None,
     ) -> bool:
         """Make a change in a transaction of its own, through outages of up to half a lease unless told otherwise."""
         transaction = self._database.statement if one_statement else self._database.transaction
 
         async def once() -> bool:
             async with transaction() as repositories:
-                return await change(repositories.images)
+                return await change(repositories.claims)
 
-        return await through_outage(once, patience=self._policy.lease / 2 if patience is None else patience)
+        return await retry_on_outage(once, budget=self._policy.lease / 2 if budget is None else budget)
 
 
 def _stored(claim: Claim, rendering: Rendering) -> tuple[Thumbnail, ...]:

@@ -32,7 +32,7 @@ class Queueing:
                 await self._queue.publish(delivery)
                 async with self._database.statement() as repositories:
                     # False means that a worker was faster: the image is queued all the more.
-                    await repositories.images.mark_queued(delivery.image_id, due_in=self.timing.unclaimed_after)
+                    await repositories.scheduling.mark_queued(delivery.image_id, due_in=self.timing.unclaimed_after)
         except (Outage, TimeoutError) as error:
             reason = str(error) or "no answer in time"
             _log.warning("image waits to be queued", image_id=str(delivery.image_id), reason=reason)

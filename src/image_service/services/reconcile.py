@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from image_service.database import Database
-from image_service.database.images import OpenImage
+from image_service.database.scheduling import OpenImage
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.ports import Delivery, TaskQueue
@@ -36,7 +36,7 @@ class Reconciler:
             DatabaseUnavailable: nothing was changed.
         """
         async with self._database.statement() as repositories:
-            resumed = await repositories.images.resume_all()
+            resumed = await repositories.scheduling.resume_all()
         if resumed:
             _log.info("resuming what an earlier run left unfinished", images=resumed)
 
@@ -50,7 +50,7 @@ class Reconciler:
         began = time.monotonic()
         waiting = await self._queue.depth()
         if await self._due():
-            await self._put_off(waiting, before=began)
+            await self._postpone(waiting, before=began)
         published = 0
         while batch := await self._due():
             published += await self._publish_all(batch)
@@ -65,13 +65,13 @@ class Reconciler:
 
     async def _due(self) -> Sequence[OpenImage]:
         async with self._database.statement() as repositories:
-            return await repositories.images.due(limit=_BATCH)
+            return await repositories.scheduling.due(limit=_BATCH)
 
-    async def _put_off(self, waiting: Mapping[Lane, int], *, before: float) -> None:
+    async def _postpone(self, waiting: Mapping[Lane, int], *, before: float) -> None:
         """In a deep backlog no message is lost because it takes long: what has waited long just waits on."""
         for lane, messages in waiting.items():
             async with self._database.transaction() as repositories:
-                await repositories.images.put_off(
+                await repositories.scheduling.postpone(
                     lane,
                     messages=messages,
                     queued_before=time.monotonic() - before,
@@ -82,7 +82,7 @@ class Reconciler:
         """Images of a lane whose message has had its time by ``before``: none that this round published itself."""
         age = self._timing.unqueued_after + time.monotonic() - before
         async with self._database.statement() as repositories:
-            return await repositories.images.unclaimed(lane, queued_before=age, limit=_BATCH)
+            return await repositories.scheduling.unclaimed(lane, queued_before=age, limit=_BATCH)
 
     async def _publish_all(self, images: Sequence[OpenImage]) -> int:
         return sum([await self._publish(image) for image in images])
@@ -96,10 +96,10 @@ class Reconciler:
         delay *= random.uniform(1.0, 1.2)  # noqa: S311 — jitter, not cryptography
         async with self._database.statement() as repositories:
             due_in = self._timing.unqueued_after if new else delay
-            if not await repositories.images.take_for_publishing(image, due_in=due_in):
+            if not await repositories.scheduling.reserve_for_publish(image, due_in=due_in):
                 return False
         await self._queue.publish(Delivery(image_id=image.id, lane=image.lane))
         if new:
             async with self._database.statement() as repositories:
-                await repositories.images.mark_queued(image.id, due_in=delay)
+                await repositories.scheduling.mark_queued(image.id, due_in=delay)
         return True

@@ -37,7 +37,7 @@ class Requeueing:
             image = await repositories.images.get(image_id)
             if image is None:
                 return Answer.UNKNOWN
-            if await repositories.images.hurry([image_id]):
+            if await repositories.scheduling.make_due([image_id]):
                 return Answer.HURRIED
             if await _again(repositories, image):
                 return Answer.AGAIN

@@ -84,7 +84,7 @@ class Sweeper:
         """Make sure that the database and the storage belong together, as they do from the first time on."""
         async with self._database.statement() as repositories:
             own = str(await repositories.catalogue.identity())
-        if await self._storage.claim(own) != own:
+        if await self._storage.bind_to_database(own) != own:
             raise ForeignStorage
 
     async def _batches(self, prefix: str, parse: Callable[[str], Origin | None]) -> AsyncIterator[dict[str, Origin]]:
@@ -109,7 +109,7 @@ class Sweeper:
         image_ids = {attempt.image_id for attempt in found.values()}
         async with self._database.transaction() as repositories:
             # In this order: an attempt that finishes in between is then in both answers rather than in none.
-            in_progress = await repositories.images.attempts_in_progress(image_ids)
+            in_progress = await repositories.claims.attempts_in_progress(image_ids)
             recorded = await repositories.images.thumbnail_keys(image_ids)
             # Their readers may still be on the way to them.
             recorded |= await repositories.removals.pending(found)

@@ -16,7 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 from uuid import uuid4
 
 from image_service.errors import ObjectMissing, ServiceError, StorageFull, StorageUnavailable
-from image_service.ports import Presentation, StoredObject
+from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.names import SCRATCH, check, check_prefix
 
 PIECE_BYTES: Final = 256 * 1024
@@ -94,7 +94,7 @@ class LocalStorage:
     async def adopt(
         self,
         files: Mapping[str, Path],
-        presented: Mapping[str, Presentation] | None = None,  # noqa: ARG002 - the port's; only the API serves these
+        attributes: Mapping[str, ObjectAttributes] | None = None,  # noqa: ARG002 - the port's; only the API serves these
     ) -> None:
         """Move files out of a scratch folder to their keys, durably; on an error, none of them.
 
@@ -151,7 +151,7 @@ class LocalStorage:
         """Remove what a crash left in the scratch folder more than ``older_than`` seconds ago; returns how many."""
         return await self._run(self._sweep, older_than)
 
-    async def claim(self, owner: str) -> str:
+    async def bind_to_database(self, owner: str) -> str:
         """Note whose files these are, unless it is noted already; returns whose they are."""
         return await self._run(self._claim, owner)
 

@@ -19,7 +19,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import MemoryStore, from_url
 
 from image_service.errors import ObjectMissing, Outage, StartError, StorageFull, StorageUnavailable
-from image_service.ports import Presentation, StoredObject
+from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.local import PIECE_BYTES, PROBE_SECONDS, LocalStorage
 from image_service.storage.names import check, check_prefix
 
@@ -69,7 +69,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ObjectStorage:
-    """``ports.Storage`` and ``ports.Links`` on a server that keeps objects, with a local folder for scratch.
+    """``ports.Storage`` and ``ports.PresignedUrls`` on a server that keeps objects, with a local folder for scratch.
 
     Objects appear whole or not at all, and are overwritten as a whole, so that a request whose reply was lost is simply
     sent again. No two writers have the same key, except for the owner's note, which is only ever created.
@@ -130,7 +130,7 @@ class ObjectStorage:
         """Remove what a crash left in this machine's scratch folder; returns how many folders."""
         return await self._local.sweep_scratch(older_than)
 
-    async def adopt(self, files: Mapping[str, Path], presented: Mapping[str, Presentation] | None = None) -> None:
+    async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
         """Send files to their keys; on an error, none of them. Larger ones go in parts, in memory that does not grow.
 
         Raises:
@@ -140,7 +140,7 @@ class ObjectStorage:
         for key in files:
             check(key)
         await self._tidy()
-        sending = asyncio.create_task(self._send_all(files, presented or {}))
+        sending = asyncio.create_task(self._send_all(files, attributes or {}))
         try:
             async with asyncio.timeout(self._limit):
                 await asyncio.shield(sending)
@@ -218,7 +218,7 @@ class ObjectStorage:
                     age = (began - item["last_modified"]).total_seconds() + time.monotonic() - since
                     yield StoredObject(key=key, age_seconds=max(0.0, age))
 
-    async def claim(self, owner: str) -> str:
+    async def bind_to_database(self, owner: str) -> str:
         """Note whose files these are, unless it is noted already; returns whose they are."""
         if (noted := await self._noted()) is not None:
             return noted
@@ -240,8 +240,8 @@ class ObjectStorage:
         except TimeoutError:
             raise StorageUnavailable from None
 
-    async def link(self, key: str, *, method: str, seconds: int) -> str:
-        """A signed URL of the object; see ``Links.link``."""
+    async def presign(self, key: str, *, method: str, seconds: int) -> str:
+        """A signed URL of the object; see ``PresignedUrls.presign``."""
         check(key)
         if isinstance(self._store, MemoryStore):
             raise StorageUnavailable
@@ -255,9 +255,9 @@ class ObjectStorage:
             with suppress(Outage):
                 await self._local.sweep_scratch(_LEFT_BEHIND)
 
-    async def _send_all(self, files: Mapping[str, Path], presented: Mapping[str, Presentation]) -> None:
+    async def _send_all(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes]) -> None:
         """Send files; if one fails, wait for the others, and take all back as far as that is possible."""
-        sending = (self._send(key, path, presented.get(key)) for key, path in files.items())
+        sending = (self._send(key, path, attributes.get(key)) for key, path in files.items())
         outcomes = await asyncio.gather(*sending, return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failures:
@@ -265,7 +265,7 @@ class ObjectStorage:
                 await self._delete(list(files))
             raise failures[0]
 
-    async def _send(self, key: str, path: Path, presentation: Presentation | None) -> None:
+    async def _send(self, key: str, path: Path, presentation: ObjectAttributes | None) -> None:
         async with self._turns:
             await self._answer(
                 self._sender.put_async(
@@ -392,7 +392,7 @@ def _retries(patience: timedelta) -> "RetryConfig":
     return {"max_retries": _ENOUGH, "retry_timeout": patience, "backoff": pauses}
 
 
-def _attributes(presentation: Presentation | None) -> "Attributes":
+def _attributes(presentation: ObjectAttributes | None) -> "Attributes":
     if presentation is None:
         return {}
     attributes: Attributes = {"Content-Type": presentation.content_type}

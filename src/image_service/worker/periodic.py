@@ -8,13 +8,13 @@ from typing import NoReturn
 import structlog
 
 from image_service.errors import Outage
-from image_service.ports import UNOBSERVED, Observer
+from image_service.ports import NULL_OBSERVER, Observer
 
 _log = structlog.get_logger(__name__)
 
 
 async def every(
-    seconds: float, job: Callable[[], Awaitable[object]], name: str, observer: Observer = UNOBSERVED
+    seconds: float, job: Callable[[], Awaitable[object]], name: str, observer: Observer = NULL_OBSERVER
 ) -> NoReturn:
     """Do a job at once and then again and again, whatever becomes of it, until cancelled.
 

@@ -12,8 +12,8 @@ from image_service.domain.lane import Lane
 from image_service.ports import Drain
 from image_service.services.health import Condition
 from image_service.worker import periodic
-from image_service.worker.alive import INTERVAL, AliveFile
-from image_service.worker.leisure import Leisure
+from image_service.worker.idle_gate import IdleGate
+from image_service.worker.liveness import INTERVAL, LivenessFile
 
 _BACKFILL_PATIENCE: Final = 60.0
 """Seconds after which an image of the back-fill lane has its turn, however busy the worker is."""
@@ -52,7 +52,7 @@ class Worker:
         _log.info("worker stopped")
 
     async def _work(self, stop: asyncio.Event) -> None:
-        alive = AliveFile(self._settings.alive_file, self._all_well)
+        alive = LivenessFile(self._settings.liveness_file, self._all_well)
         every = partial(periodic.every, observer=self._observer)
         often, seldom = self._settings.reconcile_interval, self._settings.sweep_interval
         beside = [
@@ -79,11 +79,11 @@ class Worker:
 
         More are taken than there are decoders: while some images are claimed or stored, others are decoded.
         """
-        leisure, slots = Leisure(), self._settings.decode_slots
+        leisure, slots = IdleGate(), self._settings.decode_slots
         ahead = max(AHEAD, slots // 2)
-        normal = leisure.interrupted_by(self._services.processing.process)
-        express = leisure.interrupted_by(self._services.expressing.process)
-        yielding = leisure.used_for(self._services.backfilling.process, patience=_BACKFILL_PATIENCE)
+        normal = leisure.foreground(self._services.processing.process)
+        express = leisure.foreground(self._services.expressing.process)
+        yielding = leisure.background(self._services.backfilling.process, patience=_BACKFILL_PATIENCE)
         async with asyncio.TaskGroup() as lanes:
             lanes.create_task(self._queue.consume(normal, slots + ahead, drain, Lane.NORMAL))
             lanes.create_task(self._queue.consume(express, slots + EXPRESS_SLOTS + ahead, drain, Lane.EXPRESS))

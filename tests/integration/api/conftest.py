@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.api import Api, api_on
+from harness.api import Api, api_on
 
 
 @pytest.fixture

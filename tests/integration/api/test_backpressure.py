@@ -7,11 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness.api import PNG, UNKNOWN, Api, accepted, api_on, fail, finish, problem, told, upload
+from harness.asgi import Body, call, scope
+from harness.forms import CONTENT_TYPE, form, part
+from harness.waiting import eventually
 from image_service.services import backlog
-from tests.support.api import PNG, UNKNOWN, Api, accepted, api_on, fail, finish, problem, told, upload
-from tests.support.asgi import Body, call, scope
-from tests.support.forms import CONTENT_TYPE, form, part
-from tests.support.waiting import eventually
 
 FORM = form(part(PNG))
 MAX_BACKLOG = 3

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.api import UNKNOWN, Api, QueueThatIsAway, accepted, api_on, claimed, complete, fail, finish, problem
+from harness.processes import free_port
 from image_service.errors import StorageUnavailable
 from image_service.services.deletion import Deletion
 from image_service.storage.local import LocalStorage
-from tests.support.api import UNKNOWN, Api, QueueThatIsAway, accepted, api_on, claimed, complete, fail, finish, problem
-from tests.support.processes import free_port
 
 
 def addresses(image_id: str) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.api import (
+from harness.api import (
     JPEG,
     PNG,
     Api,
@@ -21,8 +21,8 @@ from tests.support.api import (
     told,
     upload,
 )
-from tests.support.forms import CONTENT_TYPE, form, part
-from tests.support.images import encoded, gradient, png_header
+from harness.forms import CONTENT_TYPE, form, part
+from harness.images import encoded, gradient, png_header
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 REPEATED = "Image was uploaded before, under the same Idempotency-Key"

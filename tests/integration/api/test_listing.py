@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from tests.support.api import BASE, UNKNOWN, Api, QueueThatIsAway, accepted, api_on, fail, finish, problem, told
-from tests.support.processes import free_port
+from harness.api import BASE, UNKNOWN, Api, QueueThatIsAway, accepted, api_on, fail, finish, problem, told
+from harness.processes import free_port
 
 
 async def page(api: Api, url: str = "/images", /, **query: str | int) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 import pytest
 
+from harness.api import PNG, UNKNOWN, Api, accepted, finish, upload
+from harness.counted import counted, series
 from image_service.observability.metrics import Metrics
-from tests.support.api import PNG, UNKNOWN, Api, accepted, finish, upload
-from tests.support.counted import counted, series
 
 COUNT = "http_request_duration_seconds_count"
 

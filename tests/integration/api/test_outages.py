@@ -11,14 +11,14 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from harness.api import PNG, Api, accepted, api_on, finish, problem, told, upload
+from harness.forms import CONTENT_TYPE, form, part
+from harness.proxy import Mode, Proxy
 from image_service.database.images import ImageRepository
 from image_service.database.removals import RemovalRepository
 from image_service.ports import Delivery
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
-from tests.support.api import PNG, Api, accepted, api_on, finish, problem, told, upload
-from tests.support.forms import CONTENT_TYPE, form, part
-from tests.support.proxy import Mode, Proxy
 
 LIMIT = 6.0
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
@@ -167,7 +167,7 @@ async def hanging_before(
         yield
 
 
-@pytest.mark.parametrize("query", ["with_key", "add"])
+@pytest.mark.parametrize("query", ["by_idempotency_key", "add"])
 @pytest.mark.parametrize("after", [0.0, 2.5])
 async def test_a_database_that_begins_to_hang_in_the_middle_of_an_upload(
     api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch, query: str, after: float

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.api import (
+from harness.api import (
     BASE,
     JPEG,
     UNKNOWN,
@@ -22,8 +22,8 @@ from tests.support.api import (
     remove_original,
     told,
 )
-from tests.support.fakes import FINDINGS
-from tests.support.processes import free_port
+from harness.fakes import TRAITS
+from harness.processes import free_port
 
 
 async def again(api: Api, image_id: str, status: str = "PROCESSING") -> None:
@@ -91,7 +91,7 @@ async def test_an_image_in_error_gets_another_chance(api: Api) -> None:
     new = await finish(api, image_id)
     after = await told(api, image_id)
     assert (after["status"], after["error"]) == ("DONE", None)
-    assert after["placeholder"] == FINDINGS.placeholder
+    assert after["placeholder"] == TRAITS.placeholder
     assert await served(api, image_id) == new
 
 

@@ -1,20 +1,20 @@
-"""A stage for every test: once on SQLite and once on PostgreSQL where the database has a part in the play."""
+"""A env for every test: once on SQLite and once on PostgreSQL where the database has a part in the play."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.stage import Stage
+from harness.service_harness import ServiceHarness
 
 
 @pytest.fixture
-async def stage(database_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Stage.on(database_url, tmp_path / "storage") as stage:
-        yield stage
+async def env(database_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
+    async with ServiceHarness.on(database_url, tmp_path / "storage") as env:
+        yield env
 
 
 @pytest.fixture
-async def sqlite_stage(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Stage.on(sqlite_url, tmp_path / "storage") as stage:
-        yield stage
+async def sqlite_stage(sqlite_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
+    async with ServiceHarness.on(sqlite_url, tmp_path / "storage") as env:
+        yield env

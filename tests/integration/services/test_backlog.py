@@ -7,20 +7,20 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from harness.fakes import LONG_TIMEOUT
+from harness.proxy import Mode, Proxy
+from harness.service_harness import ServiceHarness
+from harness.waiting import eventually
 from image_service.database import Database
 from image_service.errors import BacklogFull, DatabaseUnavailable
 from image_service.services import backlog
 from image_service.services.backlog import Backlog
-from tests.support.fakes import PATIENT
-from tests.support.proxy import Mode, Proxy
-from tests.support.stage import Stage
-from tests.support.waiting import eventually
 
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a count take as long as it does on a busy machine."""
-    monkeypatch.setattr(backlog, "_COUNT_LIMIT", PATIENT)
+    monkeypatch.setattr(backlog, "_COUNT_LIMIT", LONG_TIMEOUT)
 
 
 @pytest.fixture
@@ -38,50 +38,50 @@ async def admits(backlog: Backlog) -> bool:
 
 
 @pytest.mark.usefixtures("counting_always")
-async def test_uploads_are_admitted_below_the_limit_and_refused_at_it(stage: Stage) -> None:
-    service = stage.backlog(limit=3)
-    await stage.done()
-    await stage.failed()
-    for make in (Stage.new, Stage.queued, Stage.claimed):
+async def test_uploads_are_admitted_below_the_limit_and_refused_at_it(env: ServiceHarness) -> None:
+    service = env.backlog(limit=3)
+    await env.done()
+    await env.failed()
+    for make in (ServiceHarness.new, ServiceHarness.queued, ServiceHarness.claimed):
         assert await admits(service)
-        await make(stage)
+        await make(env)
     assert not await admits(service)
-    await stage.new()
+    await env.new()
     assert not await admits(service)
 
 
 @pytest.mark.usefixtures("counting_always")
-async def test_uploads_are_admitted_again_when_something_has_been_done(stage: Stage) -> None:
-    service = stage.backlog(limit=2)
-    images = [await stage.queued() for _ in range(2)]
+async def test_uploads_are_admitted_again_when_something_has_been_done(env: ServiceHarness) -> None:
+    service = env.backlog(limit=2)
+    images = [await env.queued() for _ in range(2)]
     assert not await admits(service)
-    await stage.render(images[0])
+    await env.render(images[0])
     assert await admits(service)
 
 
 @pytest.mark.usefixtures("counting_always")
-async def test_images_that_are_rendered_again_count_as_well(stage: Stage) -> None:
-    image_id = await stage.done()
-    await stage.reprocess(image_id)
-    assert not await admits(stage.backlog(limit=1))
+async def test_images_that_are_rendered_again_count_as_well(env: ServiceHarness) -> None:
+    image_id = await env.done()
+    await env.reprocess(image_id)
+    assert not await admits(env.backlog(limit=1))
 
 
-async def test_it_counts_at_most_once_a_second(stage: Stage, clock: "Clock") -> None:
-    service = stage.backlog(limit=1)
+async def test_it_counts_at_most_once_a_second(env: ServiceHarness, clock: "Clock") -> None:
+    service = env.backlog(limit=1)
     for moment, counts in ((0.0, 1), (0.5, 1), (0.99, 1), (1.0, 2), (1.9, 2), (2.0, 3)):
         clock.seconds = moment
         assert await admits(service)
-        assert stage.script.tried["open_count"] == counts
+        assert env.script.tried["open_count"] == counts
 
 
-async def test_a_full_backlog_is_told_for_a_second_without_counting(stage: Stage, clock: "Clock") -> None:
-    image_id = await stage.queued()
-    service = stage.backlog(limit=1)
+async def test_a_full_backlog_is_told_for_a_second_without_counting(env: ServiceHarness, clock: "Clock") -> None:
+    image_id = await env.queued()
+    service = env.backlog(limit=1)
     assert not await admits(service)
-    await stage.render(image_id)
+    await env.render(image_id)
     clock.seconds = 0.9
     assert not await admits(service)
-    assert stage.script.tried["open_count"] == 1
+    assert env.script.tried["open_count"] == 1
     clock.seconds = 1.0
     assert await admits(service)
 
@@ -108,13 +108,13 @@ def clock(unhurried: None, monkeypatch: pytest.MonkeyPatch) -> Clock:  # noqa: A
     return clock
 
 
-async def test_many_uploads_at_once_are_counted_once(stage: Stage) -> None:
-    service = stage.backlog(limit=10)
+async def test_many_uploads_at_once_are_counted_once(env: ServiceHarness) -> None:
+    service = env.backlog(limit=10)
     assert await asyncio.gather(*(admits(service) for _ in range(50))) == [True] * 50
-    assert stage.script.tried["open_count"] == 1
+    assert env.script.tried["open_count"] == 1
 
 
-async def test_uploads_that_come_during_a_count_do_not_wait_for_it(sqlite_stage: Stage) -> None:
+async def test_uploads_that_come_during_a_count_do_not_wait_for_it(sqlite_stage: ServiceHarness) -> None:
     service = sqlite_stage.backlog(limit=10)
     counted = asyncio.Event()
     sqlite_stage.script.before("open_count", lambda *_: counted.wait())
@@ -127,20 +127,20 @@ async def test_uploads_that_come_during_a_count_do_not_wait_for_it(sqlite_stage:
 
 
 @pytest.mark.usefixtures("counting_always")
-async def test_while_the_database_is_away_it_stands_in_nobodys_way(stage: Stage) -> None:
+async def test_while_the_database_is_away_it_stands_in_nobodys_way(env: ServiceHarness) -> None:
     for _ in range(2):
-        await stage.new()
-    service = stage.backlog(limit=1)
-    stage.script.fail("open_count", [DatabaseUnavailable("No database.")])
+        await env.new()
+    service = env.backlog(limit=1)
+    env.script.fail("open_count", [DatabaseUnavailable("No database.")])
     with capture_logs() as logs:
         assert await admits(service)
     assert [(line["event"], line["reason"]) for line in logs] == [("backlog not counted", "No database.")]
     assert not await admits(service)
 
 
-async def test_a_count_that_hangs_is_not_waited_for(stage: Stage) -> None:
-    stage.script.before("open_count", lambda *_: asyncio.Event().wait())
-    service = stage.backlog(limit=1)
+async def test_a_count_that_hangs_is_not_waited_for(env: ServiceHarness) -> None:
+    env.script.before("open_count", lambda *_: asyncio.Event().wait())
+    service = env.backlog(limit=1)
     began = asyncio.get_running_loop().time()
     with capture_logs() as logs:
         assert await asyncio.wait_for(admits(service), 10)
@@ -150,7 +150,7 @@ async def test_a_count_that_hangs_is_not_waited_for(stage: Stage) -> None:
 
 @pytest.fixture
 async def database(postgres_database_url: str) -> AsyncIterator[Database]:
-    database = Database(postgres_database_url, time_limit=PATIENT)
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     yield database
     await database.close()
 
@@ -158,7 +158,7 @@ async def database(postgres_database_url: str) -> AsyncIterator[Database]:
 async def test_a_locked_table_is_not_waited_for(database: Database) -> None:
     service = Backlog(database=database, limit=1)
     async with database.transaction() as repositories:
-        await repositories.images._connection.execute(text("LOCK TABLE images IN ACCESS EXCLUSIVE MODE"))
+        await repositories.connection.execute(text("LOCK TABLE images IN ACCESS EXCLUSIVE MODE"))
         with capture_logs() as logs:
             assert await asyncio.wait_for(admits(service), 10)
     assert [line["reason"] for line in logs] == ["no answer in time"]
@@ -167,7 +167,7 @@ async def test_a_locked_table_is_not_waited_for(database: Database) -> None:
 
 async def test_a_database_behind_a_black_hole_is_not_waited_for(postgres_database_url: str) -> None:
     async with Proxy.before(postgres_database_url) as proxy:
-        database = Database(proxy.url(postgres_database_url), time_limit=PATIENT)
+        database = Database(proxy.url(postgres_database_url), time_limit=LONG_TIMEOUT)
         await database.probe()
         proxy.switch(Mode.BLACK_HOLE)
         began = asyncio.get_running_loop().time()

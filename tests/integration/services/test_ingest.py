@@ -10,6 +10,9 @@ from uuid import UUID
 
 import pytest
 
+from harness.fakes import DAMAGED, HEADER, IMAGE
+from harness.service_harness import GRACE, UNCLAIMED_AFTER, UNQUEUED_AFTER, ServiceHarness
+from harness.waiting import eventually
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
@@ -29,9 +32,6 @@ from image_service.errors import (
 from image_service.ports import Delivery
 from image_service.services import ingest
 from image_service.services.ingest import Accepted
-from tests.support.fakes import DAMAGED, HEADER, IMAGE
-from tests.support.stage import GRACE, UNCLAIMED_AFTER, UNQUEUED_AFTER, Stage
-from tests.support.waiting import eventually
 
 PIECE = 1024
 BIG = IMAGE + os.urandom(700_001)
@@ -54,53 +54,53 @@ class Upload:
             raise self._failure
 
 
-async def test_an_upload_is_stored_and_then_recorded_and_then_published_and_then_marked(stage: Stage) -> None:
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)), request_id="r-1")
-    assert stage.script.done == ["adopt", "add", "publish", "mark_queued"]
-    assert stage.queue.published == [Delivery(image_id=accepted.id, lane=Lane.EXPRESS, request_id="r-1")]
+async def test_an_upload_is_stored_and_then_recorded_and_then_published_and_then_marked(env: ServiceHarness) -> None:
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)), request_id="r-1")
+    assert env.script.done == ["adopt", "add", "publish", "mark_queued"]
+    assert env.queue.published == [Delivery(image_id=accepted.id, lane=Lane.EXPRESS, request_id="r-1")]
     assert accepted.status is Status.PROCESSING
-    row = await stage.row(accepted.id)
+    row = await env.row(accepted.id)
     assert row["status"] is Status.PROCESSING
     assert row["queued_at"] is not None
     assert (row["due_at"] - row["updated_at"]).total_seconds() == pytest.approx(UNCLAIMED_AFTER, abs=1)
-    assert stage.scratch() == []
+    assert env.scratch() == []
 
 
 @pytest.mark.parametrize("piece", [1000, 4096, len(BIG)])
-async def test_the_file_is_kept_byte_for_byte_and_recorded_with_its_digest(stage: Stage, piece: int) -> None:
-    accepted = await stage.ingest().accept(aiter(Upload(BIG, piece)))
-    image = await stage.image(accepted.id)
-    assert await stage.content(original_key(accepted.id)) == BIG
+async def test_the_file_is_kept_byte_for_byte_and_recorded_with_its_digest(env: ServiceHarness, piece: int) -> None:
+    accepted = await env.ingest().accept(aiter(Upload(BIG, piece)))
+    image = await env.image(accepted.id)
+    assert await env.content(original_key(accepted.id)) == BIG
     assert (image.size_bytes, image.sha256) == (len(BIG), hashlib.sha256(BIG).hexdigest())
     assert image.header == HEADER
-    assert stage.inspector.heads[0] == BIG[:4096]
+    assert env.inspector.heads[0] == BIG[:4096]
 
 
-async def test_when_it_is_published_everybody_can_see_the_image_and_its_file(stage: Stage) -> None:
+async def test_when_it_is_published_everybody_can_see_the_image_and_its_file(env: ServiceHarness) -> None:
     seen: list[object] = []
 
     async def look(delivery: Delivery) -> None:
-        seen.append((await stage.image(delivery.image_id)).status)
-        seen.append(await stage.content(original_key(delivery.image_id)))
+        seen.append((await env.image(delivery.image_id)).status)
+        seen.append(await env.content(original_key(delivery.image_id)))
 
-    stage.script.before("publish", look)
-    await stage.ingest().accept(aiter(Upload(IMAGE)))
+    env.script.before("publish", look)
+    await env.ingest().accept(aiter(Upload(IMAGE)))
     assert seen == [Status.NEW, IMAGE]
 
 
-async def test_a_file_of_exactly_the_largest_size_is_accepted(sqlite_stage: Stage) -> None:
+async def test_a_file_of_exactly_the_largest_size_is_accepted(sqlite_stage: ServiceHarness) -> None:
     accepted = await sqlite_stage.ingest(max_file_size=len(BIG)).accept(aiter(Upload(BIG)))
     assert await sqlite_stage.status(accepted.id) is Status.PROCESSING
 
 
-async def test_a_file_that_grows_too_large_is_read_no_further(sqlite_stage: Stage) -> None:
+async def test_a_file_that_grows_too_large_is_read_no_further(sqlite_stage: ServiceHarness) -> None:
     upload = Upload(IMAGE + bytes(100 * PIECE))
     with pytest.raises(UploadTooLarge, match="10,240 bytes"):
         await sqlite_stage.ingest(max_file_size=10 * PIECE).accept(aiter(upload))
     assert upload.read == 11
 
 
-async def test_a_file_that_is_no_image_is_read_no_further_than_its_head(sqlite_stage: Stage) -> None:
+async def test_a_file_that_is_no_image_is_read_no_further_than_its_head(sqlite_stage: ServiceHarness) -> None:
     upload = Upload(b"text " * 10_000)
     with pytest.raises(UnsupportedFormat):
         await sqlite_stage.ingest().accept(aiter(upload))
@@ -118,21 +118,21 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_nothing_is_left_of_what_is_refused(sqlite_stage: Stage, case: str) -> None:
+async def test_nothing_is_left_of_what_is_refused(sqlite_stage: ServiceHarness, case: str) -> None:
     upload, error = REFUSED[case]
     with pytest.raises(error):
         await sqlite_stage.ingest().accept(aiter(upload))
     await nothing_is_left(sqlite_stage)
 
 
-async def test_nothing_is_left_of_what_cannot_be_stored(sqlite_stage: Stage) -> None:
+async def test_nothing_is_left_of_what_cannot_be_stored(sqlite_stage: ServiceHarness) -> None:
     sqlite_stage.script.fail("adopt", [StorageFull])
     with pytest.raises(StorageFull):
         await sqlite_stage.ingest().accept(aiter(Upload(IMAGE)))
     await nothing_is_left(sqlite_stage)
 
 
-async def test_nothing_is_left_when_the_sender_goes_away(sqlite_stage: Stage) -> None:
+async def test_nothing_is_left_when_the_sender_goes_away(sqlite_stage: ServiceHarness) -> None:
     upload = Upload(IMAGE + bytes(500_000))
     arrived = asyncio.Event()
 
@@ -150,105 +150,107 @@ async def test_nothing_is_left_when_the_sender_goes_away(sqlite_stage: Stage) ->
     await nothing_is_left(sqlite_stage)
 
 
-async def nothing_is_left(stage: Stage) -> None:
-    assert await stage.files() == set()
-    assert stage.scratch() == []
-    assert await stage.count() == 0
-    assert stage.script.done == []
+async def nothing_is_left(env: ServiceHarness) -> None:
+    assert await env.files() == set()
+    assert env.scratch() == []
+    assert await env.count() == 0
+    assert env.script.done == []
 
 
-async def test_while_the_queue_is_away_an_upload_is_accepted_as_new(stage: Stage) -> None:
-    stage.script.fail("publish", [QueueUnavailable])
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
+async def test_while_the_queue_is_away_an_upload_is_accepted_as_new(env: ServiceHarness) -> None:
+    env.script.fail("publish", [QueueUnavailable])
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert accepted.status is Status.NEW
-    await is_left_to_the_reconciler(stage, accepted.id)
+    await is_left_to_the_reconciler(env, accepted.id)
 
 
-async def test_a_queue_that_hangs_does_not_keep_the_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_queue_that_hangs_does_not_keep_the_answer(
+    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ingest, "_ANSWER_WITHIN", 0.3)
-    stage.script.before("publish", lambda _: asyncio.Event().wait())
+    env.script.before("publish", lambda _: asyncio.Event().wait())
     async with asyncio.timeout(5):
-        accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
+        accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert accepted.status is Status.NEW
-    await is_left_to_the_reconciler(stage, accepted.id)
+    await is_left_to_the_reconciler(env, accepted.id)
 
 
-async def test_an_image_that_cannot_be_marked_as_queued_is_accepted_as_new(stage: Stage) -> None:
-    stage.script.fail("mark_queued", [DatabaseUnavailable])
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
+async def test_an_image_that_cannot_be_marked_as_queued_is_accepted_as_new(env: ServiceHarness) -> None:
+    env.script.fail("mark_queued", [DatabaseUnavailable])
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert accepted.status is Status.NEW
-    assert [delivery.image_id for delivery in stage.queue.published] == [accepted.id]
-    await is_left_to_the_reconciler(stage, accepted.id)
+    assert [delivery.image_id for delivery in env.queue.published] == [accepted.id]
+    await is_left_to_the_reconciler(env, accepted.id)
 
 
-async def is_left_to_the_reconciler(stage: Stage, image_id: UUID) -> None:
-    row = await stage.row(image_id)
+async def is_left_to_the_reconciler(env: ServiceHarness, image_id: UUID) -> None:
+    row = await env.row(image_id)
     assert row["status"] is Status.NEW
     assert (row["due_at"] - row["created_at"]).total_seconds() == pytest.approx(UNQUEUED_AFTER, abs=1)
-    assert await stage.content(original_key(image_id)) == IMAGE
+    assert await env.content(original_key(image_id)) == IMAGE
 
 
 async def test_while_the_database_is_away_an_upload_fails_and_its_file_waits_for_the_sweeper(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.2)
-    stage.script.fail("add", repeat(DatabaseUnavailable))
+    env.script.fail("add", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
-        await stage.ingest().accept(aiter(Upload(IMAGE)))
-    assert stage.script.tried["add"] > 1
-    assert stage.queue.published == []
-    assert await stage.count() == 0
-    (orphan,) = await stage.files()
-    stage.grow_old(orphan, 7200)
-    assert await stage.sweep() == 1
-    assert await stage.files() == set()
+        await env.ingest().accept(aiter(Upload(IMAGE)))
+    assert env.script.tried["add"] > 1
+    assert env.queue.published == []
+    assert await env.count() == 0
+    (orphan,) = await env.files()
+    env.grow_old(orphan, 7200)
+    assert await env.sweep() == 1
+    assert await env.files() == set()
 
 
-async def test_an_upload_outlasts_a_moment_without_the_database(stage: Stage) -> None:
-    stage.script.fail("add", [DatabaseUnavailable, DatabaseUnavailable])
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
-    assert await stage.status(accepted.id) is Status.PROCESSING
-    assert stage.script.done == ["adopt", "add", "publish", "mark_queued"]
+async def test_an_upload_outlasts_a_moment_without_the_database(env: ServiceHarness) -> None:
+    env.script.fail("add", [DatabaseUnavailable, DatabaseUnavailable])
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
+    assert await env.status(accepted.id) is Status.PROCESSING
+    assert env.script.done == ["adopt", "add", "publish", "mark_queued"]
 
 
-async def test_when_the_reply_to_the_commit_is_lost_the_image_is_recorded_exactly_once(stage: Stage) -> None:
-    stage.script.lose_replies("add", [DatabaseUnavailable])
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
-    assert stage.script.done == ["adopt", "add", "add", "publish", "mark_queued"]
-    assert await stage.count() == 1
-    assert await stage.status(accepted.id) is Status.PROCESSING
-    assert await stage.files() == {original_key(accepted.id)}
+async def test_when_the_reply_to_the_commit_is_lost_the_image_is_recorded_exactly_once(env: ServiceHarness) -> None:
+    env.script.lose_replies("add", [DatabaseUnavailable])
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
+    assert env.script.done == ["adopt", "add", "add", "publish", "mark_queued"]
+    assert await env.count() == 1
+    assert await env.status(accepted.id) is Status.PROCESSING
+    assert await env.files() == {original_key(accepted.id)}
 
 
-async def test_an_image_that_is_done_before_it_is_marked_as_queued_stays_done(stage: Stage) -> None:
-    stage.script.before("publish", stage.processing().process)
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
-    assert stage.script.done[-2:] == ["publish", "mark_queued"]
-    assert await stage.status(accepted.id) is Status.DONE
+async def test_an_image_that_is_done_before_it_is_marked_as_queued_stays_done(env: ServiceHarness) -> None:
+    env.script.before("publish", env.processing().process)
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
+    assert env.script.done[-2:] == ["publish", "mark_queued"]
+    assert await env.status(accepted.id) is Status.DONE
     assert accepted.status is Status.PROCESSING
 
 
-async def test_an_image_that_failed_before_it_is_marked_as_queued_stays_failed(stage: Stage) -> None:
-    stage.script.fail("render", [CorruptImage])
-    stage.script.before("publish", stage.processing().process)
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
-    assert await stage.status(accepted.id) is Status.ERROR
+async def test_an_image_that_failed_before_it_is_marked_as_queued_stays_failed(env: ServiceHarness) -> None:
+    env.script.fail("render", [CorruptImage])
+    env.script.before("publish", env.processing().process)
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
+    assert await env.status(accepted.id) is Status.ERROR
 
 
-async def test_a_worker_that_has_begun_keeps_its_claim_when_the_image_is_marked_as_queued(stage: Stage) -> None:
+async def test_a_worker_that_has_begun_keeps_its_claim_when_the_image_is_marked_as_queued(env: ServiceHarness) -> None:
     claimed: list[object] = []
 
     async def claim(delivery: Delivery) -> None:
-        await stage.claim(delivery.image_id)
-        claimed.append(await stage.row(delivery.image_id))
+        await env.claim(delivery.image_id)
+        claimed.append(await env.row(delivery.image_id))
 
-    stage.script.before("publish", claim)
-    accepted = await stage.ingest().accept(aiter(Upload(IMAGE)))
-    assert stage.script.done[-1] == "mark_queued"
-    assert claimed == [await stage.row(accepted.id)]
+    env.script.before("publish", claim)
+    accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
+    assert env.script.done[-1] == "mark_queued"
+    assert claimed == [await env.row(accepted.id)]
 
 
-async def test_one_refused_upload_does_not_disturb_its_neighbours(sqlite_stage: Stage) -> None:
+async def test_one_refused_upload_does_not_disturb_its_neighbours(sqlite_stage: ServiceHarness) -> None:
     service = sqlite_stage.ingest()
     outcomes = await asyncio.gather(
         *(service.accept(aiter(Upload(content))) for content in (IMAGE, DAMAGED, IMAGE, b"", IMAGE)),
@@ -263,69 +265,69 @@ async def test_one_refused_upload_does_not_disturb_its_neighbours(sqlite_stage: 
 KEY = "0b5e0f4c"
 
 
-async def accept(stage: Stage, content: bytes = IMAGE, key: str | None = KEY) -> Accepted:
-    return await stage.ingest().accept(aiter(Upload(content)), idempotency_key=key)
+async def accept(env: ServiceHarness, content: bytes = IMAGE, key: str | None = KEY) -> Accepted:
+    return await env.ingest().accept(aiter(Upload(content)), idempotency_key=key)
 
 
-async def there_is_one_image(stage: Stage, image_id: UUID, content: bytes = IMAGE) -> None:
+async def there_is_one_image(env: ServiceHarness, image_id: UUID, content: bytes = IMAGE) -> None:
     """Recorded once, stored once, published once."""
-    assert await stage.count() == 1
-    assert await stage.files("originals/") == {original_key(image_id)}
-    assert await stage.content(original_key(image_id)) == content
-    assert [delivery.image_id for delivery in stage.queue.published] == [image_id]
-    assert stage.scratch() == []
+    assert await env.count() == 1
+    assert await env.files("originals/") == {original_key(image_id)}
+    assert await env.content(original_key(image_id)) == content
+    assert [delivery.image_id for delivery in env.queue.published] == [image_id]
+    assert env.scratch() == []
 
 
-async def test_the_same_file_under_the_same_key_is_one_image(stage: Stage) -> None:
-    first = await accept(stage)
-    assert first == Accepted(id=first.id, status=Status.PROCESSING, before=False)
+async def test_the_same_file_under_the_same_key_is_one_image(env: ServiceHarness) -> None:
+    first = await accept(env)
+    assert first == Accepted(id=first.id, status=Status.PROCESSING, replayed=False)
     for _ in range(3):
-        assert await accept(stage) == Accepted(id=first.id, status=Status.PROCESSING, before=True)
-    assert stage.script.done.count("adopt") == 1, "the others are not even stored"
-    await there_is_one_image(stage, first.id)
+        assert await accept(env) == Accepted(id=first.id, status=Status.PROCESSING, replayed=True)
+    assert env.script.done.count("adopt") == 1, "the others are not even stored"
+    await there_is_one_image(env, first.id)
 
 
-async def test_without_a_key_or_under_another_it_is_another_image(stage: Stage) -> None:
-    accepted = [await accept(stage, key=key) for key in (None, None, KEY, "another")]
+async def test_without_a_key_or_under_another_it_is_another_image(env: ServiceHarness) -> None:
+    accepted = [await accept(env, key=key) for key in (None, None, KEY, "another")]
     assert len({each.id for each in accepted}) == 4
-    assert not any(each.before for each in accepted)
-    assert await stage.count() == 4
+    assert not any(each.replayed for each in accepted)
+    assert await env.count() == 4
 
 
-async def test_whoever_comes_again_is_told_what_has_become_of_the_image(stage: Stage) -> None:
-    first = await accept(stage)
-    await stage.render(first.id)
-    assert await accept(stage) == Accepted(id=first.id, status=Status.DONE, before=True)
-    assert await stage.status(first.id) is Status.DONE
-    await stage.reprocess(first.id)
-    assert await accept(stage) == Accepted(id=first.id, status=Status.NEW, before=True)
+async def test_whoever_comes_again_is_told_what_has_become_of_the_image(env: ServiceHarness) -> None:
+    first = await accept(env)
+    await env.render(first.id)
+    assert await accept(env) == Accepted(id=first.id, status=Status.DONE, replayed=True)
+    assert await env.status(first.id) is Status.DONE
+    await env.reprocess(first.id)
+    assert await accept(env) == Accepted(id=first.id, status=Status.NEW, replayed=True)
 
 
-async def test_another_file_under_the_same_key_is_refused_and_not_kept(stage: Stage) -> None:
-    first = await accept(stage)
+async def test_another_file_under_the_same_key_is_refused_and_not_kept(env: ServiceHarness) -> None:
+    first = await accept(env)
     with pytest.raises(IdempotencyKeyReused):
-        await accept(stage, BIG)
-    await there_is_one_image(stage, first.id)
+        await accept(env, BIG)
+    await there_is_one_image(env, first.id)
 
 
-async def test_a_key_is_free_again_once_its_image_is_deleted(stage: Stage) -> None:
-    first = await accept(stage)
-    await stage.deletion().delete(first.id)
-    second = await accept(stage, BIG)
-    assert not second.before
+async def test_a_key_is_free_again_once_its_image_is_deleted(env: ServiceHarness) -> None:
+    first = await accept(env)
+    await env.deletion().delete(first.id)
+    second = await accept(env, BIG)
+    assert not second.replayed
     assert second.id != first.id
-    assert await stage.files() == {original_key(second.id)}
+    assert await env.files() == {original_key(second.id)}
 
 
-async def test_a_refused_file_does_not_take_the_key(stage: Stage) -> None:
+async def test_a_refused_file_does_not_take_the_key(env: ServiceHarness) -> None:
     with pytest.raises(CorruptImage):
-        await accept(stage, DAMAGED)
-    accepted = await accept(stage)
-    assert not accepted.before
-    await there_is_one_image(stage, accepted.id)
+        await accept(env, DAMAGED)
+    accepted = await accept(env)
+    assert not accepted.replayed
+    await there_is_one_image(env, accepted.id)
 
 
-async def meet_before_recording(stage: Stage, uploads: int) -> None:
+async def meet_before_recording(env: ServiceHarness, uploads: int) -> None:
     """Let none of several uploads be recorded before all have found the key free and stored their file."""
     barrier = asyncio.Barrier(uploads)
     arrivals = count(1)
@@ -334,111 +336,115 @@ async def meet_before_recording(stage: Stage, uploads: int) -> None:
         if next(arrivals) <= uploads:
             await barrier.wait()
 
-    stage.script.before("adopt", meet)
+    env.script.before("adopt", meet)
 
 
-async def test_of_many_at_once_under_one_key_one_is_kept_and_all_are_told_which(stage: Stage) -> None:
-    await meet_before_recording(stage, 5)
-    accepted = await asyncio.gather(*(accept(stage) for _ in range(5)))
-    assert stage.script.done.count("adopt") == 5
+async def test_of_many_at_once_under_one_key_one_is_kept_and_all_are_told_which(env: ServiceHarness) -> None:
+    await meet_before_recording(env, 5)
+    accepted = await asyncio.gather(*(accept(env) for _ in range(5)))
+    assert env.script.done.count("adopt") == 5
     (image_id,) = {each.id for each in accepted}
-    assert sorted(each.before for each in accepted) == [False] + [True] * 4
-    await there_is_one_image(stage, image_id)
+    assert sorted(each.replayed for each in accepted) == [False] + [True] * 4
+    await there_is_one_image(env, image_id)
 
 
-async def test_of_different_files_at_once_under_one_key_one_is_kept_and_the_other_refused(stage: Stage) -> None:
-    await meet_before_recording(stage, 2)
+async def test_of_different_files_at_once_under_one_key_one_is_kept_and_the_other_refused(env: ServiceHarness) -> None:
+    await meet_before_recording(env, 2)
     contents = [IMAGE, BIG]
-    outcomes = await asyncio.gather(*(accept(stage, content) for content in contents), return_exceptions=True)
+    outcomes = await asyncio.gather(*(accept(env, content) for content in contents), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes].count(IdempotencyKeyReused) == 1
     (kept,) = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
-    await there_is_one_image(stage, kept.id, contents[outcomes.index(kept)])
+    await there_is_one_image(env, kept.id, contents[outcomes.index(kept)])
 
 
-async def test_a_second_file_that_cannot_be_removed_is_left_to_the_sweeper(stage: Stage) -> None:
-    await meet_before_recording(stage, 2)
-    stage.script.fail("delete", [StorageUnavailable])
-    accepted = await asyncio.gather(*(accept(stage) for _ in range(2)))
+async def test_a_second_file_that_cannot_be_removed_is_left_to_the_sweeper(env: ServiceHarness) -> None:
+    await meet_before_recording(env, 2)
+    env.script.fail("delete", [StorageUnavailable])
+    accepted = await asyncio.gather(*(accept(env) for _ in range(2)))
     (image_id,) = {each.id for each in accepted}
-    (left,) = await stage.files() - {original_key(image_id)}
-    for key in await stage.files():
-        stage.grow_old(key, GRACE + 60)
-    assert await stage.sweep() == 1
-    assert left not in await stage.files()
-    await there_is_one_image(stage, image_id)
+    (left,) = await env.files() - {original_key(image_id)}
+    for key in await env.files():
+        env.grow_old(key, GRACE + 60)
+    assert await env.sweep() == 1
+    assert left not in await env.files()
+    await there_is_one_image(env, image_id)
 
 
-async def test_when_the_reply_to_the_commit_is_lost_the_image_is_ours_all_the_same(stage: Stage) -> None:
-    stage.script.lose_replies("add", [DatabaseUnavailable])
-    accepted = await accept(stage)
-    assert stage.script.tried["add"] == 2
-    assert accepted == Accepted(id=accepted.id, status=Status.PROCESSING, before=False)
-    await there_is_one_image(stage, accepted.id)
+async def test_when_the_reply_to_the_commit_is_lost_the_image_is_ours_all_the_same(env: ServiceHarness) -> None:
+    env.script.lose_replies("add", [DatabaseUnavailable])
+    accepted = await accept(env)
+    assert env.script.tried["add"] == 2
+    assert accepted == Accepted(id=accepted.id, status=Status.PROCESSING, replayed=False)
+    await there_is_one_image(env, accepted.id)
 
 
 async def test_who_was_told_of_an_outage_though_the_image_was_recorded_finds_it_when_he_comes_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.0)
-    stage.script.lose_replies("add", [DatabaseUnavailable])
+    env.script.lose_replies("add", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await accept(stage)
-    again = await accept(stage)
-    assert again == Accepted(id=again.id, status=Status.NEW, before=True)
-    assert await stage.files() == {original_key(again.id)}
-    assert await stage.count() == 1
+        await accept(env)
+    again = await accept(env)
+    assert again == Accepted(id=again.id, status=Status.NEW, replayed=True)
+    assert await env.files() == {original_key(again.id)}
+    assert await env.count() == 1
 
 
-async def test_an_upload_outlasts_a_moment_in_which_it_cannot_be_told_whether_the_key_is_known(stage: Stage) -> None:
-    first = await accept(stage)
-    stage.script.fail("with_key", [DatabaseUnavailable, DatabaseUnavailable])
-    assert (await accept(stage)).before
-    await there_is_one_image(stage, first.id)
+async def test_an_upload_outlasts_a_moment_in_which_it_cannot_be_told_whether_the_key_is_known(
+    env: ServiceHarness,
+) -> None:
+    first = await accept(env)
+    env.script.fail("by_idempotency_key", [DatabaseUnavailable, DatabaseUnavailable])
+    assert (await accept(env)).replayed
+    await there_is_one_image(env, first.id)
 
 
 async def test_while_it_cannot_be_told_whether_the_key_is_known_nothing_is_stored(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.2)
-    stage.script.fail("with_key", repeat(DatabaseUnavailable))
+    env.script.fail("by_idempotency_key", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
-        await accept(stage)
-    await nothing_is_left(stage)
+        await accept(env)
+    await nothing_is_left(env)
 
 
-async def test_a_database_that_hangs_does_not_keep_the_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_hangs_does_not_keep_the_answer(
+    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ingest, "_ANSWER_WITHIN", 0.3)
-    stage.script.before("with_key", lambda *_: asyncio.Event().wait())
+    env.script.before("by_idempotency_key", lambda *_: asyncio.Event().wait())
     async with asyncio.timeout(10):
         with pytest.raises(DatabaseUnavailable):
-            await accept(stage)
+            await accept(env)
 
 
 @pytest.fixture
-async def postgresql_stage(postgres_database_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
+async def postgresql_stage(postgres_database_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
     """On SQLite nothing can happen between two statements of a transaction that writes."""
-    async with Stage.on(postgres_database_url, tmp_path / "storage") as stage:
-        yield stage
+    async with ServiceHarness.on(postgres_database_url, tmp_path / "storage") as env:
+        yield env
 
 
 async def test_an_image_that_takes_the_key_and_is_deleted_at_the_last_moment_makes_room(
-    postgresql_stage: Stage,
+    postgresql_stage: ServiceHarness,
 ) -> None:
-    stage = postgresql_stage
-    other = await stage.new()
+    env = postgresql_stage
+    other = await env.new()
 
     async def take_the_key(*_: object) -> None:
-        if stage.script.tried["add"] == 1:
-            await stage.change(other, idempotency_key=KEY)
+        if env.script.tried["add"] == 1:
+            await env.change(other, idempotency_key=KEY)
 
     async def delete_the_other(*_: object) -> None:
-        if stage.script.tried["add"] == 1:
-            await stage.ask(lambda r: r.images.remove([other]))
+        if env.script.tried["add"] == 1:
+            await env.ask(lambda r: r.images.remove([other]))
 
-    stage.script.before("add", take_the_key)
-    stage.script.before("with_key", delete_the_other)
-    accepted = await accept(stage)
-    assert stage.script.tried["add"] == 2
-    assert not accepted.before
-    assert await stage.count() == 1
-    assert (await stage.row(accepted.id))["idempotency_key"] == KEY
+    env.script.before("add", take_the_key)
+    env.script.before("by_idempotency_key", delete_the_other)
+    accepted = await accept(env)
+    assert env.script.tried["add"] == 2
+    assert not accepted.replayed
+    assert await env.count() == 1
+    assert (await env.row(accepted.id))["idempotency_key"] == KEY

@@ -4,31 +4,31 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from harness.fakes import IMAGE
+from harness.service_harness import ServiceHarness
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, ImageNotFound, OriginalRemoved, ThumbnailNotFound
 from image_service.ports import Delivery
-from tests.support.fakes import IMAGE
-from tests.support.stage import Stage
 
 
-async def in_state(stage: Stage, status: Status) -> UUID:
+async def in_state(env: ServiceHarness, status: Status) -> UUID:
     if status is Status.NEW:
-        return await stage.new()
+        return await env.new()
     if status is Status.PROCESSING:
-        return await stage.queued()
+        return await env.queued()
     if status is Status.ERROR:
-        claim = await stage.claimed()
-        await stage.fail(claim)
+        claim = await env.claimed()
+        await env.fail(claim)
         return claim.image_id
-    image_id = await stage.queued()
-    await stage.processing().process(Delivery(image_id=image_id))
+    image_id = await env.queued()
+    await env.processing().process(Delivery(image_id=image_id))
     return image_id
 
 
 @pytest.mark.parametrize("status", Status)
-async def test_an_image_and_its_original_are_found_in_every_state(stage: Stage, status: Status) -> None:
-    image_id = await in_state(stage, status)
-    lookup = stage.lookup()
+async def test_an_image_and_its_original_are_found_in_every_state(env: ServiceHarness, status: Status) -> None:
+    image_id = await in_state(env, status)
+    lookup = env.lookup()
     image = await lookup.image(image_id)
     assert (image.id, image.status) == (image_id, status)
     file = await lookup.original(image_id)
@@ -38,7 +38,7 @@ async def test_an_image_and_its_original_are_found_in_every_state(stage: Stage, 
     assert b"".join([piece async for piece in lookup.read(file, 1, 3)]) == IMAGE[1:4]
 
 
-async def test_the_thumbnails_of_an_image_that_is_done_are_found(sqlite_stage: Stage) -> None:
+async def test_the_thumbnails_of_an_image_that_is_done_are_found(sqlite_stage: ServiceHarness) -> None:
     image_id = await in_state(sqlite_stage, Status.DONE)
     lookup = sqlite_stage.lookup()
     for made in (await lookup.image(image_id)).thumbnails:
@@ -49,7 +49,9 @@ async def test_the_thumbnails_of_an_image_that_is_done_are_found(sqlite_stage: S
         assert content.startswith(made.preset.encode())
 
 
-async def test_there_is_no_thumbnail_of_an_unknown_preset_or_before_the_image_is_done(sqlite_stage: Stage) -> None:
+async def test_there_is_no_thumbnail_of_an_unknown_preset_or_before_the_image_is_done(
+    sqlite_stage: ServiceHarness,
+) -> None:
     lookup = sqlite_stage.lookup()
     with pytest.raises(ThumbnailNotFound):
         await lookup.thumbnail(await in_state(sqlite_stage, Status.DONE), "99x99")
@@ -59,38 +61,40 @@ async def test_there_is_no_thumbnail_of_an_unknown_preset_or_before_the_image_is
 
 
 @pytest.mark.parametrize("status", [Status.NEW, Status.PROCESSING, Status.ERROR])
-async def test_the_thumbnails_of_an_earlier_rendering_are_found_in_every_state(stage: Stage, status: Status) -> None:
-    image_id = await stage.done()
-    await stage.reprocess(image_id)
+async def test_the_thumbnails_of_an_earlier_rendering_are_found_in_every_state(
+    env: ServiceHarness, status: Status
+) -> None:
+    image_id = await env.done()
+    await env.reprocess(image_id)
     if status is not Status.NEW:
-        claim = await stage.claim(image_id)
+        claim = await env.claim(image_id)
         if status is Status.ERROR:
-            await stage.fail(claim)
-    assert await stage.status(image_id) is status
-    file = await stage.lookup().thumbnail(image_id, "100x100")
-    assert b"".join([piece async for piece in stage.lookup().read(file)]).startswith(b"100x100")
+            await env.fail(claim)
+    assert await env.status(image_id) is status
+    file = await env.lookup().thumbnail(image_id, "100x100")
+    assert b"".join([piece async for piece in env.lookup().read(file)]).startswith(b"100x100")
 
 
-async def test_an_original_whose_time_is_over_is_told_from_one_that_never_was(stage: Stage) -> None:
-    image_id = await stage.done()
-    await stage.ask(lambda r: r.images.remove_originals([image_id]))
+async def test_an_original_whose_time_is_over_is_told_from_one_that_never_was(env: ServiceHarness) -> None:
+    image_id = await env.done()
+    await env.ask(lambda r: r.images.remove_originals([image_id]))
     with pytest.raises(OriginalRemoved):
-        await stage.lookup().original(image_id)
-    assert (await stage.lookup().thumbnail(image_id, "100x100")).sha256
-    await stage.deletion().delete(image_id)
+        await env.lookup().original(image_id)
+    assert (await env.lookup().thumbnail(image_id, "100x100")).sha256
+    await env.deletion().delete(image_id)
     with pytest.raises(ImageNotFound):
-        await stage.lookup().original(image_id)
-    assert await stage.lookup().find(image_id) is None
+        await env.lookup().original(image_id)
+    assert await env.lookup().find(image_id) is None
 
 
-async def test_nothing_is_found_under_an_unknown_id(stage: Stage) -> None:
-    lookup = stage.lookup()
+async def test_nothing_is_found_under_an_unknown_id(env: ServiceHarness) -> None:
+    lookup = env.lookup()
     for found in (lookup.image(uuid4()), lookup.original(uuid4()), lookup.thumbnail(uuid4(), "100x100")):
         with pytest.raises(ImageNotFound):
             await found
 
 
-async def test_without_the_database_it_cannot_be_told_whether_there_is_an_image(sqlite_stage: Stage) -> None:
+async def test_without_the_database_it_cannot_be_told_whether_there_is_an_image(sqlite_stage: ServiceHarness) -> None:
     sqlite_stage.script.fail("get", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await sqlite_stage.lookup().image(uuid4())

@@ -12,6 +12,9 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from harness.fakes import FakeRenderer, Script
+from harness.service_harness import LEASE, ServiceHarness
+from harness.waiting import eventually
 from image_service.domain.image import ImageError
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import DEFAULT_RECIPE
@@ -33,9 +36,6 @@ from image_service.errors import (
 )
 from image_service.ports import Delivery
 from image_service.services.processing import Processing
-from tests.support.fakes import FakeRenderer, Script
-from tests.support.stage import LEASE, Stage
-from tests.support.waiting import eventually
 
 PRESETS = [preset.name for preset in DEFAULT_RECIPE.presets]
 
@@ -48,106 +48,106 @@ def thumbnails(image_id: UUID, attempt: int) -> set[str]:
     return {thumbnail_key(image_id, attempt, preset) for preset in PRESETS}
 
 
-async def is_done(stage: Stage, image_id: UUID, attempt: int) -> None:
+async def is_done(env: ServiceHarness, image_id: UUID, attempt: int) -> None:
     """The image is DONE with what this attempt made, and there are no other files."""
-    image = await stage.image(image_id)
+    image = await env.image(image_id)
     assert image.status is Status.DONE
     assert sorted(each.preset for each in image.thumbnails) == sorted(PRESETS)
     assert {each.key for each in image.thumbnails} == thumbnails(image_id, attempt)
     for each in image.thumbnails:
-        content = await stage.content(each.key)
+        content = await env.content(each.key)
         assert (each.size_bytes, each.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-    assert await stage.files() == thumbnails(image_id, attempt) | {original_key(image_id)}
-    assert stage.scratch() == []
+    assert await env.files() == thumbnails(image_id, attempt) | {original_key(image_id)}
+    assert env.scratch() == []
 
 
-async def is_error(stage: Stage, image_id: UUID, error: ImageError) -> None:
+async def is_error(env: ServiceHarness, image_id: UUID, error: ImageError) -> None:
     """The image ended in this error, and left nothing but its original."""
-    image = await stage.image(image_id)
+    image = await env.image(image_id)
     assert (image.status, image.error) == (Status.ERROR, error)
     assert image.thumbnails == ()
-    assert await stage.files("thumbnails/") == set()
-    assert stage.scratch() == []
+    assert await env.files("thumbnails/") == set()
+    assert env.scratch() == []
 
 
-async def charged(stage: Stage, image_id: UUID) -> int:
-    return int((await stage.row(image_id))["attempts_charged"])
+async def charged(env: ServiceHarness, image_id: UUID) -> int:
+    return int((await env.row(image_id))["attempts_charged"])
 
 
-async def rest(stage: Stage, image_id: UUID) -> float:
+async def rest(env: ServiceHarness, image_id: UUID) -> float:
     """Seconds from the end of the last attempt until the next may begin; the reconciler sees to it."""
-    row = await stage.row(image_id)
+    row = await env.row(image_id)
     assert row["status"] is Status.PROCESSING
     assert abs(row["due_at"] - row["lease_until"]) < timedelta(seconds=1)
     return float((row["lease_until"] - row["updated_at"]).total_seconds())
 
 
-async def claim_runs_out(stage: Stage, image_id: UUID) -> None:
-    await stage.time_passes(image_id, LEASE + 1)
+async def claim_runs_out(env: ServiceHarness, image_id: UUID) -> None:
+    await env.time_passes(image_id, LEASE + 1)
 
 
-async def test_an_image_becomes_done_with_all_its_thumbnails(stage: Stage) -> None:
-    image_id = await stage.queued()
-    await stage.processing().process(Delivery(image_id=image_id))
-    await is_done(stage, image_id, attempt=1)
-    image = await stage.image(image_id)
+async def test_an_image_becomes_done_with_all_its_thumbnails(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    await env.processing().process(Delivery(image_id=image_id))
+    await is_done(env, image_id, attempt=1)
+    image = await env.image(image_id)
     assert (image.header.width, image.header.height) == (480, 640)
     assert image.finished_at is not None
 
 
-async def test_an_image_that_nobody_marked_as_queued_is_processed_too(stage: Stage) -> None:
-    image_id = await stage.new()
-    await stage.processing().process(Delivery(image_id=image_id))
-    await is_done(stage, image_id, attempt=1)
+async def test_an_image_that_nobody_marked_as_queued_is_processed_too(env: ServiceHarness) -> None:
+    image_id = await env.new()
+    await env.processing().process(Delivery(image_id=image_id))
+    await is_done(env, image_id, attempt=1)
 
 
-async def test_the_files_are_stored_before_the_image_is_done(stage: Stage) -> None:
-    image_id = await stage.queued()
-    await stage.processing().process(Delivery(image_id=image_id))
-    assert stage.script.done == ["claim", "local_path", "render", "adopt", "complete"]
+async def test_the_files_are_stored_before_the_image_is_done(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    await env.processing().process(Delivery(image_id=image_id))
+    assert env.script.done == ["claim", "local_path", "render", "adopt", "complete"]
 
 
-async def test_a_message_for_no_image_is_done_with(stage: Stage) -> None:
-    await stage.processing().process(Delivery(image_id=uuid4()))
-    assert stage.script.done == ["claim"]
-    assert await stage.count() == 0
+async def test_a_message_for_no_image_is_done_with(env: ServiceHarness) -> None:
+    await env.processing().process(Delivery(image_id=uuid4()))
+    assert env.script.done == ["claim"]
+    assert await env.count() == 0
 
 
-async def test_duplicates_change_nothing(stage: Stage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing()
+async def test_duplicates_change_nothing(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing()
     await processing.process(Delivery(image_id=image_id))
-    before = await stage.row(image_id)
+    before = await env.row(image_id)
     for _ in range(4):
         await processing.process(Delivery(image_id=image_id))
-    assert stage.script.done.count("render") == 1
-    assert await stage.row(image_id) == before
-    await is_done(stage, image_id, attempt=1)
+    assert env.script.done.count("render") == 1
+    assert await env.row(image_id) == before
+    await is_done(env, image_id, attempt=1)
 
 
-async def test_of_duplicates_at_once_one_is_rendered(stage: Stage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing()
-    stage.renderer.gate.clear()
+async def test_of_duplicates_at_once_one_is_rendered(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing()
+    env.renderer.gate.clear()
     tasks = [process(processing, image_id) for _ in range(5)]
-    await eventually(lambda: stage.renderer.running == 1 and sum(task.done() for task in tasks) == 4)
-    stage.renderer.gate.set()
+    await eventually(lambda: env.renderer.running == 1 and sum(task.done() for task in tasks) == 4)
+    env.renderer.gate.set()
     await asyncio.gather(*tasks)
-    assert stage.script.tried["render"] == 1
-    assert stage.script.tried["claim"] == 5
-    await is_done(stage, image_id, attempt=1)
+    assert env.script.tried["render"] == 1
+    assert env.script.tried["claim"] == 5
+    await is_done(env, image_id, attempt=1)
 
 
 @pytest.mark.parametrize("verdict", [CorruptImage, UnsupportedFormat, ImageTooLarge])
-async def test_a_verdict_ends_in_error_at_once(stage: Stage, verdict: type[UploadRejected]) -> None:
-    image_id = await stage.queued()
-    stage.script.fail("render", [verdict("This is why.")])
-    await stage.processing().process(Delivery(image_id=image_id))
-    await is_error(stage, image_id, ImageError(code=verdict.code, detail="This is why."))
-    assert (await stage.row(image_id))["attempt"] == 1
+async def test_a_verdict_ends_in_error_at_once(env: ServiceHarness, verdict: type[UploadRejected]) -> None:
+    image_id = await env.queued()
+    env.script.fail("render", [verdict("This is why.")])
+    await env.processing().process(Delivery(image_id=image_id))
+    await is_error(env, image_id, ImageError(code=verdict.code, detail="This is why."))
+    assert (await env.row(image_id))["attempt"] == 1
 
 
-async def test_a_verdict_outlasts_a_moment_without_the_database(sqlite_stage: Stage) -> None:
+async def test_a_verdict_outlasts_a_moment_without_the_database(sqlite_stage: ServiceHarness) -> None:
     image_id = await sqlite_stage.queued()
     sqlite_stage.script.fail("render", [CorruptImage("This is why.")])
     sqlite_stage.script.fail("fail", [DatabaseUnavailable])
@@ -155,42 +155,42 @@ async def test_a_verdict_outlasts_a_moment_without_the_database(sqlite_stage: St
     await is_error(sqlite_stage, image_id, ImageError(code="corrupt-image", detail="This is why."))
 
 
-async def test_an_image_on_which_the_decoder_dies_is_tried_again_later_and_later(stage: Stage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing(retry_delay=2.0, max_decoder_failures=3)
+async def test_an_image_on_which_the_decoder_dies_is_tried_again_later_and_later(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(retry_delay=2.0, max_decoder_failures=3)
     last = DecoderTimeout("Too slow.")
-    stage.script.fail("render", [DecoderCrashed, DecoderOutOfMemory, last])
+    env.script.fail("render", [DecoderCrashed, DecoderOutOfMemory, last])
     for delay in (2, 4):
         await processing.process(Delivery(image_id=image_id))
-        assert await rest(stage, image_id) == pytest.approx(delay, abs=1)
-        await stage.time_passes(image_id, delay + 1)
+        assert await rest(env, image_id) == pytest.approx(delay, abs=1)
+        await env.time_passes(image_id, delay + 1)
     await processing.process(Delivery(image_id=image_id))
-    await is_error(stage, image_id, ImageError(code="decoder-timeout", detail="Too slow."))
-    assert stage.script.tried["render"] == 3
+    await is_error(env, image_id, ImageError(code="decoder-timeout", detail="Too slow."))
+    assert env.script.tried["render"] == 3
 
 
-async def test_an_image_on_which_the_decoder_died_once_may_be_done_yet(stage: Stage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing()
-    stage.script.fail("render", [DecoderCrashed])
+async def test_an_image_on_which_the_decoder_died_once_may_be_done_yet(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing()
+    env.script.fail("render", [DecoderCrashed])
     await processing.process(Delivery(image_id=image_id))
-    await stage.time_passes(image_id, 3)
+    await env.time_passes(image_id, 3)
     await processing.process(Delivery(image_id=image_id))
-    await is_done(stage, image_id, attempt=2)
+    await is_done(env, image_id, attempt=2)
 
 
-async def test_a_message_that_comes_while_the_image_rests_does_nothing(stage: Stage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing(retry_delay=30)
-    stage.script.fail("render", [DecoderCrashed])
+async def test_a_message_that_comes_while_the_image_rests_does_nothing(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(retry_delay=30)
+    env.script.fail("render", [DecoderCrashed])
     await processing.process(Delivery(image_id=image_id))
-    before = await stage.row(image_id)
+    before = await env.row(image_id)
     await processing.process(Delivery(image_id=image_id))
-    assert stage.script.tried["render"] == 1
-    assert await stage.row(image_id) == before
+    assert env.script.tried["render"] == 1
+    assert await env.row(image_id) == before
 
 
-async def test_no_image_rests_longer_than_a_minute(sqlite_stage: Stage) -> None:
+async def test_no_image_rests_longer_than_a_minute(sqlite_stage: ServiceHarness) -> None:
     image_id = await sqlite_stage.queued()
     processing = sqlite_stage.processing(retry_delay=50)
     sqlite_stage.script.fail("render", [DecoderCrashed, DecoderCrashed])
@@ -202,23 +202,23 @@ async def test_no_image_rests_longer_than_a_minute(sqlite_stage: Stage) -> None:
     assert delays == pytest.approx([50, 60], abs=1)
 
 
-async def test_an_image_whose_workers_keep_dying_ends_in_error_without_another_try(stage: Stage) -> None:
-    image_id = await stage.queued()
+async def test_an_image_whose_workers_keep_dying_ends_in_error_without_another_try(env: ServiceHarness) -> None:
+    image_id = await env.queued()
     for _ in range(3):
-        await stage.claim(image_id)
-        await claim_runs_out(stage, image_id)
-    await stage.processing(max_attempts=3).process(Delivery(image_id=image_id))
-    await is_error(stage, image_id, ImageError(code="attempts-exhausted", detail=AttemptsExhausted().detail))
-    assert stage.script.tried["render"] == 0
+        await env.claim(image_id)
+        await claim_runs_out(env, image_id)
+    await env.processing(max_attempts=3).process(Delivery(image_id=image_id))
+    await is_error(env, image_id, ImageError(code="attempts-exhausted", detail=AttemptsExhausted().detail))
+    assert env.script.tried["render"] == 0
 
 
-async def test_an_image_whose_workers_died_gets_its_last_attempt(stage: Stage) -> None:
-    image_id = await stage.queued()
+async def test_an_image_whose_workers_died_gets_its_last_attempt(env: ServiceHarness) -> None:
+    image_id = await env.queued()
     for _ in range(2):
-        await stage.claim(image_id)
-        await claim_runs_out(stage, image_id)
-    await stage.processing(max_attempts=3).process(Delivery(image_id=image_id))
-    await is_done(stage, image_id, attempt=3)
+        await env.claim(image_id)
+        await claim_runs_out(env, image_id)
+    await env.processing(max_attempts=3).process(Delivery(image_id=image_id))
+    await is_done(env, image_id, attempt=3)
 
 
 @pytest.mark.parametrize(
@@ -229,195 +229,197 @@ async def test_an_image_whose_workers_died_gets_its_last_attempt(stage: Stage) -
         ("adopt", StorageFull("No room.")),
     ],
 )
-async def test_an_outage_is_raised_and_costs_no_attempt(stage: Stage, effect: str, outage: Outage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing(max_attempts=1)
-    stage.script.fail(effect, [outage, outage])
+async def test_an_outage_is_raised_and_costs_no_attempt(env: ServiceHarness, effect: str, outage: Outage) -> None:
+    image_id = await env.queued()
+    processing = env.processing(max_attempts=1)
+    env.script.fail(effect, [outage, outage])
     for attempt in (1, 2):
         with pytest.raises(type(outage), match=outage.detail):
             await processing.process(Delivery(image_id=image_id))
-        assert await charged(stage, image_id) == 0
-        assert (await stage.row(image_id))["attempt"] == attempt
-        assert await stage.files("thumbnails/") == set()
+        assert await charged(env, image_id) == 0
+        assert (await env.row(image_id))["attempt"] == attempt
+        assert await env.files("thumbnails/") == set()
     await processing.process(Delivery(image_id=image_id))
-    await is_done(stage, image_id, attempt=3)
+    await is_done(env, image_id, attempt=3)
 
 
-async def test_a_database_that_is_away_before_the_attempt_costs_none(stage: Stage) -> None:
-    image_id = await stage.queued()
-    before = await stage.row(image_id)
-    stage.script.fail("claim", [DatabaseUnavailable])
+async def test_a_database_that_is_away_before_the_attempt_costs_none(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    before = await env.row(image_id)
+    env.script.fail("claim", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await stage.processing().process(Delivery(image_id=image_id))
-    assert await stage.row(image_id) == before
+        await env.processing().process(Delivery(image_id=image_id))
+    assert await env.row(image_id) == before
 
 
-async def test_a_database_that_is_away_for_long_at_the_end_costs_no_attempt(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.script.fail("complete", repeat(DatabaseUnavailable))
+async def test_a_database_that_is_away_for_long_at_the_end_costs_no_attempt(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.script.fail("complete", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
-        await stage.processing(lease=0.4).process(Delivery(image_id=image_id))
-    assert stage.script.tried["complete"] > 1
-    assert await charged(stage, image_id) == 0
-    stage.script.fail("complete", [])
-    await stage.processing(max_attempts=1).process(Delivery(image_id=image_id))
-    assert {each.key for each in (await stage.image(image_id)).thumbnails} == thumbnails(image_id, 2)
+        await env.processing(lease=0.4).process(Delivery(image_id=image_id))
+    assert env.script.tried["complete"] > 1
+    assert await charged(env, image_id) == 0
+    env.script.fail("complete", [])
+    await env.processing(max_attempts=1).process(Delivery(image_id=image_id))
+    assert {each.key for each in (await env.image(image_id)).thumbnails} == thumbnails(image_id, 2)
 
 
-async def test_a_claim_that_cannot_be_given_back_runs_out(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.script.fail("render", [StorageUnavailable])
-    stage.script.fail("release", repeat(DatabaseUnavailable))
+async def test_a_claim_that_cannot_be_given_back_runs_out(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.script.fail("render", [StorageUnavailable])
+    env.script.fail("release", repeat(DatabaseUnavailable))
     with pytest.raises(StorageUnavailable):
-        await stage.processing(lease=0.4).process(Delivery(image_id=image_id))
-    row = await stage.row(image_id)
+        await env.processing(lease=0.4).process(Delivery(image_id=image_id))
+    row = await env.row(image_id)
     assert (row["status"], row["attempts_charged"]) == (Status.PROCESSING, 1)
     assert (row["lease_until"] - row["updated_at"]).total_seconds() == pytest.approx(0.4, abs=0.05)
     assert abs(row["due_at"] - row["lease_until"]) < timedelta(seconds=0.05)
 
 
-async def test_a_moment_without_the_database_at_the_end_delays_done(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.script.fail("complete", [DatabaseUnavailable, DatabaseUnavailable])
-    await stage.processing().process(Delivery(image_id=image_id))
-    assert stage.script.tried["complete"] == 3
-    assert stage.script.tried["render"] == 1
-    await is_done(stage, image_id, attempt=1)
+async def test_a_moment_without_the_database_at_the_end_delays_done(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.script.fail("complete", [DatabaseUnavailable, DatabaseUnavailable])
+    await env.processing().process(Delivery(image_id=image_id))
+    assert env.script.tried["complete"] == 3
+    assert env.script.tried["render"] == 1
+    await is_done(env, image_id, attempt=1)
 
 
-async def test_when_the_reply_to_the_commit_of_done_is_lost_the_image_keeps_its_files(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.script.lose_replies("complete", [DatabaseUnavailable])
-    await stage.processing().process(Delivery(image_id=image_id))
-    assert stage.script.tried["complete"] == 2
-    await is_done(stage, image_id, attempt=1)
+async def test_when_the_reply_to_the_commit_of_done_is_lost_the_image_keeps_its_files(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.script.lose_replies("complete", [DatabaseUnavailable])
+    await env.processing().process(Delivery(image_id=image_id))
+    assert env.script.tried["complete"] == 2
+    await is_done(env, image_id, attempt=1)
 
 
-async def test_a_cancelled_attempt_is_given_back_at_once_and_costs_nothing(stage: Stage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing(max_attempts=1)
-    stage.renderer.gate.clear()
+async def test_a_cancelled_attempt_is_given_back_at_once_and_costs_nothing(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(max_attempts=1)
+    env.renderer.gate.clear()
     for count in (1, 2):
         task = process(processing, image_id)
-        await eventually(lambda: stage.renderer.running)
+        await eventually(lambda: env.renderer.running)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert stage.renderer.cancelled == count
-        assert await charged(stage, image_id) == 0
-        assert stage.scratch() == []
-    stage.renderer.gate.set()
+        assert env.renderer.cancelled == count
+        assert await charged(env, image_id) == 0
+        assert env.scratch() == []
+    env.renderer.gate.set()
     await processing.process(Delivery(image_id=image_id))
-    await is_done(stage, image_id, attempt=3)
+    await is_done(env, image_id, attempt=3)
 
 
-async def test_a_cancelled_attempt_does_not_wait_for_a_database_that_is_away(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.renderer.gate.clear()
-    stage.script.fail("release", repeat(DatabaseUnavailable))
-    task = process(stage.processing(lease=3600), image_id)
-    await eventually(lambda: stage.renderer.running)
+async def test_a_cancelled_attempt_does_not_wait_for_a_database_that_is_away(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.renderer.gate.clear()
+    env.script.fail("release", repeat(DatabaseUnavailable))
+    task = process(env.processing(lease=3600), image_id)
+    await eventually(lambda: env.renderer.running)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 10)
-    assert stage.script.tried["release"] == 1
+    assert env.script.tried["release"] == 1
 
 
-async def test_signs_of_life_extend_the_lease_for_as_long_as_the_image_is_rendered(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.renderer.gate.clear()
-    stage.script.fail("extend", [DatabaseUnavailable, DatabaseUnavailable])
-    task = process(stage.processing(heartbeat=0.02), image_id)
-    await eventually(lambda: stage.renderer.running)
-    first = (await stage.row(image_id))["lease_until"]
-    await eventually(lambda: stage.script.done.count("extend") >= 3)
-    row = await stage.row(image_id)
+async def test_signs_of_life_extend_the_lease_for_as_long_as_the_image_is_rendered(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.renderer.gate.clear()
+    env.script.fail("extend", [DatabaseUnavailable, DatabaseUnavailable])
+    task = process(env.processing(heartbeat=0.02), image_id)
+    await eventually(lambda: env.renderer.running)
+    first = (await env.row(image_id))["lease_until"]
+    await eventually(lambda: env.script.done.count("extend") >= 3)
+    row = await env.row(image_id)
     assert row["lease_until"] > first
     assert abs(row["due_at"] - row["lease_until"]) < timedelta(seconds=1)
-    stage.renderer.gate.set()
+    env.renderer.gate.set()
     await task
-    await is_done(stage, image_id, attempt=1)
+    await is_done(env, image_id, attempt=1)
 
 
-async def test_when_the_claim_is_lost_the_render_is_cancelled_and_nothing_is_stored(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.renderer.gate.clear()
+async def test_when_the_claim_is_lost_the_render_is_cancelled_and_nothing_is_stored(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.renderer.gate.clear()
     beat = asyncio.Event()
-    stage.script.before("extend", lambda *_: beat.wait())
-    task = process(stage.processing(heartbeat=0.01), image_id)
-    await eventually(lambda: stage.renderer.running)
-    await claim_runs_out(stage, image_id)
-    other = await stage.claim(image_id)
-    before = await stage.row(image_id)
+    env.script.before("extend", lambda *_: beat.wait())
+    task = process(env.processing(heartbeat=0.01), image_id)
+    await eventually(lambda: env.renderer.running)
+    await claim_runs_out(env, image_id)
+    other = await env.claim(image_id)
+    before = await env.row(image_id)
     beat.set()
     await asyncio.wait_for(task, 10)
-    assert stage.renderer.cancelled == 1
-    assert stage.script.tried["adopt"] == 0
-    assert stage.scratch() == []
-    assert await stage.row(image_id) == before
-    assert await stage.ask(lambda r: r.images.extend(other, lease=LEASE))
+    assert env.renderer.cancelled == 1
+    assert env.script.tried["adopt"] == 0
+    assert env.scratch() == []
+    assert await env.row(image_id) == before
+    assert await env.ask(lambda r: r.claims.extend(other, lease=LEASE))
 
 
-async def test_a_worker_that_wakes_after_its_lease_changes_nothing_and_removes_its_own_files(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.renderer.gate.clear()
-    stale = process(stage.processing(), image_id)
-    await eventually(lambda: stage.renderer.running)
-    await claim_runs_out(stage, image_id)
-    await stage.processing(FakeRenderer(Script())).process(Delivery(image_id=image_id))
-    winner = await stage.row(image_id)
-    stage.renderer.gate.set()
+async def test_a_worker_that_wakes_after_its_lease_changes_nothing_and_removes_its_own_files(
+    env: ServiceHarness,
+) -> None:
+    image_id = await env.queued()
+    env.renderer.gate.clear()
+    stale = process(env.processing(), image_id)
+    await eventually(lambda: env.renderer.running)
+    await claim_runs_out(env, image_id)
+    await env.processing(FakeRenderer(Script())).process(Delivery(image_id=image_id))
+    winner = await env.row(image_id)
+    env.renderer.gate.set()
     await stale
-    assert await stage.row(image_id) == winner
-    assert stage.script.done.count("adopt") == 2
-    await is_done(stage, image_id, attempt=2)
+    assert await env.row(image_id) == winner
+    assert env.script.done.count("adopt") == 2
+    await is_done(env, image_id, attempt=2)
 
 
-async def test_a_worker_that_wakes_while_another_renders_leaves_the_image_to_it(stage: Stage) -> None:
-    image_id = await stage.queued()
-    stage.renderer.gate.clear()
-    stale = process(stage.processing(), image_id)
-    await eventually(lambda: stage.renderer.running)
-    await claim_runs_out(stage, image_id)
+async def test_a_worker_that_wakes_while_another_renders_leaves_the_image_to_it(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    env.renderer.gate.clear()
+    stale = process(env.processing(), image_id)
+    await eventually(lambda: env.renderer.running)
+    await claim_runs_out(env, image_id)
     other = FakeRenderer(Script())
     other.gate.clear()
-    winner = process(stage.processing(other), image_id)
+    winner = process(env.processing(other), image_id)
     await eventually(lambda: other.running)
-    before = await stage.row(image_id)
-    stage.renderer.gate.set()
+    before = await env.row(image_id)
+    env.renderer.gate.set()
     await stale
-    assert await stage.row(image_id) == before
-    assert await stage.files("thumbnails/") == set()
+    assert await env.row(image_id) == before
+    assert await env.files("thumbnails/") == set()
     other.gate.set()
     await winner
-    await is_done(stage, image_id, attempt=2)
+    await is_done(env, image_id, attempt=2)
 
 
 @pytest.mark.parametrize("failure", [CorruptImage, DecoderCrashed, StorageUnavailable, RuntimeError])
 async def test_whatever_befalls_a_worker_after_its_lease_changes_nothing(
-    stage: Stage, failure: type[Exception]
+    env: ServiceHarness, failure: type[Exception]
 ) -> None:
-    image_id = await stage.queued()
-    stage.renderer.gate.clear()
-    stage.script.before("render", lambda *_: stage.renderer.gate.wait())
-    stage.script.fail("render", [failure])
-    stale = process(stage.processing(max_decoder_failures=1, max_attempts=1), image_id)
-    await eventually(lambda: stage.script.tried["render"])
-    await claim_runs_out(stage, image_id)
-    await stage.claim(image_id)
-    before = await stage.row(image_id)
-    stage.renderer.gate.set()
+    image_id = await env.queued()
+    env.renderer.gate.clear()
+    env.script.before("render", lambda *_: env.renderer.gate.wait())
+    env.script.fail("render", [failure])
+    stale = process(env.processing(max_decoder_failures=1, max_attempts=1), image_id)
+    await eventually(lambda: env.script.tried["render"])
+    await claim_runs_out(env, image_id)
+    await env.claim(image_id)
+    before = await env.row(image_id)
+    env.renderer.gate.set()
     with capture_logs():
         await asyncio.wait({stale})
     assert isinstance(stale.exception(), Outage) == issubclass(failure, Outage)
-    assert await stage.row(image_id) == before
+    assert await env.row(image_id) == before
 
 
 @pytest.mark.parametrize(
     ("failure", "code"), [(RuntimeError("unheard of"), "attempts-exhausted"), (ObjectMissing(), "object-missing")]
 )
 async def test_what_nobody_foresaw_is_tried_again_and_then_ends_in_error(
-    sqlite_stage: Stage, failure: Exception, code: str
+    sqlite_stage: ServiceHarness, failure: Exception, code: str
 ) -> None:
     image_id = await sqlite_stage.queued()
     processing = sqlite_stage.processing(max_attempts=3, retry_delay=2.0)
@@ -435,18 +437,18 @@ async def test_what_nobody_foresaw_is_tried_again_and_then_ends_in_error(
     assert "unheard of" not in image.error.detail
 
 
-async def test_an_image_whose_original_is_gone_is_tried_again_and_then_ends_in_error(stage: Stage) -> None:
-    image_id = await stage.queued()
-    processing = stage.processing(max_attempts=2)
-    await stage.storage.delete([original_key(image_id)])
+async def test_an_image_whose_original_is_gone_is_tried_again_and_then_ends_in_error(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(max_attempts=2)
+    await env.storage.delete([original_key(image_id)])
     with capture_logs():
         await processing.process(Delivery(image_id=image_id))
-        await stage.time_passes(image_id, await rest(stage, image_id) + 1)
+        await env.time_passes(image_id, await rest(env, image_id) + 1)
         await processing.process(Delivery(image_id=image_id))
-    await is_error(stage, image_id, ImageError(code="object-missing", detail=ObjectMissing().detail))
+    await is_error(env, image_id, ImageError(code="object-missing", detail=ObjectMissing().detail))
 
 
-async def test_a_poison_image_does_not_disturb_its_neighbours(sqlite_stage: Stage) -> None:
+async def test_a_poison_image_does_not_disturb_its_neighbours(sqlite_stage: ServiceHarness) -> None:
     poison, *neighbours = [await sqlite_stage.queued() for _ in range(3)]
 
     async def choke(source: Any) -> None:  # noqa: ANN401  (whatever the renderer is given)
@@ -468,7 +470,9 @@ OUTCOMES: dict[str, Callable[[Script], None]] = {
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-async def test_every_line_of_the_log_names_the_image_and_the_request(sqlite_stage: Stage, outcome: str) -> None:
+async def test_every_line_of_the_log_names_the_image_and_the_request(
+    sqlite_stage: ServiceHarness, outcome: str
+) -> None:
     image_id = await sqlite_stage.queued()
     OUTCOMES[outcome](sqlite_stage.script)
     with capture_logs([merge_contextvars]) as logs:
@@ -477,7 +481,7 @@ async def test_every_line_of_the_log_names_the_image_and_the_request(sqlite_stag
     assert {(line["image_id"], line["request_id"]) for line in logs} == {(str(image_id), "r-1")}
 
 
-async def test_without_a_request_the_log_names_the_image_alone(sqlite_stage: Stage) -> None:
+async def test_without_a_request_the_log_names_the_image_alone(sqlite_stage: ServiceHarness) -> None:
     with capture_logs([merge_contextvars]) as logs:
         await sqlite_stage.processing().process(Delivery(image_id=(image_id := uuid4())))
     (line,) = logs

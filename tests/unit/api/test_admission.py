@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from harness.asgi import request, scope
 from image_service.api.admission import KEY_HEADER, Admission, idempotency_key_of
 from image_service.errors import InvalidIdempotencyKey, TooManyUploads
-from tests.support.asgi import request, scope
 
 PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
 LONGEST = 255

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message
 
+from harness.asgi import Answer, Body, request
 from image_service.api.files import PRIVATE_FOR_EVER, PUBLIC_FOR_EVER, REVALIDATE, file_response
 from image_service.errors import ObjectMissing, ServiceError, StorageUnavailable
 from image_service.services.lookup import StoredFile
-from tests.support.asgi import Answer, Body, request
 
 CONTENT = b"0123456789"
 SHA256 = "9f86d081884c7d65" * 4
@@ -32,7 +32,7 @@ class Shelf:
     def file(self) -> StoredFile:
         return StoredFile(key="k", name="a.png", content_type="image/png", size_bytes=len(self.content), sha256=SHA256)
 
-    async def link(self, file: StoredFile, method: str) -> str | None:
+    async def presign(self, file: StoredFile, method: str) -> str | None:
         assert file == self.file
         return self.address and f"{self.address}?{method}"
 
@@ -55,7 +55,7 @@ async def ask(
 ) -> Answer:
     asked = request(method, headers={name.replace("_", "-"): value for name, value in headers.items()})
     response = await file_response(
-        asked, shelf.file, read=shelf.read, link=shelf.link, cache=cache, attachment=attachment
+        asked, shelf.file, read=shelf.read, presign=shelf.presign, cache=cache, attachment=attachment
     )
     answer = Answer()
     await response(asked.scope, Body([], then="silence"), answer.send)
@@ -225,7 +225,7 @@ async def test_a_large_file_is_passed_on_piece_by_piece() -> None:
     shelf = Shelf(os.urandom(1024 * 1024), piece=256 * 1024)
     asked = request()
     response = await file_response(
-        asked, shelf.file, read=shelf.read, link=shelf.link, cache=REVALIDATE, attachment=False
+        asked, shelf.file, read=shelf.read, presign=shelf.presign, cache=REVALIDATE, attachment=False
     )
     reads_by_then: list[int] = []
 
@@ -255,14 +255,18 @@ async def test_a_missing_file_is_an_error_before_anything_is_sent(size: int) -> 
     shelf.fails_at = 0
     shelf.failure = ObjectMissing
     with pytest.raises(ObjectMissing):
-        await file_response(request(), shelf.file, read=shelf.read, link=shelf.link, cache=REVALIDATE, attachment=False)
+        await file_response(
+            request(), shelf.file, read=shelf.read, presign=shelf.presign, cache=REVALIDATE, attachment=False
+        )
 
 
 async def test_a_small_file_that_cannot_be_read_to_its_end_is_an_error_before_anything_is_sent() -> None:
     shelf = Shelf()
     shelf.fails_at = 8
     with pytest.raises(StorageUnavailable):
-        await file_response(request(), shelf.file, read=shelf.read, link=shelf.link, cache=REVALIDATE, attachment=False)
+        await file_response(
+            request(), shelf.file, read=shelf.read, presign=shelf.presign, cache=REVALIDATE, attachment=False
+        )
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

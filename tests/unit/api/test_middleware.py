@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
+from harness.asgi import Answer, call, raw_headers, scope
 from image_service.api.middleware import ForwardedHeaders, RequestContext, request_id_of
-from tests.support.asgi import Answer, call, raw_headers, scope
 
 TRUSTED = tuple(ip_network(network) for network in ("10.0.0.0/8", "::1/128"))
 PROXY = ("10.1.2.3", 1234)

@@ -10,13 +10,13 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from structlog.testing import capture_logs
 
+from harness.asgi import Answer, Body, call, scope
+from harness.logs import logging_kept
 from image_service import errors
 from image_service.api.middleware import RequestContext
 from image_service.api.problems import STATUS, documented, install_handlers, problem_response
 from image_service.errors import ServiceError
 from image_service.observability.logging import configure_logging
-from tests.support.asgi import Answer, Body, call, scope
-from tests.support.logs import logging_kept
 
 NEVER_AN_ANSWER = {
     "queue-unavailable",  # the image waits as NEW

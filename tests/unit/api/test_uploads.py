@@ -10,6 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from harness.asgi import Body, scope
+from harness.forms import BOUNDARY, CONTENT_TYPE, form, part
 from image_service.api.uploads import UploadReader
 from image_service.errors import (
     MalformedUpload,
@@ -20,8 +22,6 @@ from image_service.errors import (
     UploadStalled,
     UploadTooLarge,
 )
-from tests.support.asgi import Body, scope
-from tests.support.forms import BOUNDARY, CONTENT_TYPE, form, part
 
 MAX_FILE_SIZE = 100_000
 LARGEST_BODY = MAX_FILE_SIZE + 64 * 1024

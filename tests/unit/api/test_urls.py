@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.asgi import request
 from image_service.api.urls import Urls, urls_of, version
 from image_service.domain.image import Thumbnail
-from tests.support.asgi import request
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
 THUMBNAIL = Thumbnail(

@@ -13,11 +13,11 @@ from PIL import Image, ImageChops, ImageFile, ImageStat, _webp
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from harness.images import display_p3, encoded, gradient, noise, oriented, png, png_chunk
 from image_service.imaging.decoders import libwebp
 from image_service.imaging.decoders import png as png_decoder
 from image_service.imaging.decoders.png import Png
 from image_service.imaging.decoders.webp import StillWebP, open_webp
-from tests.support.images import display_p3, encoded, gradient, noise, oriented, png, png_chunk
 
 SIZES = [(1, 1), (2, 3), (15, 16), (17, 33), (129, 64), (400, 301)]
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from harness.images import display_p3, encoded, gradient, jpeg_segment, oriented, png, png_chunk, tiff, tiff_size
 from image_service.domain.image import ImageFormat, RenderedThumbnail
 from image_service.domain.recipe import Preset, Recipe
 from image_service.errors import CorruptImage
 from image_service.imaging import render
 from image_service.imaging.essentials import essentials
-from tests.support.images import display_p3, encoded, gradient, jpeg_segment, oriented, png, png_chunk, tiff, tiff_size
 
 SMALL = Recipe(presets=(Preset(name="small", width=40, height=40, quality=95),))
 PICTURE = gradient(120, 60)

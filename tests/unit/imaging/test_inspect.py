@@ -7,11 +7,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from image_service.domain.image import ImageFormat, ImageHeader
-from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
-from image_service.imaging.headers.reader import Reader
-from image_service.imaging.inspect import HeaderInspector
-from tests.support.images import (
+from harness.images import (
     HEIC,
     LONG,
     LONG8,
@@ -32,6 +28,10 @@ from tests.support.images import (
     tiff_size,
     webp,
 )
+from image_service.domain.image import ImageFormat, ImageHeader
+from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
+from image_service.imaging.headers.reader import Reader
+from image_service.imaging.inspect import HeaderInspector
 
 INSPECTOR = HeaderInspector(max_pixels=1_000_000, allowed=ImageFormat)
 BY_DEFAULT = HeaderInspector()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.images import display_p3, encoded, gradient, jpeg_segment, png_chunk
 from image_service.domain.image import ImageFormat, MetadataKind
 from image_service.imaging.metadata import find_metadata
-from tests.support.images import display_p3, encoded, gradient, jpeg_segment, png_chunk
 
 PICTURE = gradient(64, 48)
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description xmp:CreatorTool="camera"/></x:xmpmeta>'

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from harness.images import display_p3, encoded, gradient, jpeg_segment, noise, oriented
 from image_service.domain.image import ImageFormat, MetadataKind, RenderedThumbnail, Rendering
 from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
 from image_service.imaging import encoding, render
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.metadata import find_metadata
-from tests.support.images import display_p3, encoded, gradient, jpeg_segment, noise, oriented
 
 OPAQUE = encoded(gradient(200, 150), "PNG")
 PICTURE = Image.new("RGBA", (200, 150), (0, 0, 255, 0))
@@ -136,7 +136,7 @@ def laden() -> bytes:
 @pytest.mark.parametrize("optional", [False, True])
 def test_no_output_carries_metadata(make: Make, wanted: OutputFormat, *, optional: bool) -> None:
     rendering = make(laden(), BOX, replace(EXTRA, format=wanted, optional=optional))
-    assert set(rendering.findings.metadata_removed) == set(MetadataKind) - {MetadataKind.TEXT}
+    assert set(rendering.traits.metadata_removed) == set(MetadataKind) - {MetadataKind.TEXT}
     for made in rendering.thumbnails:
         image = opened(made)
         assert find_metadata(made.path.read_bytes(), ImageFormat.of(made.content_type)) == ()
@@ -147,9 +147,9 @@ def test_no_output_carries_metadata(make: Make, wanted: OutputFormat, *, optiona
 def test_finds_out_what_the_smallest_thumbnail_looks_like(make: Make) -> None:
     content = encoded(Image.new("RGB", (500, 300), "#0000ff"), "PNG")
     large, small = replace(BOX, name="large", width=400, height=400), BOX
-    findings = make(content, large, small).findings
-    assert findings == make(content, small).findings
-    assert findings.dominant_colour == "#0000ff"
+    traits = make(content, large, small).traits
+    assert traits == make(content, small).traits
+    assert traits.dominant_colour == "#0000ff"
 
 
 def test_optional_outputs_come_last_and_change_no_other(make: Make) -> None:

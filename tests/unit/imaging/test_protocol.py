@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from image_service.domain.image import Findings, MetadataKind, RenderedThumbnail, Rendering
+from image_service.domain.image import ImageTraits, MetadataKind, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
 from image_service.imaging.protocol import Job, decode_job, decode_reply, encode_job, encode_rendering
 
@@ -43,7 +43,7 @@ def rendering(*presets: str, metadata: tuple[MetadataKind, ...] = (), colour: st
             )
             for preset in presets
         ),
-        findings=Findings(placeholder="AAAA", dominant_colour=colour, metadata_removed=metadata),
+        traits=ImageTraits(placeholder="AAAA", dominant_colour=colour, metadata_removed=metadata),
         timings=(("decode", 0.1), ("resize box", 0.0), ("encode box", 0.25)),
     )
 
@@ -75,16 +75,16 @@ def test_an_output_that_is_not_optional_must_be_there() -> None:
         decode_reply(encode_rendering(rendering("extra")), JOB)
 
 
-@pytest.mark.parametrize("findings", [None, {}, [], {"placeholder": "AAAA"}, "AAAA"])
-def test_findings_must_be_whole(findings: object) -> None:
-    told = json.loads(encode_rendering(rendering("box"))) | {"findings": findings}
+@pytest.mark.parametrize("traits", [None, {}, [], {"placeholder": "AAAA"}, "AAAA"])
+def test_findings_must_be_whole(traits: object) -> None:
+    told = json.loads(encode_rendering(rendering("box"))) | {"traits": traits}
     with pytest.raises(ValueError, match="no reply"):
         decode_reply(json.dumps(told).encode(), JOB)
 
 
 def test_unknown_kinds_of_metadata_are_not_believed() -> None:
     told = json.loads(encode_rendering(rendering("box")))
-    told["findings"]["metadata_removed"] = ["secrets"]
+    told["traits"]["metadata_removed"] = ["secrets"]
     with pytest.raises(ValueError, match="secrets"):
         decode_reply(json.dumps(told).encode(), JOB)
 

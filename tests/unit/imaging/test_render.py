@@ -10,15 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from image_service.domain.geometry import fit_inside
-from image_service.domain.image import DEFAULT_FORMATS, ImageFormat, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
-from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
-from image_service.imaging import render
-from image_service.imaging.decoders.heic import open_heic
-from image_service.imaging.limits import RenderLimits
-from image_service.imaging.scans import check_scans
-from tests.support.images import (
+from harness.images import (
     LONG,
     SHORT,
     bmp_header,
@@ -39,6 +31,14 @@ from tests.support.images import (
     tiff,
     tiff_size,
 )
+from image_service.domain.geometry import fit_inside
+from image_service.domain.image import DEFAULT_FORMATS, ImageFormat, Rendering
+from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
+from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
+from image_service.imaging import render
+from image_service.imaging.decoders.heic import open_heic
+from image_service.imaging.limits import RenderLimits
+from image_service.imaging.scans import check_scans
 
 SMALL = Recipe(presets=(Preset(name="small", width=40, height=40, quality=95),))
 

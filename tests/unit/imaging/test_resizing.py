@@ -4,9 +4,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
+from harness.images import gradient, noise
 from image_service.imaging import resizing
 from image_service.imaging.resizing import Box, resize
-from tests.support.images import gradient, noise
 
 Resample = Callable[[Image.Image, tuple[int, int], Box], Image.Image]
 WITH_PILLOW = resizing._with_pillow

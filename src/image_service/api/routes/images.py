@@ -123,7 +123,7 @@ def images_router(
             await services.backlog.admit()
             async with aclosing(uploads.file(request)) as content:
                 accepted = await services.ingest.accept(content, request_id=request_id_of(request), idempotency_key=key)
-        if accepted.before:
+        if accepted.replayed:
             response.headers["Idempotent-Replayed"] = "true"
             message = REPEATED_MESSAGE
         else:
@@ -218,7 +218,7 @@ def images_router(
     async def get_original(request: Request, image_id: ImageId) -> Response:
         file = await lookup.original(image_id)
         return await file_response(
-            request, file, read=lookup.read, link=lookup.link, cache=PRIVATE_FOR_EVER, attachment=True
+            request, file, read=lookup.read, presign=lookup.presign, cache=PRIVATE_FOR_EVER, attachment=True
         )
 
     @router.head("/{image_id}/thumbnails/{size}", include_in_schema=False)
@@ -239,13 +239,15 @@ def images_router(
     ) -> Response:
         file = await lookup.thumbnail(image_id, size)
         cache = PUBLIC_FOR_EVER if v == version(file.sha256) else REVALIDATE
-        return await file_response(request, file, read=lookup.read, link=lookup.link, cache=cache, attachment=False)
+        return await file_response(
+            request, file, read=lookup.read, presign=lookup.presign, cache=cache, attachment=False
+        )
 
     return router
 
 
 def _status(image: Image, urls: Urls) -> ImageStatus:
-    findings = image.findings
+    traits = image.traits
     return ImageStatus(
         id=image.id,
         status=image.status,
@@ -256,9 +258,9 @@ def _status(image: Image, urls: Urls) -> ImageStatus:
         sha256=image.sha256,
         width=image.header.width,
         height=image.header.height,
-        placeholder=findings.placeholder if findings else None,
-        dominant_colour=findings.dominant_colour if findings else None,
-        metadata_removed=list(findings.metadata_removed) if findings else None,
+        placeholder=traits.placeholder if traits else None,
+        dominant_colour=traits.dominant_colour if traits else None,
+        metadata_removed=list(traits.metadata_removed) if traits else None,
         created_at=image.created_at,
         updated_at=image.updated_at,
         finished_at=image.finished_at if image.status.terminal else None,

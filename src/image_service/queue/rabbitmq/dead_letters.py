@@ -12,7 +12,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 
 from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
-from image_service.ports import DeadLetter, Delivery, Retried
+from image_service.ports import DeadLetter, Delivery, RetryResult
 from image_service.queue import messages
 from image_service.queue.rabbitmq.link import open_connection, reason_of
 from image_service.queue.rabbitmq.topology import Topology
@@ -51,7 +51,7 @@ class RabbitMQDeadLetters:
         # The broker keeps the order of some thirty that are given back, and puts the others behind them in any order.
         return sorted(letters, key=_by_age)[:limit]
 
-    async def retry(self) -> Retried:
+    async def retry(self) -> RetryResult:
         """Put each one that names an image back into its lane; see ``ports.DeadLetters``.
 
         Raises:
@@ -64,7 +64,7 @@ class RabbitMQDeadLetters:
                     await within(_STEP_LIMIT, self._hand_over(channel, message, delivery))
                     await within(_STEP_LIMIT, message.ack())
                     handed_over += 1
-        return Retried(handed_over=handed_over, remaining=len(held) - handed_over)
+        return RetryResult(handed_over=handed_over, remaining=len(held) - handed_over)
 
     async def discard_unreadable(self) -> int:
         """Throw away those that name no image; see ``ports.DeadLetters``.
@@ -128,7 +128,7 @@ class RabbitMQDeadLetters:
             raise QueueUnavailable(f"The queue {queue} is missing. Start the service, which makes it.") from None
 
     def _lane_of(self, letter: AbstractIncomingMessage) -> Lane:
-        """Where it came from. What got here in another way takes the lane where it disturbs nobody in a hurry."""
+        """Where it came from. What got here in another way takes the lane where it disturbs nobody in a make_due."""
         origin = _latest_death(letter).get("queue")
         return next((lane for lane in Lane if self._topology.queue_of(lane) == origin), Lane.NORMAL)
 

@@ -1,0 +1,1 @@
+"""Servers, clients and fakes that the tests and the benchmarks share."""

@@ -1,0 +1,78 @@
+"""The RabbitMQ queue at work, and the same broker seen past our adapter."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+from aio_pika import connect
+from aio_pika.abc import AbstractChannel
+
+from harness.waiting import eventually
+from image_service.domain.lane import Lane
+from image_service.ports import Delivery, Drain
+from image_service.queue.rabbitmq import RabbitMQQueue
+
+RECOVERY = 30.0
+
+
+@asynccontextmanager
+async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
+    queue = RabbitMQQueue(url, queue_name=name, give_back_pause=0.05)
+    await queue.start()
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+@asynccontextmanager
+async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
+    """The broker seen past our adapter."""
+    async with await connect(url) as connection, connection.channel() as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def consuming(
+    queue: RabbitMQQueue, handler: Callable[[Delivery], Awaitable[None]], slots: int = 1, lane: Lane = Lane.NORMAL
+) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+
+    async def requested() -> None:
+        await stop.wait()
+
+    task = asyncio.create_task(queue.consume(handler, slots, Drain(requested, 5.0), lane))
+    try:
+        yield stop
+        stop.set()
+        await asyncio.wait_for(task, 15.0)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+class Seen(list[UUID]):
+    """A handler that notes the ids."""
+
+    async def __call__(self, delivery: Delivery) -> None:
+        self.append(delivery.image_id)
+
+
+async def publish(queue: RabbitMQQueue) -> UUID:
+    delivery = Delivery(image_id=uuid4())
+    await queue.publish(delivery)
+    return delivery.image_id
+
+
+async def ready(url: str, name: str) -> int:
+    """How many messages of a queue nobody holds."""
+    async with channel_to(url) as channel:
+        return (await channel.declare_queue(name, passive=True)).declaration_result.message_count or 0
+
+
+async def eventually_ready(url: str, name: str, expected: int) -> None:
+    async def are_ready() -> bool:
+        return await ready(url, name) == expected
+
+    await eventually(are_ready, timeout=RECOVERY)

@@ -1,0 +1,270 @@
+"""Stand-ins for what the use cases depend on: they note what is done, and fail when the script says so."""
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from sqlalchemy import event
+
+from image_service.database import Database, Repositories
+from image_service.database.catalogue import CatalogueRepository
+from image_service.database.images import ImageRepository
+from image_service.database.removals import RemovalRepository
+from image_service.domain.image import (
+    ImageFormat,
+    ImageHeader,
+    ImageTraits,
+    MetadataKind,
+    RenderedThumbnail,
+    Rendering,
+)
+from image_service.domain.lane import Lane
+from image_service.domain.recipe import Preset, Recipe
+from image_service.errors import CorruptImage, UnsupportedFormat
+from image_service.ports import Delivery, ObjectAttributes
+from image_service.queue.embedded import EmbeddedQueue
+from image_service.storage.local import LocalStorage
+
+LONG_TIMEOUT = 60.0
+
+IMAGE = b"IMAGE"
+"""What a file begins with that ``FakeInspector`` takes for an image."""
+DAMAGED = b"IMAGE damaged"
+HEADER = ImageHeader(format=ImageFormat.PNG, width=640, height=480)
+TRAITS = ImageTraits(
+    placeholder="k0oGLQaSVsN0BVhn2oq2Z5SQUQcZ",
+    dominant_colour="#8b5a2b",
+    metadata_removed=(MetadataKind.EXIF, MetadataKind.GPS),
+)
+
+Failure: TypeAlias = Exception | type[Exception]
+
+
+class Script:
+    """What has been done, by name and in order; what fails next; and what happens meanwhile.
+
+    The names are those of the methods: ``adopt`` of a storage, ``publish`` of a queue, ``add`` of the images; those of
+    the files to be removed are ``removals.add`` and so on.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.tried: Counter[str] = Counter()
+        self._failures: dict[str, Iterator[Failure]] = {}
+        self._lost_replies: dict[str, Iterator[Failure]] = {}
+        self._hooks: dict[str, Callable[..., Awaitable[object]]] = {}
+
+    def fail(self, name: str, failures: Iterable[Failure]) -> None:
+        """Let the next calls fail before they have any effect, one with each of the failures."""
+        self._failures[name] = iter(failures)
+
+    def lose_replies(self, name: str, failures: Iterable[Failure]) -> None:
+        """Let the next calls fail after they have taken effect."""
+        self._lost_replies[name] = iter(failures)
+
+    def before(self, name: str, hook: Callable[..., Awaitable[object]]) -> None:
+        """Let something happen before each call takes effect; the hook gets the call's positional arguments."""
+        self._hooks[name] = hook
+
+    async def begin(self, name: str, *args: object) -> None:
+        self.tried[name] += 1
+        if hook := self._hooks.get(name):
+            await hook(*args)
+        for failure in self._failures.get(name, ()):
+            raise failure
+
+    def end(self, name: str) -> None:
+        self.done.append(name)
+        for failure in self._lost_replies.get(name, ()):
+            raise failure
+
+    @asynccontextmanager
+    async def effect(self, name: str, *args: object) -> AsyncIterator[None]:
+        await self.begin(name, *args)
+        yield
+        self.end(name)
+
+
+class ScriptedDatabase(Database):
+    """A real database. A query's effect is its commit, so that a lost reply is one to COMMIT."""
+
+    def __init__(self, url: str, script: Script) -> None:
+        super().__init__(url, time_limit=LONG_TIMEOUT)
+        self._script = script
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Repositories]:
+        async with self._scripted(super().transaction()) as repositories:
+            yield repositories
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Repositories]:
+        inner = super().statement()
+        # What is no statement by itself becomes a transaction, which has its script already.
+        async with self._scripted(_alone(inner)) if self.commits_at_once else inner as repositories:
+            yield repositories
+
+    @asynccontextmanager
+    async def _scripted(self, inner: AbstractAsyncContextManager[Repositories]) -> AsyncIterator[Repositories]:
+        asked: list[str] = []
+        async with inner as repositories:
+            images, catalogue, removals = (
+                _ScriptedRepository(repository, self._script, asked, prefix)
+                for repository, prefix in (
+                    (repositories.images, ""),
+                    (repositories.catalogue, ""),
+                    (repositories.removals, "removals."),
+                )
+            )
+            repositories.images = cast("ImageRepository", images)
+            repositories.catalogue = cast("CatalogueRepository", catalogue)
+            repositories.removals = cast("RemovalRepository", removals)
+            yield repositories
+        for name in asked:
+            self._script.end(name)
+
+
+@asynccontextmanager
+async def _alone(inner: AbstractAsyncContextManager[Repositories]) -> AsyncIterator[Repositories]:
+    """Let a block make one statement and no second: nothing would hold the two together."""
+    made: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        assert not made, f"{statement!r} after {made[0]!r}"
+        made.append(statement)
+
+    async with inner as repositories:
+        event.listen(repositories.connection.sync_connection, "before_cursor_execute", count)
+        yield repositories
+
+
+class _ScriptedRepository:
+    def __init__(self, repository: object, script: Script, asked: list[str], prefix: str) -> None:
+        self._repository = repository
+        self._script = script
+        self._asked = asked
+        self._prefix = prefix
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        async def ask(*args: Any, **options: Any) -> object:  # noqa: ANN401  (any query's own)
+            await self._script.begin(self._prefix + name, *args)
+            self._asked.append(self._prefix + name)
+            answer: object = await getattr(self._repository, name)(*args, **options)
+            return answer
+
+        return ask
+
+
+class ScriptedStorage(LocalStorage):
+    """A real folder."""
+
+    def __init__(self, root: Path, script: Script) -> None:
+        super().__init__(root)
+        self._script = script
+
+    async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
+        async with self._script.effect("adopt", files):
+            await super().adopt(files, attributes)
+
+    async def local_path(self, key: str, scratch: Path) -> Path:
+        async with self._script.effect("local_path", key):
+            return await super().local_path(key, scratch)
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        async with self._script.effect("read", key):
+            async for piece in super().read(key, start, length):
+                yield piece
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        async with self._script.effect("delete", keys):
+            await super().delete(keys)
+
+
+class ScriptedQueue(EmbeddedQueue):
+    """A real queue that nothing consumes."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__()
+        self._script = script
+        self.published: list[Delivery] = []
+
+    async def publish(self, delivery: Delivery) -> None:
+        async with self._script.effect("publish", delivery):
+            await super().publish(delivery)
+            self.published.append(delivery)
+
+    async def depth(self) -> Mapping[Lane, int]:
+        async with self._script.effect("depth"):
+            return await super().depth()
+
+    def lose_everything(self) -> None:
+        """Forget the messages that wait, as a broker does whose disk was lost."""
+        self._waiting = {lane: asyncio.Queue() for lane in Lane}
+
+
+class FakeInspector:
+    """Takes for an image what begins with ``IMAGE``."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+
+    def sniff(self, head: bytes) -> ImageFormat:
+        self.heads.append(head)
+        if not head.startswith(IMAGE):
+            raise UnsupportedFormat
+        return HEADER.format
+
+    def inspect(self, path: Path) -> ImageHeader:
+        content = path.read_bytes()
+        self.sniff(content[:4096])
+        if content.startswith(DAMAGED):
+            raise CorruptImage
+        return HEADER
+
+
+class FakeRenderer:
+    """Writes a few bytes for each preset, and lets nothing pass its gate while that is shut."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.running = 0
+        self.rendered = 0
+        self.cancelled = 0
+
+    async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
+        async with self._script.effect("render", source):
+            content = source.read_bytes()  # noqa: ASYNC240  (a few bytes)
+            self.running += 1
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            finally:
+                self.running -= 1
+            self.rendered += 1
+            thumbnails = tuple(_thumbnail(preset, content, out) for preset in recipe.presets)
+            return Rendering(width=480, height=640, thumbnails=thumbnails, traits=TRAITS)
+
+
+def _thumbnail(preset: Preset, content: bytes, out: Path) -> RenderedThumbnail:
+    made = b"%s of %s, like no other: %s" % (preset.name.encode(), content[:20], os.urandom(16))
+    path = out / preset.name
+    path.write_bytes(made)
+    return RenderedThumbnail(
+        preset=preset.name,
+        path=path,
+        content_type="image/jpeg",
+        width=75,
+        height=100,
+        size_bytes=len(made),
+        sha256=hashlib.sha256(made).hexdigest(),
+    )

@@ -1,0 +1,414 @@
+"""What PostgreSQL does for each query of the program: its plans, as they were run, on a table as large as wanted."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import NullPool, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from harness.fakes import TRAITS
+from image_service.database import Repositories
+from image_service.database.scheduling import OpenImage
+from image_service.domain.image import Claim, ImageError, ImageFormat, ImageHeader, Original, Result, Thumbnail
+from image_service.domain.lane import Lane
+from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.domain.status import Status
+
+RUNS: Final = 7
+"""After five, PostgreSQL may settle for one plan of a prepared statement that has to do for all parameters."""
+PRIMARY_KEY: Final = "pk_images"
+
+_FILL: Final = """
+    INSERT INTO images (
+        id, status, format, width, height, size_bytes, sha256, idempotency_key, lane, attempt, attempts_charged,
+        lease_until, queued_at, publishes, due_at, error_code, error_detail, placeholder, dominant_colour,
+        metadata_removed, recipe, created_at, updated_at, finished_at, original_removed_at
+    )
+    SELECT
+        (lpad(to_hex((extract(epoch FROM born) * 1000)::bigint), 12, '0')
+            || '7' || lpad(to_hex(n % 4096), 3, '0') || '8' || substr(md5(n::text), 1, 15))::uuid,
+        status, 'jpeg', 4000, 3000, 3500000, md5(n::text) || md5((-n)::text),
+        CASE WHEN n % 2 = 0 THEN 'key-' || n END,
+        CASE WHEN again THEN 'backfill' WHEN n % 3 = 0 THEN 'normal' ELSE 'express' END,
+        attempt, attempt,
+        CASE WHEN attempt > 0 AND open THEN clock_timestamp() + due * interval '1 second' END,
+        CASE WHEN status <> 'NEW' THEN born END,
+        0,
+        CASE WHEN open THEN clock_timestamp() + due * interval '1 second' END,
+        CASE WHEN status = 'ERROR' THEN 'corrupt-image' END,
+        CASE WHEN status = 'ERROR' THEN 'The file is damaged.' END,
+        CASE WHEN status = 'DONE' THEN 'k0oGLQaSVsN0BVhn2oq2Z5SQUQcZ' END,
+        CASE WHEN status = 'DONE' THEN '#8b5a2b' END,
+        CASE WHEN status = 'DONE' THEN '["exif"]'::json END,
+        CASE WHEN status = 'DONE' THEN :recipe END,
+        born,
+        born + interval '1 second',
+        CASE WHEN again OR NOT open THEN born + interval '1 second' END,
+        CASE WHEN NOT open AND n <= :count / 2 THEN born + interval '90 days' END
+    FROM (
+        SELECT
+            n, born, again, open,
+            CASE
+                WHEN again OR (open AND n % 10 IN (0, 1)) THEN 'NEW'
+                WHEN open THEN 'PROCESSING'
+                WHEN n % 100 = 50 THEN 'ERROR'
+                ELSE 'DONE'
+            END AS status,
+            CASE WHEN NOT open OR n % 10 IN (2, 3) THEN 1 ELSE 0 END AS attempt,
+            CASE WHEN n % 10 IN (1, 2) THEN -5 ELSE 60 + n % 300 END AS due
+        FROM (
+            SELECT
+                n,
+                clock_timestamp() - (:count - n) * interval '180 days' / :count AS born,
+                n % 250 = 17 AS again,
+                n % 250 = 17 OR n > :count * 0.994 AS open
+            FROM generate_series(1, :count) AS n
+        ) AS numbered
+    ) AS described
+    ORDER BY n
+"""
+"""Half a year of images; the newest 0.6 % are unfinished in every way, and so are 0.4 % that are rendered again."""
+
+_THUMBNAILS: Final = """
+    INSERT INTO thumbnails (image_id, preset, key, content_type, width, height, size_bytes, sha256)
+    SELECT id, preset, 'thumbnails/' || right(id::text, 2) || '/' || id || '.1.' || preset, 'image/jpeg',
+        100, 75, 3000, sha256
+    FROM images, unnest(array['100x100', '300x300', '1200x1200']) AS preset
+    WHERE status = 'DONE' OR lane = 'backfill'
+    ORDER BY created_at
+"""
+_REMOVALS: Final = """
+    INSERT INTO removals (key, due_at)
+    SELECT 'originals/' || n, clock_timestamp() + (n % 100 - 10) * interval '1 second'
+    FROM generate_series(1, :count / 100) AS n
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subjects:
+    """Images of every kind, to ask about."""
+
+    done: UUID
+    failed: UUID
+    new: UUID
+    unclaimed: UUID
+    held: Claim
+    due: OpenImage
+    middle: UUID
+    """Older than half of them."""
+    page: tuple[UUID, ...]
+    """A hundred that are DONE."""
+    key: str
+    """An idempotency key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One of the program's queries."""
+
+    name: str
+    run: Callable[[Repositories, Subjects], Awaitable[object]]
+    index: str
+    """What finds the images, or the removals; thumbnails are found by their primary key."""
+    or_index: str = ""
+    """What may find them as well, with as little effort."""
+    examines: int = 1000
+    """The most rows that it may have to look at, of however many there are and while few hundreds are unfinished."""
+
+    def complaint(self, plans: list["Plan"]) -> str | None:
+        """What is wrong with how it was run, if anything is."""
+        if whole := {table for plan in plans for table in plan.read_whole}:
+            return f"reads {whole} from beginning to end"
+        used = {index for plan in plans for index in plan.indexes}
+        if self.index and not used & {self.index, self.or_index}:
+            return f"does not use {self.index}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How PostgreSQL ran a statement."""
+
+    statement: str
+    tree: dict[str, Any]
+
+    @property
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """All steps, the last to end first."""
+        waiting = [self.tree]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += reversed(node.get("Plans", []))
+
+    @property
+    def indexes(self) -> set[str]:
+        """The names of the indexes that it read."""
+        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
+
+    @property
+    def read_whole(self) -> set[str]:
+        """The tables that it read from beginning to end."""
+        return {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
+
+    @property
+    def examined(self) -> int:
+        """Rows of tables that were read: those that were wanted, and those that were thrown away."""
+        return sum(
+            int((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+            for node in self.nodes
+            if "Scan" in node["Node Type"] and node["Node Type"] != "Bitmap Index Scan"
+        )
+
+    @property
+    def buffers(self) -> int:
+        """Pages of 8 KB that were looked at."""
+        return int(self.tree["Shared Hit Blocks"] + self.tree["Shared Read Blocks"])
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it took."""
+        return float(self.tree["Actual Total Time"])
+
+
+ORIGINAL: Final = Original(
+    id=UUID("01900000-0000-7000-8000-000000000001"),
+    header=ImageHeader(format=ImageFormat.JPEG, width=40, height=30),
+    size_bytes=1,
+    sha256="ab" * 32,
+)
+RESULT: Final = Result(
+    width=40,
+    height=30,
+    thumbnails=tuple(
+        Thumbnail(
+            preset=preset.name,
+            key=f"thumbnails/{preset.name}",
+            content_type="image/jpeg",
+            width=40,
+            height=30,
+            size_bytes=1,
+            sha256="ab" * 32,
+        )
+        for preset in DEFAULT_RECIPE.presets
+    ),
+    traits=TRAITS,
+    recipe=DEFAULT_RECIPE.fingerprint,
+)
+DAYS: Final = 86_400.0
+
+QUERIES: Final = (
+    Query(name="status", run=lambda r, s: r.images.get(s.done), index=PRIMARY_KEY),
+    Query(name="status by key", run=lambda r, s: r.images.by_idempotency_key(s.key), index="ux_images_idempotency_key"),
+    Query(
+        name="add",
+        run=lambda r, _: r.images.add(ORIGINAL, lane=Lane.EXPRESS, due_in=15, idempotency_key="new"),
+        index="",
+    ),
+    Query(name="mark queued", run=lambda r, s: r.scheduling.mark_queued(s.new, due_in=300), index=PRIMARY_KEY),
+    Query(name="claim", run=lambda r, s: r.claims.claim(s.unclaimed, lease=60), index=PRIMARY_KEY),
+    Query(name="extend", run=lambda r, s: r.claims.extend(s.held, lease=60), index=PRIMARY_KEY),
+    Query(name="complete", run=lambda r, s: r.claims.complete(s.held, RESULT, superseded_for=60), index=PRIMARY_KEY),
+    Query(
+        name="fail",
+        run=lambda r, s: r.claims.fail(s.held, ImageError(code="corrupt-image", detail="…")),
+        index=PRIMARY_KEY,
+    ),
+    Query(
+        name="release",
+        run=lambda r, s: r.claims.release(s.held, rest=1, due_in=1, charge=True),
+        index=PRIMARY_KEY,
+    ),
+    Query(name="due", run=lambda r, _: r.scheduling.due(limit=100), index="ix_images_due_at"),
+    Query(
+        name="unclaimed",
+        run=lambda r, _: r.scheduling.unclaimed(Lane.EXPRESS, queued_before=15, limit=100),
+        index="ix_images_unclaimed",
+    ),
+    Query(
+        name="unclaimed: none",
+        run=lambda r, _: r.scheduling.unclaimed(Lane.BACKFILL, queued_before=15, limit=100),
+        index="ix_images_unclaimed",
+        examines=0,
+    ),
+    Query(
+        name="put off",
+        run=lambda r, _: r.scheduling.postpone(Lane.EXPRESS, messages=0, queued_before=0, due_in=300),
+        index="ix_images_unclaimed",
+    ),
+    Query(
+        name="take for publishing",
+        run=lambda r, s: r.scheduling.reserve_for_publish(s.due, due_in=300),
+        index=PRIMARY_KEY,
+        or_index="ix_images_due_at",
+    ),
+    Query(name="list", run=lambda r, _: r.catalogue.newest(limit=100), index=PRIMARY_KEY),
+    Query(name="list, next page", run=lambda r, s: r.catalogue.newest(limit=100, before=s.middle), index=PRIMARY_KEY),
+    Query(
+        name="list DONE",
+        run=lambda r, s: r.catalogue.newest(limit=100, before=s.middle, status=Status.DONE),
+        index=PRIMARY_KEY,
+    ),
+    *(
+        Query(
+            name=f"list {status}",
+            run=lambda r, s, status=status: r.catalogue.newest(limit=100, before=s.middle, status=status),  # type: ignore[misc]  # a default binds the loop's value
+            index="ix_images_not_done",
+        )
+        for status in (Status.NEW, Status.PROCESSING, Status.ERROR)
+    ),
+    Query(name="check, next page", run=lambda r, s: r.catalogue.oldest(limit=100, after=s.middle), index=PRIMARY_KEY),
+    Query(name="backlog", run=lambda r, _: r.catalogue.open_count(limit=200_000), index="ix_images_due_at"),
+    Query(
+        name="backlog of a lane",
+        run=lambda r, _: r.catalogue.open_count(limit=500, lane=Lane.BACKFILL),
+        index="ix_images_due_at",
+    ),
+    Query(
+        name="oldest unfinished", run=lambda r, _: r.catalogue.oldest_unfinished(among=1000), index="ix_images_not_done"
+    ),
+    Query(name="overdue", run=lambda r, _: r.catalogue.overdue(seconds=3, limit=100), index="ix_images_due_at"),
+    Query(
+        name="overdue: none",
+        run=lambda r, _: r.catalogue.overdue(seconds=DAYS, limit=100),
+        index="ix_images_due_at",
+        examines=0,
+    ),
+    Query(name="failed", run=lambda r, s: r.catalogue.failed(limit=100, after=s.middle), index="ix_images_not_done"),
+    Query(
+        name="failed with a code",
+        run=lambda r, _: r.catalogue.failed(limit=100, code="decoder-timeout"),
+        index="ix_images_not_done",
+    ),
+    Query(
+        name="outdated",
+        run=lambda r, s: r.catalogue.outdated(DEFAULT_RECIPE.fingerprint, among=500, after=s.middle),
+        index=PRIMARY_KEY,
+    ),
+    Query(
+        name="finished before",
+        run=lambda r, _: r.catalogue.finished_before(170 * DAYS, limit=100),
+        index="ix_images_finished_at",
+    ),
+    Query(
+        name="finished before: none",
+        run=lambda r, _: r.catalogue.finished_before(400 * DAYS, limit=100),
+        index="ix_images_finished_at",
+        examines=0,
+    ),
+    Query(
+        name="original finished before",
+        run=lambda r, _: r.catalogue.with_original_finished_before(60 * DAYS, limit=100),
+        index="ix_images_with_original",
+    ),
+    Query(
+        name="original finished before: none",
+        run=lambda r, _: r.catalogue.with_original_finished_before(400 * DAYS, limit=100),
+        index="ix_images_with_original",
+        examines=0,
+    ),
+    Query(name="reprocess", run=lambda r, s: r.images.reprocess(s.page, due_in=0), index=PRIMARY_KEY),
+    Query(name="make_due", run=lambda r, s: r.scheduling.make_due([s.unclaimed, s.done]), index=PRIMARY_KEY),
+    Query(name="remove", run=lambda r, s: r.images.remove(s.page), index=PRIMARY_KEY),
+    Query(name="remove originals", run=lambda r, s: r.images.remove_originals(s.page), index=PRIMARY_KEY),
+    Query(name="sweep originals", run=lambda r, s: r.images.existing(s.page), index=PRIMARY_KEY),
+    Query(name="sweep thumbnails", run=lambda r, s: r.images.thumbnail_keys(s.page), index="pk_thumbnails"),
+    Query(
+        name="sweep attempts",
+        run=lambda r, s: r.claims.attempts_in_progress(s.page),
+        index=PRIMARY_KEY,
+        or_index="ix_images_not_done",
+    ),
+    Query(name="removals due", run=lambda r, _: r.removals.due(limit=100), index="ix_removals_due_at"),
+)
+
+
+@asynccontextmanager
+async def superuser(url: str) -> AsyncIterator[AsyncConnection]:
+    """A connection on which every statement is a transaction of its own."""
+    engine = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def fill(connection: AsyncConnection, count: int) -> Subjects:
+    """Put as many images into empty tables, with their thumbnails, and have PostgreSQL look at them."""
+    await connection.execute(text("SET session_replication_role = replica"))  # these foreign keys are right
+    await connection.execute(text(_FILL), {"count": count, "recipe": DEFAULT_RECIPE.fingerprint})
+    await connection.execute(text(_THUMBNAILS))
+    await connection.execute(text(_REMOVALS), {"count": count})
+    await connection.execute(text("RESET session_replication_role"))
+    await connection.execute(text("VACUUM (ANALYZE) images, thumbnails, removals"))
+    return await _subjects(connection)
+
+
+async def _subjects(connection: AsyncConnection) -> Subjects:
+    async def find(condition: str, what: str = "id", order: str = "id") -> Any:  # noqa: ANN401  (whatever is asked for)
+        query = f"SELECT {what} FROM images WHERE {condition} ORDER BY {order} LIMIT 1"  # noqa: S608  (our own words)
+        return (await connection.execute(text(query))).scalar_one()
+
+    page = text("SELECT id FROM images WHERE status = 'DONE' AND original_removed_at IS NULL ORDER BY id LIMIT 100")
+    held = await find("status = 'PROCESSING' AND lease_until > clock_timestamp()")
+    return Subjects(
+        done=await find("status = 'DONE'"),
+        failed=await find("status = 'ERROR'"),
+        new=await find("status = 'NEW'"),
+        unclaimed=await find("status = 'PROCESSING' AND lease_until IS NULL"),
+        held=Claim(image_id=held, attempt=1, attempts_charged=1, decoder_failures=0, reprocessing=True),
+        due=(await Repositories(connection).scheduling.due(limit=1))[0],
+        middle=await find("created_at > clock_timestamp() - interval '90 days'", order="created_at"),
+        page=tuple((await connection.execute(page)).scalars()),
+        key=await find("idempotency_key IS NOT NULL", "idempotency_key"),
+    )
+
+
+class Explainer:
+    """Asks the queries, and is told by the server itself, through ``auto_explain``, how it ran their statements."""
+
+    def __init__(self, connection: AsyncConnection, subjects: Subjects) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._heard: list[Plan] = []
+
+    async def plans(self, query: Query) -> list[Plan]:
+        """How the statements of a query are run by a connection that has run them before. Changes nothing."""
+        for _ in range(RUNS):
+            self._heard.clear()
+            async with self._connection.begin() as transaction:
+                await query.run(Repositories(self._connection), self._subjects)
+                await transaction.rollback()
+        return list(self._heard)
+
+    def hear(self, _: object, message: Any) -> None:  # noqa: ANN401  (the driver's type is its own affair)
+        """Note a plan that the server tells of."""
+        _, _, plan = message.message.partition("plan:\n")
+        if plan:
+            told = json.loads(plan)
+            self._heard.append(Plan(statement=told["Query Text"], tree=told["Plan"]))
+
+
+@asynccontextmanager
+async def explainer(url: str, subjects: Subjects) -> AsyncIterator[Explainer]:
+    """For a database that ``fill`` has filled. Needs a superuser, as the tests' servers have."""
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text("LOAD 'auto_explain'"))
+            options = {"log_min_duration": "0", "log_level": "notice", "log_format": "json"}
+            for name, value in {**options, "log_analyze": "on", "log_buffers": "on"}.items():
+                await connection.execute(text(f"SET auto_explain.{name} = {value}"))
+            await connection.commit()
+            told = Explainer(connection, subjects)
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            driver.add_log_listener(told.hear)
+            yield told
+            driver.remove_log_listener(told.hear)
+    finally:
+        await engine.dispose()

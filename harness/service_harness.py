@@ -1,0 +1,292 @@
+"""The use cases on a real database and a real folder, with a view of both from outside."""
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select, update
+
+from harness.fakes import (
+    HEADER,
+    IMAGE,
+    LONG_TIMEOUT,
+    FakeInspector,
+    FakeRenderer,
+    Script,
+    ScriptedDatabase,
+    ScriptedQueue,
+    ScriptedStorage,
+)
+from image_service.database import Database, Repositories
+from image_service.database.clock import in_seconds
+from image_service.domain.image import Claim, Image, ImageError, Original
+from image_service.domain.keys import original_key
+from image_service.domain.lane import Lane, lane_of
+from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.domain.status import Status
+from image_service.models import ImageRow, RemovalRow
+from image_service.observability.metrics import Metrics
+from image_service.ports import NULL_OBSERVER, Delivery, Observer, Renderer, Storage
+from image_service.services.audit import Audit
+from image_service.services.backlog import Backlog
+from image_service.services.backlog_gauges import BacklogGauges
+from image_service.services.deletion import Deletion
+from image_service.services.health import HealthCheck
+from image_service.services.ingest import Ingest
+from image_service.services.lookup import Lookup
+from image_service.services.processing import Processing, ProcessingPolicy
+from image_service.services.queueing import Queueing
+from image_service.services.reconcile import Reconciler
+from image_service.services.reprocessing import Backfill, Reprocessing
+from image_service.services.requeueing import Requeueing
+from image_service.services.retention import Retention
+from image_service.services.sweep import Sweeper
+from image_service.services.timing import QueueTiming
+from image_service.storage.local import LocalStorage
+
+Result = TypeVar("Result")
+
+UNQUEUED_AFTER = 15.0
+UNCLAIMED_AFTER = 300.0
+GRACE = 3600.0
+LEASE = 60.0
+SUPERSEDED_FOR = 600.0
+LANE = lane_of(HEADER)
+ERROR = ImageError(code="corrupt-image", detail="Export the image again.")
+
+OUTDATED = "another recipe"
+"""The fingerprint of a recipe that is no longer in use."""
+
+_TIMES = ("created_at", "updated_at", "queued_at", "lease_until", "due_at", "finished_at")
+
+
+class ServiceHarness:
+    """What one test plays on. The use cases share ``script``; the methods that look or prepare do not."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        self.folder = folder
+        self.script = Script()
+        self.database = ScriptedDatabase(database_url, self.script)
+        self.storage = ScriptedStorage(folder, self.script)
+        self.queue = ScriptedQueue(self.script)
+        self.inspector = FakeInspector()
+        self.renderer = FakeRenderer(self.script)
+        self.metrics = Metrics()
+        self._outside = Database(database_url, time_limit=LONG_TIMEOUT)
+        self._timing = QueueTiming(unqueued_after=UNQUEUED_AFTER, unclaimed_after=UNCLAIMED_AFTER)
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, database_url: str, folder: Path) -> AsyncIterator[Self]:
+        env = cls(database_url, folder)
+        await env.queue.start()
+        try:
+            yield env
+        finally:
+            await env.database.close()
+            await env._outside.close()
+
+    def queueing(self) -> Queueing:
+        return Queueing(database=self.database, queue=self.queue, timing=self._timing)
+
+    def ingest(self, max_file_size: int = 1_000_000) -> Ingest:
+        return Ingest(
+            database=self.database,
+            storage=self.storage,
+            queueing=self.queueing(),
+            inspector=self.inspector,
+            max_file_size=max_file_size,
+            observer=self.metrics,
+        )
+
+    def processing(self, renderer: Renderer | None = None, **policy: Any) -> Processing:  # noqa: ANN401  (a policy's own fields)
+        return _processing(self.database, self.storage, renderer or self.renderer, self.metrics, **policy)
+
+    def reconciler(self, database: Database | None = None) -> Reconciler:
+        return Reconciler(database=database or self.database, queue=self.queue, timing=self._timing)
+
+    def deletion(self) -> Deletion:
+        return Deletion(database=self.database, storage=self.storage)
+
+    def reprocessing(self) -> Reprocessing:
+        return Reprocessing(database=self.database, queueing=self.queueing())
+
+    def requeueing(self) -> Requeueing:
+        return Requeueing(database=self.database)
+
+    def backfill(self, database: Database | None = None) -> Backfill:
+        return Backfill(database=database or self.database, recipe=DEFAULT_RECIPE)
+
+    def backlog(self, limit: int, database: Database | None = None) -> Backlog:
+        return Backlog(database=database or self.database, limit=limit)
+
+    def retention(self, *, originals_for: float | None = None, images_for: float | None = None) -> Retention:
+        return Retention(database=self.database, originals_for=originals_for, images_for=images_for)
+
+    def sweeper(self, clock: Callable[[], float] = time.monotonic) -> Sweeper:
+        return Sweeper(database=self.database, storage=self.storage, grace=GRACE, clock=clock)
+
+    async def sweep(self) -> int:
+        """What a sweeper removes that comes round once more after its grace."""
+        sweeper = self.sweeper(count(0.0, GRACE).__next__)
+        return await sweeper.run_once() + await sweeper.run_once()
+
+    def audit(self, *, with_queue: bool = True) -> Audit:
+        return Audit(
+            database=self.database,
+            storage=self.storage,
+            sweeper=self.sweeper(),
+            reconciler=self.reconciler() if with_queue else None,
+        )
+
+    def survey(self, limit: int = 1000) -> BacklogGauges:
+        health = HealthCheck(database=self.database, queue=self.queue, storage=self.storage, observer=self.metrics)
+        return BacklogGauges(database=self.database, health=health, observer=self.metrics, limit=limit)
+
+    def lookup(self) -> Lookup:
+        return Lookup(database=self.database, storage=self.storage)
+
+    async def ask(self, query: Callable[[Repositories], Awaitable[Result]]) -> Result:
+        """One query in a transaction of its own, on a connection that no use case has."""
+        async with self._outside.transaction() as repositories:
+            return await query(repositories)
+
+    async def image(self, image_id: UUID) -> Image:
+        image = await self.ask(lambda r: r.images.get(image_id))
+        assert image is not None
+        return image
+
+    async def row(self, image_id: UUID) -> dict[str, Any]:
+        """Everything recorded about an image."""
+        statement = select(*ImageRow.__table__.c).where(ImageRow.id == image_id)
+        result = await self.ask(lambda r: r.connection.execute(statement))
+        return dict(result.mappings().one())
+
+    async def count(self) -> int:
+        """How many images are recorded."""
+        result = await self.ask(lambda r: r.connection.execute(select(func.count(ImageRow.id))))
+        return int(result.scalar_one())
+
+    async def time_passes(self, image_id: UUID, seconds: float) -> None:
+        """Move everything that is timed about an image into the past."""
+        row = await self.row(image_id)
+        earlier = {name: row[name] - timedelta(seconds=seconds) for name in _TIMES if row[name] is not None}
+        await self.change(image_id, **earlier)
+
+    async def change(self, image_id: UUID, **values: object) -> None:
+        """Record something else about an image, past all rules."""
+        statement = update(ImageRow).where(ImageRow.id == image_id).values(**values)
+        await self.ask(lambda r: r.connection.execute(statement))
+
+    async def new(self, content: bytes = IMAGE) -> UUID:
+        """An image whose API was killed after the commit: stored and recorded, and not queued."""
+        digest = hashlib.sha256(content).hexdigest()
+        original = Original(id=uuid4(), header=HEADER, size_bytes=len(content), sha256=digest)
+        await self.put(original_key(original.id), content)
+        await self.ask(lambda r: r.images.add(original, lane=LANE, due_in=UNQUEUED_AFTER))
+        return original.id
+
+    async def queued(self) -> UUID:
+        """An image that counts as queued; there is no message, unless the test publishes one."""
+        image_id = await self.new()
+        assert await self.ask(lambda r: r.scheduling.mark_queued(image_id, due_in=UNCLAIMED_AFTER))
+        return image_id
+
+    async def claim(self, image_id: UUID) -> Claim:
+        """What another worker does first."""
+        claim = await self.ask(lambda r: r.claims.claim(image_id, lease=LEASE))
+        assert claim is not None
+        return claim
+
+    async def claimed(self) -> Claim:
+        """An image that another worker holds."""
+        return await self.claim(await self.queued())
+
+    async def fail(self, claim: Claim) -> None:
+        assert await self.ask(lambda r: r.claims.fail(claim, ERROR))
+
+    async def failed(self) -> UUID:
+        """An image that ended in ERROR."""
+        claim = await self.claimed()
+        await self.fail(claim)
+        return claim.image_id
+
+    async def render(self, image_id: UUID) -> None:
+        """What a worker makes of an image that it can claim, and that the script does not know of."""
+        unscripted = _processing(self._outside, LocalStorage(self.folder), FakeRenderer(Script()))
+        await unscripted.process(Delivery(image_id=image_id))
+
+    async def done(self, recipe: str | None = None) -> UUID:
+        """An image that is DONE; under another recipe than the one in use, if there is one."""
+        image_id = await self.queued()
+        await self.render(image_id)
+        if recipe is not None:
+            await self.change(image_id, recipe=recipe)
+        return image_id
+
+    async def reprocess(self, image_id: UUID, lane: Lane = LANE) -> None:
+        """A finished image that is NEW again, and not queued."""
+        assert await self.ask(lambda r: r.images.reprocess([image_id], lane=lane, due_in=UNQUEUED_AFTER))
+
+    async def removals(self) -> dict[str, float]:
+        """The files that are to be removed, with the seconds until then."""
+        seconds = RemovalRow.due_at, in_seconds(0)
+        result = await self.ask(lambda r: r.connection.execute(select(RemovalRow.key, *seconds)))
+        return {row[0]: (row[1] - row[2]).total_seconds() for row in result}
+
+    async def status(self, image_id: UUID) -> Status:
+        return (await self.image(image_id)).status
+
+    async def put(self, key: str, content: bytes = b"x", age: float = 0) -> None:
+        """Store a file, as if so many seconds ago."""
+        storage = LocalStorage(self.folder)
+        async with storage.scratch() as scratch:
+            path = scratch / "file"
+            path.write_bytes(content)
+            await storage.adopt({key: path})
+        self.grow_old(key, age)
+
+    def grow_old(self, name: str, age: float) -> None:
+        written = time.time() - age
+        os.utime(self.folder / name, (written, written))
+
+    async def content(self, key: str) -> bytes:
+        return b"".join([piece async for piece in LocalStorage(self.folder).read(key)])
+
+    async def files(self, prefix: str = "") -> set[str]:
+        return {item.key async for item in LocalStorage(self.folder).list(prefix)}
+
+    def scratch(self) -> list[Path]:
+        """Scratch folders that hold something."""
+        return [path for path in (self.folder / "scratch").iterdir() if any(path.iterdir())]
+
+
+def _processing(
+    database: Database,
+    storage: Storage,
+    renderer: Renderer,
+    observer: Observer = NULL_OBSERVER,
+    **policy: Any,  # noqa: ANN401  (a policy's own fields)
+) -> Processing:
+    usual = {
+        "lease": LEASE,
+        "heartbeat": 20.0,
+        "max_attempts": 5,
+        "max_decoder_failures": 3,
+        "retry_delay": 2.0,
+    }
+    return Processing(
+        database=database,
+        storage=storage,
+        renderer=renderer,
+        recipe=DEFAULT_RECIPE,
+        policy=ProcessingPolicy(**{**usual, **policy}),
+        observer=observer,
+    )

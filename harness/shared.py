@@ -1,0 +1,82 @@
+"""One PostgreSQL, one RabbitMQ and one S3 server for a whole test run, however many processes share the work.
+
+The process that the run began with starts each server when a test first asks for it, and ends them after the last
+test. Worker processes ask it through a socket whose port they find in their environment.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+
+from harness.processes import ServerError
+from harness.s3 import SeaweedServer
+from harness.servers import PostgresServer, PrivateServer, RabbitMQServer, new_folder
+
+PORT = "TEST_SHARED_SERVERS_PORT"
+KINDS: dict[str, Callable[[Path], PrivateServer]] = {
+    "postgresql": lambda folder: PostgresServer(folder, fsync=False),
+    "rabbitmq": RabbitMQServer,
+    "s3": SeaweedServer,
+}
+
+
+def shared_url(kind: str) -> str:
+    """The URL of the run's server of that kind, which is started if need be."""
+    with socket.create_connection(("127.0.0.1", int(os.environ[PORT]))) as connection:
+        connection.sendall(f"{kind}\n".encode())
+        with connection.makefile() as answer:
+            verdict, _, text = answer.read().partition(" ")
+    if verdict != "ok":
+        raise ServerError(text)
+    return text
+
+
+class SharedServers:
+    """Starts the run's servers on demand; kept by the process that outlives all others."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, PrivateServer] = {}
+        self._lock = threading.Lock()
+        self._listener = _Listener(self)
+        self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+        os.environ[PORT] = str(self._listener.server_address[1])
+
+    def url(self, kind: str) -> str:
+        """Where the server is."""
+        with self._lock:
+            if kind not in self._servers:
+                server = KINDS[kind](new_folder())
+                server.start()
+                self._servers[kind] = server
+            return self._servers[kind].url
+
+    def close(self) -> None:
+        """End all servers and leave nothing behind."""
+        del os.environ[PORT]
+        self._listener.shutdown()
+        self._thread.join()
+        self._listener.server_close()
+        for server in self._servers.values():
+            server.close()
+
+
+class _Listener(ThreadingTCPServer):
+    def __init__(self, servers: SharedServers) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.servers = servers
+
+
+class _Handler(StreamRequestHandler):
+    server: _Listener
+
+    def handle(self) -> None:
+        kind = self.rfile.readline().decode().strip()
+        try:
+            answer = f"ok {self.server.servers.url(kind)}"
+        except ServerError as error:
+            answer = f"failed {error}"
+        self.wfile.write(answer.encode())

@@ -1,0 +1,149 @@
+"""What the commands for operators do: short runs beside a running service, on its database, storage and queue."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import uvloop
+
+from image_service.bootstrap import AdminServices, admin_services, open_resources
+from image_service.config import Settings
+from image_service.domain.image import Image
+from image_service.errors import StartError
+from image_service.observability.logging import configure_logging
+from image_service.ports import DeadLetter, DeadLetters
+
+_PAUSE: Final = 1.0
+"""Seconds between two looks at a back-fill."""
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+def run_check(settings: Settings, *, repair: bool, contents: bool, say: Say) -> int:
+    """Compare what is recorded with what there is; returns how many findings are left.
+
+    Raises:
+        Outage: the database or the storage is away.
+    """
+
+    async def check(care: AdminServices) -> int:
+        found: Counter[str] = Counter()
+        left = 0
+        async for finding in care.audit.run(repair=repair, contents=contents):
+            found[finding.trouble] += 1
+            left += not finding.mended
+            say(f"{finding.trouble:10}  {finding.subject}  {finding.remedy}")
+        mended = found.total() - left
+        counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(found.items())) or "Nothing is wrong"
+        say(f"{counts}{f'; {mended} mended' if mended else ''}.")
+        return left
+
+    return _run(settings, check)
+
+
+def run_requeue(settings: Settings, *, images: Sequence[UUID] | None, code: str | None, say: Say) -> None:
+    """Have images processed (again): those named, or all in ERROR, or those of them with an error code.
+
+    Raises:
+        DatabaseUnavailable: some may have been marked.
+    """
+
+    async def requeue(care: AdminServices) -> None:
+        if images is None:
+            say(f"{await care.requeueing.failed(code=code)} images are to be processed again.")
+            return
+        for image_id in images:
+            say(f"{image_id}  {await care.requeueing.one(image_id)}")
+
+    _run(settings, requeue)
+
+
+def run_backfill(settings: Settings, *, window: int, say: Say) -> None:
+    """Feed outdated images to the workers, and watch them, until there are none.
+
+    Raises:
+        DatabaseUnavailable: the next run goes on.
+    """
+
+    async def backfill(care: AdminServices) -> None:
+        done = 0
+        marked = 0
+        while True:
+            progress = await care.backfill.step(window=window)
+            marked += progress.marked
+            if (now_done := marked - progress.waiting) > done:
+                done = now_done
+                say(f"{done} done, {progress.waiting} waiting")
+            if not progress.marked and not progress.waiting:
+                say(f"Finished: {marked} images were rendered again.")
+                return
+            await asyncio.sleep(_PAUSE)
+
+    _run(settings, backfill)
+
+
+def run_list_dead_letters(settings: Settings, *, limit: int, say: Say) -> None:
+    """Tell of the messages that the queue has given up on.
+
+    Raises:
+        Outage: the broker or the database is away.
+        StartError: there is no broker.
+    """
+
+    async def list_dead_letters(care: AdminServices) -> None:
+        letters = await _dead_letters(care).list(limit)
+        for letter in letters:
+            image = None if letter.image_id is None else await care.lookup.find(letter.image_id)
+            say(_describe(letter, image))
+        say(f"{len(letters)} dead letters{' or more' if len(letters) == limit else ''}.")
+
+    _run(settings, list_dead_letters)
+
+
+def run_retry_dead_letters(settings: Settings, *, discard: bool, say: Say) -> None:
+    """Send the dead letters on again.
+
+    Raises:
+        QueueUnavailable: the broker is away; nothing is lost.
+        StartError: there is no broker.
+    """
+
+    async def retry_dead_letters(care: AdminServices) -> None:
+        letters = _dead_letters(care)
+        retried = await letters.retry()
+        say(f"{retried.handed_over} queued again, {retried.remaining} name no image.")
+        if discard:
+            say(f"{await letters.discard_unreadable()} of these thrown away.")
+
+    _run(settings, retry_dead_letters)
+
+
+def _dead_letters(care: AdminServices) -> DeadLetters:
+    if care.dead_letters is None:
+        raise StartError("The standalone service has no broker, and so no dead letters.")
+    return care.dead_letters
+
+
+def _describe(letter: DeadLetter, image: Image | None) -> str:
+    when = "at an unknown time" if letter.died_at is None else f"{letter.died_at:%Y-%m-%d %H:%M:%S}"
+    if letter.image_id is None:
+        subject = f"names no image: {letter.body!r}"
+    else:
+        subject = f"{letter.image_id}  {'deleted' if image is None else image.status.value}"
+    return f"{when}  {letter.reason or 'unknown reason'}, {letter.times} times, from {letter.queue or '?'}  {subject}"
+
+
+def _run(settings: Settings, work: Callable[[AdminServices], Coroutine[Any, Any, T]]) -> T:
+    """Do something with the use cases for operators. What goes wrong on the way is logged to standard error."""
+    configure_logging("WARNING", settings.log_format, sys.stderr)
+
+    async def run() -> T:
+        async with open_resources(settings) as resources:
+            return await work(admin_services(settings, resources))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())

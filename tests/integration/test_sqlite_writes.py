@@ -1,0 +1,57 @@
+"""Many who write to one SQLite database: each gets its turn."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+
+from harness.fakes import LONG_TIMEOUT
+from harness.rows import add, recorded, status_of, upload
+from image_service.database import Database
+from image_service.domain.lane import Lane
+
+WRITERS = 8
+ROUNDS = 25
+
+
+@pytest.fixture
+async def database(sqlite_url: str) -> AsyncIterator[Database]:
+    database = Database(sqlite_url, time_limit=LONG_TIMEOUT)
+    yield database
+    await database.close()
+
+
+async def test_nobody_is_passed_by_the_others_again_and_again(database: Database) -> None:
+    written: list[int] = []
+
+    async def write(writer: int) -> None:
+        for _ in range(ROUNDS):
+            await recorded(database)
+            written.append(writer)
+
+    await asyncio.gather(*map(write, range(WRITERS)))
+    # Left to itself, SQLite lets some be passed a hundred times.
+    assert max(longest_wait(written, writer) for writer in range(WRITERS)) <= 5 * WRITERS
+
+
+def longest_wait(written: list[int], writer: int) -> int:
+    """How often others wrote between two turns of a writer, at most."""
+    turns = [-1, *(at for at, who in enumerate(written) if who == writer)]
+    return max(later - earlier for earlier, later in pairwise(turns))
+
+
+async def test_whoever_gives_up_or_fails_holds_up_nobody(database: Database) -> None:
+    original = upload()
+
+    async def fail() -> None:
+        async with database.transaction() as repositories:
+            await repositories.images.add(original, lane=Lane.NORMAL, due_in=60)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(recorded(database), 0.2)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        await fail()
+    await add(database, original)
+    assert await status_of(database, original.id) == "NEW"
