@@ -1,6 +1,6 @@
-"""The service in pieces that can all be broken: two API processes and two workers, a database, a broker, a disk.
+"""The service under test for random faults: two API processes, two workers, a database, a broker and a disk.
 
-All connections between them lead through proxies, one for each role and server. Most methods block.
+All connections between them go through proxies, one for each role and server. Most methods block.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from tests.faults.pictures import POISON_LIMIT
 
 PROCESS_FAULTS = Path(__file__).with_name("process_faults")
 DECODERS = 2
-"""Of each worker: one for any image, and one for small ones."""
+"""Decoder processes of each worker: one for any image, one for small images."""
 GRACE = 10.0
-"""Seconds below which no file is an orphan: longer than any upload takes from its file to its row."""
+"""ORPHAN_GRACE in seconds: longer than any upload takes from storing its file to committing its row."""
 LEASE = float(FAST_SETTINGS["LEASE_SECONDS"])
 SETTINGS = {
     **FAST_SETTINGS,
@@ -37,7 +37,7 @@ APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
 
 
 class Cluster:
-    """Everything that runs."""
+    """All servers and processes of one run."""
 
     def __init__(self, folder: Path, postgres: PostgresServer, rabbitmq: RabbitMQServer, disk: Disk) -> None:
         self.folder = folder
@@ -50,17 +50,17 @@ class Cluster:
             for role in ("api", "worker")
             for server, url in (("broker", rabbitmq.url), ("database", postgres.url))
         }
-        """Named after their ends: ``api-broker``."""
+        """By client and server: ``api-broker``."""
         self.urls: dict[str, str] = {}
         self.services: dict[str, Service] = {}
 
     @classmethod
     @asynccontextmanager
     async def running(cls) -> AsyncIterator["Cluster"]:
-        """All of it, from nothing to nothing."""
+        """Start everything; stop and remove everything at the end."""
         folder = new_folder()
         async with AsyncExitStack() as stack:
-            postgres = PostgresServer(new_folder(), fsync=False)  # what is killed here is processes, not machines
+            postgres = PostgresServer(new_folder(), fsync=False)  # processes are killed here, not machines
             rabbitmq = RabbitMQServer(new_folder())
             disk = Disk(folder / "disk")
             cluster = cls(folder, postgres, rabbitmq, disk)
@@ -104,11 +104,11 @@ class Cluster:
 
     @property
     def storage(self) -> Path:
-        """The service's storage folder, as it is seen from here."""
+        """The service's storage folder as a path of this process."""
         return self.disk.outside / "storage"
 
     def processes(self) -> list[Running]:
-        """Those that run."""
+        """The service's processes."""
         return [
             Running(
                 name=name,
@@ -120,5 +120,5 @@ class Cluster:
         ]
 
     def set_process_fault(self, name: str, what: str, seconds: float) -> None:
-        """Give a process another clock or a slower disk; see ``process_faults``. Zero makes it right again."""
+        """Set a process's clock error or fsync delay; see ``process_faults``. Zero ends the fault."""
         (self.folder / name / what).write_text(str(seconds))

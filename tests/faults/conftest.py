@@ -1,4 +1,4 @@
-"""Machines for the tests of what happens when a process dies."""
+"""Simulated hosts for the kill-point and scenario tests."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ def fork_server() -> Iterator[ForkServer]:
 
 @pytest.fixture
 async def hosts() -> AsyncIterator[AsyncExitStack]:
-    """Ends the machines that are put on it."""
+    """Stops the hosts pushed onto it."""
     async with AsyncExitStack() as stack:
         yield stack
 
@@ -35,26 +35,26 @@ async def make_host(
     postgres_database_url: str,
     own_rabbitmq: RabbitMQServer,
 ) -> HostFactory:
-    """A machine for API and worker with some settings, on a new database, and a broker of this module's."""
+    """Makes a host for API and worker with given settings, on a new database and this module's broker."""
     await queues.empty(own_rabbitmq.url)
 
     def make_host(**settings: str) -> Host:
         host = Host(tmp_path, fork_server, postgres_database_url, own_rabbitmq.url, settings)
         hosts.push_async_callback(host.close)
-        return machine
+        return host
 
     return make_host
 
 
 @pytest.fixture
 def distributed(make_host: HostFactory) -> Host:
-    """A machine for API and worker."""
+    """A host for API and worker."""
     return make_host()
 
 
 @pytest.fixture
 def standalone(hosts: AsyncExitStack, tmp_path: Path, fork_server: ForkServer) -> Host:
-    """A machine for the whole service in one process."""
+    """A host for the standalone service."""
     host = Host(tmp_path, fork_server, f"sqlite+aiosqlite:///{tmp_path / 'data' / 'images.db'}", None, {})
     hosts.push_async_callback(host.close)
-    return machine
+    return host

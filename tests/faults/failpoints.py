@@ -1,6 +1,6 @@
-"""Moments in a process's life at which something happens to it: just before or just after an effect of its own.
+"""Failpoints: actions injected into a process just before or after one of its effects.
 
-An effect has a name, ``add.commit`` or ``original.rename``; ``composed`` gives them theirs.
+Effects have names such as ``add.commit`` or ``original.rename``; ``instrumented`` defines them.
 """
 
 import asyncio
@@ -18,47 +18,47 @@ from typing import Self
 
 POLL = 0.01
 ALWAYS = 1_000_000
-"""Times."""
+"""For ``Failpoint.times``: every occurrence."""
 
 
 class When(StrEnum):
-    """On which side of the effect."""
+    """Before or after the effect."""
 
     BEFORE = "before"
     AFTER = "after"
 
 
 class Action(StrEnum):
-    """What happens then."""
+    """What happens at a failpoint."""
 
     KILL = "kill"
     """SIGKILL."""
     STOP = "stop"
-    """SIGSTOP: the whole process stands still until it gets a SIGCONT."""
+    """SIGSTOP: the process is stopped until SIGCONT."""
     HOLD = "hold"
-    """Whoever is about to have the effect, or has had it, waits to be released; the rest of the process goes on."""
+    """The task or thread waits until it is released; the rest of the process goes on."""
     FAIL = "fail"
-    """What is needed is away: before the effect it does not take place, after it only the reply is lost."""
+    """An outage: before the effect, it does not happen; after it, only its reply is lost."""
     DELAY = "delay"
-    """It takes so many seconds longer."""
+    """The effect takes ``seconds`` longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failpoint:
-    """Something that happens to a process at an effect."""
+    """An action at an effect."""
 
     act: Action
     when: When
     effect: str
     first: int = 1
-    """The first of its occurrences that counts."""
+    """The first occurrence of the effect that triggers it."""
     times: int = 1
-    """How many of them count."""
+    """Number of consecutive occurrences that trigger it."""
     seconds: float = 0.0
 
     @classmethod
     def at(cls, where: str, act: Action, *, times: int = 1, seconds: float = 0.0) -> Self:
-        """A point by words: ``before add.commit``, or ``after thumbnail.rename 2`` for the second time."""
+        """Parse ``before add.commit``, or ``after thumbnail.rename 2`` for the second occurrence."""
         when, effect, *first = where.split()
         return cls(
             act=act, when=When(when), effect=effect, first=int(first[0]) if first else 1, times=times, seconds=seconds
@@ -69,11 +69,11 @@ class Failpoint:
         return f"{self.when} {self.effect}"
 
     def notice(self, folder: Path) -> Path:
-        """The file that is there once the point was reached."""
+        """Return the file that exists once the failpoint was reached."""
         return folder / f"reached {self.name}"
 
     def permission(self, folder: Path) -> Path:
-        """The file that releases whoever is held at the point."""
+        """Return the file that releases a held process."""
         return folder / f"go on {self.name}"
 
     def counts(self, occurrence: int) -> bool:
@@ -81,42 +81,42 @@ class Failpoint:
 
 
 def encode(points: Iterable[Failpoint]) -> str:
-    """The points as an environment variable's value."""
+    """Encode failpoints for an environment variable."""
     return json.dumps([asdict(point) for point in points])
 
 
 def decode(text: str) -> list[Failpoint]:
-    """The points of such a value."""
+    """Decode failpoints from an environment variable."""
     return [Failpoint(**{**each, "act": Action(each["act"]), "when": When(each["when"])}) for each in json.loads(text)]
 
 
 class Failpoints:
-    """What happens to this process, and when. Effects take place in threads as well as in the event loop."""
+    """The failpoints of this process. Effects happen in threads as well as in the event loop."""
 
     def __init__(self, points: Iterable[Failpoint], folder: Path) -> None:
-        """Make them; notices go to the folder."""
+        """Take the failpoints and the folder for notices and permissions."""
         self._points = tuple(points)
         self._folder = folder
         self._seen: Counter[tuple[str, When]] = Counter()
         self._lock = Lock()
 
-    async def meet(self, when: When, effect: str, outage: type[Exception]) -> None:
-        """Come by in the event loop.
+    async def run(self, when: When, effect: str, outage: type[Exception]) -> None:
+        """Run the actions for an effect in the event loop.
 
         Raises:
-            Exception: the outage, where a point says that something is away.
+            Exception: the outage, for an action ``FAIL``.
         """
         for point in self._reached(when, effect):
             if point.act is Action.DELAY:
                 await asyncio.sleep(point.seconds)
             elif point.act is Action.HOLD:
-                while not point.permission(self._folder).exists():  # noqa: ASYNC110  (another process makes it)
+                while not point.permission(self._folder).exists():  # noqa: ASYNC110  (another process creates the file)
                     await asyncio.sleep(POLL)
             else:
-                _happen(point, outage)
+                _perform(point, outage)
 
-    def meet_in_thread(self, when: When, effect: str, outage: type[Exception]) -> None:
-        """Come by in a thread; the same otherwise."""
+    def run_in_thread(self, when: When, effect: str, outage: type[Exception]) -> None:
+        """Run the actions for an effect in a thread."""
         for point in self._reached(when, effect):
             if point.act is Action.DELAY:
                 time.sleep(point.seconds)
@@ -124,7 +124,7 @@ class Failpoints:
                 while not point.permission(self._folder).exists():
                     time.sleep(POLL)
             else:
-                _happen(point, outage)
+                _perform(point, outage)
 
     def _reached(self, when: When, effect: str) -> Iterator[Failpoint]:
         with self._lock:
@@ -136,7 +136,7 @@ class Failpoints:
                 yield point
 
 
-def _happen(point: Failpoint, outage: type[Exception]) -> None:
+def _perform(point: Failpoint, outage: type[Exception]) -> None:
     match point.act:
         case Action.KILL:
             os.kill(os.getpid(), signal.SIGKILL)

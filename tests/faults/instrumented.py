@@ -1,13 +1,13 @@
-"""The program as these tests compose it: every effect that it has on anything outside can be its last.
+"""The program with failpoints at every external effect.
 
     python -m tests.faults.instrumented api|worker|standalone …
 
-It is the program itself, started by its own command line, with the adapters' methods, the repositories' queries and the
-system calls behind them each in a wrapper that looks whether a point is reached (see ``points``), and notes what the
-storage's disk keeps (see ``powerloss``). Nothing in the product knows of it.
+The real program with its own command line. Adapter methods, repository queries and the system calls behind them are
+wrapped: each wrapper runs the failpoints of its effect (see ``failpoints``) and records what has been synced to the disk
+(see ``powerloss``). The product contains no code for this.
 
-In the environment: ``FAULT_POINTS``, what is to happen; ``FAULT_FOLDER``, where it is noted; ``FAULT_DISK``, the folder
-that stands for the disk, with the storage in it; ``FAULT_JOURNAL``, where is noted what the disk keeps.
+Environment: ``FAULT_POINTS``, the failpoints; ``FAULT_FOLDER``, for their notices; ``FAULT_DISK``, the folder that stands
+for the disk and contains the storage; ``FAULT_JOURNAL``, for the journal of synced data.
 """
 
 import os
@@ -39,149 +39,151 @@ EFFECTS: tuple[tuple[type, str, str, type[Exception]], ...] = (
     (RabbitMQQueue, "publish", "publish", QueueUnavailable),
     (EmbeddedQueue, "publish", "publish", QueueUnavailable),
     (RenderPool, "render", "render", Outage),
-    # Two that no port shows: the broker's answer to a message that was published, and ours to one that was consumed.
+    # Two that no port shows: the broker's confirm of a published message, and our acknowledgement of a consumed one.
     (Channel, "_on_confirm_frame", "confirm", ConnectionError),
     (IncomingMessage, "ack", "ack", ConnectionError),
 )
-"""Methods to be awaited: where, which, the effect's name, and the port's word for "it is away"."""
+"""Coroutine methods: class, method, name of the effect, and the exception for an outage."""
 
 KINDS = {"originals": "original", "thumbnails": "thumbnail"}
 
 
 def main() -> None:
     """Run the program."""
-    chosen = Failpoints(failpoints.decode(os.environ.get("FAULT_POINTS", "[]")), Path(os.environ["FAULT_FOLDER"]))
+    active = Failpoints(failpoints.decode(os.environ.get("FAULT_POINTS", "[]")), Path(os.environ["FAULT_FOLDER"]))
     for owner, method, effect, outage in EFFECTS:
-        setattr(owner, method, _watched(getattr(owner, method), chosen, effect, outage))
-    _watch_inspector(chosen)
-    _watch_database(chosen)
-    _watch_disk(chosen, Path(os.environ["FAULT_DISK"]).resolve(), Journal(Path(os.environ["FAULT_JOURNAL"])))
+        setattr(owner, method, _with_failpoints(getattr(owner, method), active, effect, outage))
+    _instrument_inspector(active)
+    _instrument_database(active)
+    _instrument_disk(active, Path(os.environ["FAULT_DISK"]).resolve(), Journal(Path(os.environ["FAULT_JOURNAL"])))
     image_service()
 
 
-def _watched(
-    original: Callable[..., Awaitable[object]], chosen: Failpoints, effect: str, outage: type[Exception]
+def _with_failpoints(
+    original: Callable[..., Awaitable[object]], active: Failpoints, effect: str, outage: type[Exception]
 ) -> Callable[..., Awaitable[object]]:
-    async def watched(*args: object, **options: object) -> object:
-        await chosen.meet(When.BEFORE, effect, outage)
+    async def wrapper(*args: object, **options: object) -> object:
+        await active.run(When.BEFORE, effect, outage)
         answer = await original(*args, **options)
-        await chosen.meet(When.AFTER, effect, outage)
+        await active.run(When.AFTER, effect, outage)
         return answer
 
-    return watched
+    return wrapper
 
 
-def _watch_inspector(chosen: Failpoints) -> None:
-    """``sniff``: the first bytes of an upload are there; ``inspect``: all are, in a file that is not synced."""
+def _instrument_inspector(active: Failpoints) -> None:
+    """``sniff``: the first bytes of an upload have arrived; ``inspect``: all have, in a file that is not synced."""
     for effect in ("sniff", "inspect"):
         original = getattr(HeaderInspector, effect)
-        setattr(HeaderInspector, effect, _watched_in_thread(original, chosen, effect))
+        setattr(HeaderInspector, effect, _with_failpoints_in_thread(original, active, effect))
 
 
-def _watched_in_thread(original: Callable[..., object], chosen: Failpoints, effect: str) -> Callable[..., object]:
-    def watched(*args: object) -> object:
-        chosen.meet_in_thread(When.BEFORE, effect, OSError)
+def _with_failpoints_in_thread(
+    original: Callable[..., object], active: Failpoints, effect: str
+) -> Callable[..., object]:
+    def wrapper(*args: object) -> object:
+        active.run_in_thread(When.BEFORE, effect, OSError)
         answer = original(*args)
-        chosen.meet_in_thread(When.AFTER, effect, OSError)
+        active.run_in_thread(When.AFTER, effect, OSError)
         return answer
 
-    return watched
+    return wrapper
 
 
-def _watch_database(chosen: Failpoints) -> None:
-    """Every query under its own name, ``add``, and the end of its transaction, ``add.commit``.
+def _instrument_database(active: Failpoints) -> None:
+    """Name effects after queries, ``add``, and the commit of their transaction, ``add.commit``.
 
-    A query that is committed with its statement has no moment between the two.
+    A query that is committed with its statement has nothing between the two.
     """
     transaction, statement = Database.transaction, Database.statement
 
     @asynccontextmanager
-    async def watched_transaction(self: Database) -> AsyncIterator[Repositories]:
-        asked: list[str] = []
+    async def transaction_with_failpoints(self: Database) -> AsyncIterator[Repositories]:
+        queries: list[str] = []
         async with transaction(self) as repositories:
-            _watch_repositories(repositories, chosen, asked)
+            _instrument_repositories(repositories, active, queries)
             yield repositories
-            for query in asked:
-                await chosen.meet(When.BEFORE, f"{query}.commit", DatabaseUnavailable)
-        for query in asked:
-            await chosen.meet(When.AFTER, f"{query}.commit", DatabaseUnavailable)
+            for query in queries:
+                await active.run(When.BEFORE, f"{query}.commit", DatabaseUnavailable)
+        for query in queries:
+            await active.run(When.AFTER, f"{query}.commit", DatabaseUnavailable)
 
     @asynccontextmanager
-    async def watched_statement(self: Database) -> AsyncIterator[Repositories]:
+    async def statement_with_failpoints(self: Database) -> AsyncIterator[Repositories]:
         async with statement(self) as repositories:
             if self.commits_at_once:
-                _watch_repositories(repositories, chosen, None)
+                _instrument_repositories(repositories, active, None)
             yield repositories
 
-    Database.transaction = watched_transaction  # type: ignore[method-assign]  # that is the point
-    Database.statement = watched_statement  # type: ignore[method-assign]  # the same
+    Database.transaction = transaction_with_failpoints  # type: ignore[method-assign]  # instrumentation
+    Database.statement = statement_with_failpoints  # type: ignore[method-assign]  # the same
 
 
-def _watch_repositories(repositories: Repositories, chosen: Failpoints, asked: list[str] | None) -> None:
+def _instrument_repositories(repositories: Repositories, active: Failpoints, queries: list[str] | None) -> None:
     for name, repository in vars(repositories).items():
-        setattr(repositories, name, _WatchedRepository(repository, chosen, asked))
+        setattr(repositories, name, _InstrumentedRepository(repository, active, queries))
 
 
-class _WatchedRepository:
-    """Notes what is asked for in a transaction; without one, a query and its commit are the same."""
+class _InstrumentedRepository:
+    """Records the queries of a transaction; without one, a query and its commit are one effect."""
 
-    def __init__(self, repository: object, chosen: Failpoints, asked: list[str] | None) -> None:
+    def __init__(self, repository: object, active: Failpoints, queries: list[str] | None) -> None:
         self._repository = repository
-        self._chosen = chosen
-        self._asked = asked
+        self._active = active
+        self._queries = queries
 
     def __getattr__(self, query: str) -> Callable[..., Awaitable[object]]:
         original = getattr(self._repository, query)
-        if self._asked is None:
-            return _committed(original, self._chosen, query)
-        self._asked.append(query)
-        return _watched(original, self._chosen, query, DatabaseUnavailable)
+        if self._queries is None:
+            return _committed(original, self._active, query)
+        self._queries.append(query)
+        return _with_failpoints(original, self._active, query, DatabaseUnavailable)
 
 
 def _committed(
-    original: Callable[..., Awaitable[object]], chosen: Failpoints, query: str
+    original: Callable[..., Awaitable[object]], active: Failpoints, query: str
 ) -> Callable[..., Awaitable[object]]:
-    async def watched(*args: object, **options: object) -> object:
-        await chosen.meet(When.BEFORE, query, DatabaseUnavailable)
-        await chosen.meet(When.BEFORE, f"{query}.commit", DatabaseUnavailable)
+    async def wrapper(*args: object, **options: object) -> object:
+        await active.run(When.BEFORE, query, DatabaseUnavailable)
+        await active.run(When.BEFORE, f"{query}.commit", DatabaseUnavailable)
         answer = await original(*args, **options)
-        await chosen.meet(When.AFTER, f"{query}.commit", DatabaseUnavailable)
+        await active.run(When.AFTER, f"{query}.commit", DatabaseUnavailable)
         return answer
 
-    return watched
+    return wrapper
 
 
-def _watch_disk(chosen: Failpoints, disk: Path, journal: Journal) -> None:
-    """``fsync`` and ``rename``, wherever in the adapter they are called."""
+def _instrument_disk(active: Failpoints, disk: Path, journal: Journal) -> None:
+    """Wrap ``fsync`` and ``rename``, wherever the adapter calls them."""
     fsync, rename = os.fsync, os.rename
 
-    def watched_fsync(descriptor: int) -> None:
+    def fsync_with_failpoints(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if not path.is_relative_to(disk):
             fsync(descriptor)
             return
         effect = _sync_of(path, disk / "storage", is_folder=stat.S_ISDIR(os.fstat(descriptor).st_mode))
-        chosen.meet_in_thread(When.BEFORE, effect, OSError)
-        note = journal.take_snapshot(path)
+        active.run_in_thread(When.BEFORE, effect, OSError)
+        note = journal.observe(path)
         fsync(descriptor)
         journal.write(note)
-        chosen.meet_in_thread(When.AFTER, effect, OSError)
+        active.run_in_thread(When.AFTER, effect, OSError)
 
-    def watched_rename(source: Path, target: Path, **options: Any) -> None:  # noqa: ANN401  (whatever else it takes)
+    def rename_with_failpoints(source: Path, target: Path, **options: Any) -> None:  # noqa: ANN401  (other options of os.rename)
         if not target.resolve().is_relative_to(disk):
             rename(source, target, **options)
             return
         effect = f"{KINDS[target.parts[-3]]}.rename"
-        chosen.meet_in_thread(When.BEFORE, effect, OSError)
+        active.run_in_thread(When.BEFORE, effect, OSError)
         rename(source, target, **options)
-        chosen.meet_in_thread(When.AFTER, effect, OSError)
+        active.run_in_thread(When.AFTER, effect, OSError)
 
-    os.fsync = watched_fsync  # type: ignore[assignment]  # it takes files, too, which nobody gives it here
-    os.rename = watched_rename  # type: ignore[assignment]  # the same for other kinds of paths
+    os.fsync = fsync_with_failpoints  # type: ignore[assignment]  # it also accepts file objects, which the service does not pass
+    os.rename = rename_with_failpoints  # type: ignore[assignment]  # the same for other path types
 
 
 def _sync_of(path: Path, storage: Path, *, is_folder: bool) -> str:
-    """The name of a sync: of a file, its shard folder, the folder of shard folders, the storage, or the disk."""
+    """Name the sync of a file, a shard folder, the folder of shard folders, the storage, or the disk."""
     if not path.is_relative_to(storage):
         return "disk.sync"
     parts = path.relative_to(storage).parts

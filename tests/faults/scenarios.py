@@ -1,6 +1,6 @@
-"""Stories in which something goes wrong that one death alone does not show: each with the settings that it needs.
+"""Fault scenarios that a single kill does not cover, each with its settings.
 
-Where one layer of defence is to be seen at work, the others are asleep. That is done by settings only.
+Where a scenario tests one layer of defence, its settings disable the others.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from tests.faults.history import OK, Picture
 from tests.faults.host import HOUR, Host
 from tests.faults.kill_points import PHOTO
 
-ASLEEP: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
-"""The reconciler looks once, at the start, and only after what a worker has claimed."""
+NO_RECONCILER: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
+"""The reconciler runs once, at the start, and finds only images whose lease has expired."""
 LEASE: Final = 61.0
-"""Seconds after which a claim is over."""
+"""Longer than a claim's lease, in seconds."""
 LOST: Final = "claim lost"
 OUTAGE: Final = "attempt ended by an outage"
 LIMIT: Final = 20.0
@@ -27,21 +27,21 @@ SYNCS: Final = (
     "storage.sync",
     *(f"{kind}.{sync}" for kind in ("original", "thumbnail") for sync in ("sync", "sync-shards", "sync-shard")),
 )
-"""Every sync that there is once the storage's own folder is there."""
+"""Every sync that happens once the storage folder exists."""
 POSTER: Final = encoded(gradient(1600, 1200), "PNG")
 """Too large for the express lane."""
-KEY: Final = "the-client's-own"
+KEY: Final = "idempotency-key"
 
 Steps: TypeAlias = Callable[[Host], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A story; when it is over, everything runs, and the checker judges what has come of it."""
+    """A scenario; at its end all processes run, and the checker checks the invariants."""
 
     name: str
-    tells: str
-    play: Steps
+    description: str
+    run: Steps
     settings: Mapping[str, str]
 
 
@@ -49,13 +49,13 @@ SCENARIOS: Final[dict[str, Scenario]] = {}
 
 
 def _scenario(**settings: str) -> Callable[[Steps], Steps]:
-    def told(play: Steps) -> Steps:
-        name = getattr(play, "__name__", "")
-        tells = (play.__doc__ or "").splitlines()[0]
-        SCENARIOS[name] = Scenario(name=name, tells=tells, play=play, settings=settings)
-        return play
+    def register(run: Steps) -> Steps:
+        name = getattr(run, "__name__", "")
+        description = (run.__doc__ or "").splitlines()[0]
+        SCENARIOS[name] = Scenario(name=name, description=description, run=run, settings=settings)
+        return run
 
-    return told
+    return register
 
 
 # The power fails.
@@ -63,7 +63,7 @@ def _scenario(**settings: str) -> Callable[[Steps], Steps]:
 
 @_scenario()
 async def power_fails_after_acceptance(host: Host) -> None:
-    """The machine loses its power as soon as an image is recorded."""
+    """The power fails as soon as an image is recorded."""
     await _die(host, "api", "after add.commit")
     await host.lose_power()
     await host.advance_time()
@@ -72,7 +72,7 @@ async def power_fails_after_acceptance(host: Host) -> None:
 
 @_scenario()
 async def power_fails_after_done(host: Host) -> None:
-    """The machine loses its power as soon as an image is DONE."""
+    """The power fails as soon as an image is DONE."""
     await _die(host, "worker", "after complete.commit")
     await host.lose_power()
     await host.advance_time()
@@ -80,8 +80,8 @@ async def power_fails_after_done(host: Host) -> None:
 
 
 @_scenario()
-async def power_fails_after_others_made_the_folders(host: Host) -> None:
-    """The folders were made by a process that died before it had synced them; then the power fails, too."""
+async def power_fails_after_another_process_created_the_folders(host: Host) -> None:
+    """A process creates the folders and dies before syncing them; later the power fails."""
     point = Failpoint.at("before disk.sync", Action.KILL)
     await host.start("worker", point)
     await host.wait_for_death("worker", point)
@@ -93,15 +93,15 @@ async def power_fails_after_others_made_the_folders(host: Host) -> None:
 
 @_scenario()
 async def api_dies_before_it_publishes(host: Host) -> None:
-    """The API dies when an image is recorded and not queued."""
+    """The API dies after an image is recorded and before it is queued."""
     await _die(host, "api", "before publish")
     await host.advance_time()
     await host.start_all()
 
 
 @_scenario()
-async def api_dies_before_the_file_has_its_name(host: Host) -> None:
-    """The API dies when a file is received and not stored."""
+async def api_dies_before_rename(host: Host) -> None:
+    """The API dies after a file is received and before it is stored."""
     await _die(host, "api", "before original.rename")
     await host.advance_time()
     await host.start_all()
@@ -109,15 +109,15 @@ async def api_dies_before_the_file_has_its_name(host: Host) -> None:
 
 @_scenario()
 async def api_dies_before_it_records(host: Host) -> None:
-    """The API dies when a file is stored and not recorded."""
+    """The API dies after a file is stored and before it is recorded."""
     await _die(host, "api", "before add")
     await host.advance_time()
     await host.start_all()
 
 
 @_scenario(SWEEP_INTERVAL="3600")
-async def api_dies_while_it_deletes(host: Host) -> None:
-    """The API dies when an image is deleted and its files are not, and the sweeper is asleep."""
+async def api_dies_during_deletion(host: Host) -> None:
+    """The API dies after an image's rows are deleted and before its files are; the sweeper does not run."""
     await host.start_all()
     image_id = await host.upload_accepted(PHOTO)
     await host.wait_for_state(image_id, "DONE")
@@ -131,15 +131,15 @@ async def api_dies_while_it_deletes(host: Host) -> None:
 
 
 @_scenario()
-async def worker_dies_when_an_image_is_done(host: Host) -> None:
-    """The worker dies after the commit that says DONE."""
+async def worker_dies_after_done(host: Host) -> None:
+    """The worker dies after committing DONE."""
     await _die(host, "worker", "after complete.commit")
     await host.start("worker")
 
 
-@_scenario(**ASLEEP)
+@_scenario(**NO_RECONCILER)
 async def worker_dies_with_a_backlog(host: Host) -> None:
-    """The worker dies as soon as it has acknowledged the last message of a backlog, and nobody looks after the rest."""
+    """The worker dies as soon as it has acknowledged the last message of a backlog; no reconciler repairs losses."""
     backlog = 6
     await host.start("api")
     for _ in range(backlog):
@@ -152,7 +152,7 @@ async def worker_dies_with_a_backlog(host: Host) -> None:
 
 
 @_scenario(MAX_ATTEMPTS="2")
-async def image_takes_its_worker_with_it(host: Host) -> None:
+async def image_kills_every_worker(host: Host) -> None:
     """An image kills every worker that renders it."""
     point = Failpoint.at("before render", Action.KILL)
     await host.start("api")
@@ -166,7 +166,7 @@ async def image_takes_its_worker_with_it(host: Host) -> None:
 
 @_scenario()
 async def reconciler_dies_before_it_publishes(host: Host) -> None:
-    """The reconciler dies when it has taken an image for publishing."""
+    """The reconciler dies after reserving an image and before publishing it."""
     await _die(host, "api", "before publish")
     await host.advance_time()
     point = Failpoint.at("after reserve_for_publish.commit", Action.KILL)
@@ -176,16 +176,16 @@ async def reconciler_dies_before_it_publishes(host: Host) -> None:
     await host.start_all()
 
 
-# A process stands still, or is slow.
+# A process is stopped, or slow.
 
 
 @_scenario()
 async def worker_resumes_after_its_lease(host: Host) -> None:
-    """A worker stands still between its thumbnails and their rows, until another has the image and they are swept."""
+    """A worker is stopped between storing and recording thumbnails until they are swept and another has the claim."""
     stops = Failpoint.at("after adopt", Action.STOP)
     holds = Failpoint.at("before render", Action.HOLD)
     await host.start("api")
-    # It takes images ahead: the broker gives it the message for the other one, too, until it is missed.
+    # It prefetches: the broker delivers the requeued message to it, too, until its heartbeat is missed.
     first = await host.start("worker-1", stops, RABBITMQ_URL=f"{host.broker}?heartbeat=1")
     await host.upload_accepted(POSTER)
     await first.wait_until_reached(stops)
@@ -198,9 +198,9 @@ async def worker_resumes_after_its_lease(host: Host) -> None:
     second.release(holds)
 
 
-@_scenario(**ASLEEP)
-async def worker_is_faster_than_the_note(host: Host) -> None:
-    """An image is DONE before the API notes that it is queued."""
+@_scenario(**NO_RECONCILER)
+async def image_is_done_before_it_is_marked_queued(host: Host) -> None:
+    """An image is DONE before the API marks it as queued."""
     holds = Failpoint.at("before mark_queued", Action.HOLD)
     api = await host.start("api", holds)
     await host.start("worker")
@@ -212,17 +212,17 @@ async def worker_is_faster_than_the_note(host: Host) -> None:
     await upload
 
 
-@_scenario(**ASLEEP)
+@_scenario(**NO_RECONCILER)
 async def commit_is_slow(host: Host) -> None:
-    """The database takes a second to commit an image, and a worker waits for messages meanwhile."""
+    """Committing an image takes a second while a worker waits for messages."""
     await host.start("api", Failpoint.at("before add.commit", Action.DELAY, seconds=1))
     await host.start("worker")
     await host.upload_accepted(PHOTO)
 
 
 @_scenario(ORPHAN_GRACE="60")
-async def sweeper_comes_before_the_row(host: Host) -> None:
-    """A file waits for its row for a second, and the sweeper comes by."""
+async def sweeper_runs_before_the_row_is_committed(host: Host) -> None:
+    """A file has no row for 1.5 seconds while the sweeper runs."""
     await host.start("worker")
     await host.start("api", Failpoint.at("before add", Action.DELAY, seconds=1.5))
     await host.upload_accepted(PHOTO)
@@ -237,12 +237,12 @@ async def disk_is_slow(host: Host) -> None:
     await asyncio.gather(*(host.upload_accepted(PHOTO) for _ in range(3)))
 
 
-# A reply gets lost.
+# A reply is lost.
 
 
 @_scenario()
 async def reply_to_recording_is_lost(host: Host) -> None:
-    """The row is committed, and the API never gets to know; the client tries again."""
+    """The row is committed, but every reply to the API is lost; the client retries."""
     await host.start("api", Failpoint.at("after add.commit", Action.FAIL, times=ALWAYS))
     answer = await host.upload(PHOTO, key=KEY)
     assert answer.status_code == 503, answer
@@ -254,15 +254,15 @@ async def reply_to_recording_is_lost(host: Host) -> None:
 
 @_scenario()
 async def reply_to_recording_is_lost_once(host: Host) -> None:
-    """The row is committed, and the API gets to know when it tries again."""
+    """The row is committed, but the first reply to the API is lost."""
     await host.start("worker")
     await host.start("api", Failpoint.at("after add.commit", Action.FAIL))
     await host.upload_accepted(PHOTO, key=KEY)
 
 
 @_scenario()
-async def reply_to_the_claim_is_lost(host: Host) -> None:
-    """The claim is committed, and the worker never gets to know."""
+async def reply_to_claim_is_lost(host: Host) -> None:
+    """The claim is committed, but the reply to the worker is lost."""
     point = Failpoint.at("after claim.commit", Action.FAIL)
     await host.start("api")
     worker = await host.start("worker", point)
@@ -272,16 +272,16 @@ async def reply_to_the_claim_is_lost(host: Host) -> None:
 
 
 @_scenario()
-async def reply_to_the_end_is_lost(host: Host) -> None:
-    """DONE is committed, and the worker gets to know only that the claim is over."""
+async def reply_to_complete_is_lost(host: Host) -> None:
+    """DONE is committed, but the reply is lost; on retry the worker learns only that its claim is over."""
     await host.start("api")
     await host.start("worker", Failpoint.at("after complete.commit", Action.FAIL))
     await host.upload_accepted(PHOTO)
 
 
 @_scenario()
-async def reply_to_the_note_is_lost(host: Host) -> None:
-    """The note that an image is queued is committed, and the API never gets to know."""
+async def reply_to_mark_queued_is_lost(host: Host) -> None:
+    """The image is marked as queued, but the reply to the API is lost."""
     await host.start("worker")
     await host.start("api", Failpoint.at("after mark_queued.commit", Action.FAIL))
     await host.upload_accepted(PHOTO)
@@ -289,19 +289,19 @@ async def reply_to_the_note_is_lost(host: Host) -> None:
 
 @_scenario()
 async def confirm_is_lost(host: Host) -> None:
-    """The broker has the message, and the API never gets to know."""
+    """The broker has the message, but its confirm is lost."""
     await host.start("api", Failpoint.at("after publish", Action.FAIL))
     await host.upload_accepted(PHOTO)
     await host.advance_time()
     await host.start("worker")
 
 
-# Something is away for a while, or forgets.
+# A dependency is unavailable for a while, or loses data.
 
 
 @_scenario(MAX_ATTEMPTS="1")
-async def storage_is_away(host: Host) -> None:
-    """The storage is away for as long as it takes to try an image three times, and one attempt is all it has."""
+async def storage_is_unavailable(host: Host) -> None:
+    """The storage is unavailable during three tries of an image that may have one attempt."""
     holds = Failpoint.at("before local_path", Action.HOLD)
     await host.start("api")
     worker = await host.start("worker", holds)
@@ -311,17 +311,17 @@ async def storage_is_away(host: Host) -> None:
     host.storage.rename(aside)
     worker.release(holds)
 
-    async def tried_thrice() -> bool:
+    async def was_tried_three_times() -> bool:
         ended = "ERROR" in _states((await host.snapshot()).images)
         return ended or worker.log.read_text().count(OUTAGE) >= 3
 
-    await eventually(tried_thrice, timeout=LIMIT)
+    await eventually(was_tried_three_times, timeout=LIMIT)
     aside.rename(host.storage)
 
 
-@_scenario(**ASLEEP)
-async def queue_is_gone(host: Host) -> None:
-    """Somebody deletes the queue, and nobody listens at it."""
+@_scenario(**NO_RECONCILER)
+async def queue_is_deleted(host: Host) -> None:
+    """The queue is deleted while it has no consumer."""
     await host.start("api")
     await queues.delete(host.broker, queues.EXPRESS)
     await host.upload_accepted(PHOTO)
@@ -329,8 +329,8 @@ async def queue_is_gone(host: Host) -> None:
 
 
 @_scenario()
-async def queue_is_gone_under_load(host: Host) -> None:
-    """Somebody deletes the queue while images come in and are worked on."""
+async def queue_is_deleted_under_load(host: Host) -> None:
+    """The queue is deleted while images are uploaded and processed."""
     await host.start_all()
     load = asyncio.gather(*(host.upload_accepted(PHOTO) for _ in range(20)))
     await host.wait_for(lambda snapshot: "DONE" in _states(snapshot.images))
@@ -340,8 +340,8 @@ async def queue_is_gone_under_load(host: Host) -> None:
 
 
 @_scenario(UNCLAIMED_AFTER="7200")
-async def broker_forgets(host: Host) -> None:
-    """The broker loses all messages, and it is not yet time to look after each image."""
+async def broker_loses_all_messages(host: Host) -> None:
+    """The broker loses all messages before any image is due."""
     await host.start("api")
     for _ in range(3):
         await host.upload_accepted(PHOTO)
@@ -351,8 +351,8 @@ async def broker_forgets(host: Host) -> None:
 
 
 @_scenario(DECODE_SLOTS="4", MAX_ATTEMPTS="2")
-async def message_comes_five_times(host: Host) -> None:
-    """The message of an image that is being worked on comes four times more."""
+async def message_is_delivered_five_times(host: Host) -> None:
+    """The message of an image in progress is delivered four more times."""
     holds = Failpoint.at("before render", Action.HOLD, times=ALWAYS)
     ignored = Failpoint.at("after ack 3", Action.DELAY)
     await host.start("api")
@@ -364,12 +364,12 @@ async def message_comes_five_times(host: Host) -> None:
     worker.release(holds)
 
 
-# The database's clock jumps. To those who only ever compare, it is the same whether it does or all times do.
+# The database's clock jumps. Times are only compared, so shifting all stored times has the same effect.
 
 
 @_scenario()
-async def clock_is_put_forward(host: Host) -> None:
-    """The database's clock is put forward by an hour, twice: every lease is over, and every image due."""
+async def clock_jumps_forward(host: Host) -> None:
+    """The database's clock jumps forward by an hour, three times: every lease expires, and every image is due."""
     holds = Failpoint.at("before render", Action.HOLD, times=ALWAYS)
     await host.start("api")
     workers = [await host.start(name, holds) for name in ("worker-1", "worker-2")]
@@ -382,8 +382,8 @@ async def clock_is_put_forward(host: Host) -> None:
 
 
 @_scenario()
-async def clock_is_put_back(host: Host) -> None:
-    """The database's clock is put back by an hour while an image is worked on, another waits, and a third comes."""
+async def clock_jumps_back(host: Host) -> None:
+    """The database's clock jumps back by an hour with one image in progress, one waiting, and one uploaded later."""
     holds = Failpoint.at("before render", Action.HOLD)
     await host.start("api")
     worker = await host.start("worker", holds)
@@ -395,12 +395,12 @@ async def clock_is_put_back(host: Host) -> None:
     worker.release(holds)
 
 
-# Somebody wants an image gone, or made again, while it is worked on.
+# An image is deleted while it is processed.
 
 
 @_scenario()
-async def image_is_deleted_while_it_is_worked_on(host: Host) -> None:
-    """An image is deleted when its thumbnails are stored and not recorded."""
+async def image_is_deleted_during_processing(host: Host) -> None:
+    """An image is deleted after its thumbnails are stored and before they are recorded."""
     holds = Failpoint.at("after adopt", Action.HOLD)
     await host.start("api")
     worker = await host.start("worker", holds)
@@ -412,8 +412,8 @@ async def image_is_deleted_while_it_is_worked_on(host: Host) -> None:
 
 
 @_scenario()
-async def image_is_deleted_while_its_worker_stands_still(host: Host) -> None:
-    """An image is deleted when its thumbnails are stored and not recorded, and its worker dies before it knows."""
+async def image_is_deleted_while_its_worker_is_stopped(host: Host) -> None:
+    """The same, and the worker is killed before it notices."""
     dies = Failpoint.at("after adopt", Action.STOP)
     await host.start("api")
     worker = await host.start("worker-1", dies)
@@ -426,7 +426,7 @@ async def image_is_deleted_while_its_worker_stands_still(host: Host) -> None:
 
 
 async def _die(host: Host, role: str, where: str) -> None:
-    """Upload an image, of which the API or the worker dies."""
+    """Upload an image and let the API or the worker die at a failpoint."""
     point = Failpoint.at(where, Action.KILL)
     if role == "api":
         await host.start("api", point)

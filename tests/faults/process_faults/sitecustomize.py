@@ -1,10 +1,10 @@
-"""What makes a process of the service feel a wrong clock or a slow disk: Python imports this before all else.
+"""Gives a service process a wrong clock or a slow disk. Python imports this module at startup.
 
-The process needs this folder in its ``PYTHONPATH``, and in ``PROCESS_FAULTS_FOLDER`` the folder whose files tell what is wrong
-at the moment: ``clock`` and ``fsync`` hold a number of seconds. Without them, nothing is.
+The process needs this folder in ``PYTHONPATH``. ``PROCESS_FAULTS_FOLDER`` names a folder with the files ``clock`` and
+``fsync``, which hold a number of seconds: the clock's error and the extra time per fsync. Without them there is no fault.
 """
 
-# ruff: noqa: INP001  (a folder in PYTHONPATH, no package)
+# ruff: noqa: INP001  (a PYTHONPATH folder, not a package)
 
 import os
 import time
@@ -26,7 +26,7 @@ def _wrong_time() -> float:
     return _time() + _seconds("clock")
 
 
-def _slow_fsync(fd: Any) -> None:  # noqa: ANN401  (whatever it takes)
+def _slow_fsync(fd: Any) -> None:  # noqa: ANN401  (any argument of os.fsync)
     _sleep(_seconds("fsync"))
     _fsync(fd)
 
