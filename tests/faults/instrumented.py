@@ -3,11 +3,11 @@
     python -m tests.faults.instrumented api|worker|standalone …
 
 The real program with its own command line. Adapter methods, repository queries and the system calls behind them are
-wrapped: each wrapper runs the failpoints of its effect (see ``failpoints``) and records what has been synced to the disk
+wrapped: each wrapper runs the failpoints of its effect (see ``failpoints``) and records what has been synced to disk
 (see ``powerloss``). The product contains no code for this.
 
-Environment: ``FAULT_POINTS``, the failpoints; ``FAULT_FOLDER``, for their notices; ``FAULT_DISK``, the folder that stands
-for the disk and contains the storage; ``FAULT_JOURNAL``, for the journal of synced data.
+Environment: ``FAULT_POINTS``, the failpoints; ``FAULT_FOLDER``, for their notices; ``FAULT_DISK``, the folder that
+stands for the disk and contains the storage; ``FAULT_JOURNAL``, for the journal of synced data.
 """
 
 import os

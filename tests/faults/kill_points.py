@@ -128,7 +128,7 @@ DELETED: Final = _kill_points(
     API,
     kept=False,
     rows={
-        "after remove.commit": "once the rows are gone, the files follow: their removal is recorded in the same transaction",
+        "after remove.commit": "the files follow the rows: their removal is recorded in the same transaction",
         "before delete": "the same",
         "after delete": "files that reappear because their removal was not synced are still recorded for removal",
         "before done": "the same",

@@ -1,4 +1,4 @@
-"""Makes test images: valid ones in all formats, truncated ones, and a poison image that exceeds the decoder's limits."""
+"""Makes test images: valid ones in all formats, truncated ones, and one that exceeds the decoder's limits."""
 
 import random
 import re

@@ -1,7 +1,7 @@
 """Gives a service process a wrong clock or a slow disk. Python imports this module at startup.
 
 The process needs this folder in ``PYTHONPATH``. ``PROCESS_FAULTS_FOLDER`` names a folder with the files ``clock`` and
-``fsync``, which hold a number of seconds: the clock's error and the extra time per fsync. Without them there is no fault.
+``fsync``, which hold a number of seconds: the clock's error and the extra time per fsync. Without them, no fault.
 """
 
 # ruff: noqa: INP001  (a PYTHONPATH folder, not a package)
