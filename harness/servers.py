@@ -37,7 +37,7 @@ ADVICE = {
     "PostgreSQL": "`make test-servers` installs it, or set TEST_DATABASE_URL to a server of yours "
     "(postgresql+asyncpg://user:password@host:port/database)",
     "PgBouncer": "`make test-servers` installs it",
-    "RabbitMQ": "`make test-servers` installs it, or set TEST_RABBITMQ_URL to your server (amqp://user:password@host:port/)",
+    "RabbitMQ": "`make test-servers` installs it, or set TEST_RABBITMQ_URL (amqp://user:password@host:port/)",
     "Prometheus": "`make test-servers` installs it; or install it yourself (Debian, Ubuntu: apt-get install prometheus)",
 }
 

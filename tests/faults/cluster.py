@@ -4,6 +4,7 @@ All connections between them go through proxies, one for each role and server. M
 """
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -60,6 +61,7 @@ class Cluster:
         """Start everything; stop and remove everything at the end."""
         folder = new_folder()
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
             postgres = PostgresServer(new_folder(), fsync=False)  # processes are killed here, not machines
             rabbitmq = RabbitMQServer(new_folder())
             disk = Disk(folder / "disk")

@@ -60,7 +60,7 @@ class ForkServer:
     def fork(self, folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> psutil.Process:
         """Start a process that runs the command in the folder; its output goes to ``server.log`` there."""
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": self._path, **env}
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": self._path, "TMPDIR": str(folder), **env}
         order = {"folder": str(folder), "arguments": [*arguments], "env": environment}
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self._socket))

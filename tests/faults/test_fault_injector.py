@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.servers import new_folder
 from tests.faults.cluster import PROCESS_FAULTS
 from tests.faults.disk import Disk
 from tests.faults.fault_injector import BROKER_REST, LANES, FaultInjector, schedule
@@ -41,8 +40,8 @@ def test_every_kind_of_fault_has_an_implementation() -> None:
         assert all(hasattr(FaultInjector, "_" + kind.name.replace("-", "_")) for kind in kinds)
 
 
-def test_small_disk_can_be_filled_and_emptied() -> None:
-    disk = Disk(new_folder() / "disk")
+def test_small_disk_can_be_filled_and_emptied(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "disk")
     disk.start()
     try:
         file = disk.folder / "file"
