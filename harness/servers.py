@@ -38,7 +38,7 @@ ADVICE = {
     "(postgresql+asyncpg://user:password@host:port/database)",
     "PgBouncer": "`make test-servers` installs it",
     "RabbitMQ": "`make test-servers` installs it, or set TEST_RABBITMQ_URL (amqp://user:password@host:port/)",
-    "Prometheus": "`make test-servers` installs it; or install it yourself (Debian, Ubuntu: apt-get install prometheus)",
+    "Prometheus": "`make test-servers` installs it (Debian, Ubuntu: apt-get install prometheus)",
 }
 
 

@@ -4,10 +4,10 @@ found = await violations(Evidence(history=history, database_url=url, storage=fol
 """
 
 import asyncio
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.pace import Deadline
 from tests.faults.diagnostics import diagnostics_for
 from tests.faults.evidence import Evidence, Running, Snapshot, complete_snapshot, take_snapshot
 from tests.faults.rules import IDLE_RULES, RULES, Rule
@@ -28,12 +28,14 @@ class Violation:
     """What is wrong, followed by history, rows, files and log lines."""
 
 
-async def violations(evidence: Evidence) -> list[Violation]:
+async def violations(
+    evidence: Evidence, *, observe: Callable[[Evidence], Awaitable[Snapshot]] = take_snapshot
+) -> list[Violation]:
     """Wait until the service is idle, at most ``evidence.grace`` seconds; then check all invariants."""
-    deadline = time.monotonic() + evidence.grace
+    deadline = Deadline(evidence.grace)
     while True:
-        snapshot = await take_snapshot(evidence)
-        if _is_idle(evidence, snapshot) or time.monotonic() > deadline:
+        snapshot = await observe(evidence)
+        if _is_idle(evidence, snapshot) or deadline.passed:
             break
         await asyncio.sleep(_POLL_INTERVAL)
     await complete_snapshot(evidence, snapshot)

@@ -425,7 +425,7 @@ def test_every_invariant_has_a_violation_test() -> None:
     assert {invariant for invariant, _ in VIOLATIONS} | TESTED_BELOW == RULES.keys()
 
 
-async def test_checker_waits_until_the_service_is_idle(system: SmallSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_checker_waits_until_the_service_is_idle(system: SmallSystem) -> None:
     system.put("scratch/0123/original")
 
     async def look_and_repair(evidence: Evidence) -> Snapshot:
@@ -433,8 +433,7 @@ async def test_checker_waits_until_the_service_is_idle(system: SmallSystem, monk
         rmtree(system.storage / "scratch/0123", ignore_errors=True)
         return seen
 
-    monkeypatch.setattr("tests.faults.checker.take_snapshot", look_and_repair)
-    assert await violations(replace(system.evidence, grace=30)) == []
+    assert await violations(replace(system.evidence, grace=30), observe=look_and_repair) == []
 
 
 async def test_replaced_thumbnail_may_stay_until_its_removal_is_due(system: SmallSystem) -> None:
