@@ -21,7 +21,7 @@ from aio_pika.message import IncomingMessage
 from aiormq.channel import Channel
 
 from image_service.cli import main as image_service
-from image_service.database import Database, Repositories
+from image_service.database import Database, Repositories, SingleStatements
 from image_service.errors import DatabaseUnavailable, Outage, QueueUnavailable, StorageUnavailable
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.pool import RenderPool
@@ -107,7 +107,7 @@ def _watch_database(chosen: Points) -> None:
             await chosen.meet(When.AFTER, f"{query}.commit", DatabaseUnavailable)
 
     @asynccontextmanager
-    async def watched_statement(self: Database) -> AsyncIterator[Repositories]:
+    async def watched_statement(self: Database) -> AsyncIterator[SingleStatements]:
         async with statement(self) as repositories:
             if self.commits_at_once:
                 _watch_repositories(repositories, chosen, None)
@@ -117,7 +117,7 @@ def _watch_database(chosen: Points) -> None:
     Database.statement = watched_statement  # type: ignore[method-assign]  # the same
 
 
-def _watch_repositories(repositories: Repositories, chosen: Points, asked: list[str] | None) -> None:
+def _watch_repositories(repositories: SingleStatements, chosen: Points, asked: list[str] | None) -> None:
     for name, repository in vars(repositories).items():
         setattr(repositories, name, _WatchedRepository(repository, chosen, asked))
 
