@@ -29,43 +29,43 @@ _FILL: Final = """
         metadata_removed, recipe, created_at, updated_at, finished_at, original_removed_at
     )
     SELECT
-        (lpad(to_hex((extract(epoch FROM born) * 1000)::bigint), 12, '0')
+        (lpad(to_hex((extract(epoch FROM uploaded) * 1000)::bigint), 12, '0')
             || '7' || lpad(to_hex(n % 4096), 3, '0') || '8' || substr(md5(n::text), 1, 15))::uuid,
         status, 'jpeg', 4000, 3000, 3500000, md5(n::text) || md5((-n)::text),
         CASE WHEN n % 2 = 0 THEN 'key-' || n END,
-        CASE WHEN again THEN 'backfill' WHEN n % 3 = 0 THEN 'normal' ELSE 'express' END,
+        CASE WHEN reprocessed THEN 'backfill' WHEN n % 3 = 0 THEN 'normal' ELSE 'express' END,
         attempt, attempt,
-        CASE WHEN attempt > 0 AND open THEN clock_timestamp() + due * interval '1 second' END,
-        CASE WHEN status <> 'NEW' THEN born END,
+        CASE WHEN attempt > 0 AND unfinished THEN clock_timestamp() + due * interval '1 second' END,
+        CASE WHEN status <> 'NEW' THEN uploaded END,
         0,
-        CASE WHEN open THEN clock_timestamp() + due * interval '1 second' END,
+        CASE WHEN unfinished THEN clock_timestamp() + due * interval '1 second' END,
         CASE WHEN status = 'ERROR' THEN 'corrupt-image' END,
         CASE WHEN status = 'ERROR' THEN 'The file is damaged.' END,
         CASE WHEN status = 'DONE' THEN 'k0oGLQaSVsN0BVhn2oq2Z5SQUQcZ' END,
         CASE WHEN status = 'DONE' THEN '#8b5a2b' END,
         CASE WHEN status = 'DONE' THEN '["exif"]'::json END,
         CASE WHEN status = 'DONE' THEN :recipe END,
-        born,
-        born + interval '1 second',
-        CASE WHEN again OR NOT open THEN born + interval '1 second' END,
-        CASE WHEN NOT open AND n <= :count / 2 THEN born + interval '90 days' END
+        uploaded,
+        uploaded + interval '1 second',
+        CASE WHEN reprocessed OR NOT unfinished THEN uploaded + interval '1 second' END,
+        CASE WHEN NOT unfinished AND n <= :count / 2 THEN uploaded + interval '90 days' END
     FROM (
         SELECT
-            n, born, again, open,
+            n, uploaded, reprocessed, unfinished,
             CASE
-                WHEN again OR (open AND n % 10 IN (0, 1)) THEN 'NEW'
-                WHEN open THEN 'PROCESSING'
+                WHEN reprocessed OR (unfinished AND n % 10 IN (0, 1)) THEN 'NEW'
+                WHEN unfinished THEN 'PROCESSING'
                 WHEN n % 100 = 50 THEN 'ERROR'
                 ELSE 'DONE'
             END AS status,
-            CASE WHEN NOT open OR n % 10 IN (2, 3) THEN 1 ELSE 0 END AS attempt,
+            CASE WHEN NOT unfinished OR n % 10 IN (2, 3) THEN 1 ELSE 0 END AS attempt,
             CASE WHEN n % 10 IN (1, 2) THEN -5 ELSE 60 + n % 300 END AS due
         FROM (
             SELECT
                 n,
-                clock_timestamp() - (:count - n) * interval '180 days' / :count AS born,
-                n % 250 = 17 AS again,
-                n % 250 = 17 OR n > :count * 0.994 AS open
+                clock_timestamp() - (:count - n) * interval '180 days' / :count AS uploaded,
+                n % 250 = 17 AS reprocessed,
+                n % 250 = 17 OR n > :count * 0.994 AS unfinished
             FROM generate_series(1, :count) AS n
         ) AS numbered
     ) AS described

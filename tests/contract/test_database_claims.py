@@ -33,11 +33,7 @@ from harness.rows import (
     try_claim,
 )
 from image_service.database import Database
-from image_service.domain.image import (
-    Claim,
-    ImageTraits,
-    MetadataKind,
-)
+from image_service.domain.image import Claim, ImageTraits, MetadataKind
 from image_service.domain.status import Status
 from image_service.models import ImageRow
 

@@ -29,11 +29,7 @@ from harness.rows import (
     upload,
 )
 from image_service.database import Database, Repositories
-from image_service.domain.image import (
-    ImageFormat,
-    ImageHeader,
-    Original,
-)
+from image_service.domain.image import ImageFormat, ImageHeader, Original
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.models import ImageRow, ThumbnailRow

@@ -78,14 +78,14 @@ async def test_many_images_are_removed_and_unknown_ones_ignored(database: Databa
 
 
 async def test_removal_can_be_limited_to_finished_images(database: Database) -> None:
-    again = await done(database)
-    await reprocess(database, again)
-    spared = [await record(database) for record in UNFINISHED] + [again]
+    reprocessed = await done(database)
+    await reprocess(database, reprocessed)
+    unfinished = [await record(database) for record in UNFINISHED] + [reprocessed]
     removed = [await record(database) for record in FINISHED]
-    before = [await row(database, image_id) for image_id in spared]
-    keys = await remove(database, *spared, *removed, only_finished=True)
+    before = [await row(database, image_id) for image_id in unfinished]
+    keys = await remove(database, *unfinished, *removed, only_finished=True)
     assert {original_key(image_id) for image_id in removed} <= keys
-    assert [await row(database, image_id) for image_id in spared] == before
+    assert [await row(database, image_id) for image_id in unfinished] == before
     for image_id in removed:
         assert await is_gone(database, image_id)
 
@@ -233,12 +233,12 @@ async def test_original_of_an_unfinished_image_is_not_removed(database: Database
 async def test_concurrent_reprocess_and_removal_of_the_original_exclude_each_other(database: Database) -> None:
     for _ in range(4):
         image_id = await done(database)
-        again, removed = await both(
+        reprocessed, removed = await both(
             database,
             lambda r, i=image_id: r.images.reprocess([i], due_in=60),
             lambda r, i=image_id: r.images.remove_originals([i]),
         )
-        assert (again, removed) in [({image_id}, []), (set(), [original_key(image_id)])]
+        assert (reprocessed, removed) in [({image_id}, []), (set(), [original_key(image_id)])]
 
 
 async def test_due_removals_are_returned_longest_due_first_up_to_the_limit(database: Database) -> None:

@@ -29,9 +29,7 @@ from harness.rows import (
     unclaimed,
 )
 from image_service.database import Database
-from image_service.domain.image import (
-    Claim,
-)
+from image_service.domain.image import Claim
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.models import ImageRow
@@ -197,15 +195,15 @@ async def test_resume_all_on_an_empty_database(database: Database) -> None:
 
 
 async def test_make_due_skips_leased_and_finished_images(database: Database) -> None:
-    hurried = {await recorded(database), await queued(database)}
+    expected = {await recorded(database), await queued(database)}
     lost = await claimed(database, await queued(database), lease=-1)
     held, resting = await leased(database), await claimed(database, await recorded(database))
     await release(database, resting, rest=60, charge=True)
     left = [held, resting.image_id, await done(database), await failed(database)]
     before = [await row(database, image_id) for image_id in left]
-    asked = [*hurried, lost.image_id, *left, uuid4()]
-    assert await in_transaction(database, lambda r: r.scheduling.make_due(asked)) == {*hurried, lost.image_id}
-    assert set(ids(await due(database))) == {*hurried, lost.image_id}
+    asked = [*expected, lost.image_id, *left, uuid4()]
+    assert await in_transaction(database, lambda r: r.scheduling.make_due(asked)) == {*expected, lost.image_id}
+    assert set(ids(await due(database))) == {*expected, lost.image_id}
     assert [await row(database, image_id) for image_id in left] == before
 
 

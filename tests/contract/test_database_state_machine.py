@@ -17,9 +17,7 @@ from harness.rows import (
     thumbnail,
 )
 from image_service.database import Database, Repositories
-from image_service.domain.image import (
-    Claim,
-)
+from image_service.domain.image import Claim
 from image_service.domain.status import Status
 
 CHANGES: dict[str, Callable[[Repositories, UUID, Claim], Awaitable[object]]] = {

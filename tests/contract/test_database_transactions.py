@@ -143,7 +143,7 @@ async def test_statement_does_not_replace_thumbnails(database: Database) -> None
 async def test_statement_that_times_out_on_a_lock_is_cancelled_on_the_server(
     database: Database, database_url: str
 ) -> None:
-    """Otherwise it would claim the image later, for nobody: the lease would have to expire first."""
+    """Otherwise it would claim the image later, with no worker to process it, until the lease expires."""
     image_id = await recorded(database)
     waiting = Database(database_url, time_limit=0.3)
 

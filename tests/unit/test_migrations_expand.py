@@ -13,7 +13,7 @@ from alembic.script import Script, ScriptDirectory
 
 from image_service.database.migrations import alembic_config
 
-URL = "postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"
+URL = "postgresql+asyncpg://app@127.0.0.1:1/images"
 """Never connected to: Alembic prints the SQL."""
 HARMLESS = (
     r"CREATE TABLE \w+ ",

@@ -1,6 +1,6 @@
-"""Removals (tombstones): files that no row names any more.
+"""Removals (tombstones): files that no image or thumbnail refers to any more.
 
-A removal is recorded in the transaction that takes the name away; the file is removed after that transaction.
+A removal is recorded in the transaction that deletes the last reference to the file; the file is removed afterwards.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -23,7 +23,7 @@ def _values(enum: type[Status] | type[ImageFormat] | type[Lane]) -> list[str]:
 
 
 class ImageRow(Base):
-    """One image. While it is NEW, its row is the outbox too: the reconciler publishes it if nobody else has."""
+    """One image. While it is NEW, its row is the outbox too: the reconciler publishes it, unless the API has."""
 
     __tablename__ = "images"
 
@@ -107,7 +107,7 @@ class ThumbnailRow(Base):
 
 
 class RemovalRow(Base):
-    """The tombstone of a file that no row names any more, written in the transaction that took the name away."""
+    """The tombstone of a file, written in the transaction that deletes the last reference to it."""
 
     __tablename__ = "removals"
 
