@@ -21,7 +21,7 @@ from aio_pika.message import IncomingMessage
 from aiormq.channel import Channel
 
 from image_service.cli import main as image_service
-from image_service.database import Database, Repositories
+from image_service.database import Database, Repositories, SingleStatements
 from image_service.errors import DatabaseUnavailable, Outage, QueueUnavailable, StorageUnavailable
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.pool import RenderPool
@@ -109,7 +109,7 @@ def _instrument_database(active: Failpoints) -> None:
             await active.run(When.AFTER, f"{query}.commit", DatabaseUnavailable)
 
     @asynccontextmanager
-    async def statement_with_failpoints(self: Database) -> AsyncIterator[Repositories]:
+    async def statement_with_failpoints(self: Database) -> AsyncIterator[SingleStatements]:
         async with statement(self) as repositories:
             if self.commits_at_once:
                 _instrument_repositories(repositories, active, None)
@@ -119,7 +119,7 @@ def _instrument_database(active: Failpoints) -> None:
     Database.statement = statement_with_failpoints  # type: ignore[method-assign]  # the same
 
 
-def _instrument_repositories(repositories: Repositories, active: Failpoints, queries: list[str] | None) -> None:
+def _instrument_repositories(repositories: SingleStatements, active: Failpoints, queries: list[str] | None) -> None:
     for name, repository in vars(repositories).items():
         setattr(repositories, name, _InstrumentedRepository(repository, active, queries))
 
