@@ -15,6 +15,8 @@ from tests.faults.rules import IDLE_RULES, RULES, Rule
 __all__ = ["Evidence", "Running", "Violation", "violations", "violations_without_workers"]
 
 _POLL_INTERVAL = 0.25
+_LONGEST_LEASE = 90.0
+"""Seconds; longer than LEASE_SECONDS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +33,21 @@ class Violation:
 async def violations(
     evidence: Evidence, *, observe: Callable[[Evidence], Awaitable[Snapshot]] = take_snapshot
 ) -> list[Violation]:
-    """Wait until the service is idle, at most ``evidence.grace`` seconds; then check all invariants."""
-    deadline = Deadline(evidence.grace)
+    """Wait until the service is idle, at most ``evidence.grace`` seconds; then check all invariants.
+
+    The time begins anew when the last lease ends: a claim whose reply was lost holds its image for a lease.
+    """
+    deadline, longest_lease = Deadline(evidence.grace), Deadline(_LONGEST_LEASE)
+    leased = False
     while True:
         snapshot = await observe(evidence)
-        if _is_idle(evidence, snapshot) or deadline.passed:
+        if _is_idle(evidence, snapshot):
+            break
+        if evidence.grace and snapshot.has_leases() and not longest_lease.passed:
+            leased = True
+        elif leased:
+            deadline, leased = Deadline(evidence.grace), False
+        elif deadline.passed:
             break
         await asyncio.sleep(_POLL_INTERVAL)
     await complete_snapshot(evidence, snapshot)

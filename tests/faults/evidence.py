@@ -101,6 +101,11 @@ class Snapshot:
     decoders: dict[str, list["Decoder"]] = field(default_factory=dict)
     """By owning process; ``""`` for decoders whose owner is gone."""
 
+    def has_leases(self) -> bool:
+        """Whether a lease on an unfinished image has not ended at the time of the snapshot."""
+        ends = [moment(row["lease_until"]) for row in self.images.values() if row["due_at"] is not None]
+        return any(end is not None and end.timestamp() > self.seen_at for end in ends)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:

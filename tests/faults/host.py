@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from harness.processes import free_port
+from harness.pace import slowness
 from harness.waiting import eventually
 from tests.faults import failpoints, powerloss
 from tests.faults.checker import Evidence, Running, Violation, violations
@@ -32,11 +32,12 @@ SETTINGS = {
     "LOG_FORMAT": "json",
     "RECONCILE_INTERVAL": "0.2",
     "SWEEP_INTERVAL": "0.3",
-    "ORPHAN_GRACE": "1.5",
     "RETRY_DELAY": "0.2",
     "DECODE_SLOTS": "1",
 }
 """Periodic jobs run all the time; longer delays are skipped with ``advance_time``."""
+ORPHAN_GRACE = 1.5
+"""Seconds on an idle machine: longer than an upload or a rendering takes, whose files the sweeper must spare."""
 HOUR = 3600.0
 """Longer than every lease and delay of the service."""
 START_LIMIT = 30.0
@@ -147,6 +148,7 @@ class Host:
         for old in folder.glob("reached *"):
             old.unlink()
         env = {
+            "ORPHAN_GRACE": f"{ORPHAN_GRACE * slowness():.1f}",
             **self._settings,
             "LIVENESS_FILE": str(folder / "alive"),
             "FAULT_FOLDER": str(folder),

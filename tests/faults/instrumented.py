@@ -63,6 +63,8 @@ def _with_failpoints(
     original: Callable[..., Awaitable[object]], active: Failpoints, effect: str, outage: type[Exception]
 ) -> Callable[..., Awaitable[object]]:
     async def wrapper(*args: object, **options: object) -> object:
+        if effect == "delete" and not args[1]:
+            return await original(*args, **options)  # the sweeper found nothing: no keys, no effect
         await active.run(When.BEFORE, effect, outage)
         answer = await original(*args, **options)
         await active.run(When.AFTER, effect, outage)

@@ -1,12 +1,15 @@
 """Concurrent writers to one SQLite database are served in order."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
+from sqlalchemy import event
 
 from harness.fakes import LONG_TIMEOUT
+from harness.pace import slowness
 from harness.rows import add, recorded, status_of, upload
 from image_service.database import Database
 from image_service.domain.lane import Lane
@@ -55,3 +58,13 @@ async def test_failed_or_timed_out_writer_does_not_block_the_others(database: Da
         await fail()
     await add(database, original)
     assert await status_of(database, original.id) == "NEW"
+
+
+async def test_commit_slower_than_the_time_limit_is_no_outage(sqlite_url: str) -> None:
+    limit = 0.5 * slowness()
+    database = Database(sqlite_url, time_limit=limit)
+    event.listen(database.engine, "commit", lambda _: time.sleep(1.2 * limit), once=True)
+    original = upload()
+    await add(database, original)  # raises DatabaseUnavailable if the commit is given up, although it takes effect
+    assert await status_of(database, original.id) == "NEW"
+    await database.close()
