@@ -32,11 +32,15 @@ run: $(RUN) ## Start the whole service on this machine, with no other server (op
 	@exec $(BIN)/image-service standalone $(ARGS)
 
 .PHONY: test
-test: $(DEV) ## Run all tests on real servers, which are installed if missing (options for pytest in ARGS)
-	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+test: $(DEV) test-servers ## Run all tests on real servers and list the 20 slowest (options for pytest in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+
+.PHONY: test-servers
+test-servers: ## Install the servers of the tests (PostgreSQL, PgBouncer, RabbitMQ, Prometheus) where they are missing
+	@sh scripts/install-test-servers
 
 .PHONY: faults
-faults: $(DEV) ## Break everything at random for a minute, and check what has come of it (SEED=… repeats a run; SECONDS=…)
+faults: $(DEV) test-servers ## Run the service under random faults for a minute and check its invariants (SEED=… repeats a run; SECONDS=…)
 	@sh scripts/with-test-servers $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 .PHONY: faults-long
@@ -44,7 +48,7 @@ faults-long: $(DEV) ## The same with five seeds, for ten minutes in all
 	@for run in 1 2 3 4 5; do $(MAKE) --no-print-directory faults SEED= SECONDS=95 || exit; done
 
 .PHONY: faults-mutants
-faults-mutants: $(DEV) ## See that the check of the faults notices what is wrong: break the service itself, in copies (options in ARGS)
+faults-mutants: $(DEV) test-servers ## Check that the invariants detect defects: run the scenarios on mutated copies of the service (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m tests.faults.mutants $(ARGS)
 
 .PHONY: lint
@@ -75,11 +79,11 @@ format: $(DEV) ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(DEV) ## Measure the whole service under load, beside its renderer's ceiling (options in ARGS)
+bench: $(DEV) test-servers ## Measure the whole service under load, beside its renderer's ceiling (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service $(ARGS)
 
 .PHONY: bench-flame
-bench-flame: $(DEV) $(BENCH) ## Draw what the processor time of an image goes into, function by function (options in ARGS)
+bench-flame: $(DEV) $(BENCH) test-servers ## Draw what the processor time of an image goes into, function by function (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service.flame $(ARGS)
 
 .PHONY: bench-imaging
@@ -88,15 +92,15 @@ bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are
 	@.venv-bench/bin/python -m benchmarks.imaging $(ARGS)
 
 .PHONY: bench-backfill
-bench-backfill: $(DEV) ## Measure what new uploads notice of a back-fill (options in ARGS)
+bench-backfill: $(DEV) test-servers ## Measure what new uploads notice of a back-fill (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.backfill $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: $(DEV) ## Measure what a table of a million images and a queue of 100,000 change (options in ARGS)
+bench-growth: $(DEV) test-servers ## Measure what a table of a million images and a queue of 100,000 change (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.growth $(ARGS)
 
 .PHONY: bench-scale
-bench-scale: $(DEV) ## Measure what more workers bring, and what sets an end to it (options in ARGS)
+bench-scale: $(DEV) test-servers ## Measure what more workers bring, and what sets an end to it (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.scale_out $(ARGS)
 
 .PHONY: bench-publish
@@ -106,19 +110,19 @@ bench-publish: ## Take all figures of docs/performance.md anew, on a machine tha
 	@$(MAKE) --no-print-directory bench-scale ARGS=--publish
 
 .PHONY: bench-storage
-bench-storage: $(DEV) ## Measure the memory of API and worker with all files on an S3 server (options in ARGS)
+bench-storage: $(DEV) test-servers ## Measure the memory of API and worker with all files on an S3 server (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.object_storage $(ARGS)
 
 .PHONY: plans
-plans: $(DEV) ## Show how PostgreSQL runs every query on a million images (options in ARGS)
+plans: $(DEV) test-servers ## Show how PostgreSQL runs every query on a million images (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.plans $(ARGS)
 
 .PHONY: soak
-soak: $(DEV) ## Put 10,000 images through while the broker and workers go down each minute (options in ARGS)
+soak: $(DEV) test-servers ## Put 10,000 images through while the broker and workers go down each minute (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.soak $(ARGS)
 
 .PHONY: trace
-trace: $(DEV) ## Show one upload's trace, from the request to DONE, with times (a file of yours in ARGS)
+trace: $(DEV) test-servers ## Show one upload's trace, from the request to DONE, with times (a file of yours in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.trace $(ARGS)
 
 .PHONY: requirements

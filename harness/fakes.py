@@ -7,14 +7,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import event
 
-from image_service.database import Database, Repositories
-from image_service.database.catalogue import CatalogueRepository
-from image_service.database.images import ImageRepository
-from image_service.database.removals import RemovalRepository
+from image_service.database import Database, Repositories, SingleStatements
 from image_service.domain.image import (
     ImageFormat,
     ImageHeader,
@@ -43,6 +40,7 @@ TRAITS = ImageTraits(
 )
 
 Failure: TypeAlias = Exception | type[Exception]
+Queries = TypeVar("Queries", bound=SingleStatements)
 
 
 class Script:
@@ -103,35 +101,28 @@ class ScriptedDatabase(Database):
             yield repositories
 
     @asynccontextmanager
-    async def statement(self) -> AsyncIterator[Repositories]:
+    async def statement(self) -> AsyncIterator[SingleStatements]:
         inner = super().statement()
         # What is no statement by itself becomes a transaction, which has its script already.
         async with self._scripted(_alone(inner)) if self.commits_at_once else inner as repositories:
             yield repositories
 
     @asynccontextmanager
-    async def _scripted(self, inner: AbstractAsyncContextManager[Repositories]) -> AsyncIterator[Repositories]:
+    async def _scripted(self, inner: AbstractAsyncContextManager[Queries]) -> AsyncIterator[Queries]:
         asked: list[str] = []
         async with inner as repositories:
-            images, catalogue, removals = (
-                _ScriptedRepository(repository, self._script, asked, prefix)
-                for repository, prefix in (
-                    (repositories.images, ""),
-                    (repositories.catalogue, ""),
-                    (repositories.removals, "removals."),
-                )
-            )
-            repositories.images = cast("ImageRepository", images)
-            repositories.catalogue = cast("CatalogueRepository", catalogue)
-            repositories.removals = cast("RemovalRepository", removals)
+            for name in ("images", "claims", "scheduling", "catalogue", "removals"):
+                prefix = "removals." if name == "removals" else ""
+                scripted = _ScriptedRepository(getattr(repositories, name), self._script, asked, prefix)
+                setattr(repositories, name, scripted)
             yield repositories
         for name in asked:
             self._script.end(name)
 
 
 @asynccontextmanager
-async def _alone(inner: AbstractAsyncContextManager[Repositories]) -> AsyncIterator[Repositories]:
-    """Let a block make one statement and no second: nothing would hold the two together."""
+async def _alone(inner: AbstractAsyncContextManager[SingleStatements]) -> AsyncIterator[SingleStatements]:
+    """Refuse a second statement in a block: each would be committed by itself."""
     made: list[str] = []
 
     def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:

@@ -21,7 +21,7 @@ from harness.service import PROGRAM
 from harness.service_harness import GRACE, ServiceHarness
 from image_service.cli import app
 from image_service.config import Settings
-from image_service.database.scheduling import OpenImage
+from image_service.database.scheduling import UnfinishedImage
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
@@ -179,7 +179,7 @@ def test_named_images_are_processed_again_whatever_their_state(kept: Kept) -> No
     assert {waiting, done, broken} <= {image.id for image in kept.play(_due)}
 
 
-async def _due(env: ServiceHarness) -> Sequence[OpenImage]:
+async def _due(env: ServiceHarness) -> Sequence[UnfinishedImage]:
     return await env.ask(lambda r: r.scheduling.due(limit=10))
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from image_service.database import Database
-from image_service.database.claims import ClaimRepository
+from image_service.database.claims import ClaimStatements
 from image_service.domain.image import Claim, ImageError, Rendering, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
@@ -142,12 +142,7 @@ class Processing:
             traits=rendering.traits,
             recipe=self._recipe.fingerprint,
         )
-        # An image that was DONE before has thumbnails, which go in the same transaction.
-        done = await self._change(
-            lambda images: images.complete(claim, result, superseded_for=_SUPERSEDED_FOR),
-            one_statement=not claim.reprocessing,
-        )
-        if done or not await self._discard(claim, thumbnails):
+        if await self._complete(claim, result) or not await self._discard(claim, thumbnails):
             _log.info("image done", attempt=claim.attempt)
             self._observer.attempted(claim, AttemptOutcome.DONE)
         else:
@@ -177,6 +172,16 @@ class Processing:
         await self._storage.delete(unrecorded)
         return bool(unrecorded)
 
+    async def _complete(self, claim: Claim, result: Result) -> bool:
+        async def once() -> bool:
+            if claim.reprocessing:  # the thumbnails that it may have are replaced in the same transaction
+                async with self._database.transaction() as all_queries:
+                    return await all_queries.claims.complete(claim, result, superseded_for=_SUPERSEDED_FOR)
+            async with self._database.statement() as repositories:
+                return await repositories.claims.complete(claim, result)
+
+        return await retry_on_outage(once, budget=self._policy.lease / 2)
+
     async def _fail(self, claim: Claim, error: ServiceError) -> None:
         failed = await self._change(lambda images: images.fail(claim, ImageError(code=error.code, detail=error.detail)))
         event = "image ended in ERROR" if failed else _LOST
@@ -204,17 +209,12 @@ class Processing:
             _log.warning("claim not given back; its lease will run out", attempt=claim.attempt, reason=outage.detail)
 
     async def _change(
-        self,
-        change: Callable[[ClaimRepository], Awaitable[bool]],
-        *,
-        one_statement: bool = True,
-        budget: float | None = None,
+        self, change: Callable[[ClaimStatements], Awaitable[bool]], *, budget: float | None = None
     ) -> bool:
         """Make a change in a transaction of its own, through outages of up to half a lease unless told otherwise."""
-        transaction = self._database.statement if one_statement else self._database.transaction
 
         async def once() -> bool:
-            async with transaction() as repositories:
+            async with self._database.statement() as repositories:
                 return await change(repositories.claims)
 
         return await retry_on_outage(once, budget=self._policy.lease / 2 if budget is None else budget)

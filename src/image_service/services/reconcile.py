@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from image_service.database import Database
-from image_service.database.scheduling import OpenImage
+from image_service.database.scheduling import UnfinishedImage
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.ports import Delivery, TaskQueue
@@ -63,7 +63,7 @@ class Reconciler:
             _log.info("queued images that nobody worked on", images=published)
         return published
 
-    async def _due(self) -> Sequence[OpenImage]:
+    async def _due(self) -> Sequence[UnfinishedImage]:
         async with self._database.statement() as repositories:
             return await repositories.scheduling.due(limit=_BATCH)
 
@@ -78,16 +78,16 @@ class Reconciler:
                     due_in=self._timing.unclaimed_after,
                 )
 
-    async def _lost(self, lane: Lane, *, before: float) -> Sequence[OpenImage]:
+    async def _lost(self, lane: Lane, *, before: float) -> Sequence[UnfinishedImage]:
         """Images of a lane whose message has had its time by ``before``: none that this round published itself."""
         age = self._timing.unqueued_after + time.monotonic() - before
         async with self._database.statement() as repositories:
             return await repositories.scheduling.unclaimed(lane, queued_before=age, limit=_BATCH)
 
-    async def _publish_all(self, images: Sequence[OpenImage]) -> int:
+    async def _publish_all(self, images: Sequence[UnfinishedImage]) -> int:
         return sum([await self._publish(image) for image in images])
 
-    async def _publish(self, image: OpenImage) -> bool:
+    async def _publish(self, image: UnfinishedImage) -> bool:
         """Queue one image, unless another reconciler was faster."""
         new = image.status is Status.NEW
         # A growing delay: this message may be one too many. One that is lost all the same shows once the queue is

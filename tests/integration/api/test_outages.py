@@ -14,8 +14,9 @@ import pytest
 from harness.api import PNG, Api, accepted, api_on, finish, problem, told, upload
 from harness.forms import CONTENT_TYPE, form, part
 from harness.proxy import Mode, Proxy
-from image_service.database.images import ImageRepository
+from image_service.database.images import ImageRepository, ImageStatements
 from image_service.database.removals import RemovalRepository
+from image_service.database.scheduling import SchedulingStatements
 from image_service.ports import Delivery
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
@@ -154,7 +155,8 @@ async def hanging_before(
     monkeypatch: pytest.MonkeyPatch, query: str, *proxies: Proxy, after: float = 0
 ) -> AsyncIterator[None]:
     """Let a query run into a black hole, having taken ``after`` seconds already."""
-    original: Callable[..., Awaitable[object]] = getattr(ImageRepository, query)
+    owner = next(each for each in (ImageStatements, ImageRepository, SchedulingStatements) if query in vars(each))
+    original: Callable[..., Awaitable[object]] = getattr(owner, query)
 
     async def hang(*args: object, **options: object) -> object:
         await asyncio.sleep(after)
@@ -163,7 +165,7 @@ async def hanging_before(
         return await original(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageRepository, query, hang)
+        patch.setattr(owner, query, hang)
         yield
 
 
