@@ -15,6 +15,8 @@ import psutil
 # Below the range from which the kernel picks the near end of outgoing connections: a server that is down for a moment
 # finds its port still free.
 PORTS = range(15_000, 32_000)
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+"""The program's source. In the PYTHONPATH of child processes it makes the program run without being installed."""
 
 
 class ServerError(Exception):
@@ -67,7 +69,7 @@ class ProcessGroup:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={"PATH": os.environ["PATH"], **env},
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), **env},
                 process_group=self._members[0].pid if self._members else 0,
                 user=self.account,
                 group=self.account,

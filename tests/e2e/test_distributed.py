@@ -106,7 +106,7 @@ async def test_an_api_can_make_its_own_tables(env: dict[str, str], empty_postgre
 async def test_the_tables_can_be_made_beforehand(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
     env |= {"DATABASE_URL": empty_postgres_url}
     migrated = subprocess.run(  # noqa: S603, ASYNC221  (our own program, and nothing else to do meanwhile)
-        [PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
+        [*PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
     )
     assert (migrated.returncode, migrated.stdout) == (0, "The database's tables are up to date.\n"), migrated.stderr
     with Api(tmp_path, env) as api:

@@ -87,7 +87,7 @@ async def test_stopping_finishes_what_is_being_rendered(standalone: Standalone) 
 
 def test_a_second_process_on_the_same_folder_is_refused(standalone: Standalone) -> None:
     second = subprocess.run(  # noqa: S603  (our own program)
-        [PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
+        [*PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
         capture_output=True,
         text=True,
         timeout=30,
@@ -101,7 +101,7 @@ def test_a_second_process_on_the_same_folder_is_refused(standalone: Standalone) 
 def test_a_port_in_use_is_explained(standalone: Standalone, tmp_path: Path) -> None:
     port = standalone.url.rpartition(":")[2]
     second = subprocess.run(  # noqa: S603  (our own program)
-        [PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
+        [*PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
         capture_output=True,
         text=True,
         timeout=30,
