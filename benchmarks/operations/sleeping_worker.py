@@ -1,26 +1,29 @@
-"""Processes of the worker whose renderer waits (see ``waiting``)."""
+"""Worker processes whose renderer sleeps instead of rendering (see ``sleeping_renderer``)."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from harness.processes import SOURCE
 from harness.service import Service
 
-WAIT: Final = 0.05
-"""Seconds."""
+RENDER_SECONDS: Final = 0.05
+"""Seconds for each image."""
 _ROOT: Final = Path(__file__).parents[2]
 
 
-class WaitingWorker(Service):
-    """A worker process; each image takes it so many seconds, and no processor time for them."""
+class SleepingWorker(Service):
+    """A worker process that spends ``render_seconds`` on each image, without processor time."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], name: str = "worker", wait: float = WAIT) -> None:
+    def __init__(
+        self, folder: Path, env: Mapping[str, str], name: str = "worker", render_seconds: float = RENDER_SECONDS
+    ) -> None:
         env = {
             **env,
             "LIVENESS_FILE": str(folder / f"{name}.alive"),
-            "PYTHONPATH": str(_ROOT),
-            "WAIT_SECONDS": str(wait),
+            "PYTHONPATH": f"{SOURCE}:{_ROOT}",
+            "RENDER_SECONDS": str(render_seconds),
         }
-        command = (sys.executable, "-m", "benchmarks.operations.waiting", "worker")
+        command = (sys.executable, "-m", "benchmarks.operations.sleeping_renderer", "worker")
         super().__init__(folder / name, *command, started='"worker started"', env=env)

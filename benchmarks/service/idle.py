@@ -1,4 +1,4 @@
-"""What is measured beside the runs: one upload after the other while nothing else is done, and a hundred large ones."""
+"""Latency of an idle service: one upload at a time, each after the one before is DONE."""
 
 import statistics
 import tempfile
@@ -7,99 +7,63 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.service.load import Connection, Job, loading, post
-from benchmarks.service.processes import API, BOTH
+from benchmarks.service.load import Connection, post
 from benchmarks.service.records import records
-from benchmarks.service.runs import Running, render, warm_pool
+from benchmarks.service.runs import ServiceUnderTest, render, warm_pool
 
-_LIMIT: Final = 60.0
+_DONE_LIMIT: Final = 60.0
 _WARM_UP: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idle:
-    """Seconds of each upload, while nothing else was done."""
+class IdleLatency:
+    """Seconds that each upload took while the service did nothing else."""
 
     mode: str
     picture: str
     kilobytes: float
     answered: tuple[float, ...]
     done: tuple[float, ...]
-    """To DONE, as a reader of the database sees it: after the commit."""
+    """From the first byte until another connection to the database sees DONE, that is, after the commit."""
     rendered: float
-    """Seconds that the bare renderer takes for the picture, by its median."""
+    """Median seconds that the bare renderer takes for the picture."""
 
     @property
     def beside_render(self) -> float:
-        """What the service adds, by the median."""
+        """Median seconds that the service adds to rendering."""
         return statistics.median(self.done) - self.rendered
 
 
-@dataclass(frozen=True, kw_only=True)
-class Many:
-    """The API's memory, in bytes, with many large uploads at once."""
-
-    mode: str
-    clients: int
-    megabytes: float
-    before: int
-    peak: int
-
-    @property
-    def growth(self) -> int:
-        """By how much it grew."""
-        return self.peak - self.before
-
-
-async def idle(running: Running, picture: str, content: bytes, count: int) -> Idle:
-    """Upload a picture so many times, each when the one before is DONE; and render it as often, without the service."""
+async def measure_idle(service: ServiceUnderTest, picture: str, content: bytes, count: int) -> IdleLatency:
+    """Upload a picture ``count`` times, one at a time, and render it as often without the service."""
     request = post(content)
     answered: list[float] = []
     done: list[float] = []
-    async with records(running.database_url) as known:
-        connection = await Connection.open(running.url)
+    async with records(service.database_url) as database:
+        connection = await Connection.open(service.url)
         try:
             for _ in range(_WARM_UP + count):
                 began = time.perf_counter()
                 upload = await connection.upload(request)
-                await known.until_done(upload.id, _LIMIT)
+                await database.until_done(upload.id, _DONE_LIMIT)
                 done.append(time.perf_counter() - began)
                 answered.append(upload.answered)
         finally:
             connection.close()
-    return Idle(
-        mode=running.mode,
+    return IdleLatency(
+        mode=service.mode,
         picture=picture,
         kilobytes=len(content) / 1000,
         answered=tuple(answered[_WARM_UP:]),
         done=tuple(done[_WARM_UP:]),
-        rendered=await alone(content, count),
+        rendered=await _bare_render(content, count),
     )
 
 
-async def alone(content: bytes, count: int) -> float:
-    """Seconds that the bare renderer takes for one picture, by the median."""
+async def _bare_render(content: bytes, count: int) -> float:
+    """Returns the median seconds that the bare renderer takes for one picture."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.write_bytes(content)
         async with warm_pool(1, source, Path(folder)) as pool:
             return statistics.median([await render(pool, source, Path(folder)) for _ in range(count)])
-
-
-async def many(running: Running, file: Path, megabytes: float, clients: int) -> Many:
-    """Have as many clients upload the file at once, one time each."""
-    job = Job(url=running.url, file=str(file), clients=clients, images=clients)
-    async with records(running.database_url) as known, loading(job) as begin:
-        running.watch.forget_peaks()
-        before = running.watch.held()
-        await begin()
-        peaks = running.watch.peaks()
-        await known.until_finished(_LIMIT)
-    part = API if API in before else BOTH
-    return Many(
-        mode=running.mode,
-        clients=clients,
-        megabytes=megabytes,
-        before=before[part],
-        peak=peaks[part],
-    )
