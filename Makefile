@@ -34,11 +34,15 @@ run: $(RUN) ## Start the whole service in one process, without other servers (op
 	@exec $(BIN)/image-service standalone $(ARGS)
 
 .PHONY: test
-test: $(DEV) ## Run all tests on real servers, which are installed if missing (options for pytest in ARGS)
-	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+test: $(DEV) test-servers ## Run all tests on real servers and list the 20 slowest (options for pytest in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+
+.PHONY: test-servers
+test-servers: ## Install the servers of the tests (PostgreSQL, PgBouncer, RabbitMQ, Prometheus) where they are missing
+	@sh scripts/install-test-servers
 
 .PHONY: faults
-faults: $(DEV) ## Break everything at random for a minute, and check what has come of it (SEED=… repeats a run; SECONDS=…)
+faults: $(DEV) test-servers ## Run the service under random faults for a minute and check its invariants (SEED=… repeats a run; SECONDS=…)
 	@sh scripts/with-test-servers $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 .PHONY: faults-long
@@ -46,7 +50,7 @@ faults-long: $(DEV) ## The same with five seeds, for ten minutes in all
 	@for run in 1 2 3 4 5; do $(MAKE) --no-print-directory faults SEED= SECONDS=95 || exit; done
 
 .PHONY: faults-mutants
-faults-mutants: $(DEV) ## See that the check of the faults notices what is wrong: break the service itself, in copies (options in ARGS)
+faults-mutants: $(DEV) test-servers ## Check that the invariants detect defects: run the scenarios on mutated copies of the service (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m tests.faults.mutants $(ARGS)
 
 .PHONY: lint
@@ -86,11 +90,11 @@ docs: $(DEV) ## Write docs/settings.md, and README's speed figures from docs/per
 	@$(BIN)/python -m benchmarks.figures
 
 .PHONY: bench
-bench: $(DEV) ## Measure the whole service under load, and its bare renderer (options in ARGS; --publish)
+bench: $(DEV) test-servers ## Measure the whole service under load, and its bare renderer (options in ARGS; --publish)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service $(ARGS)
 
 .PHONY: bench-flame
-bench-flame: $(DEV) $(BENCH) ## Draw the processor time of an image by function, as a flame graph (options in ARGS)
+bench-flame: $(DEV) $(BENCH) test-servers ## Draw the processor time of an image by function, as a flame graph (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service.flame $(ARGS)
 
 .PHONY: bench-imaging
@@ -99,15 +103,15 @@ bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with other libraries, ins
 	@.venv-bench/bin/python -m benchmarks.imaging $(ARGS)
 
 .PHONY: bench-backfill
-bench-backfill: $(DEV) ## Measure the effect of a back-fill on new uploads (options in ARGS)
+bench-backfill: $(DEV) test-servers ## Measure the effect of a back-fill on new uploads (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.backfill $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: $(DEV) ## Measure the effect of a million images in the table and 100,000 in the queue (options in ARGS)
+bench-growth: $(DEV) test-servers ## Measure the effect of a million images in the table and 100,000 in the queue (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.growth $(ARGS)
 
 .PHONY: bench-scale
-bench-scale: $(DEV) ## Measure the throughput of several workers, and what limits it (options in ARGS)
+bench-scale: $(DEV) test-servers ## Measure the throughput of several workers, and what limits it (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.scale_out $(ARGS)
 
 .PHONY: bench-publish
@@ -117,19 +121,19 @@ bench-publish: ## Measure and write all figures of docs/performance.md and READM
 	@$(MAKE) --no-print-directory bench-scale ARGS=--publish
 
 .PHONY: bench-storage
-bench-storage: $(DEV) ## Measure the memory of API and worker with files on an S3 server (options in ARGS)
+bench-storage: $(DEV) test-servers ## Measure the memory of API and worker with files on an S3 server (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.object_storage $(ARGS)
 
 .PHONY: plans
-plans: $(DEV) ## Show how PostgreSQL runs every query on a million images (options in ARGS)
+plans: $(DEV) test-servers ## Show how PostgreSQL runs every query on a million images (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.plans $(ARGS)
 
 .PHONY: soak
-soak: $(DEV) ## Upload 10,000 images while the broker and workers are killed each minute (options in ARGS)
+soak: $(DEV) test-servers ## Upload 10,000 images while the broker and workers are killed each minute (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.soak $(ARGS)
 
 .PHONY: trace
-trace: $(DEV) ## Show one upload's trace, from the request to DONE, with times (an image file in ARGS)
+trace: $(DEV) test-servers ## Show one upload's trace, from the request to DONE, with times (an image file in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.trace $(ARGS)
 
 .PHONY: requirements

@@ -1,6 +1,6 @@
-"""One computer with the service and its disk on it. Its processes die when they are told to, and its power can fail.
+"""A simulated host: the service's processes, which can be killed at failpoints, and a disk whose power can fail.
 
-The database and the broker are elsewhere, and stay.
+Database and broker run elsewhere and are not affected.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ import pytest
 
 from harness.processes import free_port
 from harness.waiting import eventually
-from tests.faults import points, powerloss
+from tests.faults import failpoints, powerloss
 from tests.faults.checker import Evidence, Running, Violation, violations
 from tests.faults.client import Client
-from tests.faults.evidence import World, look
+from tests.faults.evidence import Snapshot, take_snapshot
+from tests.faults.failpoints import Failpoint
+from tests.faults.fork_server import ForkServer
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
-from tests.faults.nursery import Nursery
-from tests.faults.points import Point
 
 SETTINGS = {
     "LOG_FORMAT": "json",
@@ -36,25 +36,25 @@ SETTINGS = {
     "RETRY_DELAY": "0.2",
     "DECODE_SLOTS": "1",
 }
-"""Whoever looks after the rest does so all the time; the time that has to pass first passes by ``time_passes``."""
+"""Periodic jobs run all the time; longer delays are skipped with ``advance_time``."""
 HOUR = 3600.0
-"""Longer than everything that is timed."""
+"""Longer than every lease and delay of the service."""
 START_LIMIT = 30.0
 REACH_LIMIT = 20.0
 CONVERGENCE = 25.0
-"""Seconds in which everything must have come to rest."""
+"""Seconds within which the service must become idle."""
 _TIMED = {"images": ("queued_at", "lease_until", "due_at"), "removals": ("due_at",)}
 _STARTED = {
     "api": ('"api started"',),
     "worker": ('"worker started"',),
     "standalone": ('"worker started"', "Upload an image"),
 }
-"""The lines of their logs that show them to be ready."""
+"""Log lines that show that a process of the role is ready."""
 
 
 @dataclass(slots=True)
 class Process:
-    """One process of the service, in its present life."""
+    """One running process of the service."""
 
     name: str
     folder: Path
@@ -72,24 +72,29 @@ class Process:
         except psutil.NoSuchProcess:
             return False
 
-    async def reached(self, point: Point) -> None:
-        """Return once it has come to the point; one that it never comes to fails the test."""
+    async def wait_until_reached(self, point: Failpoint) -> None:
+        """Wait until the process reaches the failpoint; fail the test if it does not."""
         await eventually(lambda: point.notice(self.folder).exists(), timeout=REACH_LIMIT)
 
-    def go_on(self, point: Point) -> None:
-        """Release whoever is held at the point."""
+    def release(self, point: Failpoint) -> None:
+        """Release the process held at the failpoint."""
         point.permission(self.folder).touch()
 
     def resume(self) -> None:
-        """Let the whole process go on that stands still."""
+        """Resume the stopped process."""
         self.process.resume()
 
 
-class Machine:
-    """The computer."""
+class Host:
+    """The simulated host."""
 
     def __init__(
-        self, folder: Path, nursery: Nursery, database_url: str, rabbitmq_url: str | None, settings: Mapping[str, str]
+        self,
+        folder: Path,
+        fork_server: ForkServer,
+        database_url: str,
+        rabbitmq_url: str | None,
+        settings: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self.database_url = database_url
@@ -99,7 +104,7 @@ class Machine:
         self.processes: dict[str, Process] = {}
         self._urls: dict[str, str] = {}
         self._client = Client(self._urls, self.history)
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._journal = folder / "journal"
         self._settings = {
             **SETTINGS,
@@ -115,12 +120,12 @@ class Machine:
 
     @property
     def distributed(self) -> bool:
-        """Whether API and worker are processes of their own."""
+        """Whether API and worker are separate processes."""
         return self.rabbitmq_url is not None
 
     @property
     def broker(self) -> str:
-        """Where the broker is, if there is one."""
+        """The broker's URL; only for a distributed host."""
         assert self.rabbitmq_url is not None
         return self.rabbitmq_url
 
@@ -129,14 +134,14 @@ class Machine:
         return self.disk / "storage"
 
     async def close(self) -> None:
-        """Leave nothing running."""
+        """Kill all processes."""
         for name in [*self.processes]:
             await self.kill(name)
         await self._client.close()
         self.history.close()
 
-    async def start(self, name: str, *happening: Point, **settings: str) -> Process:
-        """Start a process, ``api``, ``worker-2`` or ``standalone``; return when it is ready, or has died already."""
+    async def start(self, name: str, *active: Failpoint, **settings: str) -> Process:
+        """Start a process (``api``, ``worker-2``, ``standalone``); return when it is ready or dead."""
         role = name.partition("-")[0]
         folder = self.folder / name
         for old in folder.glob("reached *"):
@@ -145,58 +150,58 @@ class Machine:
             **self._settings,
             "LIVENESS_FILE": str(folder / "alive"),
             "FAULT_FOLDER": str(folder),
-            "FAULT_POINTS": points.encode(happening),
+            "FAULT_POINTS": failpoints.encode(active),
             **settings,
         }
         arguments = [role, *self._address(name, role)]
-        already = _starts(folder / "server.log", role)
+        starts = _count_starts(folder / "server.log", role)
         born = time.time()
-        forked = await asyncio.to_thread(self._nursery.fork, folder, arguments, env)
+        forked = await asyncio.to_thread(self._fork_server.fork, folder, arguments, env)
         process = self.processes[name] = Process(name, folder, forked, born)
-        await eventually(lambda: _starts(process.log, role) > already or not process.alive, timeout=START_LIMIT)
+        await eventually(lambda: _count_starts(process.log, role) > starts or not process.alive, timeout=START_LIMIT)
         return process
 
     async def start_all(self) -> None:
-        """Start what a service consists of."""
+        """Start API and worker, or the standalone process."""
         roles = ("api", "worker") if self.distributed else ("standalone",)
         await asyncio.gather(*(self.start(role) for role in roles))
 
     async def stop_all(self) -> None:
-        """Let every process end in good order."""
+        """Stop every process with SIGTERM."""
         for process in self.processes.values():
             process.process.terminate()
         for process in self.processes.values():
-            await self._gone(process, [])
+            await self._wait_until_gone(process, [])
         self.processes.clear()
 
     async def kill(self, name: str) -> None:
-        """SIGKILL one process, or see it dead; its decoders die of that by themselves."""
+        """SIGKILL one process and wait until it and its decoders are gone; the decoders must exit by themselves."""
         process = self.processes.pop(name)
         decoders: list[psutil.Process] = []
-        with suppress(psutil.NoSuchProcess):  # it may die at any moment by itself
+        with suppress(psutil.NoSuchProcess):  # it may already have died
             decoders = process.process.children()
             process.process.kill()
-        await self._gone(process, decoders)
+        await self._wait_until_gone(process, decoders)
         kind = f"kill-{name.partition('-')[0]}"
         self.history.append(Fault(kind=kind, subject=name, began=process.born, ended=time.time()))
 
-    async def died(self, name: str, point: Point) -> None:
-        """Return once the process has died at the point."""
+    async def wait_for_death(self, name: str, point: Failpoint) -> None:
+        """Wait until the process has died at the failpoint."""
         process = self.processes[name]
-        await process.reached(point)
+        await process.wait_until_reached(point)
         await eventually(lambda: not process.alive, timeout=REACH_LIMIT)
         await self.kill(name)
 
     async def lose_power(self) -> None:
-        """Every process dies, and the disk forgets what was not synced."""
+        """Kill every process and undo all unsynced changes to the disk."""
         for name in [*self.processes]:
             await self.kill(name)
         await asyncio.to_thread(powerloss.lose_power, self.disk, self._journal)
 
-    async def time_passes(self, seconds: float = HOUR) -> None:
-        """Let it be so much later for everything whose time is told by rows and files; back for a negative number."""
+    async def advance_time(self, seconds: float = HOUR) -> None:
+        """Shift all times in rows and files into the past (into the future for a negative number)."""
         for path in self.storage.rglob("*"):
-            with suppress(FileNotFoundError):  # a process that is alive has just removed it
+            with suppress(FileNotFoundError):  # a running process has just removed it
                 status = path.stat()
                 os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
         if self.database_url.startswith("sqlite"):
@@ -207,12 +212,12 @@ class Machine:
     async def upload(
         self, content: bytes, picture: Picture = Picture.VALID, key: str | None = None, server: str | None = None
     ) -> Exchange:
-        """Send a file to the API, or to the one of that name."""
+        """Upload a file to the API, or to the named API process."""
         asked = server or next(iter(self._urls))
         return await self._client.upload(asked, content, Sent.of(content, picture, key))
 
-    async def accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
-        """Send a file that has to be accepted; returns the image's id."""
+    async def upload_accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
+        """Upload a file that must be accepted; return the image's id."""
         answer = await self.upload(content, **options)
         assert answer.outcome == OK, answer
         assert answer.image_id is not None
@@ -227,46 +232,46 @@ class Machine:
     async def reprocess(self, image_id: str) -> Exchange:
         return await self._client.reprocess(next(iter(self._urls)), image_id)
 
-    async def look(self) -> World:
-        """What is in the database, on the disk and in the queues."""
-        return await look(self._evidence(grace=0))
+    async def snapshot(self) -> Snapshot:
+        """Read database, disk and queues."""
+        return await take_snapshot(self._evidence(grace=0))
 
-    async def becomes(self, image_id: str, state: str) -> None:
-        """Return once the client is told so."""
+    async def wait_for_state(self, image_id: str, state: str) -> None:
+        """Wait until the API reports the state."""
 
-        async def told() -> bool:
+        async def is_reported() -> bool:
             answer = await self.status(image_id)
             return answer.seen is not None and answer.seen.state == state
 
-        await eventually(told, timeout=CONVERGENCE)
+        await eventually(is_reported, timeout=CONVERGENCE)
 
-    async def eventually(self, condition: Callable[[World], bool]) -> World:
-        """Look again and again, until there is what is expected."""
+    async def wait_for(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
+        """Take snapshots until one meets the condition; return it."""
 
-        async def found() -> World | None:
-            world = await self.look()
-            return world if condition(world) else None
+        async def found() -> Snapshot | None:
+            snapshot = await self.snapshot()
+            return snapshot if condition(snapshot) else None
 
-        world = await eventually(found, timeout=CONVERGENCE)
-        assert world is not None
-        return world
+        snapshot = await eventually(found, timeout=CONVERGENCE)
+        assert snapshot is not None
+        return snapshot
 
     async def violations(self, grace: float = CONVERGENCE) -> list[Violation]:
-        """Wait until everything has come to rest, and judge it."""
+        """Wait until the service is idle, then check all invariants."""
         evidence = self._evidence(grace)
         try:
             return await violations(evidence)
         except httpx.TransportError:
-            # An answer that breaks off: then there is something wrong with what is stored, too.
+            # A response broke off: the stored state must then be wrong, too.
             if found := await violations(replace(evidence, api_url=None)):
                 return found
             raise
 
-    async def must_be_well(self) -> None:
-        """Fail with all that is known, if a promise is not kept."""
+    async def assert_invariants(self) -> None:
+        """Fail with all details if an invariant is violated."""
         found = await self.violations()
         if found:
-            pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.story}" for each in found), pytrace=False)
+            pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.details}" for each in found), pytrace=False)
 
     def _evidence(self, grace: float) -> Evidence:
         living = [name for name in self._urls if name in self.processes]
@@ -281,7 +286,7 @@ class Machine:
         )
 
     def _address(self, name: str, role: str) -> list[str]:
-        """The options that make it listen where it did in its former life."""
+        """Return the options that make it listen on the same port after every restart."""
         if role == "worker":
             return []
         if name not in self._urls:
@@ -289,7 +294,7 @@ class Machine:
         data = ["--data", str(self.folder / "data")] if role == "standalone" else []
         return ["--host", "127.0.0.1", "--port", self._urls[name].rpartition(":")[2], *data]
 
-    async def _gone(self, process: Process, decoders: list[psutil.Process]) -> None:
+    async def _wait_until_gone(self, process: Process, decoders: list[psutil.Process]) -> None:
         members = [process.process, *decoders]
         await eventually(lambda: not any(map(_lives, members)), timeout=REACH_LIMIT)
 
@@ -301,10 +306,10 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _starts(log: Path, role: str) -> int:
-    """How often it was ready."""
-    told = log.read_text(errors="replace") if log.exists() else ""
-    return min(told.count(line) for line in _STARTED[role])
+def _count_starts(log: Path, role: str) -> int:
+    """Count how many times the process became ready."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return min(text.count(line) for line in _STARTED[role])
 
 
 async def _shift_postgresql(url: str, seconds: float) -> None:
@@ -312,7 +317,7 @@ async def _shift_postgresql(url: str, seconds: float) -> None:
     try:
         for table, columns in _TIMED.items():
             changes = ", ".join(f"{column} = {column} - make_interval(secs => {seconds})" for column in columns)
-            await connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (our own words)
+            await connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (constant names)
     finally:
         await connection.close()
 
@@ -323,4 +328,4 @@ def _shift_sqlite(path: str, seconds: float) -> None:
             changes = ", ".join(
                 f"{column} = strftime('%Y-%m-%d %H:%M:%f000', {column}, '{-seconds} seconds')" for column in columns
             )
-            connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (our own words)
+            connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (constant names)

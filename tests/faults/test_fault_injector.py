@@ -1,4 +1,4 @@
-"""The tools that break things: the plan, the small disk, and what a process is made to feel."""
+"""Tests the fault injector's tools: schedule, small disk, clock and disk faults of a process."""
 
 import os
 import subprocess
@@ -8,21 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.servers import new_folder
-from tests.faults.cluster import DISTURBED
+from tests.faults.cluster import PROCESS_FAULTS
 from tests.faults.disk import Disk
-from tests.faults.nemesis import BROKER_REST, LANES, Nemesis, schedule
+from tests.faults.fault_injector import BROKER_REST, LANES, FaultInjector, schedule
 
 LONG = 600.0
 
 
-def test_a_seed_decides_about_everything() -> None:
+def test_schedule_depends_only_on_the_seed() -> None:
     assert schedule(1, LONG) == schedule(1, LONG)
     assert schedule(1, LONG) != schedule(2, LONG)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_kind_of_fault_comes_in_time(seed: int) -> None:
+def test_schedule_contains_every_kind_of_fault(seed: int) -> None:
     for lane, (_, kinds) in LANES.items():
         planned = schedule(seed, LONG)[lane]
         assert {each.kind for each in planned} == {kind.name for kind in kinds}
@@ -31,33 +30,33 @@ def test_every_kind_of_fault_comes_in_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_broker_has_time_to_come_back(seed: int) -> None:
+def test_schedule_leaves_time_between_broker_restarts(seed: int) -> None:
     ends = [each.at for each in schedule(seed, LONG)["broker"] if each.kind != "delete-queue"]
     assert all(later - earlier > BROKER_REST - 0.02 for earlier, later in pairwise(ends))
 
 
-def test_every_kind_of_fault_can_be_inflicted() -> None:
+def test_every_kind_of_fault_has_an_implementation() -> None:
     for _, kinds in LANES.values():
-        assert all(hasattr(Nemesis, "_" + kind.name.replace("-", "_")) for kind in kinds)
+        assert all(hasattr(FaultInjector, "_" + kind.name.replace("-", "_")) for kind in kinds)
 
 
-def test_a_small_disk_can_be_filled_and_emptied() -> None:
-    disk = Disk(new_folder() / "disk")
+def test_small_disk_can_be_filled_and_emptied(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "disk")
     disk.start()
     try:
         file = disk.folder / "file"
         write = [*disk.entrance, sys.executable, "-c", f"open({str(file)!r}, 'wb').write(bytes(1 << 20))"]
         if disk.small:
             disk.fill()
-            assert subprocess.run(write, check=False, capture_output=True).returncode != 0  # noqa: S603  (our own)
+            assert subprocess.run(write, check=False, capture_output=True).returncode != 0  # noqa: S603  (a constant command)
             disk.empty()
-        subprocess.run(write, check=True)  # noqa: S603  (our own)
+        subprocess.run(write, check=True)  # noqa: S603  (a constant command)
         assert (disk.outside / "file").stat().st_size == 1 << 20
     finally:
         disk.close()
 
 
-def test_a_process_can_be_given_another_clock_and_a_slow_disk(tmp_path: Path) -> None:
+def test_process_gets_wrong_clock_and_slow_disk(tmp_path: Path) -> None:
     (tmp_path / "clock").write_text("-3600")
     (tmp_path / "fsync").write_text("0.3")
     program = """
@@ -67,9 +66,9 @@ began = time.monotonic()
 os.fsync(os.open(sys.argv[1], os.O_RDONLY))
 print(time.monotonic() - began)
 """
-    env = {**os.environ, "PYTHONPATH": str(DISTURBED), "DISTURBANCES": str(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": str(PROCESS_FAULTS), "PROCESS_FAULTS_FOLDER": str(tmp_path)}
     command = [sys.executable, "-c", program, str(tmp_path)]
-    told = subprocess.run(command, env=env, check=True, capture_output=True, text=True)  # noqa: S603  (our own)
+    told = subprocess.run(command, env=env, check=True, capture_output=True, text=True)  # noqa: S603  (a constant command)
     clock, slow = map(float, told.stdout.split())
     assert clock == pytest.approx(tmp_path.joinpath("fsync").stat().st_mtime - 3600, abs=30)
     assert slow >= 0.3

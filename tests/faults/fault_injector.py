@@ -1,4 +1,4 @@
-"""What is done to the service: a schedule that a seed decides, in several lanes that go on at the same time."""
+"""Injects faults into a running cluster by a seeded schedule, in several concurrent lanes."""
 
 import asyncio
 import json
@@ -22,29 +22,29 @@ from tests.faults.history import Fault, Garbage, History
 from tests.faults.workload import Workload
 
 QUIET = 2.0
-"""Seconds at the begin without faults, so that there is something to break."""
+"""Seconds without faults at the beginning, so that there is work to disturb."""
 BROKER_REST = 30.0
-"""Seconds between two ends of the broker: it takes up to twelve to be back."""
+"""Seconds between two broker restarts: a restart takes up to twelve."""
 REPLIES = {"database": b"COMMIT", "broker": b"\x00\x3c\x00\x28"}
-"""What is in a request whose reply gets lost: a commit; the method frame of a message that is published."""
+"""Bytes that identify a request whose reply is dropped: a commit; the method frame of a publish."""
 QUEUES = (QUEUE, f"{QUEUE}.express")
 TIMES_DELIVERED = 5
 CLOCK_STEPS = (-3600.0, 3600.0)
-"""Seconds that a process's clock is wrong, back and forth."""
+"""Errors of a process's clock, in seconds."""
 LEASE_STEPS = (-2.0, 3600.0)
-"""Seconds that the database's clock jumps, which all leases live on. One that goes back makes them last longer."""
+"""Jumps of the database's clock, in seconds. Leases use it; a jump back makes them last longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A fault to come."""
+    """A scheduled fault."""
 
     at: float
-    """Seconds after the begin; or when the fault before it in the same lane has ended, if that is later."""
+    """Seconds after the start; or the end of the previous fault in the same lane, if that is later."""
     kind: str
     subject: str
     seconds: float
-    """How long it lasts, where it lasts."""
+    """Duration, for faults that have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class Kind:
     name: str
     subjects: Sequence[str]
     lasts: tuple[float, float] = (0.0, 0.0)
-    """Seconds, at least and at most."""
+    """Minimum and maximum duration in seconds."""
     rest: float = 0.0
-    """Seconds from its begin in which no other of its lane may begin that rests, too."""
+    """Seconds from its start during which no other fault with a ``rest`` may start in its lane."""
 
 
 LINKS = ("api-broker", "api-database", "worker-broker", "worker-database")
@@ -109,24 +109,24 @@ LANES: dict[str, tuple[tuple[float, float], Sequence[Kind]]] = {
     ),
     "disk": ((8.0, 16.0), (Kind("fill-disk", ("disk",), (1.0, 4.0)),)),
 }
-"""Seconds from one fault to the next, and the kinds."""
+"""By lane: minimum and maximum seconds between faults, and the kinds of faults."""
 GARBAGE = ("", "\x00\x01", "[]", '{"v":1}', '{"v":1,"image_id":"none"}', '{"v":"1","image_id":null}', "{" * 2000)
 
 
 def schedule(seed: int, seconds: float) -> dict[str, list[Planned]]:
-    """What is going to happen, by lane."""
+    """Return the faults of each lane."""
     return {lane: list(_lane(seed, lane, seconds)) for lane in LANES}
 
 
 def _lane(seed: int, lane: str, seconds: float) -> Iterator[Planned]:
-    """Kinds come up as from a deck of cards that is shuffled when it is used up: none is forgotten for long."""
-    chance = random.Random(f"{seed}-{lane}")
+    """Draw kinds from a deck that is reshuffled when it is empty, so that every kind occurs regularly."""
+    rng = random.Random(f"{seed}-{lane}")
     gap, kinds = LANES[lane]
-    at, rested = QUIET + chance.uniform(0, gap[0]), 0.0
+    at, rested = QUIET + rng.uniform(0, gap[0]), 0.0
     for _ in count():
         deck = [(kind, subject) for kind in kinds for subject in kind.subjects]
-        for kind, subject in chance.sample(deck, len(deck)):
-            lasts = chance.uniform(*kind.lasts)
+        for kind, subject in rng.sample(deck, len(deck)):
+            lasts = rng.uniform(*kind.lasts)
             begin = round(max(at, rested) if kind.rest else at, 2)
             if begin + lasts > seconds:
                 if kind.rest:
@@ -134,24 +134,24 @@ def _lane(seed: int, lane: str, seconds: float) -> Iterator[Planned]:
                 return
             yield Planned(begin, kind.name, subject, round(lasts, 2))
             rested = begin + kind.rest if kind.rest else rested
-            at = begin + lasts + chance.uniform(*gap)
+            at = begin + lasts + rng.uniform(*gap)
 
 
 @dataclass(slots=True)
-class Nemesis:
-    """Carries the schedule out."""
+class FaultInjector:
+    """Executes a schedule."""
 
     cluster: Cluster
     history: History
     workload: Workload
-    chance: random.Random
-    tell: Callable[[str], None]
+    rng: random.Random
+    report: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
     left_out: dict[str, str] = field(default_factory=dict)
-    """Kinds of faults that this machine does not allow, and why."""
+    """Kinds of faults that this machine does not support, with the reason."""
 
     async def run(self, lanes: dict[str, list[Planned]]) -> None:
-        """All lanes, to their ends; whatever was broken is mended then."""
+        """Run all lanes to their end; every fault is over then."""
         async with asyncio.TaskGroup() as tasks:
             for planned in lanes.values():
                 tasks.create_task(self._lane(planned))
@@ -159,14 +159,14 @@ class Nemesis:
     async def _lane(self, planned: Sequence[Planned]) -> None:
         for each in planned:
             await asyncio.sleep(max(0.0, self.began + each.at - time.monotonic()))
-            await self._inflict(each)
+            await self._execute(each)
 
-    async def _inflict(self, planned: Planned) -> None:
+    async def _execute(self, planned: Planned) -> None:
         act: Callable[[Planned], Awaitable[str | None]] = getattr(self, "_" + planned.kind.replace("-", "_"))
         began, at = time.time(), time.monotonic() - self.began
         why_not = await act(planned)
-        outcome = f"for {time.time() - began:.1f} s" if why_not is None else f"came to nothing: {why_not}"
-        self.tell(f"{at:6.1f} s  {planned.kind:20} {planned.subject:16} {outcome}")
+        outcome = f"for {time.time() - began:.1f} s" if why_not is None else f"not possible: {why_not}"
+        self.report(f"{at:6.1f} s  {planned.kind:20} {planned.subject:16} {outcome}")
         if why_not is None:
             self.history.append(Fault(kind=planned.kind, subject=planned.subject, began=began, ended=time.time()))
 
@@ -185,7 +185,7 @@ class Nemesis:
         await self._replace(planned, sign=signal.SIGTERM)
 
     async def _replace(self, planned: Planned, sign: signal.Signals) -> None:
-        """End a process, and start the next; decoders have to notice by themselves that their worker is dead."""
+        """Stop a process and start it again; its decoders must notice its death by themselves."""
         service = self.cluster.services[planned.subject]
         if sign is signal.SIGKILL:
             await asyncio.to_thread(service.crash)
@@ -196,10 +196,10 @@ class Nemesis:
         await asyncio.to_thread(service.start)
 
     async def _kill_decoder(self, planned: Planned) -> str | None:
-        """One that is at work, if there is one."""
+        """Kill a busy decoder if there is one, else an idle one."""
         decoders = self._decoders(planned.subject)
         if not decoders:
-            return "there is none"
+            return "no decoder process"
         victim = max(decoders, key=lambda each: each.status() == psutil.STATUS_RUNNING)
         victim.kill()
         return None
@@ -209,22 +209,22 @@ class Nemesis:
         return [child for child in children if DECODER in child.cmdline()]
 
     async def _pause_worker(self, planned: Planned) -> None:
-        """Its decoders go on: they are processes of their own."""
+        """Stop the worker process; its decoder processes continue."""
         process = self.cluster.services[planned.subject].process
         process.suspend()
         await asyncio.sleep(planned.seconds)
         process.resume()
 
     async def _step_clock(self, planned: Planned) -> None:
-        await self._disturb(planned, "clock", self.chance.choice(CLOCK_STEPS))
+        await self._apply_process_fault(planned, "clock", self.rng.choice(CLOCK_STEPS))
 
     async def _slow_disk(self, planned: Planned) -> None:
-        await self._disturb(planned, "fsync", self.chance.uniform(0.1, 0.8))
+        await self._apply_process_fault(planned, "fsync", self.rng.uniform(0.1, 0.8))
 
-    async def _disturb(self, planned: Planned, what: str, seconds: float) -> None:
-        self.cluster.disturb(planned.subject, what, seconds)
+    async def _apply_process_fault(self, planned: Planned, what: str, seconds: float) -> None:
+        self.cluster.set_process_fault(planned.subject, what, seconds)
         await asyncio.sleep(planned.seconds)
-        self.cluster.disturb(planned.subject, what, 0)
+        self.cluster.set_process_fault(planned.subject, what, 0)
 
     # Servers
 
@@ -251,20 +251,20 @@ class Nemesis:
         await asyncio.to_thread(self.cluster.postgres.start)
 
     async def _restart_database(self, _planned: Planned) -> None:
-        """In good order, which ends every transaction in the middle of it."""
+        """Restart it normally, which aborts running transactions."""
         await asyncio.to_thread(self.cluster.postgres.restart)
 
     async def _step_database_clock(self, planned: Planned) -> str | None:
-        """To those who only ever compare, it is the same whether the clock goes on or all times go back."""
+        """Shift all stored times: times are only compared, so this equals a jump of the clock."""
         moved = ", ".join(
             f"{name} = {name} - $1 * interval '1 second'" for name in ("lease_until", "due_at", "queued_at")
         )
         try:
             connection = await asyncpg.connect(self.cluster.postgres.url.replace("+asyncpg", ""), timeout=5)
-            await connection.execute(f"UPDATE images SET {moved} WHERE due_at IS NOT NULL", float(planned.subject))  # noqa: S608  (our own words)
+            await connection.execute(f"UPDATE images SET {moved} WHERE due_at IS NOT NULL", float(planned.subject))  # noqa: S608  (constant names)
             await connection.close()
         except (OSError, asyncpg.PostgresError):
-            return "the database is away"
+            return "the database is unavailable"
         return None
 
     # Connections
@@ -292,16 +292,16 @@ class Nemesis:
 
     async def _duplicate_message(self, planned: Planned) -> str | None:
         if not self.workload.known:
-            return "there is no image yet"
+            return "no image yet"
         body = json.dumps({"v": 1, "image_id": self.workload.known[-1].image_id})
         return await self._publish(planned.subject, body, TIMES_DELIVERED)
 
     async def _garbage_message(self, planned: Planned) -> str | None:
-        return await self._publish(planned.subject, self.chance.choice(GARBAGE), garbage=True)
+        return await self._publish(planned.subject, self.rng.choice(GARBAGE), garbage=True)
 
     async def _future_message(self, planned: Planned) -> str | None:
         if not self.workload.known:
-            return "there is no image yet"
+            return "no image yet"
         body = json.dumps({"v": 2, "image_id": self.workload.known[-1].image_id, "extra": {"more": [1, 2]}})
         return await self._publish(planned.subject, body)
 
@@ -312,17 +312,17 @@ class Nemesis:
                 await channel.default_exchange.publish(message, queue)
 
         if garbage:
-            # Before it is sent: it may arrive although we are not told so.
+            # Recorded first: the message may arrive although publishing reports an error.
             self.history.append(Garbage(body=body))
         return await self._at_broker(publish)
 
     async def _at_broker(self, act: Callable[[aio_pika.abc.AbstractChannel], Awaitable[None]]) -> str | None:
-        """Do something at the broker itself, if it is there; returns why it could not be done."""
+        """Act on the broker directly; return a reason if it is unavailable."""
         try:
             async with asyncio.timeout(5), await aio_pika.connect(self.cluster.rabbitmq.url) as connection:
                 await act(await connection.channel())
         except (OSError, AMQPError, TimeoutError):
-            return "the broker is away"
+            return "the broker is unavailable"
         return None
 
     # The disk
@@ -330,7 +330,7 @@ class Nemesis:
     async def _fill_disk(self, planned: Planned) -> str | None:
         disk = self.cluster.disk
         if not disk.small:
-            self.left_out[planned.kind] = "it needs root, or user namespaces, which are not allowed here"
+            self.left_out[planned.kind] = "needs root or user namespaces"
             return self.left_out[planned.kind]
         await asyncio.to_thread(disk.fill)
         await asyncio.sleep(planned.seconds)

@@ -1,7 +1,7 @@
-"""Processes of the composed program in no time: forked from one that has everything imported, which takes a second.
+"""Forks processes of the instrumented program from one that has everything imported, which saves a second each.
 
-with Nursery() as nursery:
-    process = nursery.fork(folder, ["worker"], env)
+with ForkServer() as fork_server:
+    process = fork_server.fork(folder, ["worker"], env)
 """
 
 import json
@@ -30,12 +30,12 @@ LATE = (
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""What the program imports only when it needs it."""
+"""Modules that the program imports lazily."""
 _START_LIMIT = 30.0
 
 
-class Nursery:
-    """Forks processes that run a project's source, this one's or a copy's; they end with it at the latest."""
+class ForkServer:
+    """Forks processes that run the source of this project or of a copy; they end with the fork server at the latest."""
 
     def __init__(self, project: Path = PROJECT) -> None:
         self._path = f"{project / 'src'}:{PROJECT}"
@@ -43,12 +43,12 @@ class Nursery:
         self._socket = self._group.folder / "socket"
 
     def __enter__(self) -> Self:
-        command = (sys.executable, "-m", "tests.faults.nursery", self._socket)
+        command = (sys.executable, "-m", "tests.faults.fork_server", self._socket)
         process = self._group.spawn(*command, env={"PYTHONPATH": self._path})
         ready = wait_until(lambda: self._socket.exists() or process.poll() is not None, timeout=_START_LIMIT)
         if not ready or process.poll() is not None:
             self._group.kill()
-            raise ServerError(f"the composed program cannot be imported\n{self._group.tail()}")
+            raise ServerError(f"the instrumented program cannot be imported\n{self._group.tail()}")
         return self
 
     def __exit__(
@@ -58,9 +58,9 @@ class Nursery:
         shutil.rmtree(self._group.folder)
 
     def fork(self, folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> psutil.Process:
-        """A new process that runs the command in the folder; what it prints goes to ``server.log`` there."""
+        """Start a process that runs the command in the folder; its output goes to ``server.log`` there."""
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": self._path, **env}
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": self._path, "TMPDIR": str(folder), **env}
         order = {"folder": str(folder), "arguments": [*arguments], "env": environment}
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self._socket))
@@ -70,12 +70,12 @@ class Nursery:
 
 
 def main() -> NoReturn:
-    """Wait for orders, and fork for each."""
-    from tests.faults import composed  # noqa: PLC0415  (the tests' side needs none of it)
+    """Accept requests and fork a process for each."""
+    from tests.faults import instrumented  # noqa: PLC0415  (only the server process needs it)
 
     for module in LATE:
         import_module(module)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
     path = Path(sys.argv[1])
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path.with_suffix(".new")))
@@ -88,12 +88,12 @@ def main() -> NoReturn:
                 if (child := os.fork()) == 0:
                     for inherited in (orders, connection, listener):
                         inherited.close()
-                    _live(order, composed.main)
+                    _run_child(order, instrumented.main)
                 connection.sendall(f"{child}\n".encode())
 
 
-def _live(order: Mapping[str, Any], program: Callable[[], None]) -> NoReturn:
-    """The forked process's life."""
+def _run_child(order: Mapping[str, Any], program: Callable[[], None]) -> NoReturn:
+    """Run the program in the forked process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir(order["folder"])
     log = os.open("server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -107,7 +107,7 @@ def _live(order: Mapping[str, Any], program: Callable[[], None]) -> NoReturn:
         program()
     except SystemExit as end:
         status = int(end.code or 0)
-    except BaseException:  # noqa: BLE001  (nothing of it may reach the nursery's own code)
+    except BaseException:  # noqa: BLE001  (nothing may propagate into the fork server's code)
         traceback.print_exc()
         status = 1
     finally:

@@ -1,28 +1,28 @@
-"""All that is known about one image, or about one moment, for whoever has to find out what went wrong."""
+"""Collects history, rows, files and log lines about a violation."""
 
 from collections.abc import Iterator
 from itertools import islice
 
-from tests.faults.evidence import Evidence, World
+from tests.faults.evidence import Evidence, Snapshot
 from tests.faults.history import Exchange, Fault
 from tests.faults.rules import Finding
 
 _MOST_LINES = 80
 _AROUND = 5.0
-"""Seconds before and after the image's own time in which a fault may have to do with it."""
+"""Seconds before and after an image's requests within which faults are listed."""
 
 
-def story_of(finding: Finding, evidence: Evidence, world: World) -> str:
-    """What was asked about it, what was done to the service meanwhile, its rows, its files, and what the logs say."""
+def diagnostics_for(finding: Finding, evidence: Evidence, snapshot: Snapshot) -> str:
+    """Return requests, concurrent faults, rows, files and log lines of the finding's subject."""
     subject = finding.subject
     own = [each for each in evidence.history.exchanges if each.image_id == subject or each is finding.exchange]
-    names = {subject} if subject in evidence.history.by_image() or subject in world.images else set()
+    names = {subject} if subject in evidence.history.by_image() or subject in snapshot.images else set()
     names |= {each.request_id for each in own if each.request_id}
     parts = {
-        "history": islice(map(_told, _with_faults(own, evidence)), _MOST_LINES),
-        "row": [str(dict(world.images[subject]))] if subject in world.images else [],
-        "thumbnails": [str(dict(row)) for row in world.thumbnails.get(subject, ())],
-        "files": _files(subject, world),
+        "history": islice(map(_formatted, _with_faults(own, evidence)), _MOST_LINES),
+        "row": [str(dict(snapshot.images[subject]))] if subject in snapshot.images else [],
+        "thumbnails": [str(dict(row)) for row in snapshot.thumbnails.get(subject, ())],
+        "files": _files(subject, snapshot),
         "logs": islice(_logged(names, evidence), _MOST_LINES),
     }
     return "\n".join(f"  {name}: {line}" for name, lines in parts.items() for line in lines)
@@ -36,7 +36,7 @@ def _with_faults(own: list[Exchange], evidence: Evidence) -> list[Exchange | Fau
     return sorted([*own, *near], key=lambda entry: entry.began)
 
 
-def _told(entry: Exchange | Fault) -> str:
+def _formatted(entry: Exchange | Fault) -> str:
     if isinstance(entry, Fault):
         return f"{entry.began:.3f}-{entry.ended:.3f} FAULT {entry.kind} of {entry.subject}"
     answer = f"{entry.status_code} {entry.code or ''}" if entry.status_code is not None else f"no answer: {entry.error}"
@@ -44,12 +44,12 @@ def _told(entry: Exchange | Fault) -> str:
     return f"{entry.began:.3f}-{entry.ended:.3f} {entry.operation} at {entry.server}: {answer} {details}"
 
 
-def _files(subject: str, world: World) -> Iterator[str]:
-    for path in sorted(path for path in world.files if subject in path):
+def _files(subject: str, snapshot: Snapshot) -> Iterator[str]:
+    for path in sorted(path for path in snapshot.files if subject in path):
         try:
-            status = (world.storage / path).stat()
+            status = (snapshot.storage / path).stat()
         except OSError:
-            yield f"{path} was there, and is gone by now"
+            yield f"{path} existed and is gone now"
         else:
             yield f"{path} {status.st_size} bytes, written {status.st_mtime:.3f}"
 
