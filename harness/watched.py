@@ -11,10 +11,10 @@ import yaml
 
 from harness.servers import PrometheusServer, new_folder
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[1] / "deploy"
 ALERTS = DEPLOY / "prometheus/alerts.yml"
 DASHBOARD = DEPLOY / "grafana/dashboard.json"
-RUNBOOK = Path(__file__).parents[2] / "docs/runbook.md"
+RUNBOOK = Path(__file__).parents[1] / "docs/runbook.md"
 INTERVAL = "500ms"
 WINDOW = "15s"
 """What Grafana's ``$__rate_interval`` becomes."""

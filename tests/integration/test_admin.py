@@ -228,7 +228,7 @@ def test_a_back_fill_ends_when_the_workers_have_done_it(kept: Kept) -> None:
         kept.play(work)
         return backfill.poll() is not None
 
-    command = (PROGRAM, "backfill", "--window", "2", "--data", kept.folder)
+    command = (*PROGRAM, "backfill", "--window", "2", "--data", kept.folder)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as backfill:  # noqa: S603  (our own program)
         try:
             assert wait_until(over, timeout=30, interval=0.1)

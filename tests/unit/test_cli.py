@@ -225,7 +225,7 @@ def test_rendering_works_as_a_command_and_loads_no_service(tmp_path: Path) -> No
     done = subprocess.run(  # noqa: S603  (our own program)
         [sys.executable, "-c", script, "render", str(photo)],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"]},
+        env={name: os.environ[name] for name in ("PATH", "PYTHONPATH")},
         capture_output=True,
         text=True,
         timeout=30,
@@ -337,7 +337,7 @@ def test_a_health_check_loads_nothing_of_the_program(tmp_path: Path) -> None:
     )
     checked = subprocess.run(  # noqa: S603  (our own program)
         [sys.executable, "-c", script],
-        env={"PATH": os.environ["PATH"], "LIVENESS_FILE": str(alive)},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ["PYTHONPATH"], "LIVENESS_FILE": str(alive)},
         capture_output=True,
         text=True,
         timeout=30,

@@ -1,4 +1,4 @@
-"""What a deep queue costs while nobody works on it, and in which order it is worked off."""
+"""Measures the reconciler's cost on a deep queue without workers, and the order in which workers empty it."""
 
 import asyncio
 import statistics
@@ -12,9 +12,9 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from benchmarks.operations.breaking import until_finished
-from benchmarks.operations.clients import Clients, photo, poster
 from benchmarks.operations.local_cluster import LocalCluster
+from benchmarks.operations.retrying_clients import Clients, photo, poster
+from benchmarks.operations.soak_faults import until_finished
 from harness.plans import superuser
 from harness.service import client
 from image_service.bootstrap import open_resources, worker_services
@@ -23,10 +23,10 @@ from image_service.domain.lane import Lane
 from image_service.observability.logging import configure_logging
 
 CLIENTS: Final = 32
-POSTERS: Final = 20
-"""Every so many uploads are for the normal lane, the others for the express lane."""
-WATCH: Final = 3.0
-"""Times UNCLAIMED_AFTER for which the reconciler is watched."""
+NORMAL_LANE: Final = 20
+"""One in so many uploads is for the normal lane, the others are for the express lane."""
+RECONCILER_RUN: Final = 3.0
+"""Duration of the reconciler's run, as a multiple of UNCLAIMED_AFTER."""
 PUBLISHED: Final = text("SELECT sum(publishes) FROM images")
 STATISTICS: Final = (
     "SELECT coalesce(sum(calls), 0), coalesce(sum(total_exec_time), 0), "
@@ -36,7 +36,7 @@ STATISTICS: Final = (
 
 
 async def run(cluster: LocalCluster, images: int) -> bool:
-    """Queue so many images, watch the reconciler, start workers; returns whether all were finished."""
+    """Queue images, run the reconciler, start workers; returns whether all images are DONE."""
     await count_statements(cluster)
     async with client(cluster.api.url) as api, superuser(cluster.postgres.url) as database:
         began = time.monotonic()
@@ -44,24 +44,24 @@ async def run(cluster: LocalCluster, images: int) -> bool:
         await upload_all(clients, images)
         print(
             f"{images} images uploaded in {time.monotonic() - began:.0f} s, no worker running; "
-            f"{clients.answers['of these as NEW']} were answered before the broker had confirmed their message"
+            f"{clients.answers['accepted as NEW']} were answered before the broker confirmed their message"
         )
-        await tell_depth(api)
-        await watch_reconciler(cluster, database)
-        await tell_depth(api)
+        await print_depth(api)
+        await measure_reconciler(cluster, database)
+        await print_depth(api)
         began = time.monotonic()
         for number in (1, 2):
             cluster.worker(f"worker-{number}")
         await until_finished(database)
-        print(f"\n2 workers were done {time.monotonic() - began:.0f} s after they were started")
-        await tell_overtaking(database)
-        await tell_depth(api)
+        print(f"\n2 workers finished {time.monotonic() - began:.0f} s after their start")
+        await print_overtaking(database)
+        await print_depth(api)
         done = text("SELECT count(*) FROM images WHERE status = 'DONE'")
         return bool((await database.execute(done)).scalar_one() == images)
 
 
 async def count_statements(cluster: LocalCluster) -> None:
-    """Have PostgreSQL count what it is asked."""
+    """Enable PostgreSQL's count of statements (pg_stat_statements)."""
     async with superuser(cluster.postgres.url) as database:
         await database.execute(text("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'"))
     await asyncio.to_thread(cluster.postgres.restart)
@@ -70,26 +70,26 @@ async def count_statements(cluster: LocalCluster) -> None:
 
 
 async def upload_all(clients: Clients, images: int) -> None:
-    """Upload them as fast as so many clients can."""
+    """Upload images from CLIENTS clients at a time."""
     numbers = iter(range(images))
 
     async def one() -> None:
         for number in numbers:
-            content = poster(number) if number % POSTERS == 0 else photo(number)
+            content = poster(number) if number % NORMAL_LANE == 0 else photo(number)
             await clients.upload(f"image-{number}", content)
 
     await asyncio.gather(*(one() for _ in range(CLIENTS)))
 
 
-async def tell_depth(api: httpx.AsyncClient) -> None:
-    """Print what anybody can see of the queue."""
+async def print_depth(api: httpx.AsyncClient) -> None:
+    """Print the queue's depth, as GET /health returns it."""
     began = time.monotonic()
     health: dict[str, Any] = (await api.get("/health")).json()
     print(f"/health: {health['status']}, waiting {health['waiting']} ({(time.monotonic() - began) * 1000:.0f} ms)")
 
 
-async def watch_reconciler(cluster: LocalCluster, database: AsyncConnection) -> None:
-    """Run a worker's reconciler, without the rest of the worker, in this process, and tell what each round costs."""
+async def measure_reconciler(cluster: LocalCluster, database: AsyncConnection) -> None:
+    """Run a worker's reconciler alone, in this process, and print the cost of each round."""
     configure_logging("WARNING", "auto", sys.stderr)
     settings = load_settings(**{name.lower(): value for name, value in cluster.env.items()})
     print(f"\nreconciler, each {settings.reconcile_interval:g} s, UNCLAIMED_AFTER {settings.unclaimed_after:g} s")
@@ -97,7 +97,7 @@ async def watch_reconciler(cluster: LocalCluster, database: AsyncConnection) -> 
         f"{'after s':>8} {'published':>10} {'s':>7} {'CPU s':>7} {'statements':>11} {'database ms':>12} {'buffers':>9}"
     )
     began = time.monotonic()
-    end = began + WATCH * settings.unclaimed_after
+    end = began + RECONCILER_RUN * settings.unclaimed_after
     async with open_resources(settings) as resources:
         reconciler = worker_services(settings, resources).reconciler
         while (after := time.monotonic() - began) < end - began:
@@ -116,23 +116,23 @@ async def watch_reconciler(cluster: LocalCluster, database: AsyncConnection) -> 
                 flush=True,
             )
             await asyncio.sleep(settings.reconcile_interval)
-    images, again, most = (
+    images, republished, maximum = (
         await database.execute(text("SELECT count(*), sum(publishes), max(publishes) FROM images"))
     ).one()
-    print(f"{again} messages published again for {images} images, {most} for one at most\n")
+    print(f"{republished} messages republished for {images} images, at most {maximum} for one\n")
 
 
-async def tell_overtaking(database: AsyncConnection) -> None:
-    """Print how far the order of finishing is from the order of uploading, within each lane."""
+async def print_overtaking(database: AsyncConnection) -> None:
+    """Print by how many later uploads of its lane an image was overtaken."""
     for lane in (Lane.EXPRESS, Lane.NORMAL):
         finished = text("SELECT created_at FROM images WHERE lane = :lane ORDER BY finished_at")
         uploads = list((await database.execute(finished, {"lane": lane.value})).scalars())
-        before: list[Any] = []
+        earlier: list[Any] = []
         overtaken_by = []
         for uploaded in uploads:
-            overtaken_by.append(len(before) - bisect_right(before, uploaded))
-            insort(before, uploaded)
+            overtaken_by.append(len(earlier) - bisect_right(earlier, uploaded))
+            insort(earlier, uploaded)
         print(
-            f"{lane}: {len(uploads)} images; one was overtaken by {max(overtaken_by)} later ones at most, "
-            f"by {statistics.fmean(overtaken_by):.2f} on average"
+            f"{lane}: {len(uploads)} images, each overtaken by at most {max(overtaken_by)} later ones, "
+            f"{statistics.fmean(overtaken_by):.2f} on average"
         )

@@ -1,10 +1,9 @@
-"""The worker with a renderer that waits instead: what is left is what it takes to give work out and to record it.
+"""Runs the worker with a renderer that sleeps, to measure the coordination without the rendering.
 
-    python -m benchmarks.operations.waiting worker
+    python -m benchmarks.operations.sleeping_renderer worker
 
-It is the program itself, started by its own command line, with one method of the renderer replaced. Nothing in the
-product knows of it. ``WAIT_SECONDS`` in the environment is how long an image takes; what it "makes" are files of the
-sizes of real thumbnails.
+It is the program itself, started by its own command line, with two methods of the renderer replaced. Each image takes
+the seconds in the environment variable ``RENDER_SECONDS``; the files written have the sizes of real thumbnails.
 """
 
 import asyncio
@@ -20,22 +19,22 @@ from image_service.domain.recipe import Recipe
 from image_service.imaging.isolation.pool import RenderPool
 
 _SIZES: Final = (150_000, 15_000, 3_000)
-"""Bytes of the thumbnails, as of the default recipe's."""
+"""Bytes of the default recipe's thumbnails."""
 _CONTENTS: Final = tuple(os.urandom(size) for size in _SIZES)
 _DIGESTS: Final = tuple(hashlib.sha256(content).hexdigest() for content in _CONTENTS)
 
 
 async def _start(_: RenderPool) -> None:
-    """No decoder is needed."""
+    """Do nothing: no decoder process is needed."""
 
 
 async def _render(_: RenderPool, _source: Path, recipe: Recipe, out: Path) -> Rendering:
-    await asyncio.sleep(float(os.environ["WAIT_SECONDS"]))
-    made = []
+    await asyncio.sleep(float(os.environ["RENDER_SECONDS"]))
+    thumbnails = []
     for preset, content, digest in zip(recipe.presets, _CONTENTS, _DIGESTS, strict=True):
         path = out / preset.name
         await asyncio.to_thread(path.write_bytes, content)
-        made.append(
+        thumbnails.append(
             RenderedThumbnail(
                 preset=preset.name,
                 path=path,
@@ -46,11 +45,11 @@ async def _render(_: RenderPool, _source: Path, recipe: Recipe, out: Path) -> Re
                 sha256=digest,
             )
         )
-    return Rendering(width=4000, height=3000, thumbnails=tuple(made), traits=TRAITS)
+    return Rendering(width=4000, height=3000, thumbnails=tuple(thumbnails), traits=TRAITS)
 
 
 def main() -> None:
-    """Run the program."""
+    """Run the program with the replaced renderer."""
     for name, replacement in {"start": _start, "render": _render}.items():
         setattr(RenderPool, name, replacement)
     image_service()
