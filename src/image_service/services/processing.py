@@ -173,12 +173,14 @@ class Processing:
         return bool(unrecorded)
 
     async def _complete(self, claim: Claim, result: Result) -> bool:
+        """Record the result: in one statement, or in a transaction that also replaces the thumbnails there were."""
+
         async def once() -> bool:
-            if claim.reprocessing:  # the thumbnails that it may have are replaced in the same transaction
-                async with self._database.transaction() as all_queries:
-                    return await all_queries.claims.complete(claim, result, superseded_for=_SUPERSEDED_FOR)
-            async with self._database.statement() as repositories:
-                return await repositories.claims.complete(claim, result)
+            if not claim.reprocessing:
+                async with self._database.statement() as repositories:
+                    return await repositories.claims.complete(claim, result)
+            async with self._database.transaction() as repositories:
+                return await repositories.claims.complete(claim, result, superseded_for=_SUPERSEDED_FOR)
 
         return await retry_on_outage(once, budget=self._policy.lease / 2)
 
