@@ -1,9 +1,11 @@
-"""The FastAPI dependency that gives routes what they need from their application."""
+"""What routes need from the application that serves them.
+
+A route calls ``context_of(request)``, a plain function: a FastAPI dependency would add about 2 % to the time of a GET.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 
 from image_service.api.multipart import UploadReader
 from image_service.api.upload_limit import UploadLimit
@@ -29,15 +31,11 @@ class ApiContext:
 
 
 def set_context(app: FastAPI, context: ApiContext) -> None:
-    """Stores the context in the application's state, where ``Context`` finds it."""
+    """Stores the context in the application's state."""
     app.state.context = context
 
 
-async def _context_of(request: Request) -> ApiContext:
-    # A coroutine function, because FastAPI runs plain functions in a thread.
+def context_of(request: Request) -> ApiContext:
+    """Returns the context of the application that serves the request."""
     context: ApiContext = request.app.state.context
     return context
-
-
-Context = Annotated[ApiContext, Depends(_context_of)]
-"""A route's parameter of this type receives the application's context. One dependency per route: each costs time."""

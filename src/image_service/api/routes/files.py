@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from image_service import errors
 from image_service.api.caching import PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE
-from image_service.api.dependencies import Context
+from image_service.api.dependencies import context_of
 from image_service.api.files import file_response
 from image_service.api.problems import documented
 from image_service.api.routes.images import ImageId
@@ -49,9 +49,9 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     response_class=Response,
     responses=_RESPONSES | documented(errors.OriginalRemoved),
 )
-async def get_original(request: Request, context: Context, image_id: ImageId) -> Response:
+async def get_original(request: Request, image_id: ImageId) -> Response:
     """Serves an original, which browsers save rather than show."""
-    lookup = context.services.lookup
+    lookup = context_of(request).services.lookup
     file = await lookup.original(image_id)
     return await file_response(request, file, lookup, cache=PRIVATE_IMMUTABLE, attachment=True)
 
@@ -66,7 +66,6 @@ async def get_original(request: Request, context: Context, image_id: ImageId) ->
 )
 async def get_thumbnail(
     request: Request,
-    context: Context,
     image_id: ImageId,
     size: Annotated[str, Path(examples=["300x300"])],
     v: Annotated[
@@ -74,7 +73,7 @@ async def get_thumbnail(
     ] = None,
 ) -> Response:
     """Serves a thumbnail, cacheable forever under the URL of its version only."""
-    lookup = context.services.lookup
+    lookup = context_of(request).services.lookup
     file = await lookup.thumbnail(image_id, size)
     cache = PUBLIC_IMMUTABLE if v == version(file.sha256) else REVALIDATE
     return await file_response(request, file, lookup, cache=cache, attachment=False)

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from image_service.api.caching import NO_STORE
-from image_service.api.dependencies import ApiContext, Context
+from image_service.api.dependencies import context_of
 from image_service.api.schemas import Alive, HealthReport, ServicesHealth
 from image_service.services.health import Condition
 
@@ -32,15 +32,15 @@ _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
 
 
 @router.get("", summary="Is the service healthy?", responses=_UNHEALTHY)
-async def get_health(response: Response, context: Context) -> HealthReport:
+async def get_health(request: Request, response: Response) -> HealthReport:
     """Checks every dependency, for two seconds at most. Responds with 200 while uploads are accepted, otherwise 503."""
-    return await _report(response, context)
+    return await _report(request, response)
 
 
 @router.get("/ready", summary="Can the service take requests?", responses=_UNHEALTHY)
-async def get_readiness(response: Response, context: Context) -> HealthReport:
+async def get_readiness(request: Request, response: Response) -> HealthReport:
     """The same as `/health`. Without its broker the service is ready: it stores uploads and queues them later."""
-    return await _report(response, context)
+    return await _report(request, response)
 
 
 @router.get("/live", summary="Does the process answer?")
@@ -49,7 +49,8 @@ async def get_liveness() -> Alive:
     return Alive()
 
 
-async def _report(response: Response, context: ApiContext) -> HealthReport:
+async def _report(request: Request, response: Response) -> HealthReport:
+    context = context_of(request)
     health = await context.services.health.run()
     response.status_code = 503 if health.condition is Condition.UNHEALTHY else 200
     response.headers["Cache-Control"] = NO_STORE

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
 from image_service.api.caching import NO_STORE
-from image_service.api.dependencies import Context
+from image_service.api.dependencies import context_of
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
 from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, ImageProblem, ImageStatus, UploadAccepted
@@ -32,13 +32,13 @@ _MAX_PAGE: Final = 200
 async def list_images(
     request: Request,
     response: Response,
-    context: Context,
     *,
     status: Annotated[Status | None, Query(description="Only images in this state.")] = None,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Images per page.")] = 50,
     before: Annotated[UUID | None, Query(description="Only images older than this one.")] = None,
 ) -> ImageList:
     """Returns one page; one image more is read to know whether another page follows."""
+    context = context_of(request)
     images = await context.services.lookup.newest(limit=limit + 1, before=before, status=status)
     page = images[:limit]
     urls = context.urls(request)
@@ -57,8 +57,9 @@ async def list_images(
     "unless the image is reprocessed.",
     responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
 )
-async def get_image(request: Request, response: Response, context: Context, image_id: ImageId) -> ImageStatus:
+async def get_image(request: Request, response: Response, image_id: ImageId) -> ImageStatus:
     """Returns an image's status."""
+    context = context_of(request)
     image = await context.services.lookup.image(image_id)
     response.headers["Cache-Control"] = NO_STORE
     return _image_status(image, context.urls(request))
@@ -72,9 +73,9 @@ async def get_image(request: Request, response: Response, context: Context, imag
     "with 404.",
     responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
 )
-async def delete_image(context: Context, image_id: ImageId) -> None:
+async def delete_image(request: Request, image_id: ImageId) -> None:
     """Deletes an image."""
-    await context.services.deletion.delete(image_id)
+    await context_of(request).services.deletion.delete(image_id)
 
 
 @router.post(
@@ -91,8 +92,9 @@ async def delete_image(context: Context, image_id: ImageId) -> None:
         errors.DatabaseUnavailable,
     ),
 )
-async def reprocess_image(request: Request, response: Response, context: Context, image_id: ImageId) -> UploadAccepted:
+async def reprocess_image(request: Request, response: Response, image_id: ImageId) -> UploadAccepted:
     """Queues a finished image for reprocessing."""
+    context = context_of(request)
     status = await context.services.reprocessing.reprocess(image_id, request_id=request_id_of(request))
     set_accepted_headers(response, context.urls(request), image_id)
     return UploadAccepted(id=image_id, status=status, message=REPROCESS_MESSAGE)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
-from image_service.api.dependencies import Context
+from image_service.api.dependencies import context_of
 from image_service.api.idempotency import KEY_HEADER, idempotency_key_of
 from image_service.api.middleware import request_id_of
 from image_service.api.multipart import FIELD
@@ -80,10 +80,11 @@ _UPLOAD: Final[dict[str, Any]] = {
     ),
     openapi_extra=_UPLOAD,
 )
-async def upload_image(request: Request, response: Response, context: Context) -> UploadAccepted:
+async def upload_image(request: Request, response: Response) -> UploadAccepted:
     """Accepts one image: limits first, then the body, so that a refused upload is not read."""
-    key = idempotency_key_of(request)
+    context = context_of(request)
     services = context.services
+    key = idempotency_key_of(request)
     with context.upload_limit.slot():
         await services.backlog.admit()
         async with aclosing(context.upload_reader.file(request)) as content:
