@@ -12,6 +12,6 @@ _RETRY_AFTER: Final = "1"
 
 
 def set_accepted_headers(response: Response, urls: Urls, image_id: UUID) -> None:
-    """Sets the headers that lead the client to the status of an accepted image."""
+    """Sets the headers that point the client to the status of an accepted image."""
     response.headers["Location"] = urls.location(image_id)
     response.headers["Retry-After"] = _RETRY_AFTER

@@ -25,7 +25,7 @@ Data = Annotated[
 
 dead_letters = typer.Typer(
     name="dead-letters",
-    help="List and retry dead letters: messages that RabbitMQ stopped delivering. No image is lost with them.",
+    help="List and retry dead letters.\n\nThey are messages that RabbitMQ stopped delivering. No image is lost.",
     no_args_is_help=True,
 )
 app.add_typer(dead_letters)

@@ -86,7 +86,10 @@ def migrate() -> None:
 
 @app.command()
 def healthcheck(part: Annotated[Part, typer.Argument(help="Which process on this machine.")]) -> None:
-    """Check whether the API or the worker is healthy: exits with 0 if it is, with 1 if not. For containers."""
+    """Check whether the API or the worker is healthy.
+
+    For health checks of containers. Exits with 0 if the process is healthy, with 1 if not.
+    """
     with report_errors():
         settings = load_settings()
     if part is Part.WORKER:

@@ -50,12 +50,12 @@ async def test_existing_thumbnails_are_served_until_the_new_ones_are_complete(ap
     before = await status_of(api, image_id)
     await reprocess(api, image_id)
     assert await api.depth() == 2
-    meanwhile = await status_of(api, image_id)
-    assert meanwhile["status"] == "PROCESSING"
-    assert meanwhile["finished_at"] is None
-    assert meanwhile["updated_at"] > before["updated_at"]
+    pending = await status_of(api, image_id)
+    assert pending["status"] == "PROCESSING"
+    assert pending["finished_at"] is None
+    assert pending["updated_at"] > before["updated_at"]
     changing = {"status", "finished_at", "updated_at"}
-    assert {name: meanwhile[name] for name in meanwhile.keys() - changing} == {
+    assert {name: pending[name] for name in pending.keys() - changing} == {
         name: before[name] for name in before.keys() - changing
     }
     assert await served(api, image_id) == old
@@ -85,9 +85,9 @@ async def test_failed_image_is_reprocessed(api: Api) -> None:
     await fail(api, image_id)
     assert (await status_of(api, image_id))["error"]["code"] == "corrupt-image"
     await reprocess(api, image_id)
-    meanwhile = await status_of(api, image_id)
-    assert (meanwhile["status"], meanwhile["error"], meanwhile["finished_at"]) == ("PROCESSING", None, None)
-    assert meanwhile["thumbnails"] == {}
+    pending = await status_of(api, image_id)
+    assert (pending["status"], pending["error"], pending["finished_at"]) == ("PROCESSING", None, None)
+    assert pending["thumbnails"] == {}
     new = await finish(api, image_id)
     after = await status_of(api, image_id)
     assert (after["status"], after["error"]) == ("DONE", None)
@@ -139,8 +139,8 @@ async def test_reprocessing_during_queue_outage_keeps_the_thumbnails(database_ur
         image_id = await accepted(api)
         old = await finish(api, image_id)
         await reprocess(api, image_id, "NEW")
-        meanwhile = await status_of(api, image_id)
-        assert (meanwhile["status"], meanwhile["finished_at"]) == ("NEW", None)
+        pending = await status_of(api, image_id)
+        assert (pending["status"], pending["finished_at"]) == ("NEW", None)
         assert await served(api, image_id) == old
         problem(await api.client.post(f"/images/{image_id}/reprocess"), 409, "still-processing")
 
