@@ -54,6 +54,8 @@ class ServiceError(Exception):
     """Something went wrong inside the service. Try again, and report it with the request id if it stays."""
 
     code: ClassVar[str] = "internal-error"
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which a client should try again; None where that does not help."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or (type(self).__doc__ or "").strip()
@@ -196,16 +198,20 @@ class TooManyUploads(Busy):
     """The service is taking in as many uploads as it can at the moment. Try again in a few seconds."""
 
     code = "too-many-uploads"
+    retry_after = 2
 
 
 class BacklogFull(Busy):
     """Too many images wait to be processed already. Try again later, when some are done."""
 
     code = "backlog-full"
+    retry_after = 5
 
 
 class Outage(ServiceError):
     """A part that the service depends on is away for the moment. Try again in a few seconds."""
+
+    retry_after = 5
 
 
 class DatabaseUnavailable(Outage):
@@ -230,6 +236,7 @@ class StorageFull(Outage):
     """The image storage is full. Nothing was stored; try again once the operator has made room."""
 
     code = "storage-full"
+    retry_after = 60
 
 
 class DecoderFailure(ServiceError):

@@ -21,9 +21,10 @@ class Backlog:
     The count is at most about a second old, and cheap: a deep backlog may be overrun by what arrives meanwhile.
     """
 
-    def __init__(self, *, database: Database, limit: int) -> None:
+    def __init__(self, *, database: Database, limit: int, refresh: float = _REFRESH) -> None:
         self._database = database
         self._limit = limit
+        self._refresh = refresh
         self._known = 0
         self._counted_at = float("-inf")
 
@@ -34,7 +35,7 @@ class Backlog:
             BacklogFull: enough images wait already.
         """
         now = asyncio.get_running_loop().time()
-        if now - self._counted_at >= _REFRESH:
+        if now - self._counted_at >= self._refresh:
             self._counted_at = now  # before the query: uploads that come meanwhile go by the last count
             await self._count()
         if self._known >= self._limit:

@@ -1,4 +1,4 @@
-"""The file is found in any body that holds one, however it arrives; every other body is refused with a reason."""
+"""The file is read from any valid form, however it arrives; every other body is refused with a reason."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from harness.asgi import Body, scope
 from harness.forms import BOUNDARY, CONTENT_TYPE, form, part
-from image_service.api.uploads import UploadReader
+from image_service.api.multipart import UploadReader
 from image_service.errors import (
     MalformedUpload,
     MissingFile,
@@ -27,11 +27,11 @@ MAX_FILE_SIZE = 100_000
 LARGEST_BODY = MAX_FILE_SIZE + 64 * 1024
 DELIMITER = b"\r\n--" + BOUNDARY
 
-# Contents that a parser could take for the end of the file.
-tricky = st.lists(
+# Contents that resemble the end of the file.
+boundary_like = st.lists(
     st.sampled_from([b"\r", b"\n", b"\r\n", b"-", b"--", DELIMITER[:-1], DELIMITER[2:-1], b"\0", b"x"]), max_size=12
 ).map(b"".join)
-contents = st.binary(max_size=200) | tricky
+contents = st.binary(max_size=200) | boundary_like
 
 
 async def read(
@@ -54,39 +54,39 @@ def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
 
 
 @given(content=contents, places=st.lists(st.integers(0, 2000), max_size=20))
-async def test_the_file_is_the_same_however_the_body_is_cut(content: bytes, places: list[int]) -> None:
+async def test_file_does_not_depend_on_chunk_boundaries(content: bytes, places: list[int]) -> None:
     body = form(part(b"before", b"note", None), part(content), part(b"after", b"other"))
     assert await read(Body(cut(body, places))) == content
 
 
 @given(content=contents)
 @example(content=DELIMITER[:-1])
-async def test_the_file_is_the_same_byte_by_byte(content: bytes) -> None:
+async def test_file_sent_in_single_bytes_is_the_same(content: bytes) -> None:
     body = form(part(content))
     assert await read(Body([bytes([byte]) for byte in body])) == content
 
 
-async def test_an_empty_file_is_a_file() -> None:
+async def test_empty_file_is_read() -> None:
     assert await read(form(part(b""))) == b""
 
 
-async def test_the_file_needs_no_file_name() -> None:
+async def test_file_name_is_optional() -> None:
     assert await read(form(part(b"bytes", file_name=None))) == b"bytes"
 
 
-async def test_the_largest_file_fits() -> None:
+async def test_largest_file_is_accepted() -> None:
     content = bytes(MAX_FILE_SIZE)
     assert await read(Body(cut(form(part(content)), range(0, MAX_FILE_SIZE, 60_000)))) == content
 
 
-async def test_other_fields_are_ignored_files_too() -> None:
+async def test_other_fields_are_ignored() -> None:
     body = form(
         part(b"1", b"note", None), part(b"2", b"files"), part(b"the file"), part(b"3", b"File"), part(b"4", b"")
     )
     assert await read(body) == b"the file"
 
 
-async def test_what_follows_the_form_is_ignored() -> None:
+async def test_epilogue_is_ignored() -> None:
     assert await read(Body([form(part(b"bytes")), b"and an epilogue"])) == b"bytes"
 
 
@@ -104,19 +104,19 @@ async def test_what_follows_the_form_is_ignored() -> None:
         b"x" * 3000,
     ],
 )
-async def test_the_name_of_the_file_does_not_matter(file_name: bytes) -> None:
+async def test_file_name_is_ignored(file_name: bytes) -> None:
     assert await read(form(part(b"bytes", b"file", file_name))) == b"bytes"
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"../file", b"file\0", b" file", "súbor".encode(), b"file[]"])
-async def test_only_the_field_of_exactly_that_name_is_the_file(name: bytes) -> None:
+async def test_field_name_must_match_exactly(name: bytes) -> None:
     assert await read(form(part(b"other", name), part(b"bytes"))) == b"bytes"
     with pytest.raises(MissingFile):
         await read(form(part(b"other", name)))
 
 
 @pytest.mark.parametrize("header", [b"X-Note: \xff\xfe\0", b"Content-Type: image/svg+xml; charset=nonsense", b"X-: "])
-async def test_what_other_headers_of_the_field_say_does_not_matter(header: bytes) -> None:
+async def test_other_headers_of_the_field_are_ignored(header: bytes) -> None:
     assert await read(form(part(b"bytes", b"file", b"x", header))) == b"bytes"
 
 
@@ -128,23 +128,23 @@ async def test_what_other_headers_of_the_field_say_does_not_matter(header: bytes
         f"multipart/form-data; BOUNDARY={BOUNDARY.decode()}; x",
     ],
 )
-async def test_the_content_type_may_be_written_differently(content_type: str) -> None:
+async def test_content_type_variants_are_accepted(content_type: str) -> None:
     assert await read(form(part(b"bytes")), content_type=content_type) == b"bytes"
 
 
 @pytest.mark.parametrize("body", [form(), form(part(b"bytes", b"photo")), form(part(b"x", b"", None))])
-async def test_a_form_without_the_field(body: bytes) -> None:
+async def test_form_without_the_field_is_refused(body: bytes) -> None:
     with pytest.raises(MissingFile):
         await read(body)
 
 
-async def test_a_request_without_a_content_type_and_without_a_body() -> None:
+async def test_request_without_content_type_and_body_is_refused() -> None:
     with pytest.raises(MissingFile):
         await read(b"", {"content-type": ""})
 
 
 @pytest.mark.parametrize("between", [(), (part(b"x", b"note", None),)])
-async def test_two_files(between: tuple[bytes, ...]) -> None:
+async def test_two_files_are_refused(between: tuple[bytes, ...]) -> None:
     with pytest.raises(TooManyFiles):
         await read(form(part(b"one"), *between, part(b"two")))
 
@@ -153,7 +153,7 @@ async def test_two_files(between: tuple[bytes, ...]) -> None:
     "content_type",
     ["image/jpeg", "application/x-www-form-urlencoded", "multipart/mixed; boundary=x", "form-data", ";", "nonsense"],
 )
-async def test_what_is_no_form_is_refused_unread(content_type: str) -> None:
+async def test_other_content_types_are_refused_unread(content_type: str) -> None:
     body = Body([form(part(b"bytes"))])
     with pytest.raises(NotMultipart):
         await read(body, content_type=content_type)
@@ -161,7 +161,7 @@ async def test_what_is_no_form_is_refused_unread(content_type: str) -> None:
 
 
 @pytest.mark.parametrize("parameters", ["", ";", "; boundary", "; boundary=", '; boundary=""', "; charset=utf-8"])
-async def test_a_form_without_a_boundary_is_refused_unread(parameters: str) -> None:
+async def test_form_without_a_boundary_is_refused_unread(parameters: str) -> None:
     body = Body([form(part(b"bytes"))])
     with pytest.raises(MalformedUpload, match="names no boundary"):
         await read(body, content_type=f"multipart/form-data{parameters}")
@@ -172,7 +172,7 @@ async def test_a_form_without_a_boundary_is_refused_unread(parameters: str) -> N
 @example(content_type='multipart/form-data; boundary="a\nb"', body=b"")
 @example(content_type='multipart/form-data; boundary="\xff"', body=b"--\xff--")
 @example(content_type="multipart/form-data; boundary=" + "x" * 5000, body=b"--" + b"x" * 5000 + b"--")
-async def test_a_nonsensical_content_type_is_never_more_than_refused(content_type: str, body: bytes) -> None:
+async def test_arbitrary_content_type_is_refused(content_type: str, body: bytes) -> None:
     with pytest.raises(UploadRejected):
         await read(body, {"content-type": content_type})
 
@@ -181,7 +181,7 @@ WHOLE = form(part(b"before", b"note", None), part(b"bytes" * 20))
 
 
 @pytest.mark.parametrize("length", range(len(WHOLE) - len(b"\r\n")))
-async def test_a_body_that_ends_too_early_is_refused_wherever_it_ends(length: int) -> None:
+async def test_truncated_body_is_refused(length: int) -> None:
     with pytest.raises(MalformedUpload):
         await read(WHOLE[:length])
 
@@ -207,26 +207,26 @@ async def test_a_body_that_ends_too_early_is_refused_wherever_it_ends(length: in
         form(*(part(b"x", b"note", None) for _ in range(65))),
     ],
 )
-async def test_junk_is_refused_as_malformed_in_whatever_pieces_it_arrives(body: bytes) -> None:
+async def test_malformed_body_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedUpload, match="malformed"):
         await read(body)
     with pytest.raises(MalformedUpload, match="malformed"):
         await read(Body(cut(body, range(0, len(body), 7))))
 
 
-async def test_a_form_may_have_many_fields() -> None:
+async def test_form_with_many_fields_is_accepted() -> None:
     notes = [part(b"x", b"note", None) for _ in range(63)]
     assert await read(form(*notes, part(b"bytes"))) == b"bytes"
 
 
 @given(body=st.binary(max_size=300))
-async def test_random_bytes_are_never_a_file(body: bytes) -> None:
+async def test_random_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(MalformedUpload):
         await read(body)
 
 
 @pytest.mark.parametrize("length", [str(LARGEST_BODY + 1), "9" * 30])
-async def test_a_body_that_announces_too_much_is_refused_unread(length: str) -> None:
+async def test_content_length_beyond_the_limit_is_refused_unread(length: str) -> None:
     body = Body([form(part(b"bytes"))])
     with pytest.raises(UploadTooLarge, match="up to 100,000 bytes"):
         await read(body, {"content-length": length})
@@ -234,12 +234,12 @@ async def test_a_body_that_announces_too_much_is_refused_unread(length: str) -> 
 
 
 @pytest.mark.parametrize("length", [str(LARGEST_BODY), "0", "-1", "+5", "5 ", "x", "²", ""])
-async def test_an_announcement_that_is_no_larger_or_no_number_does_not_matter(length: str) -> None:
+async def test_other_content_lengths_are_ignored(length: str) -> None:
     assert await read(form(part(b"bytes")), {"content-length": length}) == b"bytes"
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"transfer-encoding": "chunked"}])
-async def test_a_body_that_turns_out_too_large_is_read_no_further(headers: dict[str, str]) -> None:
+async def test_body_beyond_the_limit_is_refused_while_it_arrives(headers: dict[str, str]) -> None:
     pieces = cut(form(part(bytes(10 * LARGEST_BODY))), range(0, 10 * LARGEST_BODY, 10_000))
     body = Body(pieces)
     with pytest.raises(UploadTooLarge, match="up to 100,000 bytes"):
@@ -247,13 +247,13 @@ async def test_a_body_that_turns_out_too_large_is_read_no_further(headers: dict[
     assert body.received <= LARGEST_BODY // 10_000 + 2
 
 
-async def test_fields_that_are_ignored_count_too() -> None:
+async def test_ignored_fields_count_towards_the_limit() -> None:
     with pytest.raises(UploadTooLarge):
         await read(form(part(b"bytes"), part(bytes(LARGEST_BODY), b"note")))
 
 
 @pytest.mark.parametrize("pieces", [[], [b""], [form(part(b"bytes"))[:-10]]])
-async def test_an_upload_that_stalls_is_given_up(pieces: list[bytes]) -> None:
+async def test_stalled_upload_is_aborted(pieces: list[bytes]) -> None:
     began = time.monotonic()
     with pytest.raises(UploadStalled):
         await read(Body(pieces, then="silence"), idle_timeout=0.05)
@@ -261,12 +261,12 @@ async def test_an_upload_that_stalls_is_given_up(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[], [b""], [form(part(b"bytes"))[:-10]], [form(part(b"bytes"))]])
-async def test_a_client_that_goes_away_leaves_a_malformed_upload(pieces: list[bytes]) -> None:
+async def test_disconnect_is_a_malformed_upload(pieces: list[bytes]) -> None:
     with pytest.raises(MalformedUpload, match="connection was closed"):
         await read(Body(pieces, then="disconnect"))
 
 
-async def test_pieces_are_handed_on_as_they_arrive() -> None:
+async def test_file_is_streamed_as_it_arrives() -> None:
     body = Body(cut(form(part(b"x" * 1000)), range(0, 1000, 100)))
     reader = UploadReader(max_file_size=MAX_FILE_SIZE, idle_timeout=5)
     async with aclosing(reader.file(Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body))) as content:

@@ -1,6 +1,6 @@
-"""The file in a multipart/form-data body, as a stream (RFC 7578).
+"""Reads the uploaded file from a multipart/form-data body, as a stream (RFC 7578).
 
-The body is never collected: neither in memory nor, before it is known to be wanted, on disk.
+The body is never collected in memory, and reaches the disk only as far as the file was accepted.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ class UploadReader:
     """Finds the file in a request's body.
 
     Args:
-        max_file_size: Bytes of the largest file; a body that must hold more is refused unread.
-        idle_timeout: Seconds without a byte after which the upload is given up.
+        max_file_size: Size of the largest file in bytes. A body that must hold more is refused before it is read.
+        idle_timeout: Seconds without a byte after which the upload is aborted.
     """
 
     def __init__(self, *, max_file_size: int, idle_timeout: float) -> None:
@@ -41,18 +41,18 @@ class UploadReader:
         self._idle_timeout = idle_timeout
 
     async def file(self, request: Request) -> AsyncGenerator[bytes]:
-        """The bytes of the form's field `file`; once they have all been read, the rest of the form is checked too.
+        """Yields the bytes of the form's field `file`, then checks the rest of the form.
 
         Raises:
-            UploadRejected: the body is no form with exactly one such field, is too large, or does not arrive.
+            UploadRejected: the body is not a form with exactly one such field, is too large, or does not arrive.
         """
         boundary = _boundary(request.headers.get("content-type", ""))
-        if _announced(request) > self._max_body:
+        if _content_length(request) > self._max_body:
             raise self._too_large()
         files = 0
         in_file = False
         try:
-            # Latin-1, because it decodes any file name: names are not looked at, so they cannot be wrong.
+            # Latin-1 decodes any byte: file names are not used, so none can be invalid.
             with PushMultipartParser(boundary, max_segment_count=_MAX_FIELDS, header_charset="latin-1") as parser:
                 async for chunk in self._body(request):
                     for event in parser.parse(chunk):
@@ -108,7 +108,7 @@ def _boundary(content_type: str) -> str:
     return boundary
 
 
-def _announced(request: Request) -> int:
-    """The body's length in bytes as the client announced it, 0 where it did not."""
+def _content_length(request: Request) -> int:
+    """Returns the body's length as the client announced it; 0 if it did not, or not as a number."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() else 0
