@@ -1,4 +1,4 @@
-"""Just enough AMQP 0-9-1 to ask a broker who it is."""
+"""A minimal AMQP 0-9-1 client that reads the name of a broker's cluster."""
 
 import socket
 from typing import IO
@@ -11,7 +11,7 @@ TIMEOUT = 5.0
 
 
 def cluster_name(url: str) -> str | None:
-    """The name of the broker's cluster, once it lets the URL's user into the virtual host; None if it does not."""
+    """The name of the broker's cluster; None if the URL's user cannot open the virtual host."""
     parts = urlsplit(url)
     address = (parts.hostname or "localhost", parts.port or 5672)
     credentials = f"\0{unquote(parts.username or 'guest')}\0{unquote(parts.password or 'guest')}"

@@ -1,4 +1,4 @@
-"""The RabbitMQ queue at work, and the same broker seen past our adapter."""
+"""Helpers for tests of the RabbitMQ queue, and for direct access to the broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ RECOVERY = 30.0
 
 @asynccontextmanager
 async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
-    queue = RabbitMQQueue(url, queue_name=name, give_back_pause=0.05)
+    queue = RabbitMQQueue(url, queue_name=name, requeue_delay=0.05)
     await queue.start()
     try:
         yield queue
@@ -28,7 +28,7 @@ async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
 
 @asynccontextmanager
 async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
-    """The broker seen past our adapter."""
+    """A channel to the broker that bypasses the adapter."""
     async with await connect(url) as connection, connection.channel() as channel:
         yield channel
 
@@ -52,8 +52,8 @@ async def consuming(
         await asyncio.wait({task})
 
 
-class Seen(list[UUID]):
-    """A handler that notes the ids."""
+class ReceivedIds(list[UUID]):
+    """A handler that records the images' ids."""
 
     async def __call__(self, delivery: Delivery) -> None:
         self.append(delivery.image_id)
@@ -66,7 +66,7 @@ async def publish(queue: RabbitMQQueue) -> UUID:
 
 
 async def ready(url: str, name: str) -> int:
-    """How many messages of a queue nobody holds."""
+    """The number of ready messages in a queue."""
     async with channel_to(url) as channel:
         return (await channel.declare_queue(name, passive=True)).declaration_result.message_count or 0
 

@@ -24,7 +24,7 @@ PROGRAM = Path(sys.executable).with_name("image-service")
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 ANSWER_LIMIT = 30.0
-STOPPING = "stopping; once more to stop at once"
+STOPPING = "stopping; send the signal again to stop at once"
 """What it logs when it is asked to end."""
 FAST_SETTINGS = {
     "LEASE_SECONDS": "3",

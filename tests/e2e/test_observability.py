@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import text
 
 from harness.images import encoded, gradient
+from harness.monitoring import FAST_METRICS, fired, firing, panels, prometheus, rules, values
 from harness.plans import superuser
 from harness.processes import free_port
 from harness.servers import PostgresServer, PrometheusServer, RabbitMQServer
 from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from harness.waiting import eventually
-from harness.watched import AT_ONCE, fired, firing, panels, prometheus, rules, values
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
@@ -42,7 +42,7 @@ class Watched:
         self._folder = folder
         self._running = running
         self._ports = {"api": free_port(), "worker": free_port()}
-        self._env = env | FAST_SETTINGS | AT_ONCE | {"STORAGE_PATH": str(folder / "storage")}
+        self._env = env | FAST_SETTINGS | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
         self.storage = folder / "storage"
         self.fired: set[str] = set()
 
@@ -152,7 +152,7 @@ async def decoders_that_die(watched: Watched, http: httpx.AsyncClient) -> None:
     await watched.seen(hasty)
     images = await finished(http, await upload_all(http, [POSTER] * 6))
     assert {image["error"]["code"] for image in images} == {"decoder-timeout"}
-    await watched.alarm("ImageServiceDecodersDie", "ImageServiceDeadLetters", since=began)
+    await watched.alarm("ImageServiceDecoderFailures", "ImageServiceDeadLetters", since=began)
     hasty.stop()
     watched.worker.start()
     await watched.seen(watched.worker)
@@ -204,7 +204,7 @@ async def a_row_that_stays_locked(watched: Watched) -> None:
 async def a_storage_that_vanishes(watched: Watched) -> None:
     began = time.monotonic()
     away = watched.storage.rename(watched.storage.with_name("away"))
-    await watched.alarm("ImageServiceStorageAway", since=began)
+    await watched.alarm("ImageServiceStorageUnavailable", since=began)
     away.rename(watched.storage)
 
 
@@ -243,4 +243,6 @@ async def servers_that_are_away(
     for server in (postgres, rabbitmq):
         await asyncio.to_thread(server.kill)
     assert (await http.get("/health")).json()["status"] == "unhealthy"
-    await watched.alarm("ImageServiceDatabaseAway", "ImageServiceBrokerAway", "ImageServiceMetricsStale", since=began)
+    await watched.alarm(
+        "ImageServiceDatabaseUnavailable", "ImageServiceBrokerUnavailable", "ImageServiceMetricsStale", since=began
+    )
