@@ -54,7 +54,7 @@ class Api:
     def scratch(self) -> list[Path]:
         """Scratch directories in use, and any other entry beside them."""
         assert isinstance(self.resources.storage, LocalStorage)
-        spare = {folder for _, folder in self.resources.storage._spare}  # noqa: SLF001 (reused directories are no leftovers)
+        spare = {folder for _, folder in self.resources.storage._scratch._kept}  # noqa: SLF001 (reused directories are no leftovers)
         return [path for path in (self.settings.storage_path / "scratch").glob("*") if path not in spare]
 
     @property

@@ -25,8 +25,8 @@ PROGRAM = (sys.executable, "-m", "image_service")
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 ANSWER_LIMIT = 30.0
-STOPPING = "stopping; once more to stop at once"
-"""Logged on SIGTERM."""
+STOPPING = "stopping; send the signal again to stop at once"
+"""What it logs when it is asked to end."""
 FAST_SETTINGS = {
     "LEASE_SECONDS": "3",
     "HEARTBEAT_SECONDS": "0.5",

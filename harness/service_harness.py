@@ -285,7 +285,7 @@ def _processing(
     return Processing(
         database=database,
         storage=storage,
-        renderer=renderer,
+        renderers=dict.fromkeys(Lane, renderer),
         recipe=DEFAULT_RECIPE,
         policy=ProcessingPolicy(**{**usual, **policy}),
         observer=observer,

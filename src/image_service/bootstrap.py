@@ -1,4 +1,4 @@
-"""From settings to a wired application: the only place where adapters are chosen."""
+"""Wires the application from its settings: the only place where adapters are chosen."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,11 +9,11 @@ from typing import Final
 from image_service.config import Settings
 from image_service.database import Database
 from image_service.domain.image import ImageFormat
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.share import Share
 from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedRenderer, ObservedStorage
 from image_service.ports import NULL_OBSERVER, DeadLetters, Observer, PresignedUrls, Renderer, Storage, TaskQueue
@@ -34,41 +34,35 @@ from image_service.services.requeueing import Requeueing
 from image_service.services.retention import Retention
 from image_service.services.sweep import Sweeper
 from image_service.services.timing import QueueTiming
+from image_service.storage.conventions import SCRATCH
 from image_service.storage.local import LocalStorage
-from image_service.storage.names import SCRATCH
 
-EXPRESS_SLOTS: Final = 1
-"""Decoders beyond the configured number, which only images of the express lane may use."""
-BACKFILL_SLOTS: Final = 1
-"""Decoders of their own that images of the back-fill lane have."""
-_BACKFILL_NICENESS: Final = 10
-"""Steps back behind everything else, yet a tenth of a processor's time even when all others want it."""
 _DAY: Final = 86_400.0
-_LARGEST_COPY: Final = 1024**3
-"""Bytes beyond which no object is an original, unless even larger ones are accepted."""
+_MAX_OBJECT_BYTES: Final = 1024**3
+"""Size above which no object is taken for an original, unless MAX_FILE_SIZE is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """The connections to what the service depends on; API and worker of one process share them."""
+    """Connections to the dependencies, shared by the API and the worker of one process."""
 
     database: Database
     storage: Storage
     queue: TaskQueue
     presigned_urls: PresignedUrls | None = None
-    """The storage, if clients are to be sent there for files."""
+    """The storage, if clients download files directly from it."""
     metrics: Metrics | None = None
-    """None where nobody watches: then nothing is counted."""
+    """None if nothing is measured."""
 
     @property
     def observer(self) -> Observer:
-        """Who is told what happens."""
+        """The observer that the use cases notify."""
         return self.metrics or NULL_OBSERVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiServices:
-    """The use cases behind the API."""
+    """The use cases of the API."""
 
     ingest: Ingest
     backlog: Backlog
@@ -80,16 +74,8 @@ class ApiServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerServices:
-    """The use cases behind a worker."""
+    """The use cases of a worker's periodic jobs."""
 
-    renderers: tuple[RenderPool, ...]
-    """The main one first."""
-    processing: Processing
-    """Of images of the normal lane."""
-    expressing: Processing
-    """The same, for those of the express lane."""
-    backfilling: Processing
-    """The same, for the images that can wait."""
     reconciler: Reconciler
     sweeper: Sweeper
     deletion: Deletion
@@ -99,34 +85,34 @@ class WorkerServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminServices:
-    """The use cases behind the commands for operators."""
+    """The use cases of the commands for operators."""
 
     audit: Audit
     requeueing: Requeueing
     backfill: Backfill
     lookup: Lookup
     dead_letters: DeadLetters | None
-    """None where the queue has no broker."""
+    """None if the queue has no broker."""
 
 
 @asynccontextmanager
 async def open_resources(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[Resources]:
-    """Everything that has to be closed again. Nothing has to be reachable yet.
+    """Open the connections for the duration of the block. The dependencies need not be reachable yet.
 
     Raises:
-        StartError: the object storage is not set up as it must be.
+        StartError: the object storage is not configured correctly.
     """
     storage, presigned_urls = _storage(settings)
     database = Database(settings.database_url)
     if settings.traced:
-        from image_service.observability.exporting import watch_engine  # noqa: PLC0415 — an extra
+        from image_service.observability.exporting import trace_engine  # noqa: PLC0415 — an optional dependency
 
-        watch_engine(database.engine)
+        trace_engine(database.engine)
     queue = _queue(settings, metrics)
     if metrics is not None:
         queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
-        metrics.watch_connections("in-use", lambda: database.connections[0])
-        metrics.watch_connections("idle", lambda: database.connections[1])
+        metrics.track_connections("in-use", lambda: database.connections[0])
+        metrics.track_connections("idle", lambda: database.connections[1])
     await queue.start()
     try:
         yield Resources(database=database, storage=storage, queue=queue, presigned_urls=presigned_urls, metrics=metrics)
@@ -136,7 +122,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
 
 
 def api_services(settings: Settings, resources: Resources) -> ApiServices:
-    """The use cases of the API on these resources."""
+    """Returns the use cases of the API."""
     queueing = Queueing(database=resources.database, queue=resources.queue, timing=_timing(settings))
     if resources.metrics is not None:
         resources.metrics.expect_api(backlog_limit=settings.max_backlog)
@@ -160,17 +146,10 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
 
 
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
-    """The use cases of a worker on these resources."""
-    limits = _limits(settings)
-    renderer = RenderPool(settings.decode_slots + EXPRESS_SLOTS, limits)
-    yielding = RenderPool(BACKFILL_SLOTS, replace(limits, niceness=_BACKFILL_NICENESS))
+    """Returns the use cases of a worker's periodic jobs."""
     if resources.metrics is not None:
-        _watch_pools(resources.metrics, {"main": renderer, "backfill": yielding})
+        resources.metrics.expect_worker()
     return WorkerServices(
-        renderers=(renderer, yielding),
-        processing=_processing(settings, resources, renderer, settings.decode_slots),
-        expressing=_processing(settings, resources, renderer, renderer.slots),
-        backfilling=_processing(settings, resources, yielding, yielding.slots),
         reconciler=_reconciler(settings, resources),
         sweeper=_sweeper(settings, resources),
         deletion=_deletion(resources),
@@ -183,8 +162,8 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
     )
 
 
-def survey(settings: Settings, resources: Resources) -> BacklogGauges:
-    """What asks for the metrics that nothing else asks for."""
+def backlog_gauges(settings: Settings, resources: Resources) -> BacklogGauges:
+    """Returns the periodic measurement of the backlog."""
     return BacklogGauges(
         database=resources.database,
         health=_health(resources),
@@ -194,14 +173,14 @@ def survey(settings: Settings, resources: Resources) -> BacklogGauges:
 
 
 def admin_services(settings: Settings, resources: Resources) -> AdminServices:
-    """The use cases of the commands for operators, on these resources."""
+    """Returns the use cases of the commands for operators."""
     broker = not settings.embedded_queue
     return AdminServices(
         audit=Audit(
             database=resources.database,
             storage=resources.storage,
             sweeper=_sweeper(settings, resources),
-            # A queue inside another process cannot be reached from here.
+            # The embedded queue of another process cannot be reached from here.
             reconciler=_reconciler(settings, resources) if broker else None,
         ),
         requeueing=Requeueing(database=resources.database),
@@ -211,18 +190,51 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
     )
 
 
+def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane, Renderer]) -> Processing:
+    """Returns the use case that renders images, with the renderer of each lane."""
+    return Processing(
+        database=resources.database,
+        storage=resources.storage,
+        renderers=renderers,
+        recipe=DEFAULT_RECIPE,
+        observer=resources.observer,
+        policy=ProcessingPolicy(
+            lease=settings.lease_seconds,
+            heartbeat=settings.heartbeat_seconds,
+            max_attempts=settings.max_attempts,
+            max_decoder_failures=settings.max_decoder_failures,
+            retry_delay=settings.retry_delay,
+        ),
+    )
+
+
+def decoder_pool(settings: Settings, resources: Resources, name: str, slots: int, niceness: int = 0) -> RenderPool:
+    """Returns a pool of up to ``slots`` decoder processes; none is started. The metrics show it under its name."""
+    pool = RenderPool(slots, replace(_limits(settings), niceness=niceness))
+    if resources.metrics is not None:
+        resources.metrics.track_decoder_pool(
+            name, slots=slots, busy=partial(getattr, pool, "busy"), idle=partial(getattr, pool, "idle")
+        )
+    return pool
+
+
+def observed_renderer(resources: Resources, renderer: Renderer) -> Renderer:
+    """Returns the renderer, measured if anything is."""
+    return renderer if resources.metrics is None else ObservedRenderer(renderer, resources.metrics)
+
+
 def _storage(settings: Settings) -> tuple[Storage, PresignedUrls | None]:
-    """What keeps the files, and what makes links to them if clients are to get any."""
+    """Returns the storage, and the same as a source of presigned URLs if clients are to get these."""
     if settings.object_storage is None:
         return LocalStorage(settings.storage_folder), None
-    # Where files are in a folder, its library costs nobody the memory.
+    # Loaded only if it is used: its library takes memory.
     from image_service.storage.objects import ObjectStorage  # noqa: PLC0415 — see above
 
     storage = ObjectStorage.at(
         settings.object_storage,
         settings.storage_folder,
         limit=settings.storage_timeout,
-        largest_copy=max(_LARGEST_COPY, settings.max_file_size),
+        largest_copy=max(_MAX_OBJECT_BYTES, settings.max_file_size),
     )
     return storage, storage if settings.files_delivery == "redirect" else None
 
@@ -232,15 +244,8 @@ def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
         return EmbeddedQueue()
     queue = RabbitMQQueue(settings.rabbitmq_url, settings.publish_timeout)
     if metrics is not None:
-        metrics.watch_dead_letters(lambda: queue.dead_letters)
+        metrics.track_dead_letters(lambda: queue.dead_letters)
     return queue
-
-
-def _watch_pools(metrics: Metrics, pools: Mapping[str, RenderPool]) -> None:
-    metrics.expect_worker({name: pool.slots for name, pool in pools.items()})
-    for name, pool in pools.items():
-        metrics.watch_decoders("busy", name, partial(getattr, pool, "busy"))
-        metrics.watch_decoders("idle", name, partial(getattr, pool, "idle"))
 
 
 def _limits(settings: Settings) -> RenderLimits:
@@ -254,24 +259,6 @@ def _limits(settings: Settings) -> RenderLimits:
         require_sandbox=settings.require_sandbox,
         formats=_formats(settings),
         truncated=settings.render_truncated,
-    )
-
-
-def _processing(settings: Settings, resources: Resources, renderer: Renderer, slots: int) -> Processing:
-    observed = renderer if resources.metrics is None else ObservedRenderer(renderer, resources.metrics)
-    return Processing(
-        database=resources.database,
-        storage=resources.storage,
-        renderer=Share(observed, slots),
-        recipe=DEFAULT_RECIPE,
-        observer=resources.observer,
-        policy=ProcessingPolicy(
-            lease=settings.lease_seconds,
-            heartbeat=settings.heartbeat_seconds,
-            max_attempts=settings.max_attempts,
-            max_decoder_failures=settings.max_decoder_failures,
-            retry_delay=settings.retry_delay,
-        ),
     )
 
 

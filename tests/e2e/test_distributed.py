@@ -31,7 +31,7 @@ from harness.waiting import eventually
 from image_service.database import Database
 from image_service.models import ImageRow
 from image_service.queue.rabbitmq import RabbitMQQueue
-from image_service.worker.runner import AHEAD
+from image_service.worker.lanes import AHEAD
 
 SMALL = encoded(gradient(64, 48), "JPEG")
 PHOTO = encoded(gradient(1600, 1200), "JPEG")

@@ -1,7 +1,7 @@
 """Turning one accepted image into its thumbnails, under a claim that others can tell the end of."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -12,6 +12,7 @@ from image_service.database import Database
 from image_service.database.claims import ClaimStatements
 from image_service.domain.image import Claim, ImageError, Rendering, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import Recipe
 from image_service.errors import AttemptsExhausted, DecoderFailure, InvalidImage, Outage, ServiceError
 from image_service.ports import NULL_OBSERVER, AttemptOutcome, Delivery, ObjectAttributes, Observer, Renderer, Storage
@@ -49,14 +50,14 @@ class Processing:
         *,
         database: Database,
         storage: Storage,
-        renderer: Renderer,
+        renderers: Mapping[Lane, Renderer],
         recipe: Recipe,
         policy: ProcessingPolicy,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._database = database
         self._storage = storage
-        self._renderer = renderer
+        self._renderers = renderers
         self._recipe = recipe
         self._policy = policy
         self._observer = observer
@@ -79,12 +80,12 @@ class Processing:
             elif claim.attempts_charged > self._policy.max_attempts:
                 await self._fail(claim, AttemptsExhausted())
             else:
-                await self._work(claim)
+                await self._work(claim, self._renderers[delivery.lane])
 
-    async def _work(self, claim: Claim) -> None:
+    async def _work(self, claim: Claim, renderer: Renderer) -> None:
         """One attempt, and what its end means for the image."""
         try:
-            await self._attempt_while_held(claim)
+            await self._attempt_while_held(claim, renderer)
         except InvalidImage as verdict:
             await self._fail(claim, verdict)
         except DecoderFailure as failure:
@@ -109,9 +110,9 @@ class Processing:
             else:
                 await self._retry_later(claim, final)
 
-    async def _attempt_while_held(self, claim: Claim) -> None:
+    async def _attempt_while_held(self, claim: Claim, renderer: Renderer) -> None:
         """The attempt, with signs of life beside it; ended when the claim turns out to be lost."""
-        attempt = asyncio.create_task(self._attempt(claim))
+        attempt = asyncio.create_task(self._attempt(claim, renderer))
         signs_of_life = asyncio.create_task(self._extend_until_lost(claim))
         try:
             await asyncio.wait({attempt, signs_of_life}, return_when=asyncio.FIRST_COMPLETED)
@@ -126,10 +127,10 @@ class Processing:
         else:
             attempt.result()
 
-    async def _attempt(self, claim: Claim) -> None:
+    async def _attempt(self, claim: Claim, renderer: Renderer) -> None:
         async with self._storage.scratch() as scratch:
             source = await self._storage.local_path(original_key(claim.image_id), scratch)
-            rendering = await self._renderer.render(source, self._recipe, scratch)
+            rendering = await renderer.render(source, self._recipe, scratch)
             thumbnails = _stored(claim, rendering)
             await self._storage.adopt(
                 {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)},

@@ -42,13 +42,13 @@ async def test_while_the_database_is_away_the_numbers_stay_and_show_their_age(sq
     metrics = sqlite_stage.metrics
     await sqlite_stage.new()
     await sqlite_stage.survey().run_once()
-    asked = counted(metrics, "survey_timestamp_seconds")
+    asked = counted(metrics, "backlog_measured_timestamp_seconds")
     sqlite_stage.script.fail("probe", [DatabaseUnavailable])
     sqlite_stage.script.fail("open_count", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await sqlite_stage.survey().run_once()
     assert counted(metrics, "unfinished_images") == 1
-    assert counted(metrics, "survey_timestamp_seconds") == asked
+    assert counted(metrics, "backlog_measured_timestamp_seconds") == asked
     assert counted(metrics, "dependency_up", dependency="database") == 0
 
 
@@ -76,12 +76,12 @@ async def test_every_ending_of_an_attempt_is_counted(sqlite_stage: ServiceHarnes
 
     env.script.before("render", delete)
     await processing.process(Delivery(image_id=deleted))
-    assert {each: counted(env.metrics, "attempts_total", ending=each) for each in AttemptOutcome} == dict.fromkeys(
+    assert {each: counted(env.metrics, "attempts_total", outcome=each) for each in AttemptOutcome} == dict.fromkeys(
         AttemptOutcome, 1
     )
     failures = {ending: ("attempts-exhausted", ending) for ending in ("retry", "error")}
     for code, ending in failures.values():
-        assert counted(env.metrics, "attempt_failures_total", code=code, ending=ending) == 1
-    assert counted(env.metrics, "claims_total", lane="normal", result="claimed") == 5
+        assert counted(env.metrics, "attempt_failures_total", code=code, outcome=ending) == 1
+    assert counted(env.metrics, "claims_total", lane="normal", outcome="claimed") == 5
     await processing.process(Delivery(image_id=deleted))
-    assert counted(env.metrics, "claims_total", lane="normal", result="nothing-to-do") == 1
+    assert counted(env.metrics, "claims_total", lane="normal", outcome="skipped") == 1

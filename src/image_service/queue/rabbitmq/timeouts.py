@@ -1,4 +1,4 @@
-"""Waiting for a broker that may never answer."""
+"""Time limits for a broker that may never answer."""
 
 import asyncio
 from collections.abc import Awaitable, Collection
@@ -11,10 +11,10 @@ _abandoned: Final[set[asyncio.Task[Any]]] = set()
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
-    """The result of ``work``, or ``TimeoutError`` after ``seconds`` at the latest.
+    """Returns the result of ``work``, or raises ``TimeoutError`` after ``seconds`` at the latest.
 
     Unlike ``asyncio.timeout`` it does not wait for cancelled work to end: aiormq's clean-up writes to the connection,
-    which takes its time when nobody reads at the other end.
+    which takes long if the other end does not read.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -26,13 +26,13 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
         _abandon(task)
         raise TimeoutError
     if task.cancelled():
-        # aiormq cancels what waits on a connection that goes away. Here that must not look like our own cancellation.
-        raise ConnectionError("the connection went away")
+        # aiormq cancels what waits on a lost connection. Here that must not look like our own cancellation.
+        raise ConnectionError("the connection was lost")
     return task.result()
 
 
-async def swallow(work: Awaitable[object]) -> None:
-    """Wait for work whose failure changes nothing."""
+async def ignore_errors(work: Awaitable[object]) -> None:
+    """Wait for work whose failure does not matter."""
     with suppress(Exception):
         await work
 
@@ -46,7 +46,7 @@ async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
 
 
 def now() -> float:
-    """The event loop's time in seconds."""
+    """Returns the event loop's time in seconds."""
     return asyncio.get_running_loop().time()
 
 
@@ -60,4 +60,4 @@ def _abandon(task: asyncio.Future[Any]) -> None:
 def _forget(task: asyncio.Task[Any]) -> None:
     _abandoned.discard(task)
     if not task.cancelled():
-        task.exception()  # retrieved, so that asyncio does not complain about it
+        task.exception()  # retrieved, so that asyncio does not report it

@@ -1,4 +1,4 @@
-"""The service under the eyes of a real Prometheus, which goes by the files in ``deploy`` and sixty times as fast."""
+"""A real Prometheus that monitors the service by the files in ``deploy``, with all durations sixty times shorter."""
 
 import json
 import re
@@ -17,11 +17,11 @@ DASHBOARD = DEPLOY / "grafana/dashboard.json"
 RUNBOOK = Path(__file__).parents[1] / "docs/runbook.md"
 INTERVAL = "500ms"
 WINDOW = "15s"
-"""What Grafana's ``$__rate_interval`` becomes."""
-SOONER = {"> 900": "> 4", "> 120": "> 4"}
-"""Ages in seconds that the rules compare with, and what the tests put in their place."""
-AT_ONCE = {"METRICS_INTERVAL": "0.5"}
-"""Settings that go with it."""
+"""Replaces Grafana's ``$__rate_interval``."""
+SHORTER_AGES = {"> 900": "> 4", "> 120": "> 4"}
+"""Ages in seconds in the rules, and their replacements."""
+FAST_METRICS = {"METRICS_INTERVAL": "0.5"}
+"""Settings for processes monitored like this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +40,23 @@ def panels() -> Iterator[Panel]:
 
 
 def rules() -> list[dict[str, Any]]:
-    """Every rule for an alert."""
+    """Every alert rule."""
     groups: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
-def quickened(text: str) -> str:
-    """Rules that look back over seconds where they say minutes, and hesitate for half as many."""
+def accelerated(text: str) -> str:
+    """The rules with seconds for minutes, and half a second for each minute of ``for``."""
     text = re.sub(r"\bfor: (\d+)m\b", lambda found: f"for: {int(found[1]) * 500}ms", text)
     text = re.sub(r"\b(\d+)([mh])\b", lambda found: found[1] + {"m": "s", "h": "m"}[found[2]], text)
-    for age, sooner in SOONER.items():
+    for age, shorter in SHORTER_AGES.items():
         assert age in text
-        text = text.replace(age, sooner)
+        text = text.replace(age, shorter)
     return text
 
 
 def prometheus(targets: Mapping[str, list[int]]) -> PrometheusServer:
-    """A Prometheus that collects from these ports of this machine, by the name of the job."""
+    """A Prometheus that scrapes these ports of this machine, by job name."""
     folder = new_folder()
     configuration = {
         "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
@@ -66,21 +66,21 @@ def prometheus(targets: Mapping[str, list[int]]) -> PrometheusServer:
             for job, ports in targets.items()
         ],
     }
-    return PrometheusServer(folder, yaml.safe_dump(configuration), quickened(ALERTS.read_text()))
+    return PrometheusServer(folder, yaml.safe_dump(configuration), accelerated(ALERTS.read_text()))
 
 
 def values(server: PrometheusServer, query: str) -> list[float]:
-    """The present values of a query's series, without those that are no number."""
+    """The current values of a query's series, without NaN."""
     found = server.ask("query", query=query.replace("$__rate_interval", WINDOW))["result"]
     return [number for sample in found if (number := float(sample["value"][1])) == number]
 
 
 def firing(server: PrometheusServer) -> set[str]:
-    """The names of the alerts that fire."""
+    """The names of the alerts that fire now."""
     return {alert["labels"]["alertname"] for alert in server.ask("alerts")["alerts"] if alert["state"] == "firing"}
 
 
 def fired(server: PrometheusServer, seconds: float) -> set[str]:
-    """The names of the alerts that fired within so many seconds, even if they do no more."""
+    """The names of the alerts that fired within the last ``seconds``."""
     history = f'count_over_time(ALERTS{{alertstate="firing"}}[{max(1, int(seconds))}s])'
     return {sample["metric"]["alertname"] for sample in server.ask("query", query=history)["result"]}

@@ -1,4 +1,4 @@
-"""One connection to the broker, made again whenever it is lost."""
+"""Keeps a connection to the broker open, and reconnects whenever it is lost."""
 
 import asyncio
 import random
@@ -11,18 +11,18 @@ from aio_pika import connect
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
 
-from image_service.queue.rabbitmq.waiting import now, swallow, within
+from image_service.queue.rabbitmq.timeouts import ignore_errors, now, within
 
 _HEARTBEAT: Final = 10
 """Seconds between AMQP heartbeats, unless the URL says otherwise."""
 
-_CONNECT_LIMIT: Final = 5.0
-_SETUP_LIMIT: Final = 10.0  # a broker that has just started takes seconds to create a quorum queue
-_CLOSE_LIMIT: Final = 3.0
+_CONNECT_TIMEOUT: Final = 5.0
+_SETUP_TIMEOUT: Final = 10.0  # a broker that has just started takes seconds to create a quorum queue
+_CLOSE_TIMEOUT: Final = 3.0
 
 _BACKOFF_BASE: Final = 0.2
 _BACKOFF_CAP: Final = 5.0
-_STEADY: Final = 5.0
+_STABLE_AFTER: Final = 5.0
 """Seconds that a connection must have lasted for the backoff to start anew."""
 
 _log = structlog.get_logger(__name__)
@@ -30,17 +30,17 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False)
 class Session:
-    """A live connection with one channel."""
+    """An open connection with one channel."""
 
     connection: AbstractConnection
     lost: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the connection, its channel or its consumer is gone, or is given up."""
+    """Set once the connection, its channel or its consumer is lost or abandoned."""
 
     stop_delivery: Callable[[], Awaitable[object]] | None = None
     channel: AbstractChannel = field(init=False)
 
     async def open(self, *, publisher_confirms: bool) -> None:
-        """Open the channel; with confirms, a message that cannot be routed raises."""
+        """Open the channel; with confirms, publishing a message that cannot be routed raises."""
         self.connection.close_callbacks.add(self.on_close)
         self.channel = self.connection.channel(
             publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms
@@ -49,11 +49,11 @@ class Session:
         self.channel.close_callbacks.add(self.on_close)
 
     def on_close(self, *_: object) -> None:
-        """A callback for every way of losing the session."""
+        """Callback for every way of losing the session."""
         self.lost.set()
 
     async def blocked(self) -> bool:
-        """Whether the broker has told this connection that it takes no messages for lack of memory or disk."""
+        """Whether the broker has told this connection that it accepts no messages for lack of memory or disk."""
         transport = self.connection.transport
         if transport is None:
             return False
@@ -66,20 +66,20 @@ class Session:
 
 
 async def open_connection(url: str, name: str) -> AbstractConnection:
-    """A new connection, within five seconds; the name is shown among the broker's connections."""
-    # A heartbeat in the URL is the operator's word; aio-pika would let ours win.
+    """Returns a new connection, within five seconds; the broker lists it under the name."""
+    # A heartbeat in the URL has precedence; aio-pika would use ours.
     options: dict[str, Any] = {} if "heartbeat=" in url else {"heartbeat": _HEARTBEAT}
     properties: dict[str, Any] = {"connection_name": name}
-    return await within(_CONNECT_LIMIT, connect(url, client_properties=properties, **options))
+    return await within(_CONNECT_TIMEOUT, connect(url, client_properties=properties, **options))
 
 
-class Link:
-    """Keeps one connection: connects, sets it up, and starts over whenever it is lost, with a growing, jittered pause.
+class BrokerConnection:
+    """Keeps one connection open: connects, sets it up, and reconnects after a loss, with a growing, jittered pause.
 
     Args:
-        url: Of the broker.
-        name: Shown among the broker's connections.
-        set_up: Makes a new session usable.
+        url: The broker's.
+        name: Listed among the broker's connections.
+        set_up: Prepares a new session.
     """
 
     def __init__(self, url: str, name: str, set_up: Callable[[Session], Awaitable[None]]) -> None:
@@ -94,13 +94,13 @@ class Link:
         """Set once the first attempt has succeeded or failed."""
 
     def renew(self) -> None:
-        """Replace the connection, if there is one, by a new one."""
+        """Replace an open connection by a new one."""
         if self.session is not None:
             self._renewing = True
             self.session.lost.set()
 
-    async def keep(self) -> NoReturn:
-        """Connect, again and again, until cancelled."""
+    async def keep_open(self) -> NoReturn:
+        """Connect and reconnect until cancelled."""
         failures = 0
         try:
             while True:
@@ -108,29 +108,29 @@ class Link:
                 lasted = 0.0
                 try:
                     lasted = await self._connect_and_hold()
-                except Exception as error:  # noqa: BLE001 - a supervisor survives whatever it supervises
+                except Exception as error:  # noqa: BLE001 - the loop has to survive every error
                     reason = reason_of(error)
                 self.tried.set()
                 if self._renewing and lasted:
-                    continue  # at our own wish: no reason to wait, or to tell
+                    continue  # at our own request: no pause, no warning
                 self._renewing = False
-                failures = 1 if lasted > _STEADY else failures + 1
-                # After the 1st, 2nd, 4th, 8th … failure in a row: seen, but no flood.
+                failures = 1 if lasted > _STABLE_AFTER else failures + 1
+                # After the 1st, 2nd, 4th, 8th … failure in a row, so that the log is not flooded.
                 if failures & (failures - 1) == 0:
-                    _log.warning("broker is away", connection=self._name, reason=reason, failures=failures)
+                    _log.warning("broker unavailable", connection=self._name, reason=reason, failures=failures)
                 pause = min(_BACKOFF_CAP, _BACKOFF_BASE * 2 ** min(failures, 10))
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter, not cryptography
         finally:
             self.tried.set()
             if self._closing:
-                await asyncio.wait(self._closing, timeout=_CLOSE_LIMIT)
+                await asyncio.wait(self._closing, timeout=_CLOSE_TIMEOUT)
 
     async def _connect_and_hold(self) -> float:
-        """Returns after the connection is lost how many seconds it lasted."""
+        """Connect, and wait until the connection is lost; returns how many seconds it lasted."""
         connection = await open_connection(self._url, self._name)
         session = Session(connection)
         try:
-            await within(_SETUP_LIMIT, self._set_up(session))
+            await within(_SETUP_TIMEOUT, self._set_up(session))
             self.session = session
             self.tried.set()
             if not self._renewing:
@@ -142,18 +142,18 @@ class Link:
         finally:
             self.session = None
             session.lost.set()
-            # Not awaited: saying goodbye to a silent broker takes seconds that the next connection need not wait for.
-            closing = asyncio.create_task(swallow(connection.close()))
+            # Not awaited: closing takes seconds if the broker does not answer, and need not delay the next connection.
+            closing = asyncio.create_task(ignore_errors(connection.close()))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
 
 def reason_of(error: Exception) -> str:
-    """What may be logged of an error: a malformed URL's message can quote a piece of the password."""
+    """Returns what may be logged of an error: a malformed URL's message may quote a part of the password."""
     if isinstance(error, ChannelPreconditionFailed):
         return f"a queue of this name exists with other arguments; delete it or use another name: {error}"
     if isinstance(error, TimeoutError):
-        # Also what a quorum queue does that has lost its members for good: it is declared, but never served.
+        # A quorum queue that has lost its members for good is declared, but never served: that times out, too.
         return "no answer in time"
     if isinstance(error, AMQPError | OSError):
         return f"{type(error).__name__}: {error}"
