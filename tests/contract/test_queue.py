@@ -364,10 +364,6 @@ async def test_depth_excludes_held_messages(queue: TaskQueue) -> None:
         await depth_is(queue, 0)
 
 
-async def test_probe_of_an_open_queue_succeeds(queue: TaskQueue) -> None:
-    await queue.probe()
-
-
 async def test_lanes_do_not_wait_for_each_other(queue: TaskQueue) -> None:
     busy, free = recorder(closed=True), recorder()
     normal = await publish(queue, 3)
@@ -441,7 +437,6 @@ async def test_outage_during_the_drain_requeues_every_lane(queue: TaskQueue) -> 
 OPERATIONS: dict[str, Callable[[TaskQueue], Awaitable[object]]] = {
     "publish": lambda queue: queue.publish(Delivery(image_id=uuid4())),
     "depth": lambda queue: queue.depth(),
-    "probe": lambda queue: queue.probe(),
     "consume": lambda queue: queue.consume(recorder(), 1, Drain(asyncio.Event().wait, GRACE)),
 }
 
@@ -453,7 +448,7 @@ async def test_operations_fail_after_close(queue: TaskQueue, operation: str) -> 
         await OPERATIONS[operation](queue)
 
 
-@pytest.mark.parametrize("operation", ["publish", "depth", "probe"])
+@pytest.mark.parametrize("operation", ["publish", "depth"])
 async def test_operations_fail_before_start(make_queue: MakeQueue, operation: str) -> None:
     with pytest.raises(QueueUnavailable):
         await OPERATIONS[operation](make_queue())
@@ -461,7 +456,7 @@ async def test_operations_fail_before_start(make_queue: MakeQueue, operation: st
 
 async def test_start_and_close_can_be_repeated(queue: TaskQueue) -> None:
     await queue.start()
-    await queue.probe()
+    await queue.depth()
     await queue.close()
     await queue.close()
 

@@ -43,7 +43,7 @@ def name() -> str:
 async def queue(rabbitmq_url: str, name: str) -> None:
     """Declare the queues as the service does."""
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ async def test_retried_letters_return_to_their_lanes(
 ) -> None:
     seen: dict[Lane, list[Delivery]] = {lane: [] for lane in Lane}
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
         for lane, body in zip(Lane, bodies(3), strict=True):
             origin = name if lane is Lane.NORMAL else f"{name}.{lane}"
             await dead_letter(rabbitmq_url, origin, body, b"garbage", request_id=f"r-{lane}")
@@ -240,7 +240,7 @@ async def test_letter_stays_while_its_queue_is_missing(
     await eventually_ready(rabbitmq_url, f"{name}.dead", 2)
     assert await letters.list(MANY) == listed
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
     assert await letters.retry() == RetryResult(handed_over=2, remaining=0)
 
 

@@ -45,7 +45,7 @@ def durable_queue(own_rabbitmq: RabbitMQServer) -> str:
 
     async def declare() -> None:
         async with started(own_rabbitmq.url, name) as queue:
-            await queue.probe()
+            await queue.depth()
 
     with ThreadPoolExecutor(max_workers=1) as executor:
         executor.submit(asyncio.run, declare()).result()
@@ -108,7 +108,7 @@ async def test_messages_survive_a_restart_and_a_kill_of_the_broker(
 async def eventually_lost(queue: RabbitMQQueue) -> None:
     """Raise once the queue has noticed the lost connection, a moment after the broker's end."""
     while True:
-        await queue.probe()
+        await queue.depth()
 
 
 async def test_consumer_resumes_after_a_broker_kill_and_handlers_continue(
@@ -156,7 +156,7 @@ async def test_connects_to_a_broker_that_starts_later(own_rabbitmq: RabbitMQServ
     await asyncio.to_thread(own_rabbitmq.stop)
     seen = ReceivedIds()
     async with within(RECOVERY * 2), started(own_rabbitmq.url, name) as queue, consuming(queue, seen):
-        for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+        for operation in (publish, RabbitMQQueue.depth):
             async with within(ANSWER_LIMIT):
                 with pytest.raises(QueueUnavailable):
                     await operation(queue)
@@ -192,12 +192,12 @@ async def test_password_in_the_url_is_decoded(rabbitmq_url: str, name: str) -> N
     parts = urlsplit(rabbitmq_url)
     escaped = urlunsplit(parts._replace(netloc=parts.netloc.replace("guest:guest", "%67uest:gues%74")))
     async with started(escaped, name) as queue:
-        await queue.probe()
+        await queue.depth()
 
 
 async def test_queues_are_declared_with_these_arguments(rabbitmq_url: str, name: str) -> None:
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
     lane: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-delivery-limit": 20,
@@ -227,7 +227,7 @@ async def test_dead_letter_queue_with_other_arguments_is_accepted(rabbitmq_url: 
         await channel.default_exchange.publish(Message(b"garbage"), f"{name}.dead")
     with capture_logs() as logs:
         async with started(rabbitmq_url, name) as queue:
-            await queue.probe()
+            await queue.depth()
             await publish(queue)
     assert any(log["event"] == "messages were dead-lettered" for log in logs)
 
@@ -261,7 +261,7 @@ async def test_lane_queue_with_other_arguments_is_refused_with_a_reason(rabbitmq
     with capture_logs() as logs:
         async with started(rabbitmq_url, name) as queue:
             with pytest.raises(QueueUnavailable):
-                await queue.probe()
+                await queue.depth()
             await eventually(lambda: any("other arguments" in log.get("reason", "") for log in logs))
 
 
@@ -291,7 +291,7 @@ async def test_publish_recreates_a_deleted_queue(rabbitmq_url: str, name: str) -
 
 async def test_concurrent_publishes_recreate_a_deleted_queue(rabbitmq_url: str, name: str) -> None:
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
         await delete(rabbitmq_url, name)
         await asyncio.gather(*(publish(queue) for _ in range(20)))
         await eventually_depth(queue, 20)
@@ -319,7 +319,7 @@ async def test_deleted_queue_is_recreated_after_its_consumers_were_cancelled(rab
         before = await publish(queue)
         await eventually(lambda: before in first + second)
         await delete(rabbitmq_url, name)
-        await other.probe()
+        await other.depth()
         published = {await publish(queue) for _ in range(20)}
         await eventually(lambda: published <= {*first, *second}, timeout=5)
 
@@ -355,15 +355,15 @@ async def test_undecodable_message_is_dead_lettered(rabbitmq_url: str, name: str
     bodies = {b"garbage", b'{"v":2,"image":"01900000-0000-7000-8000-000000000001"}', b"", b"\xff\xfe"}
     with capture_logs() as logs:
         async with started(rabbitmq_url, name) as queue, consuming(queue, seen):
-            await queue.probe()
+            await queue.depth()
             async with channel_to(rabbitmq_url) as channel:
                 for body in bodies:
                     await channel.default_exchange.publish(Message(body), name)
             good = await publish(queue)
             await eventually(lambda: seen == [good])
             await eventually_ready(rabbitmq_url, f"{name}.dead", len(bodies))
-            await queue.probe()
-            await queue.probe()
+            await queue.depth()
+            await queue.depth()
     errors = [log["event"] for log in logs if log["log_level"] == "error"]
     assert errors.count("undecodable message goes to the dead-letter queue") == len(bodies)
     assert errors.count("messages were dead-lettered") == 1
@@ -391,12 +391,11 @@ async def test_message_is_dead_lettered_after_the_delivery_limit(rabbitmq_url: s
 
 async def test_black_hole_times_out_and_then_fails_fast_until_it_ends(rabbitmq_url: str, name: str) -> None:
     async with Proxy.before(rabbitmq_url) as proxy, started(proxy.url(rabbitmq_url), name) as queue:
-        await queue.probe()
+        await queue.depth()
         proxy.switch(Mode.BLACK_HOLE)
-        for operation in (RabbitMQQueue.depth, RabbitMQQueue.probe):
-            async with within(ANSWER_LIMIT):
-                with pytest.raises(QueueUnavailable):
-                    await operation(queue)
+        async with within(ANSWER_LIMIT):
+            with pytest.raises(QueueUnavailable):
+                await queue.depth()
         async with within(PUBLISH_LIMIT):
             results = await asyncio.gather(*(publish(queue) for _ in range(10)), return_exceptions=True)
         assert all(isinstance(result, QueueUnavailable) for result in results)
@@ -406,7 +405,7 @@ async def test_black_hole_times_out_and_then_fails_fast_until_it_ends(rabbitmq_u
                     await publish(queue)
         proxy.switch(Mode.PASS)
         await publish_once_it_works(queue)
-        await queue.probe()
+        await queue.depth()
 
 
 async def test_close_is_bounded_in_a_black_hole(rabbitmq_url: str, name: str) -> None:
@@ -475,7 +474,7 @@ async def test_broker_alarm_makes_publishers_fail_fast_until_it_ends(own_rabbitm
             async with within(PUBLISH_LIMIT):
                 with pytest.raises(QueueUnavailable):
                     await publish(queue)
-            for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+            for operation in (publish, RabbitMQQueue.depth):
                 async with within(AT_ONCE):
                     with pytest.raises(QueueUnavailable):
                         await operation(queue)
@@ -510,7 +509,7 @@ async def test_dead_letters_can_be_listed_but_not_retried_during_a_broker_alarm(
 
 async def test_closed_port_fails_at_once(name: str) -> None:
     async with started(f"amqp://guest:guest@127.0.0.1:{free_port()}/", name) as queue:
-        for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+        for operation in (publish, RabbitMQQueue.depth):
             async with within(AT_ONCE):
                 with pytest.raises(QueueUnavailable):
                     await operation(queue)

@@ -112,10 +112,6 @@ class ObservedQueue:
         """See ``TaskQueue``."""
         return await self._inner.depth()
 
-    async def probe(self) -> None:
-        """See ``TaskQueue``."""
-        await self._inner.probe()
-
 
 class ObservedRenderer:
     """A ``Renderer`` whose calls and steps are measured, including the steps in the decoder process."""

@@ -74,14 +74,6 @@ class TaskQueue(Protocol):
         """
         ...
 
-    async def probe(self) -> None:
-        """Return if the queue answers now.
-
-        Raises:
-            QueueUnavailable: it does not.
-        """
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:

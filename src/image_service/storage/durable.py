@@ -28,8 +28,8 @@ class DurableMoves:
         try:
             for _, target in moves:
                 self._ensure_folder(target.parent)
-            # Renamed before they are synced: one entry in the file system's journal then holds content and name. Nobody
-            # reads a key before its row exists, and the sweeper removes a half-written file, which has no row.
+            # Renamed before they are synced: one entry in the file system's journal then holds content and name. A key
+            # is not read before its row exists, and the sweeper removes a half-written file, which has no row.
             for source, target in moves:
                 source.rename(target)
                 placed.append(target)

@@ -77,7 +77,7 @@ async def api_with_broker(
     """The API on a database and a broker that can both be made to hang."""
     queue = RabbitMQQueue(broker.url(rabbitmq_url), queue_name=f"outages-{uuid4().hex}")
     async with api_on(database.url(postgres_database_url), tmp_path, queue) as api:
-        await queue.probe()
+        await queue.depth()
         yield api
 
 

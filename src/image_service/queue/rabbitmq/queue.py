@@ -130,14 +130,6 @@ class RabbitMQQueue:
         """Number of dead letters at the last check; see ``depth``."""
         return self._topology.dead_letters
 
-    async def probe(self) -> None:
-        """Check by a round trip, within two seconds, that messages can be published.
-
-        Raises:
-            QueueUnavailable: the broker did not answer, or blocks publishers.
-        """
-        await self.depth()
-
     async def _connected(self, deadline: float) -> Session:
         """Returns the open session. Waits only for the first attempt to connect, and for a second at most."""
         if self._connecting is not None and not self._connection.tried.is_set():
