@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from harness.pace import slowness
+from harness.processes import free_port
 from harness.waiting import eventually
 from tests.faults import failpoints, powerloss
 from tests.faults.checker import Evidence, Running, Violation, violations
