@@ -1,7 +1,7 @@
 """The API put together as the program does it, on a database and a folder of the test's own."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from image_service.config import Settings, load_settings
 from image_service.database import Database
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
 from image_service.domain.keys import thumbnail_key
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import QueueUnavailable
 from image_service.observability.metrics import Metrics
@@ -109,7 +110,7 @@ class QueueThatIsAway(EmbeddedQueue):
     async def publish(self, delivery: Delivery) -> None:
         raise QueueUnavailable(f"Cannot take {delivery.image_id}.")
 
-    async def probe(self) -> None:
+    async def depth(self) -> Mapping[Lane, int]:
         raise QueueUnavailable
 
 

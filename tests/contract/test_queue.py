@@ -357,10 +357,6 @@ async def test_depth_counts_what_waits_and_not_what_is_held(queue: TaskQueue) ->
         await depth_is(queue, 0)
 
 
-async def test_an_open_queue_passes_its_probe(queue: TaskQueue) -> None:
-    await queue.probe()
-
-
 async def test_a_lane_does_not_wait_for_another(queue: TaskQueue) -> None:
     busy, free = recorder(shut=True), recorder()
     normal = await publish(queue, 3)
@@ -434,7 +430,6 @@ async def test_an_outage_during_the_drain_gives_back_what_every_lane_holds(queue
 OPERATIONS: dict[str, Callable[[TaskQueue], Awaitable[object]]] = {
     "publish": lambda queue: queue.publish(Delivery(image_id=uuid4())),
     "depth": lambda queue: queue.depth(),
-    "probe": lambda queue: queue.probe(),
     "consume": lambda queue: queue.consume(recorder(), 1, Drain(asyncio.Event().wait, GRACE)),
 }
 
@@ -446,7 +441,7 @@ async def test_nothing_works_after_close(queue: TaskQueue, operation: str) -> No
         await OPERATIONS[operation](queue)
 
 
-@pytest.mark.parametrize("operation", ["publish", "depth", "probe"])
+@pytest.mark.parametrize("operation", ["publish", "depth"])
 async def test_nothing_works_before_start(make_queue: Callable[[], TaskQueue], operation: str) -> None:
     with pytest.raises(QueueUnavailable):
         await OPERATIONS[operation](make_queue())
@@ -454,7 +449,7 @@ async def test_nothing_works_before_start(make_queue: Callable[[], TaskQueue], o
 
 async def test_start_and_close_may_be_repeated(queue: TaskQueue) -> None:
     await queue.start()
-    await queue.probe()
+    await queue.depth()
     await queue.close()
     await queue.close()
 

@@ -137,7 +137,7 @@ def test_a_repair_mends_what_can_be_mended_and_tells_the_rest(kept: Kept) -> Non
     kept.path(original_key(lost)).unlink()
     outcome = run("check", "--repair", "--data", kept.folder)
     assert outcome.exit_code == 3
-    assert lines(outcome)[-1] == "2 missing, 1 orphaned; 2 mended."
+    assert lines(outcome)[-1] == "2 missing, 1 orphaned; 2 repaired."
     assert "restore the file from a backup, or delete the image" in outcome.stdout
     assert not kept.path(orphan).exists()
     assert kept.status(renewable) is Status.NEW
@@ -169,10 +169,10 @@ def test_named_images_are_processed_again_whatever_their_state(kept: Kept) -> No
     outcome = run("requeue", *map(str, (done, broken, waiting, held, unknown)), "--data", kept.folder)
     assert outcome.exit_code == 0
     assert lines(outcome) == [
-        f"{done}  is processed again",
-        f"{broken}  is processed again",
-        f"{waiting}  is queued anew within seconds",
-        f"{held}  a worker has it, or it rests before its next attempt",
+        f"{done}  will be reprocessed",
+        f"{broken}  will be reprocessed",
+        f"{waiting}  will be queued again within seconds",
+        f"{held}  unchanged: a worker is processing it, or it waits for its next attempt",
         f"{unknown}  there is no such image",
     ]
     assert [kept.status(image_id) for image_id in (done, broken)] == [Status.NEW] * 2
@@ -187,16 +187,16 @@ def test_an_image_without_an_original_is_not_processed_again(kept: Kept) -> None
     image_id = kept.play(finished)
     kept.play(lambda env: env.ask(lambda r: r.images.remove_originals([image_id])))
     outcome = run("requeue", str(image_id), "--data", kept.folder)
-    assert lines(outcome) == [f"{image_id}  cannot be processed again: its original was removed"]
+    assert lines(outcome) == [f"{image_id}  cannot be reprocessed: its original was removed"]
 
 
 def test_all_failed_images_are_processed_again_or_those_with_one_code(kept: Kept) -> None:
     broken = [kept.play(failed) for _ in range(3)]
     done = kept.play(finished)
     assert lines(run("requeue", "--code", "decoder-timeout", "--data", kept.folder)) == [
-        "0 images are to be processed again."
+        "0 images will be reprocessed."
     ]
-    assert lines(run("requeue", "--failed", "--data", kept.folder)) == ["3 images are to be processed again."]
+    assert lines(run("requeue", "--failed", "--data", kept.folder)) == ["3 images will be reprocessed."]
     assert {kept.status(image_id) for image_id in broken} == {Status.NEW}
     assert kept.status(done) is Status.DONE
 

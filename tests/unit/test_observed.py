@@ -72,7 +72,6 @@ async def test_messages_are_counted_and_arrive(queue: ObservedQueue, metrics: Me
         await eventually(lambda: arrived)
 
     delivery = Delivery(image_id=ORIGINAL.id, lane=Lane.EXPRESS, request_id="r")
-    await queue.probe()
     await queue.publish(delivery)
     assert (await queue.depth())[Lane.EXPRESS] == 1
     await queue.consume(handle, 1, Drain(done, 1.0), Lane.EXPRESS)

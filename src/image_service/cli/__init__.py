@@ -4,10 +4,10 @@ The program itself is imported by the commands that run it: a health check, made
 """
 
 # In the order of the help.
-from image_service.cli import run, render, care  # isort: skip
+from image_service.cli import run, render, admin  # isort: skip
 from image_service.cli.app import app
 
-__all__ = ["app", "care", "main", "render", "run"]
+__all__ = ["admin", "app", "main", "render", "run"]
 
 
 def main() -> None:

@@ -154,12 +154,12 @@ class Metrics:
         """See ``Observer``."""
         self._claims.labels(lane.value, "nothing-to-do" if claim is None else "claimed").inc()
 
-    def attempted(self, claim: Claim, ending: AttemptOutcome, code: str | None = None) -> None:
+    def attempted(self, claim: Claim, outcome: AttemptOutcome, code: str | None = None) -> None:
         """See ``Observer``."""
-        self._attempts.labels(ending.value).inc()
+        self._attempts.labels(outcome.value).inc()
         if code is not None:
-            self._failures.labels(code, ending.value).inc()
-        if ending is AttemptOutcome.DONE and not claim.reprocessing and (age := _age(claim.image_id)) is not None:
+            self._failures.labels(code, outcome.value).inc()
+        if outcome is AttemptOutcome.DONE and not claim.reprocessing and (age := _age(claim.image_id)) is not None:
             self._done.observe(age)
 
     def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:
@@ -169,10 +169,10 @@ class Metrics:
         for lane, messages in (waiting or {}).items():
             self._waiting.labels(lane.value).set(messages)
 
-    def backlog_measured(self, unfinished: int, oldest: float | None) -> None:
+    def backlog_measured(self, unfinished: int, oldest_age: float | None) -> None:
         """See ``Observer``."""
         self._unfinished.set(unfinished)
-        self._oldest.set(oldest or 0)
+        self._oldest.set(oldest_age or 0)
         self._surveyed.set_to_current_time()
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:

@@ -113,10 +113,6 @@ class ObservedQueue:
         """See ``TaskQueue``."""
         return await self._inner.depth()
 
-    async def probe(self) -> None:
-        """See ``TaskQueue``."""
-        await self._inner.probe()
-
 
 class ObservedRenderer:
     """A ``Renderer`` whose steps are timed, those in the decoder process included."""

@@ -49,7 +49,7 @@ class EmbeddedQueue:
         Raises:
             QueueUnavailable: not started, or closed.
         """
-        await self.probe()
+        self._check_open()
         self._waiting[delivery.lane].put_nowait(_Entry(delivery))
 
     async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
@@ -58,7 +58,7 @@ class EmbeddedQueue:
         Raises:
             QueueUnavailable: the queue is not started, or closed.
         """
-        await self.probe()
+        self._check_open()
         crew = _Crew(self._waiting[lane], handler, self._give_back_pause)
         workers = [asyncio.create_task(crew.work()) for _ in range(slots)]
         requested: asyncio.Future[Any] = asyncio.ensure_future(drain.requested())
@@ -83,15 +83,10 @@ class EmbeddedQueue:
         Raises:
             QueueUnavailable: the queue is not started, or closed.
         """
-        await self.probe()
+        self._check_open()
         return {lane: waiting.qsize() for lane, waiting in self._waiting.items()}
 
-    async def probe(self) -> None:
-        """Return while the queue is open.
-
-        Raises:
-            QueueUnavailable: the queue is not started, or closed.
-        """
+    def _check_open(self) -> None:
         if not self._started or self._closed.is_set():
             raise QueueUnavailable("The queue is closed." if self._started else "The queue is not started.")
 

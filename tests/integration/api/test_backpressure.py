@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -9,9 +10,11 @@ import pytest
 
 from harness.api import PNG, UNKNOWN, Api, accepted, api_on, fail, finish, problem, told, upload
 from harness.asgi import Body, call, scope
+from harness.fakes import LONG_TIMEOUT
 from harness.forms import CONTENT_TYPE, form, part
 from harness.waiting import eventually
-from image_service.services import backlog
+from image_service import bootstrap
+from image_service.services.backlog import Backlog
 
 FORM = form(part(PNG))
 MAX_BACKLOG = 3
@@ -29,7 +32,7 @@ async def narrow_api(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Api]:
 @pytest.fixture
 async def shallow_api(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
     """One for which three unfinished images are enough, and which counts them for every upload."""
-    monkeypatch.setattr(backlog, "_REFRESH", 0.0)
+    monkeypatch.setattr(bootstrap, "Backlog", partial(Backlog, refresh_interval=0.0, count_timeout=LONG_TIMEOUT))
     async with api_on(database_url, tmp_path, max_backlog=MAX_BACKLOG) as api:
         yield api
 
@@ -206,7 +209,7 @@ async def test_finished_images_are_no_backlog_until_they_are_processed_again(sha
 async def test_an_upload_that_is_refused_for_the_backlog_gives_its_place_back(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "_REFRESH", 0.0)
+    monkeypatch.setattr(bootstrap, "Backlog", partial(Backlog, refresh_interval=0.0, count_timeout=LONG_TIMEOUT))
     async with api_on(sqlite_url, tmp_path, max_backlog=1, max_concurrent_uploads=1) as api:
         image_id = await accepted(api)
         for _ in range(3):

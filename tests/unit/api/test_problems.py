@@ -28,7 +28,7 @@ NEVER_AN_ANSWER = {
     "start-failed",  # these two end the process
     "foreign-storage",  # the sweeper's log
 }
-GROUPS = {errors.UploadRejected, errors.Busy, errors.Outage, errors.DecoderFailure}
+GROUPS = {errors.UploadRejected, errors.InvalidImage, errors.Busy, errors.Outage, errors.DecoderFailure}
 """Never raised themselves: they have no code of their own."""
 ADVICE = re.compile(
     r"[.;:] (documentation is at|(ask|check|export|look|report|scale|send|stop|try|upload|wait)\b)"
