@@ -1,7 +1,7 @@
 """The API as the program builds it, on a database and a folder of the test's own, and requests to it."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
-from harness.fakes import TRAITS
+from harness.fakes import LONG_TIMEOUT, TRAITS
 from harness.images import encoded, gradient
 from image_service.api.main import create_app
 from image_service.bootstrap import Resources, api_services
@@ -20,6 +20,7 @@ from image_service.config import Settings, load_settings
 from image_service.database import Database
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
 from image_service.domain.keys import thumbnail_key
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import QueueUnavailable
 from image_service.observability.metrics import Metrics
@@ -110,7 +111,12 @@ async def api_on(
     await resources.queue.start()
     services = api_services(chosen, resources)
     if backlog_refresh is not None:
-        backlog = Backlog(database=resources.database, limit=chosen.max_backlog, refresh=backlog_refresh)
+        backlog = Backlog(
+            database=resources.database,
+            limit=chosen.max_backlog,
+            refresh_interval=backlog_refresh,
+            count_timeout=LONG_TIMEOUT,
+        )
         services = replace(services, backlog=backlog)
     app = create_app(services, chosen, resources.metrics)
     transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
@@ -128,7 +134,7 @@ class UnavailableQueue(EmbeddedQueue):
     async def publish(self, delivery: Delivery) -> None:
         raise QueueUnavailable(f"Cannot take {delivery.image_id}.")
 
-    async def probe(self) -> None:
+    async def depth(self) -> Mapping[Lane, int]:
         raise QueueUnavailable
 
 

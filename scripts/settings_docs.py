@@ -7,11 +7,12 @@ Defaults and meanings come from ``Settings``, the groups and their order from th
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from pydantic.fields import FieldInfo
 
-from image_service.config import FormatName, Settings
+from image_service.config import Settings
+from image_service.domain.image import ImageFormat
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DOCUMENT: Final = ROOT / "docs" / "settings.md"
@@ -78,7 +79,7 @@ def _default(name: str, field: FieldInfo) -> str:
     elif isinstance(default, float):
         default = f"{default:g}"
     elif isinstance(default, frozenset):
-        default = ",".join(sorted(default, key=get_args(FormatName).index))
+        default = ",".join(sorted(default, key=list(ImageFormat).index))
     elif isinstance(default, Collection) and not isinstance(default, str):
         default = ",".join(map(str, default))
     return f"`{default}`"

@@ -15,9 +15,33 @@ from image_service.domain.image import Image
 from image_service.errors import StartError
 from image_service.observability.logging import configure_logging
 from image_service.ports import DeadLetter, DeadLetters
+from image_service.services.audit import Finding, Remedy
+from image_service.services.reprocessing import RequeueResult
 
 _STEP_INTERVAL: Final = 1.0
 """Seconds between two steps of a backfill."""
+
+_REQUEUED: Final[dict[RequeueResult, str]] = {
+    RequeueResult.NOT_FOUND: "there is no such image",
+    RequeueResult.REPROCESSING: "will be reprocessed",
+    RequeueResult.MADE_DUE: "will be queued again within seconds",
+    RequeueResult.BUSY: "unchanged: a worker is processing it, or it waits for its next attempt",
+    RequeueResult.ORIGINAL_REMOVED: "cannot be reprocessed: its original was removed",
+}
+
+_REPAIRED: Final[dict[Remedy, str]] = {
+    Remedy.REPROCESS: "the image will be reprocessed",
+    Remedy.DELETE: "deleted",
+    Remedy.REQUEUE: "queued",
+}
+
+_UNREPAIRED: Final[dict[Remedy, str]] = {
+    Remedy.RESTORE_ORIGINAL: "restore the file from a backup, or delete the image",
+    Remedy.RESTORE_THUMBNAIL: "cannot be made again: restore the file from a backup, or delete the image",
+    Remedy.REPROCESS: "--repair reprocesses the image",
+    Remedy.DELETE: "a worker will delete it; --repair deletes it now",
+    Remedy.REQUEUE: "start a worker and check that it reaches the queue; it will queue the image",
+}
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -34,12 +58,12 @@ def run_check(settings: Settings, *, repair: bool, contents: bool, say: Say) -> 
         found: Counter[str] = Counter()
         left = 0
         async for finding in services.audit.run(repair=repair, contents=contents):
-            found[finding.trouble] += 1
-            left += not finding.mended
-            say(f"{finding.trouble:10}  {finding.subject}  {finding.remedy}")
-        mended = found.total() - left
-        counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(found.items())) or "Nothing is wrong"
-        say(f"{counts}{f'; {mended} mended' if mended else ''}.")
+            found[finding.kind] += 1
+            left += not finding.repaired
+            say(f"{finding.kind:10}  {finding.subject}  {_remedy(finding)}")
+        repaired = found.total() - left
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items())) or "Nothing is wrong"
+        say(f"{counts}{f'; {repaired} repaired' if repaired else ''}.")
         return left
 
     return _run(settings, check)
@@ -54,10 +78,10 @@ def run_requeue(settings: Settings, *, images: Sequence[UUID] | None, code: str 
 
     async def requeue(services: AdminServices) -> None:
         if images is None:
-            say(f"{await services.requeueing.failed(code=code)} images are to be processed again.")
+            say(f"{await services.reprocessing.requeue_failed(code=code)} images will be reprocessed.")
             return
         for image_id in images:
-            say(f"{image_id}  {await services.requeueing.one(image_id)}")
+            say(f"{image_id}  {_REQUEUED[await services.reprocessing.requeue(image_id)]}")
 
     _run(settings, requeue)
 
@@ -120,6 +144,10 @@ def run_retry_dead_letters(settings: Settings, *, discard: bool, say: Say) -> No
             say(f"{await letters.discard_unreadable()} of these deleted.")
 
     _run(settings, retry_dead_letters)
+
+
+def _remedy(finding: Finding) -> str:
+    return (_REPAIRED if finding.repaired else _UNREPAIRED)[finding.remedy]
 
 
 def _dead_letters(services: AdminServices) -> DeadLetters:

@@ -20,20 +20,19 @@ from image_service.ports import NULL_OBSERVER, DeadLetters, Observer, PresignedU
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
 from image_service.services.audit import Audit
+from image_service.services.backfill import Backfill
 from image_service.services.backlog import Backlog
 from image_service.services.backlog_gauges import BacklogGauges
 from image_service.services.deletion import Deletion
 from image_service.services.health import HealthCheck
-from image_service.services.ingest import Ingest
+from image_service.services.ingest import Ingest, IngestLimits
 from image_service.services.lookup import Lookup
 from image_service.services.processing import Processing, ProcessingPolicy
-from image_service.services.queueing import Queueing
-from image_service.services.reconcile import Reconciler
-from image_service.services.reprocessing import Backfill, Reprocessing
-from image_service.services.requeueing import Requeueing
+from image_service.services.publishing import Publisher, QueueTiming
+from image_service.services.reconciler import Reconciler
+from image_service.services.reprocessing import Reprocessing
 from image_service.services.retention import Retention
-from image_service.services.sweep import Sweeper
-from image_service.services.timing import QueueTiming
+from image_service.services.sweeper import Sweeper
 from image_service.storage.conventions import SCRATCH
 from image_service.storage.local import LocalStorage
 
@@ -88,7 +87,7 @@ class AdminServices:
     """The use cases of the commands for operators."""
 
     audit: Audit
-    requeueing: Requeueing
+    reprocessing: Reprocessing
     backfill: Backfill
     lookup: Lookup
     dead_letters: DeadLetters | None
@@ -123,23 +122,23 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
 
 def api_services(settings: Settings, resources: Resources) -> ApiServices:
     """Returns the use cases of the API."""
-    queueing = Queueing(database=resources.database, queue=resources.queue, timing=_timing(settings))
+    publisher = _publisher(settings, resources)
     if resources.metrics is not None:
         resources.metrics.expect_api(backlog_limit=settings.max_backlog)
     return ApiServices(
         ingest=Ingest(
             database=resources.database,
             storage=resources.storage,
-            queueing=queueing,
+            publisher=publisher,
             inspector=HeaderInspector(
                 max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=_formats(settings)
             ),
-            max_file_size=settings.max_file_size,
+            limits=IngestLimits(max_file_size=settings.max_file_size),
             observer=resources.observer,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
         lookup=Lookup(database=resources.database, storage=resources.storage, presigned_urls=resources.presigned_urls),
-        reprocessing=Reprocessing(database=resources.database, queueing=queueing),
+        reprocessing=Reprocessing(database=resources.database, publisher=publisher),
         deletion=_deletion(resources),
         health=_health(resources),
     )
@@ -175,15 +174,17 @@ def backlog_gauges(settings: Settings, resources: Resources) -> BacklogGauges:
 def admin_services(settings: Settings, resources: Resources) -> AdminServices:
     """Returns the use cases of the commands for operators."""
     broker = not settings.embedded_queue
+    reprocessing = Reprocessing(database=resources.database, publisher=_publisher(settings, resources))
     return AdminServices(
         audit=Audit(
             database=resources.database,
             storage=resources.storage,
             sweeper=_sweeper(settings, resources),
+            reprocessing=reprocessing,
             # The embedded queue of another process cannot be reached from here.
             reconciler=_reconciler(settings, resources) if broker else None,
         ),
-        requeueing=Requeueing(database=resources.database),
+        reprocessing=reprocessing,
         backfill=Backfill(database=resources.database, recipe=DEFAULT_RECIPE),
         lookup=Lookup(database=resources.database, storage=resources.storage),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url) if broker else None,
@@ -266,8 +267,9 @@ def _formats(settings: Settings) -> tuple[ImageFormat, ...]:
     return tuple(sorted(map(ImageFormat, settings.enabled_formats)))
 
 
-def _timing(settings: Settings) -> QueueTiming:
-    return QueueTiming(unqueued_after=settings.unqueued_after, unclaimed_after=settings.unclaimed_after)
+def _publisher(settings: Settings, resources: Resources) -> Publisher:
+    timing = QueueTiming(unqueued_after=settings.unqueued_after, unclaimed_after=settings.unclaimed_after)
+    return Publisher(database=resources.database, queue=resources.queue, timing=timing)
 
 
 def _seconds(days: float | None) -> float | None:
@@ -275,7 +277,7 @@ def _seconds(days: float | None) -> float | None:
 
 
 def _reconciler(settings: Settings, resources: Resources) -> Reconciler:
-    return Reconciler(database=resources.database, queue=resources.queue, timing=_timing(settings))
+    return Reconciler(database=resources.database, queue=resources.queue, publisher=_publisher(settings, resources))
 
 
 def _sweeper(settings: Settings, resources: Resources) -> Sweeper:

@@ -137,7 +137,7 @@ def test_repair_fixes_what_it_can_and_lists_the_rest(data: DataFolder) -> None:
     data.path(original_key(lost)).unlink()
     outcome = run("check", "--repair", "--data", data.folder)
     assert outcome.exit_code == 3
-    assert lines(outcome)[-1] == "2 missing, 1 orphaned; 2 mended."
+    assert lines(outcome)[-1] == "2 missing, 1 orphaned; 2 repaired."
     assert "restore the file from a backup, or delete the image" in outcome.stdout
     assert not data.path(orphan).exists()
     assert data.status(renewable) is Status.NEW
@@ -169,10 +169,10 @@ def test_requeue_of_images_in_every_state(data: DataFolder) -> None:
     outcome = run("requeue", *map(str, (done, broken, waiting, held, unknown)), "--data", data.folder)
     assert outcome.exit_code == 0
     assert lines(outcome) == [
-        f"{done}  is processed again",
-        f"{broken}  is processed again",
-        f"{waiting}  is queued anew within seconds",
-        f"{held}  a worker has it, or it rests before its next attempt",
+        f"{done}  will be reprocessed",
+        f"{broken}  will be reprocessed",
+        f"{waiting}  will be queued again within seconds",
+        f"{held}  unchanged: a worker is processing it, or it waits for its next attempt",
         f"{unknown}  there is no such image",
     ]
     assert [data.status(image_id) for image_id in (done, broken)] == [Status.NEW] * 2
@@ -187,16 +187,16 @@ def test_requeue_of_an_image_without_original_is_refused(data: DataFolder) -> No
     image_id = data.run(finished)
     data.run(lambda env: env.ask(lambda r: r.images.remove_originals([image_id])))
     outcome = run("requeue", str(image_id), "--data", data.folder)
-    assert lines(outcome) == [f"{image_id}  cannot be processed again: its original was removed"]
+    assert lines(outcome) == [f"{image_id}  cannot be reprocessed: its original was removed"]
 
 
 def test_requeue_of_failed_images_by_code(data: DataFolder) -> None:
     broken = [data.run(failed) for _ in range(3)]
     done = data.run(finished)
     assert lines(run("requeue", "--code", "decoder-timeout", "--data", data.folder)) == [
-        "0 images are to be processed again."
+        "0 images will be reprocessed."
     ]
-    assert lines(run("requeue", "--failed", "--data", data.folder)) == ["3 images are to be processed again."]
+    assert lines(run("requeue", "--failed", "--data", data.folder)) == ["3 images will be reprocessed."]
     assert {data.status(image_id) for image_id in broken} == {Status.NEW}
     assert data.status(done) is Status.DONE
 

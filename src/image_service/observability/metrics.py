@@ -172,10 +172,10 @@ class Metrics:
         for lane, messages in (waiting or {}).items():
             self._waiting.labels(lane.value).set(messages)
 
-    def backlog_measured(self, unfinished: int, oldest: float | None) -> None:
+    def backlog_measured(self, unfinished: int, oldest_age: float | None) -> None:
         """See ``Observer``."""
         self._unfinished.set(unfinished)
-        self._oldest.set(oldest or 0)
+        self._oldest.set(oldest_age or 0)
         self._measured.set_to_current_time()
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:

@@ -87,11 +87,6 @@ class EmbeddedQueue:
         return {lane: waiting.qsize() for lane, waiting in self._waiting.items()}
 
     def _check_open(self) -> None:
-        """Check that the queue is started and not closed.
-
-        Raises:
-            QueueUnavailable: it is not.
-        """
         if not self._started or self._closed.is_set():
             raise QueueUnavailable("The queue is closed." if self._started else "The queue is not started.")
 

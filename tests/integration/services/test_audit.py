@@ -9,18 +9,17 @@ from harness.service_harness import GRACE, ServiceHarness
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
-from image_service.services import audit as service
-from image_service.services.audit import Finding, Trouble
+from image_service.services.audit import Finding, FindingKind, Remedy
 
 Harm = Callable[[ServiceHarness, UUID], Awaitable[None]]
 
 
-async def audit(env: ServiceHarness, *, repair: bool = False, contents: bool = True) -> list[Finding]:
-    return [finding async for finding in env.audit().run(repair=repair, contents=contents)]
+async def audit(env: ServiceHarness, *, repair: bool = False, contents: bool = True, batch: int = 100) -> list[Finding]:
+    return [finding async for finding in env.audit(batch=batch).run(repair=repair, contents=contents)]
 
 
-def told(findings: list[Finding]) -> dict[str, tuple[Trouble, bool]]:
-    return {finding.subject: (finding.trouble, finding.mended) for finding in findings}
+def by_subject(findings: list[Finding]) -> dict[str, tuple[FindingKind, bool]]:
+    return {finding.subject: (finding.kind, finding.repaired) for finding in findings}
 
 
 def small(image_id: UUID) -> str:
@@ -41,9 +40,9 @@ async def test_thumbnails_that_are_missing_or_changed_are_made_again(env: Servic
     lost, changed, sound = [await env.done() for _ in range(3)]
     (env.folder / small(lost)).unlink()
     (env.folder / small(changed)).write_bytes(b"another")
-    assert told(await audit(env, repair=repair)) == {
-        small(lost): (Trouble.MISSING, repair),
-        small(changed): (Trouble.MISMATCHED, repair),
+    assert by_subject(await audit(env, repair=repair)) == {
+        small(lost): (FindingKind.MISSING, repair),
+        small(changed): (FindingKind.MISMATCHED, repair),
     }
     expected = Status.NEW if repair else Status.DONE
     assert [await env.status(image_id) for image_id in (lost, changed, sound)] == [expected, expected, Status.DONE]
@@ -75,14 +74,11 @@ async def test_nothing_is_changed_unless_that_is_asked_for(env: ServiceHarness) 
     assert env.queue.published == []
 
 
-async def test_however_many_images_there_are_each_is_looked_at_once(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "_BATCH", 2)
+async def test_however_many_images_there_are_each_is_looked_at_once(env: ServiceHarness) -> None:
     images = [await env.done() for _ in range(5)]
     for image_id in images:
         (env.folder / small(image_id)).unlink()
-    found = await audit(env)
+    found = await audit(env, batch=2)
     assert sorted(finding.subject for finding in found) == sorted(map(small, images))
 
 
@@ -94,14 +90,14 @@ async def test_a_thumbnail_that_is_lost_while_the_image_is_rendered_again_needs_
     await env.claim(image_id)
     before = await env.row(image_id)
     (env.folder / small(image_id)).unlink()
-    assert told(await audit(env, repair=True)) == {small(image_id): (Trouble.MISSING, True)}
+    assert by_subject(await audit(env, repair=True)) == {small(image_id): (FindingKind.MISSING, True)}
     assert await env.row(image_id) == before
 
 
 async def test_an_original_that_has_other_content_is_found(env: ServiceHarness) -> None:
     image_id = await env.new()
     (env.folder / original_key(image_id)).write_bytes(b"ANOTHER")
-    assert told(await audit(env, repair=True)) == {original_key(image_id): (Trouble.MISMATCHED, False)}
+    assert by_subject(await audit(env, repair=True)) == {original_key(image_id): (FindingKind.MISMATCHED, False)}
 
 
 async def test_an_original_that_is_lost_cannot_be_mended_nor_what_was_made_of_it(env: ServiceHarness) -> None:
@@ -109,11 +105,11 @@ async def test_an_original_that_is_lost_cannot_be_mended_nor_what_was_made_of_it
     for key in (original_key(image_id), small(image_id)):
         (env.folder / key).unlink()
     findings = await audit(env, repair=True)
-    assert told(findings) == {
-        original_key(image_id): (Trouble.MISSING, False),
-        small(image_id): (Trouble.MISSING, False),
+    assert by_subject(findings) == {
+        original_key(image_id): (FindingKind.MISSING, False),
+        small(image_id): (FindingKind.MISSING, False),
     }
-    assert all("backup" in finding.remedy for finding in findings)
+    assert {finding.remedy for finding in findings} == {Remedy.RESTORE_ORIGINAL, Remedy.RESTORE_THUMBNAIL}
     assert await env.status(image_id) is Status.DONE
 
 
@@ -123,7 +119,7 @@ async def test_an_original_whose_time_is_over_is_not_missed_but_its_thumbnails_a
     await env.deletion().run_once()
     assert await audit(env) == []
     (env.folder / small(image_id)).unlink()
-    assert told(await audit(env, repair=True)) == {small(image_id): (Trouble.MISSING, False)}
+    assert by_subject(await audit(env, repair=True)) == {small(image_id): (FindingKind.MISSING, False)}
 
 
 async def test_without_the_contents_only_what_is_missing_or_empty_is_found(env: ServiceHarness) -> None:
@@ -131,7 +127,7 @@ async def test_without_the_contents_only_what_is_missing_or_empty_is_found(env: 
     (env.folder / small(image_id)).write_bytes(b"another")
     assert await audit(env, contents=False) == []
     (env.folder / small(image_id)).write_bytes(b"")
-    assert told(await audit(env, contents=False)) == {small(image_id): (Trouble.MISMATCHED, False)}
+    assert by_subject(await audit(env, contents=False)) == {small(image_id): (FindingKind.MISMATCHED, False)}
 
 
 @pytest.mark.parametrize("repair", [False, True])
@@ -139,7 +135,7 @@ async def test_orphans_are_removed(env: ServiceHarness, repair: bool) -> None:  
     old, young = original_key(uuid4()), original_key(uuid4())
     await env.put(old, age=GRACE + 60)
     await env.put(young)
-    assert told(await audit(env, repair=repair)) == {old: (Trouble.ORPHANED, repair)}
+    assert by_subject(await audit(env, repair=repair)) == {old: (FindingKind.ORPHANED, repair)}
     assert await env.files() == ({young} if repair else {old, young})
 
 
@@ -148,7 +144,7 @@ async def test_images_that_nobody_looks_after_are_queued(env: ServiceHarness, re
     stuck, late = await env.new(), await env.new()
     await env.time_passes(stuck, 3600)
     await env.time_passes(late, 30)
-    assert told(await audit(env, repair=repair)) == {str(stuck): (Trouble.STUCK, repair)}
+    assert by_subject(await audit(env, repair=repair)) == {str(stuck): (FindingKind.STUCK, repair)}
     assert (stuck in {delivery.image_id for delivery in env.queue.published}) is repair
 
 
@@ -156,9 +152,9 @@ async def test_where_the_queue_is_away_or_out_of_reach_they_stay_stuck(env: Serv
     stuck = await env.new()
     await env.time_passes(stuck, 3600)
     env.script.fail("depth", [QueueUnavailable])
-    assert told(await audit(env, repair=True)) == {str(stuck): (Trouble.STUCK, False)}
+    assert by_subject(await audit(env, repair=True)) == {str(stuck): (FindingKind.STUCK, False)}
     elsewhere = [finding async for finding in env.audit(with_queue=False).run(repair=True)]
-    assert told(elsewhere) == {str(stuck): (Trouble.STUCK, False)}
+    assert by_subject(elsewhere) == {str(stuck): (FindingKind.STUCK, False)}
 
 
 async def delete(env: ServiceHarness, image_id: UUID) -> None:
@@ -219,7 +215,7 @@ async def test_an_image_that_is_accepted_and_done_meanwhile_has_no_orphans(env: 
     env.script.before("existing", in_between)
     env.script.before("attempts_in_progress", in_between)
     await env.put(original_key(uuid4()), age=GRACE + 60)
-    assert [finding.trouble for finding in await audit(env)] == [Trouble.ORPHANED]
+    assert [finding.kind for finding in await audit(env)] == [FindingKind.ORPHANED]
     assert len(accepted) == 1
 
 

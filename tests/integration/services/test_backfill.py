@@ -12,8 +12,7 @@ from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.errors import CorruptImage, DatabaseUnavailable
-from image_service.services import reprocessing
-from image_service.services.reprocessing import Progress
+from image_service.services.backfill import Progress
 
 NOTHING_LEFT = Progress(marked=0, waiting=0)
 
@@ -54,12 +53,9 @@ def published(env: ServiceHarness) -> list[UUID]:
 
 
 @pytest.mark.parametrize("batch", [2, 100])
-async def test_never_more_than_the_window_wait(
-    env: ServiceHarness, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_BATCH", batch)
+async def test_never_more_than_the_window_wait(env: ServiceHarness, batch: int) -> None:
     images = await outdated(env, 8)
-    backfill = env.backfill()
+    backfill = env.backfill(batch=batch)
     assert await backfill.step(window=3) == Progress(marked=3, waiting=3)
     assert await backfill.step(window=3) == Progress(marked=0, waiting=3)
     assert len(await work(env, 2)) == 2
@@ -74,17 +70,14 @@ async def test_never_more_than_the_window_wait(
     assert await backfill.step(window=5) == NOTHING_LEFT
 
 
-@pytest.mark.parametrize("look_at", [1, 2, 1000])
-async def test_all_outdated_images_are_found_however_far_apart(
-    env: ServiceHarness, look_at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_LOOK_AT", look_at)
+@pytest.mark.parametrize("scan", [1, 2, 1000])
+async def test_all_outdated_images_are_found_however_far_apart(env: ServiceHarness, scan: int) -> None:
     images = []
     for _ in range(3):
         images += await outdated(env)
         for _ in range(3):
             await env.done()
-    backfill = env.backfill()
+    backfill = env.backfill(scan=scan)
     steps = count(1)
     while await backfill.step(window=2) != NOTHING_LEFT:
         assert next(steps) < 10
@@ -209,12 +202,9 @@ async def test_it_goes_on_after_an_outage(env: ServiceHarness, effect: str) -> N
     assert sorted(await work(env)) == images
 
 
-async def test_it_goes_on_after_the_reply_to_a_commit_was_lost(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_BATCH", 2)
+async def test_it_goes_on_after_the_reply_to_a_commit_was_lost(env: ServiceHarness) -> None:
     images = await outdated(env, 5)
-    backfill = env.backfill()
+    backfill = env.backfill(batch=2)
     env.script.lose_replies("reprocess", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await backfill.step(window=4)
@@ -235,10 +225,9 @@ async def test_an_image_that_is_gone_before_it_begins_anew_does_not_count(env: S
     assert await env.count() == 2
 
 
-async def test_two_at_once_have_each_image_rendered_once(env: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reprocessing, "_BATCH", 2)
+async def test_two_at_once_have_each_image_rendered_once(env: ServiceHarness) -> None:
     images = await outdated(env, 6)
-    both = await asyncio.gather(*(env.backfill().step(window=100) for _ in range(2)))
+    both = await asyncio.gather(*(env.backfill(batch=2).step(window=100) for _ in range(2)))
     assert sum(progress.marked for progress in both) == 6
     assert sorted(await work(env)) == images
     assert await env.backfill().step(window=100) == NOTHING_LEFT

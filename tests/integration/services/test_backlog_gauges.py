@@ -14,7 +14,7 @@ async def test_unfinished_images_are_counted_and_the_oldest_is_told(env: Service
     await env.done()
     await env.failed()
     await env.time_passes(first, 100)
-    await env.survey().run_once()
+    await env.backlog_gauges().run_once()
     assert counted(env.metrics, "unfinished_images") == 2
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == pytest.approx(100, abs=10)
 
@@ -22,7 +22,7 @@ async def test_unfinished_images_are_counted_and_the_oldest_is_told(env: Service
 async def test_no_more_is_counted_than_the_limit(env: ServiceHarness) -> None:
     for _ in range(3):
         await env.new()
-    await env.survey(limit=2).run_once()
+    await env.backlog_gauges(limit=2).run_once()
     assert counted(env.metrics, "unfinished_images") == 2
 
 
@@ -30,37 +30,37 @@ async def test_an_image_that_is_rendered_again_is_not_the_oldest(env: ServiceHar
     again = await env.done()
     await env.time_passes(again, 10_000)
     await env.reprocess(again)
-    await env.survey().run_once()
+    await env.backlog_gauges().run_once()
     assert counted(env.metrics, "unfinished_images") == 1
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == 0
     await env.new()
-    await env.survey().run_once()
+    await env.backlog_gauges().run_once()
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == pytest.approx(0, abs=10)
 
 
-async def test_while_the_database_is_away_the_numbers_stay_and_show_their_age(sqlite_stage: ServiceHarness) -> None:
-    metrics = sqlite_stage.metrics
-    await sqlite_stage.new()
-    await sqlite_stage.survey().run_once()
+async def test_while_the_database_is_away_the_numbers_stay_and_show_their_age(sqlite_env: ServiceHarness) -> None:
+    metrics = sqlite_env.metrics
+    await sqlite_env.new()
+    await sqlite_env.backlog_gauges().run_once()
     asked = counted(metrics, "backlog_measured_timestamp_seconds")
-    sqlite_stage.script.fail("probe", [DatabaseUnavailable])
-    sqlite_stage.script.fail("open_count", [DatabaseUnavailable])
+    sqlite_env.script.fail("probe", [DatabaseUnavailable])
+    sqlite_env.script.fail("open_count", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await sqlite_stage.survey().run_once()
+        await sqlite_env.backlog_gauges().run_once()
     assert counted(metrics, "unfinished_images") == 1
     assert counted(metrics, "backlog_measured_timestamp_seconds") == asked
     assert counted(metrics, "dependency_up", dependency="database") == 0
 
 
-async def test_the_other_parts_are_told_of_too(sqlite_stage: ServiceHarness) -> None:
-    sqlite_stage.script.fail("depth", [QueueUnavailable])
-    await sqlite_stage.survey().run_once()
-    up = {part: counted(sqlite_stage.metrics, "dependency_up", dependency=part) for part in ("queue", "storage")}
+async def test_the_other_parts_are_told_of_too(sqlite_env: ServiceHarness) -> None:
+    sqlite_env.script.fail("depth", [QueueUnavailable])
+    await sqlite_env.backlog_gauges().run_once()
+    up = {part: counted(sqlite_env.metrics, "dependency_up", dependency=part) for part in ("queue", "storage")}
     assert up == {"queue": 0, "storage": 1}
 
 
-async def test_every_ending_of_an_attempt_is_counted(sqlite_stage: ServiceHarness) -> None:
-    env, processing = sqlite_stage, sqlite_stage.processing(retry_delay=0.01)
+async def test_every_ending_of_an_attempt_is_counted(sqlite_env: ServiceHarness) -> None:
+    env, processing = sqlite_env, sqlite_env.processing(retry_delay=0.01)
     await processing.process(Delivery(image_id=await env.queued()))
     env.script.fail("render", [StorageUnavailable])
     with pytest.raises(StorageUnavailable):

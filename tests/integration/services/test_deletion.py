@@ -18,7 +18,6 @@ from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, ImageNotFound, Outage, StorageUnavailable
 from image_service.models import RemovalRow
 from image_service.ports import Delivery
-from image_service.services import deletion
 from image_service.services.deletion import Deletion
 from image_service.services.processing import Processing
 
@@ -248,10 +247,7 @@ async def test_thumbnails_that_were_replaced_go_when_their_time_has_come_and_not
     assert await env.status(image_id) is Status.DONE
 
 
-async def test_an_outage_in_the_middle_leaves_the_rest_to_the_next_run(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deletion, "_BATCH", 3)
+async def test_an_outage_in_the_middle_leaves_the_rest_to_the_next_run(env: ServiceHarness) -> None:
     images = [await env.done() for _ in range(3)]
     await env.ask(lambda r: r.images.remove(images))
     batches = count(1)
@@ -262,21 +258,19 @@ async def test_an_outage_in_the_middle_leaves_the_rest_to_the_next_run(
 
     env.script.before("delete", break_down)
     with pytest.raises(StorageUnavailable):
-        await env.deletion().run_once()
+        await env.deletion(batch=3).run_once()
     assert len(await env.files()) == len(await env.removals()) == 6
     assert await env.deletion().run_once() == 6
     await nothing_is_left(env)
 
 
-async def test_two_runs_at_once_do_each_other_no_harm(
-    env: ServiceHarness, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deletion, "_BATCH", 3)
+async def test_two_runs_at_once_do_each_other_no_harm(env: ServiceHarness, database_url: str) -> None:
     images = [await env.done() for _ in range(4)]
     await env.ask(lambda r: r.images.remove(images))
     kept = await env.done()
     other = Database(database_url, time_limit=LONG_TIMEOUT)
-    counts = await asyncio.gather(env.deletion().run_once(), Deletion(database=other, storage=env.storage).run_once())
+    runs = env.deletion(batch=3), Deletion(database=other, storage=env.storage, batch=3)
+    counts = await asyncio.gather(*(run.run_once() for run in runs))
     await other.close()
     assert sum(counts) >= 16
     assert await env.removals() == {}

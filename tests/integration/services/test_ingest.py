@@ -30,7 +30,6 @@ from image_service.errors import (
     UploadTooLarge,
 )
 from image_service.ports import Delivery
-from image_service.services import ingest
 from image_service.services.ingest import Accepted
 
 PIECE = 1024
@@ -88,22 +87,22 @@ async def test_when_it_is_published_everybody_can_see_the_image_and_its_file(env
     assert seen == [Status.NEW, IMAGE]
 
 
-async def test_a_file_of_exactly_the_largest_size_is_accepted(sqlite_stage: ServiceHarness) -> None:
-    accepted = await sqlite_stage.ingest(max_file_size=len(BIG)).accept(aiter(Upload(BIG)))
-    assert await sqlite_stage.status(accepted.id) is Status.PROCESSING
+async def test_a_file_of_exactly_the_largest_size_is_accepted(sqlite_env: ServiceHarness) -> None:
+    accepted = await sqlite_env.ingest(max_file_size=len(BIG)).accept(aiter(Upload(BIG)))
+    assert await sqlite_env.status(accepted.id) is Status.PROCESSING
 
 
-async def test_a_file_that_grows_too_large_is_read_no_further(sqlite_stage: ServiceHarness) -> None:
+async def test_a_file_that_grows_too_large_is_read_no_further(sqlite_env: ServiceHarness) -> None:
     upload = Upload(IMAGE + bytes(100 * PIECE))
     with pytest.raises(UploadTooLarge, match="10,240 bytes"):
-        await sqlite_stage.ingest(max_file_size=10 * PIECE).accept(aiter(upload))
+        await sqlite_env.ingest(max_file_size=10 * PIECE).accept(aiter(upload))
     assert upload.read == 11
 
 
-async def test_a_file_that_is_no_image_is_read_no_further_than_its_head(sqlite_stage: ServiceHarness) -> None:
+async def test_a_file_that_is_no_image_is_read_no_further_than_its_head(sqlite_env: ServiceHarness) -> None:
     upload = Upload(b"text " * 10_000)
     with pytest.raises(UnsupportedFormat):
-        await sqlite_stage.ingest().accept(aiter(upload))
+        await sqlite_env.ingest().accept(aiter(upload))
     assert upload.read == 4
 
 
@@ -118,21 +117,21 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_nothing_is_left_of_what_is_refused(sqlite_stage: ServiceHarness, case: str) -> None:
+async def test_nothing_is_left_of_what_is_refused(sqlite_env: ServiceHarness, case: str) -> None:
     upload, error = REFUSED[case]
     with pytest.raises(error):
-        await sqlite_stage.ingest().accept(aiter(upload))
-    await nothing_is_left(sqlite_stage)
+        await sqlite_env.ingest().accept(aiter(upload))
+    await nothing_is_left(sqlite_env)
 
 
-async def test_nothing_is_left_of_what_cannot_be_stored(sqlite_stage: ServiceHarness) -> None:
-    sqlite_stage.script.fail("adopt", [StorageFull])
+async def test_nothing_is_left_of_what_cannot_be_stored(sqlite_env: ServiceHarness) -> None:
+    sqlite_env.script.fail("adopt", [StorageFull])
     with pytest.raises(StorageFull):
-        await sqlite_stage.ingest().accept(aiter(Upload(IMAGE)))
-    await nothing_is_left(sqlite_stage)
+        await sqlite_env.ingest().accept(aiter(Upload(IMAGE)))
+    await nothing_is_left(sqlite_env)
 
 
-async def test_nothing_is_left_when_the_sender_goes_away(sqlite_stage: ServiceHarness) -> None:
+async def test_nothing_is_left_when_the_sender_goes_away(sqlite_env: ServiceHarness) -> None:
     upload = Upload(IMAGE + bytes(500_000))
     arrived = asyncio.Event()
 
@@ -142,12 +141,12 @@ async def test_nothing_is_left_when_the_sender_goes_away(sqlite_stage: ServiceHa
         arrived.set()
         await asyncio.Event().wait()
 
-    accepting = asyncio.create_task(sqlite_stage.ingest().accept(stalling()))
+    accepting = asyncio.create_task(sqlite_env.ingest().accept(stalling()))
     await arrived.wait()
     accepting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await accepting
-    await nothing_is_left(sqlite_stage)
+    await nothing_is_left(sqlite_env)
 
 
 async def nothing_is_left(env: ServiceHarness) -> None:
@@ -164,13 +163,10 @@ async def test_while_the_queue_is_away_an_upload_is_accepted_as_new(env: Service
     await is_left_to_the_reconciler(env, accepted.id)
 
 
-async def test_a_queue_that_hangs_does_not_keep_the_answer(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "_ANSWER_WITHIN", 0.3)
+async def test_a_queue_that_hangs_does_not_keep_the_answer(env: ServiceHarness) -> None:
     env.script.before("publish", lambda _: asyncio.Event().wait())
     async with asyncio.timeout(5):
-        accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
+        accepted = await env.ingest(answer_within=0.3).accept(aiter(Upload(IMAGE)))
     assert accepted.status is Status.NEW
     await is_left_to_the_reconciler(env, accepted.id)
 
@@ -191,12 +187,11 @@ async def is_left_to_the_reconciler(env: ServiceHarness, image_id: UUID) -> None
 
 
 async def test_while_the_database_is_away_an_upload_fails_and_its_file_waits_for_the_sweeper(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+    env: ServiceHarness,
 ) -> None:
-    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.2)
     env.script.fail("add", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
-        await env.ingest().accept(aiter(Upload(IMAGE)))
+        await env.ingest(record_budget=0.2).accept(aiter(Upload(IMAGE)))
     assert env.script.tried["add"] > 1
     assert env.queue.published == []
     assert await env.count() == 0
@@ -250,23 +245,28 @@ async def test_a_worker_that_has_begun_keeps_its_claim_when_the_image_is_marked_
     assert claimed == [await env.row(accepted.id)]
 
 
-async def test_one_refused_upload_does_not_disturb_its_neighbours(sqlite_stage: ServiceHarness) -> None:
-    service = sqlite_stage.ingest()
+async def test_one_refused_upload_does_not_disturb_its_neighbours(sqlite_env: ServiceHarness) -> None:
+    service = sqlite_env.ingest()
     outcomes = await asyncio.gather(
         *(service.accept(aiter(Upload(content))) for content in (IMAGE, DAMAGED, IMAGE, b"", IMAGE)),
         return_exceptions=True,
     )
     assert [isinstance(outcome, ServiceError) for outcome in outcomes] == [False, True, False, True, False]
-    assert await sqlite_stage.count() == 3
-    assert len(await sqlite_stage.files()) == 3
-    await eventually(lambda: sqlite_stage.scratch() == [])
+    assert await sqlite_env.count() == 3
+    assert len(await sqlite_env.files()) == 3
+    await eventually(lambda: sqlite_env.scratch() == [])
 
 
 KEY = "0b5e0f4c"
 
 
-async def accept(env: ServiceHarness, content: bytes = IMAGE, key: str | None = KEY) -> Accepted:
-    return await env.ingest().accept(aiter(Upload(content)), idempotency_key=key)
+async def accept(
+    env: ServiceHarness,
+    content: bytes = IMAGE,
+    key: str | None = KEY,
+    **limits: float,
+) -> Accepted:
+    return await env.ingest(**limits).accept(aiter(Upload(content)), idempotency_key=key)
 
 
 async def there_is_one_image(env: ServiceHarness, image_id: UUID, content: bytes = IMAGE) -> None:
@@ -379,12 +379,11 @@ async def test_when_the_reply_to_the_commit_is_lost_the_image_is_ours_all_the_sa
 
 
 async def test_who_was_told_of_an_outage_though_the_image_was_recorded_finds_it_when_he_comes_again(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+    env: ServiceHarness,
 ) -> None:
-    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.0)
     env.script.lose_replies("add", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await accept(env)
+        await accept(env, record_budget=0.0)
     again = await accept(env)
     assert again == Accepted(id=again.id, status=Status.NEW, replayed=True)
     assert await env.files() == {original_key(again.id)}
@@ -400,37 +399,31 @@ async def test_an_upload_outlasts_a_moment_in_which_it_cannot_be_told_whether_th
     await there_is_one_image(env, first.id)
 
 
-async def test_while_it_cannot_be_told_whether_the_key_is_known_nothing_is_stored(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.2)
+async def test_while_it_cannot_be_told_whether_the_key_is_known_nothing_is_stored(env: ServiceHarness) -> None:
     env.script.fail("by_idempotency_key", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
-        await accept(env)
+        await accept(env, record_budget=0.2)
     await nothing_is_left(env)
 
 
-async def test_a_database_that_hangs_does_not_keep_the_answer(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "_ANSWER_WITHIN", 0.3)
+async def test_a_database_that_hangs_does_not_keep_the_answer(env: ServiceHarness) -> None:
     env.script.before("by_idempotency_key", lambda *_: asyncio.Event().wait())
     async with asyncio.timeout(10):
         with pytest.raises(DatabaseUnavailable):
-            await accept(env)
+            await accept(env, answer_within=0.3)
 
 
 @pytest.fixture
-async def postgresql_stage(postgres_database_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
+async def postgres_env(postgres_database_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
     """On SQLite nothing can happen between two statements of a transaction that writes."""
     async with ServiceHarness.on(postgres_database_url, tmp_path / "storage") as env:
         yield env
 
 
 async def test_an_image_that_takes_the_key_and_is_deleted_at_the_last_moment_makes_room(
-    postgresql_stage: ServiceHarness,
+    postgres_env: ServiceHarness,
 ) -> None:
-    env = postgresql_stage
+    env = postgres_env
     other = await env.new()
 
     async def take_the_key(*_: object) -> None:

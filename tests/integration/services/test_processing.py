@@ -147,12 +147,12 @@ async def test_a_verdict_ends_in_error_at_once(env: ServiceHarness, verdict: typ
     assert (await env.row(image_id))["attempt"] == 1
 
 
-async def test_a_verdict_outlasts_a_moment_without_the_database(sqlite_stage: ServiceHarness) -> None:
-    image_id = await sqlite_stage.queued()
-    sqlite_stage.script.fail("render", [CorruptImage("This is why.")])
-    sqlite_stage.script.fail("fail", [DatabaseUnavailable])
-    await sqlite_stage.processing().process(Delivery(image_id=image_id))
-    await is_error(sqlite_stage, image_id, ImageError(code="corrupt-image", detail="This is why."))
+async def test_a_verdict_outlasts_a_moment_without_the_database(sqlite_env: ServiceHarness) -> None:
+    image_id = await sqlite_env.queued()
+    sqlite_env.script.fail("render", [CorruptImage("This is why.")])
+    sqlite_env.script.fail("fail", [DatabaseUnavailable])
+    await sqlite_env.processing().process(Delivery(image_id=image_id))
+    await is_error(sqlite_env, image_id, ImageError(code="corrupt-image", detail="This is why."))
 
 
 async def test_an_image_on_which_the_decoder_dies_is_tried_again_later_and_later(env: ServiceHarness) -> None:
@@ -190,15 +190,15 @@ async def test_a_message_that_comes_while_the_image_rests_does_nothing(env: Serv
     assert await env.row(image_id) == before
 
 
-async def test_no_image_rests_longer_than_a_minute(sqlite_stage: ServiceHarness) -> None:
-    image_id = await sqlite_stage.queued()
-    processing = sqlite_stage.processing(retry_delay=50)
-    sqlite_stage.script.fail("render", [DecoderCrashed, DecoderCrashed])
+async def test_no_image_rests_longer_than_a_minute(sqlite_env: ServiceHarness) -> None:
+    image_id = await sqlite_env.queued()
+    processing = sqlite_env.processing(retry_delay=50)
+    sqlite_env.script.fail("render", [DecoderCrashed, DecoderCrashed])
     delays = []
     for _ in range(2):
         await processing.process(Delivery(image_id=image_id))
-        delays.append(await rest(sqlite_stage, image_id))
-        await sqlite_stage.time_passes(image_id, 61)
+        delays.append(await rest(sqlite_env, image_id))
+        await sqlite_env.time_passes(image_id, 61)
     assert delays == pytest.approx([50, 60], abs=1)
 
 
@@ -419,21 +419,21 @@ async def test_whatever_befalls_a_worker_after_its_lease_changes_nothing(
     ("failure", "code"), [(RuntimeError("unheard of"), "attempts-exhausted"), (ObjectMissing(), "object-missing")]
 )
 async def test_what_nobody_foresaw_is_tried_again_and_then_ends_in_error(
-    sqlite_stage: ServiceHarness, failure: Exception, code: str
+    sqlite_env: ServiceHarness, failure: Exception, code: str
 ) -> None:
-    image_id = await sqlite_stage.queued()
-    processing = sqlite_stage.processing(max_attempts=3, retry_delay=2.0)
-    sqlite_stage.script.fail("render", repeat(failure))
+    image_id = await sqlite_env.queued()
+    processing = sqlite_env.processing(max_attempts=3, retry_delay=2.0)
+    sqlite_env.script.fail("render", repeat(failure))
     with capture_logs() as logs:
         for delay in (2, 4):
             await processing.process(Delivery(image_id=image_id))
-            assert await rest(sqlite_stage, image_id) == pytest.approx(delay, abs=1)
-            await sqlite_stage.time_passes(image_id, delay + 1)
+            assert await rest(sqlite_env, image_id) == pytest.approx(delay, abs=1)
+            await sqlite_env.time_passes(image_id, delay + 1)
         await processing.process(Delivery(image_id=image_id))
     assert [bool(line.get("exc_info")) for line in logs] == [True, False] * 3, "each failure with its traceback"
-    image = await sqlite_stage.image(image_id)
+    image = await sqlite_env.image(image_id)
     assert image.error is not None
-    await is_error(sqlite_stage, image_id, ImageError(code=code, detail=image.error.detail))
+    await is_error(sqlite_env, image_id, ImageError(code=code, detail=image.error.detail))
     assert "unheard of" not in image.error.detail
 
 
@@ -448,18 +448,18 @@ async def test_an_image_whose_original_is_gone_is_tried_again_and_then_ends_in_e
     await is_error(env, image_id, ImageError(code="object-missing", detail=ObjectMissing().detail))
 
 
-async def test_a_poison_image_does_not_disturb_its_neighbours(sqlite_stage: ServiceHarness) -> None:
-    poison, *neighbours = [await sqlite_stage.queued() for _ in range(3)]
+async def test_a_poison_image_does_not_disturb_its_neighbours(sqlite_env: ServiceHarness) -> None:
+    poison, *neighbours = [await sqlite_env.queued() for _ in range(3)]
 
     async def choke(source: Any) -> None:  # noqa: ANN401  (whatever the renderer is given)
         if source.name == str(poison):
             raise DecoderCrashed
 
-    sqlite_stage.script.before("render", choke)
-    processing = sqlite_stage.processing(max_decoder_failures=1)
+    sqlite_env.script.before("render", choke)
+    processing = sqlite_env.processing(max_decoder_failures=1)
     await asyncio.gather(*(processing.process(Delivery(image_id=each)) for each in (poison, *neighbours)))
-    assert await sqlite_stage.status(poison) is Status.ERROR
-    assert [await sqlite_stage.status(each) for each in neighbours] == [Status.DONE, Status.DONE]
+    assert await sqlite_env.status(poison) is Status.ERROR
+    assert [await sqlite_env.status(each) for each in neighbours] == [Status.DONE, Status.DONE]
 
 
 OUTCOMES: dict[str, Callable[[Script], None]] = {
@@ -470,20 +470,18 @@ OUTCOMES: dict[str, Callable[[Script], None]] = {
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-async def test_every_line_of_the_log_names_the_image_and_the_request(
-    sqlite_stage: ServiceHarness, outcome: str
-) -> None:
-    image_id = await sqlite_stage.queued()
-    OUTCOMES[outcome](sqlite_stage.script)
+async def test_every_line_of_the_log_names_the_image_and_the_request(sqlite_env: ServiceHarness, outcome: str) -> None:
+    image_id = await sqlite_env.queued()
+    OUTCOMES[outcome](sqlite_env.script)
     with capture_logs([merge_contextvars]) as logs:
-        await sqlite_stage.processing().process(Delivery(image_id=image_id, request_id="r-1"))
+        await sqlite_env.processing().process(Delivery(image_id=image_id, request_id="r-1"))
     assert [line["event"] for line in logs] == [outcome]
     assert {(line["image_id"], line["request_id"]) for line in logs} == {(str(image_id), "r-1")}
 
 
-async def test_without_a_request_the_log_names_the_image_alone(sqlite_stage: ServiceHarness) -> None:
+async def test_without_a_request_the_log_names_the_image_alone(sqlite_env: ServiceHarness) -> None:
     with capture_logs([merge_contextvars]) as logs:
-        await sqlite_stage.processing().process(Delivery(image_id=(image_id := uuid4())))
+        await sqlite_env.processing().process(Delivery(image_id=(image_id := uuid4())))
     (line,) = logs
     assert line["image_id"] == str(image_id)
     assert "request_id" not in line

@@ -23,7 +23,6 @@ from image_service.errors import (
     StillProcessing,
 )
 from image_service.ports import Delivery
-from image_service.services import reprocessing
 
 Make = Callable[[ServiceHarness], Awaitable[UUID]]
 FINISHED: tuple[Make, ...] = (ServiceHarness.done, ServiceHarness.failed)
@@ -114,14 +113,11 @@ async def test_while_the_queue_is_away_it_waits_as_new_for_the_reconciler(env: S
     assert await env.status(image_id) is Status.DONE
 
 
-async def test_a_queue_that_hangs_does_not_keep_the_answer(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_ANSWER_WITHIN", 0.3)
+async def test_a_queue_that_hangs_does_not_keep_the_answer(env: ServiceHarness) -> None:
     image_id = await env.done()
     env.script.before("publish", lambda _: asyncio.Event().wait())
     async with asyncio.timeout(10):
-        assert await env.reprocessing().reprocess(image_id) is Status.NEW
+        assert await env.reprocessing(answer_within=0.3).reprocess(image_id) is Status.NEW
     assert await env.status(image_id) is Status.NEW
 
 

@@ -11,7 +11,6 @@ from harness.service_harness import ServiceHarness
 from image_service.domain.keys import original_key
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, OriginalRemoved
-from image_service.services import retention
 
 DAY = 86_400.0
 OLD = DAY + 60
@@ -147,14 +146,11 @@ async def test_an_image_that_is_deleted_meanwhile_is_no_trouble(env: ServiceHarn
 
 
 @pytest.mark.parametrize("keep", KEEP)
-async def test_however_many_they_are_exactly_the_old_ones_go(
-    env: ServiceHarness, keep: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "_BATCH", 2)
+async def test_however_many_they_are_exactly_the_old_ones_go(env: ServiceHarness, keep: str) -> None:
     old = [await aged(env, ServiceHarness.failed) for _ in range(5)]
     for _ in range(3):
         await aged(env, ServiceHarness.failed, YOUNG)
-    assert await env.retention(**KEEP[keep]).run_once() == 5
+    assert await env.retention(**KEEP[keep], batch=2).run_once() == 5
     assert set(await env.removals()) == {original_key(image_id) for image_id in old}
 
 

@@ -12,7 +12,6 @@ from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, QueueUnavailable
 from image_service.ports import Delivery
-from image_service.services import reconcile
 
 LONG = 10_000.0
 """Seconds after which every delay is over."""
@@ -295,34 +294,31 @@ async def test_an_image_that_rests_is_queued_when_its_rest_is_over(env: ServiceH
     assert await env.reconciler().run_once() == 1
 
 
-async def test_the_delays_grow_up_to_an_hour(sqlite_stage: ServiceHarness) -> None:
-    image_id = await sqlite_stage.queued()
+async def test_the_delays_grow_up_to_an_hour(sqlite_env: ServiceHarness) -> None:
+    image_id = await sqlite_env.queued()
     delays = []
     for _ in range(6):
-        sqlite_stage.queue.lose_everything()
-        await sqlite_stage.time_passes(image_id, LONG)
-        assert await sqlite_stage.reconciler().run_once() == 1
-        delays.append(await delay(sqlite_stage, image_id))
+        sqlite_env.queue.lose_everything()
+        await sqlite_env.time_passes(image_id, LONG)
+        assert await sqlite_env.reconciler().run_once() == 1
+        delays.append(await delay(sqlite_env, image_id))
     for expected, actual in zip((300, 600, 1200, 2400, 3600, 3600), delays, strict=True):
         assert expected - 1 <= actual <= expected * 1.2 + 1
 
 
-async def test_the_delays_of_many_images_are_spread(sqlite_stage: ServiceHarness) -> None:
-    images = [await abandoned(sqlite_stage) for _ in range(8)]
-    assert await sqlite_stage.reconciler().run_once() == 8
-    delays = sorted([await delay(sqlite_stage, image_id) for image_id in images])
+async def test_the_delays_of_many_images_are_spread(sqlite_env: ServiceHarness) -> None:
+    images = [await abandoned(sqlite_env) for _ in range(8)]
+    assert await sqlite_env.reconciler().run_once() == 8
+    delays = sorted([await delay(sqlite_env, image_id) for image_id in images])
     assert max(later - earlier for earlier, later in pairwise(delays)) > 1
 
 
-async def test_however_many_they_are_each_is_published_once(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconcile, "_BATCH", 2)
+async def test_however_many_they_are_each_is_published_once(env: ServiceHarness) -> None:
     due = {await abandoned(env) for _ in range(5)}
     lost = {await env.queued() for _ in range(5)}
     for image_id in lost:
         await env.time_passes(image_id, UNQUEUED_AFTER + 1)
-    assert await env.reconciler().run_once() == 10
+    assert await env.reconciler(batch=2).run_once() == 10
     assert sorted(published(env)) == sorted(due | lost)
 
 

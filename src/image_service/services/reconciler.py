@@ -1,4 +1,4 @@
-"""Mending what a crash or an outage left behind: images that nobody works on are queued again."""
+"""Reconciler: queues unfinished images again whose message or worker a crash or an outage lost."""
 
 import random
 import time
@@ -12,25 +12,34 @@ from image_service.database.scheduling import UnfinishedImage
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.ports import Delivery, TaskQueue
-from image_service.services.timing import QueueTiming
+from image_service.services.publishing import Publisher
 
 _BATCH: Final = 100
-_LONGEST_DELAY: Final = 3600.0
-_MOST_DOUBLINGS: Final = 10
+_MAX_DELAY: Final = 3600.0
+_MAX_DOUBLINGS: Final = 10
 
 _log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Safe to run in every worker at once: for each image, one guarded UPDATE decides who publishes it."""
+    """Queues images that are due. Safe to run in all workers at once: one guarded UPDATE decides who publishes.
 
-    def __init__(self, *, database: Database, queue: TaskQueue, timing: QueueTiming) -> None:
+    Args:
+        database: Where images are recorded.
+        queue: Where messages are published and counted.
+        publisher: Publishes NEW images to the same queue.
+        batch: Images read in one query.
+    """
+
+    def __init__(self, *, database: Database, queue: TaskQueue, publisher: Publisher, batch: int = _BATCH) -> None:
         self._database = database
         self._queue = queue
-        self._timing = timing
+        self._publisher = publisher
+        self._timing = publisher.timing
+        self._batch = batch
 
     async def resume(self) -> None:
-        """Make every unfinished image due, whoever held it. Only for a process that knows it is the only one.
+        """End all leases and make every unfinished image due. Only for a process that knows it is the only one.
 
         Raises:
             DatabaseUnavailable: nothing was changed.
@@ -38,15 +47,15 @@ class Reconciler:
         async with self._database.statement() as repositories:
             resumed = await repositories.scheduling.resume_all()
         if resumed:
-            _log.info("resuming what an earlier run left unfinished", images=resumed)
+            _log.info("resuming unfinished images of an earlier run", images=resumed)
 
     async def run_once(self) -> int:
-        """Queue every image whose time has come, and those whose messages got lost; returns how many.
+        """Queue every image that is due or whose message was lost; returns how many.
 
         Raises:
-            Outage: the database or the queue is away; what was not published stays due.
+            Outage: the database or the queue is unavailable; what was not published stays due.
         """
-        # Asked first: while the queue is away, nothing must be counted as published.
+        # Before any change: while the queue is unavailable, nothing may be recorded as published.
         began = time.monotonic()
         waiting = await self._queue.depth()
         if await self._due():
@@ -56,19 +65,19 @@ class Reconciler:
             published += await self._publish_all(batch)
         began = time.monotonic()
         for lane in (lane for lane, messages in waiting.items() if messages == 0):
-            # No message waits, yet nobody took them: the broker lost its data, or its queue was deleted.
+            # Images wait but no message does: the broker lost its data, or its queue was deleted.
             while batch := await self._lost(lane, before=began):
                 published += await self._publish_all(batch)
         if published:
-            _log.info("queued images that nobody worked on", images=published)
+            _log.info("images queued again", images=published)
         return published
 
     async def _due(self) -> Sequence[UnfinishedImage]:
         async with self._database.statement() as repositories:
-            return await repositories.scheduling.due(limit=_BATCH)
+            return await repositories.scheduling.due(limit=self._batch)
 
     async def _postpone(self, waiting: Mapping[Lane, int], *, before: float) -> None:
-        """In a deep backlog no message is lost because it takes long: what has waited long just waits on."""
+        """Postpone due images whose messages still wait: in a deep backlog they wait long without being lost."""
         for lane, messages in waiting.items():
             async with self._database.transaction() as repositories:
                 await repositories.scheduling.postpone(
@@ -79,27 +88,28 @@ class Reconciler:
                 )
 
     async def _lost(self, lane: Lane, *, before: float) -> Sequence[UnfinishedImage]:
-        """Images of a lane whose message has had its time by ``before``: none that this round published itself."""
+        """Returns images of an empty lane queued long enough before ``before``: none that this run published itself."""
         age = self._timing.unqueued_after + time.monotonic() - before
         async with self._database.statement() as repositories:
-            return await repositories.scheduling.unclaimed(lane, queued_before=age, limit=_BATCH)
+            return await repositories.scheduling.unclaimed(lane, queued_before=age, limit=self._batch)
 
     async def _publish_all(self, images: Sequence[UnfinishedImage]) -> int:
         return sum([await self._publish(image) for image in images])
 
     async def _publish(self, image: UnfinishedImage) -> bool:
-        """Queue one image, unless another reconciler was faster."""
+        """Queue one image, unless another reconciler did; returns whether this one did."""
         new = image.status is Status.NEW
-        # A growing delay: this message may be one too many. One that is lost all the same shows once the queue is
-        # empty; but NEW images are not looked for then, so they stay due until they are queued.
-        delay = min(_LONGEST_DELAY, self._timing.unclaimed_after * 2 ** min(image.publishes, _MOST_DOUBLINGS))
+        # The delay grows because this message may be a duplicate. If it is lost too, that shows once the lane is empty.
+        # NEW images are not searched for then, so they stay due until they are queued.
+        delay = min(_MAX_DELAY, self._timing.unclaimed_after * 2 ** min(image.publishes, _MAX_DOUBLINGS))
         delay *= random.uniform(1.0, 1.2)  # noqa: S311 — jitter, not cryptography
         async with self._database.statement() as repositories:
             due_in = self._timing.unqueued_after if new else delay
             if not await repositories.scheduling.reserve_for_publish(image, due_in=due_in):
                 return False
-        await self._queue.publish(Delivery(image_id=image.id, lane=image.lane))
+        delivery = Delivery(image_id=image.id, lane=image.lane)
         if new:
-            async with self._database.statement() as repositories:
-                await repositories.scheduling.mark_queued(image.id, due_in=delay)
+            await self._publisher.publish(delivery, due_in=delay)
+        else:
+            await self._queue.publish(delivery)
         return True

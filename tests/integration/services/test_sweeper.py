@@ -16,7 +16,6 @@ from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, ForeignStorage
 from image_service.models import IdentityRow, ImageRow
 from image_service.ports import Delivery
-from image_service.services import sweep
 
 OLD = GRACE + 60
 YOUNG = GRACE - 60
@@ -84,14 +83,14 @@ async def test_a_clock_that_is_put_forward_costs_no_upload_its_file(env: Service
     assert await env.files() == {original_key(image_id)}
 
 
-async def test_a_scratch_folder_goes_once_it_is_old(sqlite_stage: ServiceHarness) -> None:
-    async with sqlite_stage.storage.scratch() as old, sqlite_stage.storage.scratch() as young:
+async def test_a_scratch_folder_goes_once_it_is_old(sqlite_env: ServiceHarness) -> None:
+    async with sqlite_env.storage.scratch() as old, sqlite_env.storage.scratch() as young:
         for folder, age in ((old, OLD), (young, YOUNG)):
             (folder / "file").write_bytes(b"x")
-            sqlite_stage.grow_old(f"scratch/{folder.name}/file", age)
-            sqlite_stage.grow_old(f"scratch/{folder.name}", age)
-        assert await sqlite_stage.sweep() == 1
-        assert sqlite_stage.scratch() == [young]
+            sqlite_env.grow_old(f"scratch/{folder.name}/file", age)
+            sqlite_env.grow_old(f"scratch/{folder.name}", age)
+        assert await sqlite_env.sweep() == 1
+        assert sqlite_env.scratch() == [young]
 
 
 async def test_recorded_originals_stay_in_every_state(env: ServiceHarness) -> None:
@@ -187,7 +186,7 @@ async def test_thumbnails_that_are_replaced_while_the_sweeper_asks_are_nobodys_o
     assert len(await env.removals()) == 3
 
 
-async def test_files_that_are_not_ours_are_left_alone(sqlite_stage: ServiceHarness) -> None:
+async def test_files_that_are_not_ours_are_left_alone(sqlite_env: ServiceHarness) -> None:
     image_id = uuid4()
     wrong_shard = "00" if image_id.hex[-2:] != "00" else "01"
     foreign = {
@@ -203,50 +202,47 @@ async def test_files_that_are_not_ours_are_left_alone(sqlite_stage: ServiceHarne
         f"thumbnails/{image_id.hex[-2:]}/{image_id}.1",
     }
     for name in foreign:
-        await sqlite_stage.put(name, age=OLD)
-    assert await sqlite_stage.sweep() == 0
-    assert await sqlite_stage.files() == foreign
+        await sqlite_env.put(name, age=OLD)
+    assert await sqlite_env.sweep() == 0
+    assert await sqlite_env.files() == foreign
 
 
-async def test_however_many_they_are_exactly_the_orphans_go(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep, "_BATCH", 3)
+async def test_however_many_they_are_exactly_the_orphans_go(env: ServiceHarness) -> None:
     recorded = {original_key(await env.new()) for _ in range(4)}
     for key in recorded:
         env.grow_old(key, OLD)
     for _ in range(7):
         await env.put(original_key(uuid4()), age=OLD)
         await put_thumbnail(env, uuid4(), 1)
-    assert await env.sweep() == 14
+    assert await env.sweep(batch=3) == 14
     assert await env.files() == recorded
 
 
 @pytest.mark.parametrize("question", ["existing", "attempts_in_progress", "thumbnail_keys"])
 async def test_while_the_database_is_away_nothing_is_removed_that_it_was_not_asked_about(
-    sqlite_stage: ServiceHarness, question: str
+    sqlite_env: ServiceHarness, question: str
 ) -> None:
-    image_id = await sqlite_stage.new()
-    sqlite_stage.grow_old(original_key(image_id), OLD)
-    await put_thumbnail(sqlite_stage, image_id, 1)
-    before = await sqlite_stage.files()
-    sqlite_stage.script.fail(question, [DatabaseUnavailable])
+    image_id = await sqlite_env.new()
+    sqlite_env.grow_old(original_key(image_id), OLD)
+    await put_thumbnail(sqlite_env, image_id, 1)
+    before = await sqlite_env.files()
+    sqlite_env.script.fail(question, [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await sqlite_stage.sweep()
-    assert await sqlite_stage.files() == before
+        await sqlite_env.sweep()
+    assert await sqlite_env.files() == before
 
 
 async def test_a_database_that_does_not_know_the_files_removes_none_of_them(env: ServiceHarness) -> None:
     orphan = original_key(uuid4())
     await env.put(orphan, age=OLD)
     assert await env.sweeper().run_once() == 0, "from now on they belong together"
-    await env.ask(lambda r: r.catalogue._connection.execute(update(IdentityRow).values(id=uuid4())))
+    await env.ask(lambda r: r.connection.execute(update(IdentityRow).values(id=uuid4())))
     assert await env.sweep() == 0
     with pytest.raises(ForeignStorage):
         _ = [keys async for keys in env.sweeper().orphans()]
     assert await env.files() == {orphan}
 
 
-async def test_an_empty_storage_has_nothing_to_sweep(sqlite_stage: ServiceHarness) -> None:
-    assert await sqlite_stage.sweep() == 0
-    assert await sqlite_stage.files() == set()
+async def test_an_empty_storage_has_nothing_to_sweep(sqlite_env: ServiceHarness) -> None:
+    assert await sqlite_env.sweep() == 0
+    assert await sqlite_env.files() == set()

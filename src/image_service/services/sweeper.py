@@ -1,4 +1,4 @@
-"""Removing files that no row names: what crashes and lost claims leave behind."""
+"""Sweeper: deletes orphaned files, which crashes and lost claims leave."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,59 +20,63 @@ Origin = TypeVar("Origin")
 
 
 class Sweeper:
-    """Goes through the storage and asks the database about every file that is old enough.
+    """Finds files that no row names. Ignores files whose names the service does not make.
 
-    Files whose names are not the service's own are left alone.
+    Args:
+        database: Where images are recorded.
+        storage: Where their files are.
+        grace: Seconds for which a file without a row is kept, because the row may follow.
+        clock: Returns monotonic time in seconds.
+        batch: Files looked up in one query.
     """
 
     def __init__(
-        self, *, database: Database, storage: Storage, grace: float, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        grace: float,
+        clock: Callable[[], float] = time.monotonic,
+        batch: int = _BATCH,
     ) -> None:
-        """Make a sweeper.
-
-        Args:
-            database: Where images are recorded.
-            storage: Where their files are.
-            grace: Seconds below which a file may still be on its way to a row.
-            clock: Seconds that pass evenly.
-        """
         self._database = database
         self._storage = storage
         self._grace = grace
         self._clock = clock
-        self._sighted: dict[str, float] = {}
-        """When each orphan was first seen. A file's age alone proves nothing: clocks are put forward."""
+        self._batch = batch
+        self._first_seen: dict[str, float] = {}
+        """When each orphan was first seen. A file's age is not sufficient: system clocks can jump."""
 
     async def run_once(self) -> int:
-        """Remove what has been an orphan for the whole grace; returns how many files and scratch folders that were.
+        """Delete files that were orphans for the whole grace, and old scratch directories; returns how many.
 
         Raises:
-            Outage: the storage or the database is away; the rest is left for the next time.
+            Outage: the storage or the database is unavailable; the rest stays for the next run.
         """
         try:
             await self._verify()
         except ForeignStorage as error:
-            _log.error("nothing is swept: the storage holds another database's files", reason=error.detail)
+            _log.error("sweep skipped: the storage holds another database's files", reason=error.detail)
             return 0
         removed = await self._storage.sweep_scratch(self._grace)
         now = self._clock()
-        sighted: dict[str, float] = {}
+        first_seen: dict[str, float] = {}
         async for orphans in self.orphans():
-            sighted |= {key: self._sighted.get(key, now) for key in orphans}
-            due = [key for key in orphans if now - sighted[key] >= self._grace]
+            first_seen |= {key: self._first_seen.get(key, now) for key in orphans}
+            due = [key for key in orphans if now - first_seen[key] >= self._grace]
             await self._storage.delete(due)
             removed += len(due)
-        self._sighted = sighted
+        self._first_seen = first_seen
         if removed:
-            _log.info("removed orphaned files", files=removed)
+            _log.info("orphaned files deleted", files=removed)
         return removed
 
     async def orphans(self) -> AsyncIterator[list[str]]:
-        """The keys of files that no row names, and none is going to name; a batch at a time.
+        """Yields the keys of orphaned files that are older than the grace, in batches.
 
         Raises:
-            Outage: the storage or the database is away.
-            ForeignStorage: to this database all of them would seem to be such files.
+            Outage: the storage or the database is unavailable.
+            ForeignStorage: the storage holds another database's files, which would all seem orphaned.
         """
         await self._verify()
         async for originals in self._batches(ORIGINALS, parse_original_key):
@@ -81,19 +85,19 @@ class Sweeper:
             yield await self._orphaned_thumbnails(thumbnails)
 
     async def _verify(self) -> None:
-        """Make sure that the database and the storage belong together, as they do from the first time on."""
+        """Check that the storage belongs to the database; the first run records it."""
         async with self._database.statement() as repositories:
             own = str(await repositories.catalogue.identity())
         if await self._storage.bind_to_database(own) != own:
             raise ForeignStorage
 
     async def _batches(self, prefix: str, parse: Callable[[str], Origin | None]) -> AsyncIterator[dict[str, Origin]]:
-        """The old files under a prefix, by key, with what their keys say about their origin."""
+        """Yields the files under a prefix that are older than the grace, by key, with their parsed keys."""
         batch: dict[str, Origin] = {}
         async for item in self._storage.list(prefix):
             if item.age_seconds > self._grace and (origin := parse(item.key)) is not None:
                 batch[item.key] = origin
-            if len(batch) == _BATCH:
+            if len(batch) == self._batch:
                 yield batch
                 batch = {}
         if batch:
@@ -108,9 +112,9 @@ class Sweeper:
     async def _orphaned_thumbnails(self, found: Mapping[str, ThumbnailKey]) -> list[str]:
         image_ids = {attempt.image_id for attempt in found.values()}
         async with self._database.transaction() as repositories:
-            # In this order: an attempt that finishes in between is then in both answers rather than in none.
+            # In this order: an attempt that finishes in between is then in both results rather than in neither.
             in_progress = await repositories.claims.attempts_in_progress(image_ids)
             recorded = await repositories.images.thumbnail_keys(image_ids)
-            # Their readers may still be on the way to them.
+            # Replaced thumbnails stay for a while, because clients may still request them.
             recorded |= await repositories.removals.pending(found)
         return [key for key, attempt in found.items() if key not in recorded and attempt not in in_progress]
