@@ -79,7 +79,7 @@ def _default(name: str, field: FieldInfo) -> str:
     elif isinstance(default, float):
         default = f"{default:g}"
     elif isinstance(default, frozenset):
-        default = ",".join(sorted(default, key=list(ImageFormat).index))
+        default = ",".join(sorted(default, key=[each.value for each in ImageFormat].index))
     elif isinstance(default, Collection) and not isinstance(default, str):
         default = ",".join(map(str, default))
     return f"`{default}`"
