@@ -9,7 +9,6 @@ from typing import Final
 from image_service.config import Settings
 from image_service.database import Database
 from image_service.domain.image import ImageFormat
-from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.pool import RenderPool
@@ -206,7 +205,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
             reconciler=_reconciler(settings, resources) if broker else None,
         ),
         reprocessing=reprocessing,
-        backfill=Backfill(database=resources.database, recipe=DEFAULT_RECIPE),
+        backfill=Backfill(database=resources.database, recipe=settings.recipe),
         lookup=Lookup(database=resources.database, storage=resources.storage),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url) if broker else None,
     )
@@ -264,7 +263,7 @@ def _processing(settings: Settings, resources: Resources, renderer: Renderer, sl
         database=resources.database,
         storage=resources.storage,
         renderer=Share(observed, slots),
-        recipe=DEFAULT_RECIPE,
+        recipe=settings.recipe,
         observer=resources.observer,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,
