@@ -10,7 +10,6 @@ from image_service.config import Settings
 from image_service.database import Database
 from image_service.domain.image import ImageFormat
 from image_service.domain.lane import Lane
-from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
@@ -185,7 +184,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
             reconciler=_reconciler(settings, resources) if broker else None,
         ),
         reprocessing=reprocessing,
-        backfill=Backfill(database=resources.database, recipe=DEFAULT_RECIPE),
+        backfill=Backfill(database=resources.database, recipe=settings.recipe),
         lookup=Lookup(database=resources.database, storage=resources.storage),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url) if broker else None,
     )
@@ -197,7 +196,7 @@ def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane
         database=resources.database,
         storage=resources.storage,
         renderers=renderers,
-        recipe=DEFAULT_RECIPE,
+        recipe=settings.recipe,
         observer=resources.observer,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,

@@ -252,7 +252,7 @@ async def test_worker_resumed_after_its_lease_changes_nothing(
         start_worker("other")
         before = await done(http, image_id)
         stale.process.resume()
-        await eventually(lambda: stale.lines("claim lost: the image was given to another worker, or deleted"))
+        await eventually(lambda: stale.lines("claim lost: claimed by another worker, or deleted"))
         after = await status(http, image_id)
         assert after == before
         for url in after["thumbnails"].values():

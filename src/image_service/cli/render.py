@@ -10,7 +10,6 @@ import typer
 from image_service.cli.app import FAILED, app, exit_with_error, report_errors
 from image_service.config import Settings, load_settings
 from image_service.domain.image import ImageFormat, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
 
 
@@ -51,7 +50,7 @@ def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
             formats=tuple(map(ImageFormat, settings.enabled_formats)),
             truncated=settings.render_truncated,
         )
-        rendering = render(photo, DEFAULT_RECIPE, Path(scratch), limits)
+        rendering = render(photo, settings.recipe, Path(scratch), limits)
         places = [
             made.path.replace(out / f"{photo.stem}-{made.preset}.{ImageFormat.of(made.content_type).extension}")
             for made in rendering.thumbnails

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from image_service.config import types
 from image_service.domain import limits
 from image_service.domain.image import DEFAULT_FORMATS
+from image_service.domain.recipe import DEFAULT_RECIPE, Recipe
 
 
 class Settings(BaseSettings):
@@ -193,6 +194,11 @@ class Settings(BaseSettings):
             msg = "DECODE_SLOTS=0 leaves all images to other workers, but without a broker there are none"
             raise ValueError(msg)
         return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that images are rendered with."""
+        return DEFAULT_RECIPE
 
     @property
     def object_storage(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What is found out for the metrics, and what becomes of it while something is away."""
+"""The measurements for metrics, with and without outages."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageU
 from image_service.ports import AttemptOutcome, Delivery
 
 
-async def test_unfinished_images_are_counted_and_the_oldest_is_told(env: ServiceHarness) -> None:
+async def test_unfinished_images_and_the_age_of_the_oldest_are_reported(env: ServiceHarness) -> None:
     first = await env.new()
     await env.queued()
     await env.done()
@@ -19,14 +19,14 @@ async def test_unfinished_images_are_counted_and_the_oldest_is_told(env: Service
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == pytest.approx(100, abs=10)
 
 
-async def test_no_more_is_counted_than_the_limit(env: ServiceHarness) -> None:
+async def test_the_count_ends_at_the_limit(env: ServiceHarness) -> None:
     for _ in range(3):
         await env.new()
     await env.backlog_gauges(limit=2).run_once()
     assert counted(env.metrics, "unfinished_images") == 2
 
 
-async def test_an_image_that_is_rendered_again_is_not_the_oldest(env: ServiceHarness) -> None:
+async def test_a_reprocessed_image_is_not_the_oldest(env: ServiceHarness) -> None:
     again = await env.done()
     await env.time_passes(again, 10_000)
     await env.reprocess(again)
@@ -38,7 +38,7 @@ async def test_an_image_that_is_rendered_again_is_not_the_oldest(env: ServiceHar
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == pytest.approx(0, abs=10)
 
 
-async def test_while_the_database_is_away_the_numbers_stay_and_show_their_age(sqlite_env: ServiceHarness) -> None:
+async def test_without_the_database_the_last_measurement_stays_with_its_timestamp(sqlite_env: ServiceHarness) -> None:
     metrics = sqlite_env.metrics
     await sqlite_env.new()
     await sqlite_env.backlog_gauges().run_once()
@@ -52,14 +52,14 @@ async def test_while_the_database_is_away_the_numbers_stay_and_show_their_age(sq
     assert counted(metrics, "dependency_up", dependency="database") == 0
 
 
-async def test_the_other_parts_are_told_of_too(sqlite_env: ServiceHarness) -> None:
+async def test_all_dependencies_are_reported(sqlite_env: ServiceHarness) -> None:
     sqlite_env.script.fail("depth", [QueueUnavailable])
     await sqlite_env.backlog_gauges().run_once()
     up = {part: counted(sqlite_env.metrics, "dependency_up", dependency=part) for part in ("queue", "storage")}
     assert up == {"queue": 0, "storage": 1}
 
 
-async def test_every_ending_of_an_attempt_is_counted(sqlite_env: ServiceHarness) -> None:
+async def test_every_outcome_of_an_attempt_is_counted(sqlite_env: ServiceHarness) -> None:
     env, processing = sqlite_env, sqlite_env.processing(retry_delay=0.01)
     await processing.process(Delivery(image_id=await env.queued()))
     env.script.fail("render", [StorageUnavailable])

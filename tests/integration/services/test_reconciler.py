@@ -1,4 +1,4 @@
-"""The reconciler: nothing that a crash or an outage left behind stays behind, and nothing is queued needlessly."""
+"""The reconciler: queues what crashes and outages left unqueued, and nothing else."""
 
 import asyncio
 from itertools import pairwise, repeat
@@ -14,7 +14,7 @@ from image_service.errors import DatabaseUnavailable, QueueUnavailable
 from image_service.ports import Delivery
 
 LONG = 10_000.0
-"""Seconds after which every delay is over."""
+"""Seconds that exceed every delay."""
 
 
 def published(env: ServiceHarness) -> list[UUID]:
@@ -22,14 +22,14 @@ def published(env: ServiceHarness) -> list[UUID]:
 
 
 async def with_message(env: ServiceHarness) -> UUID:
-    """An image whose message waits in the queue."""
+    """Returns an image whose message waits in the queue."""
     image_id = await env.queued()
     await env.queue.publish(Delivery(image_id=image_id, lane=LANE))
     return image_id
 
 
 async def queued_in(env: ServiceHarness, lane: Lane, *, message: bool = True) -> UUID:
-    """An image that was queued in a lane some time ago, and whose message waits there or is lost."""
+    """Returns an image queued in a lane some time ago, whose message waits or is lost."""
     image_id = await env.queued()
     await env.change(image_id, lane=lane)
     await env.time_passes(image_id, UNQUEUED_AFTER + 1)
@@ -39,25 +39,25 @@ async def queued_in(env: ServiceHarness, lane: Lane, *, message: bool = True) ->
 
 
 async def queued_ago(env: ServiceHarness, images: list[UUID], seconds: float) -> None:
-    """Make all of them so much older."""
+    """Move the timestamps of images into the past."""
     for image_id in images:
         await env.time_passes(image_id, seconds)
 
 
 async def abandoned(env: ServiceHarness) -> UUID:
-    """An image whose worker has died some time ago."""
+    """Returns an image whose lease ended some time ago."""
     claim = await env.claimed()
     await env.time_passes(claim.image_id, LEASE + 1)
     return claim.image_id
 
 
 async def delay(env: ServiceHarness, image_id: UUID) -> float:
-    """Seconds between the last publishing and the next."""
+    """Returns the seconds from the last publishing to the next."""
     row = await env.row(image_id)
     return float((row["due_at"] - row["queued_at"]).total_seconds())
 
 
-async def test_an_image_that_its_api_did_not_live_to_queue_is_queued_when_its_time_has_come(
+async def test_an_image_that_its_api_did_not_queue_is_queued_when_due(
     env: ServiceHarness,
 ) -> None:
     image_id = await env.new()
@@ -71,7 +71,7 @@ async def test_an_image_that_its_api_did_not_live_to_queue_is_queued_when_its_ti
     assert await env.reconciler().run_once() == 0
 
 
-async def test_what_is_queued_again_can_be_claimed(env: ServiceHarness) -> None:
+async def test_requeued_images_can_be_claimed(env: ServiceHarness) -> None:
     images = [await env.new(), await abandoned(env)]
     await env.time_passes(images[0], UNQUEUED_AFTER + 1)
     assert await env.reconciler().run_once() == 2
@@ -80,7 +80,7 @@ async def test_what_is_queued_again_can_be_claimed(env: ServiceHarness) -> None:
     assert [await env.status(image_id) for image_id in images] == [Status.DONE, Status.DONE]
 
 
-async def test_an_image_is_marked_as_queued_only_after_its_message_was_published(env: ServiceHarness) -> None:
+async def test_an_image_is_marked_as_queued_after_it_is_published(env: ServiceHarness) -> None:
     image_id = await env.new()
     await env.time_passes(image_id, UNQUEUED_AFTER + 1)
     await env.reconciler().run_once()
@@ -88,7 +88,7 @@ async def test_an_image_is_marked_as_queued_only_after_its_message_was_published
     assert done == ["reserve_for_publish", "publish", "mark_queued"]
 
 
-async def test_an_image_that_is_done_before_it_is_marked_as_queued_stays_done(env: ServiceHarness) -> None:
+async def test_an_image_done_before_it_is_marked_as_queued_stays_done(env: ServiceHarness) -> None:
     image_id = await env.new()
     await env.time_passes(image_id, UNQUEUED_AFTER + 1)
     env.script.before("publish", env.processing().process)
@@ -97,15 +97,15 @@ async def test_an_image_that_is_done_before_it_is_marked_as_queued_stays_done(en
     assert await env.status(image_id) is Status.DONE
 
 
-async def test_of_two_reconcilers_at_once_one_queues_an_image(env: ServiceHarness, database_url: str) -> None:
+async def test_concurrent_reconcilers_queue_an_image_once(env: ServiceHarness, database_url: str) -> None:
     images = {await abandoned(env) for _ in range(3)} | {await env.new()}
     for image_id in images:
         await env.time_passes(image_id, UNQUEUED_AFTER + 1)
-    both_have_seen_it = asyncio.Barrier(2)
+    both_have_read = asyncio.Barrier(2)
     scripts = [Script(), Script()]
     databases = [ScriptedDatabase(database_url, script) for script in scripts]
     for script in scripts:
-        script.before("reserve_for_publish", lambda *_: both_have_seen_it.wait())
+        script.before("reserve_for_publish", lambda *_: both_have_read.wait())
     counts = await asyncio.gather(*(env.reconciler(database).run_once() for database in databases))
     for database in databases:
         await database.close()
@@ -115,7 +115,7 @@ async def test_of_two_reconcilers_at_once_one_queues_an_image(env: ServiceHarnes
     assert set(published(env)) == images
 
 
-async def test_a_worker_that_was_slow_keeps_its_image_when_it_shows_a_sign_of_life_in_time(env: ServiceHarness) -> None:
+async def test_a_lease_extended_just_in_time_prevents_requeueing(env: ServiceHarness) -> None:
     claim = await env.claimed()
     await env.time_passes(claim.image_id, LEASE + 1)
     env.script.before("reserve_for_publish", lambda *_: env.ask(lambda r: r.claims.extend(claim, lease=LEASE)))
@@ -123,7 +123,7 @@ async def test_a_worker_that_was_slow_keeps_its_image_when_it_shows_a_sign_of_li
     assert published(env) == []
 
 
-async def test_while_the_queue_is_away_nothing_is_touched(env: ServiceHarness) -> None:
+async def test_without_the_queue_nothing_is_changed(env: ServiceHarness) -> None:
     images = [await abandoned(env), await env.new()]
     await env.time_passes(images[1], LONG)
     before = [await env.row(image_id) for image_id in images]
@@ -134,7 +134,7 @@ async def test_while_the_queue_is_away_nothing_is_touched(env: ServiceHarness) -
     assert published(env) == []
 
 
-async def test_while_the_database_is_away_nothing_is_published(env: ServiceHarness) -> None:
+async def test_without_the_database_nothing_is_published(env: ServiceHarness) -> None:
     await abandoned(env)
     env.script.fail("reserve_for_publish", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
@@ -143,7 +143,7 @@ async def test_while_the_database_is_away_nothing_is_published(env: ServiceHarne
     assert await env.reconciler().run_once() == 1
 
 
-async def test_what_was_not_published_when_the_queue_went_away_is_published_later(env: ServiceHarness) -> None:
+async def test_images_not_published_in_an_outage_are_published_later(env: ServiceHarness) -> None:
     images = {await abandoned(env) for _ in range(2)} | {await env.new()}
     for image_id in images:
         await env.time_passes(image_id, UNQUEUED_AFTER + 1)
@@ -153,14 +153,14 @@ async def test_what_was_not_published_when_the_queue_went_away_is_published_late
         with pytest.raises(QueueUnavailable):
             await reconciler.run_once()
     assert published(env) == []
-    assert await reconciler.run_once() == 0, "each was taken once, and has time now"
+    assert await reconciler.run_once() == 0, "each was reserved once, and is not due"
     for image_id in images:
         await env.time_passes(image_id, UNQUEUED_AFTER + 1)
     assert await reconciler.run_once() == 3
     assert set(published(env)) == images
 
 
-async def test_an_image_that_could_not_be_marked_as_queued_is_published_again(env: ServiceHarness) -> None:
+async def test_an_image_not_marked_as_queued_is_published_again(env: ServiceHarness) -> None:
     image_id = await env.new()
     await env.time_passes(image_id, UNQUEUED_AFTER + 1)
     env.script.fail("mark_queued", [DatabaseUnavailable])
@@ -173,10 +173,10 @@ async def test_an_image_that_could_not_be_marked_as_queued_is_published_again(en
     assert await env.status(image_id) is Status.PROCESSING
 
 
-async def test_a_lost_message_is_replaced_once_the_queue_is_empty(env: ServiceHarness) -> None:
+async def test_a_lost_message_is_replaced_once_the_lane_is_empty(env: ServiceHarness) -> None:
     image_id = await with_message(env)
     env.queue.lose_everything()
-    assert await env.reconciler().run_once() == 0, "its message may be on its way to a worker"
+    assert await env.reconciler().run_once() == 0, "its message may be in delivery"
     await env.time_passes(image_id, UNQUEUED_AFTER + 1)
     assert await env.reconciler().run_once() == 1
     assert published(env) == [image_id, image_id]
@@ -201,7 +201,7 @@ async def test_a_deep_backlog_is_not_published_again(env: ServiceHarness, second
     assert published(env) == backlog
 
 
-async def test_in_a_backlog_as_many_are_published_again_as_messages_are_missing_the_longest_queued_first(
+async def test_in_a_backlog_as_many_images_are_published_as_messages_are_missing_oldest_first(
     env: ServiceHarness,
 ) -> None:
     backlog = [await env.queued() for _ in range(5)]
@@ -214,28 +214,28 @@ async def test_in_a_backlog_as_many_are_published_again_as_messages_are_missing_
     assert await env.reconciler().run_once() == 0
 
 
-async def test_a_message_too_many_hides_a_missing_one_for_as_long_as_it_waits(env: ServiceHarness) -> None:
+async def test_a_surplus_message_hides_a_missing_one_while_it_waits(env: ServiceHarness) -> None:
     finished = await env.claimed()
     await env.fail(finished)
     await env.queue.publish(Delivery(image_id=finished.image_id, lane=LANE))
     lost = await env.queued()
     await env.time_passes(lost, UNCLAIMED_AFTER + 5)
     assert await env.reconciler().run_once() == 0
-    env.queue.lose_everything()  # a worker takes it and finds nothing to do
+    env.queue.lose_everything()  # a worker consumes it, and the claim is skipped
     assert await env.reconciler().run_once() == 1
     assert published(env)[-1] == lost
 
 
-async def test_what_an_operator_wants_queued_does_not_wait_for_the_backlog(env: ServiceHarness) -> None:
+async def test_a_requeued_image_does_not_wait_for_the_backlog(env: ServiceHarness) -> None:
     backlog = [await with_message(env) for _ in range(3)]
-    hurried = backlog[-1]
-    assert await env.ask(lambda r: r.scheduling.make_due([hurried])) == {hurried}
+    requeued = backlog[-1]
+    assert await env.ask(lambda r: r.scheduling.make_due([requeued])) == {requeued}
     assert await env.reconciler().run_once() == 1
-    assert published(env) == [*backlog, hurried]
+    assert published(env) == [*backlog, requeued]
 
 
 @pytest.mark.parametrize("lane", Lane)
-async def test_an_image_is_queued_in_the_lane_that_it_is_recorded_for(env: ServiceHarness, lane: Lane) -> None:
+async def test_an_image_is_queued_in_its_recorded_lane(env: ServiceHarness, lane: Lane) -> None:
     images = [await abandoned(env), await env.new(), await queued_in(env, lane, message=False)]
     for image_id in images:
         await env.change(image_id, lane=lane)
@@ -247,7 +247,7 @@ async def test_an_image_is_queued_in_the_lane_that_it_is_recorded_for(env: Servi
 
 
 @pytest.mark.parametrize("lost_in", Lane)
-async def test_a_backlog_in_the_other_lanes_does_not_hide_a_lost_message(env: ServiceHarness, lost_in: Lane) -> None:
+async def test_a_backlog_in_other_lanes_does_not_hide_a_lost_message(env: ServiceHarness, lost_in: Lane) -> None:
     waiting = [await queued_in(env, lane) for lane in Lane if lane is not lost_in]
     lost = await queued_in(env, lost_in, message=False)
     assert await env.reconciler().run_once() == 1
@@ -256,20 +256,20 @@ async def test_a_backlog_in_the_other_lanes_does_not_hide_a_lost_message(env: Se
 
 
 @pytest.mark.parametrize("lane", Lane)
-async def test_a_message_that_waits_in_a_lane_may_be_any_of_its_images(env: ServiceHarness, lane: Lane) -> None:
+async def test_a_waiting_message_may_be_of_any_image_in_its_lane(env: ServiceHarness, lane: Lane) -> None:
     waiting = await queued_in(env, lane)
     await queued_in(env, lane, message=False)
     assert await env.reconciler().run_once() == 0
     assert published(env) == [waiting]
 
 
-async def test_of_two_reconcilers_at_once_one_replaces_a_lost_message(env: ServiceHarness, database_url: str) -> None:
+async def test_concurrent_reconcilers_replace_a_lost_message_once(env: ServiceHarness, database_url: str) -> None:
     lost = {await queued_in(env, lane, message=False) for lane in Lane}
-    both_have_seen_it = asyncio.Barrier(2)
+    both_have_read = asyncio.Barrier(2)
     databases = []
     for _ in range(2):
         script = Script()
-        script.before("reserve_for_publish", lambda *_: both_have_seen_it.wait())
+        script.before("reserve_for_publish", lambda *_: both_have_read.wait())
         databases.append(ScriptedDatabase(database_url, script))
     counts = await asyncio.gather(*(env.reconciler(database).run_once() for database in databases))
     for database in databases:
@@ -279,14 +279,14 @@ async def test_of_two_reconcilers_at_once_one_replaces_a_lost_message(env: Servi
     assert set(published(env)) == lost
 
 
-async def test_an_image_that_is_being_worked_on_is_left_alone_even_when_no_message_waits(env: ServiceHarness) -> None:
+async def test_a_leased_image_is_not_queued_although_no_message_waits(env: ServiceHarness) -> None:
     claim = await env.claimed()
     await env.time_passes(claim.image_id, LONG)
     assert await env.ask(lambda r: r.claims.extend(claim, lease=LEASE))
     assert await env.reconciler().run_once() == 0
 
 
-async def test_an_image_that_rests_is_queued_when_its_rest_is_over(env: ServiceHarness) -> None:
+async def test_an_image_is_queued_when_its_retry_delay_ends(env: ServiceHarness) -> None:
     claim = await env.claimed()
     await env.ask(lambda r: r.claims.release(claim, rest=30, due_in=30, charge=True))
     assert await env.reconciler().run_once() == 0
@@ -313,7 +313,7 @@ async def test_the_delays_of_many_images_are_spread(sqlite_env: ServiceHarness) 
     assert max(later - earlier for earlier, later in pairwise(delays)) > 1
 
 
-async def test_however_many_they_are_each_is_published_once(env: ServiceHarness) -> None:
+async def test_each_image_is_published_once_across_batches(env: ServiceHarness) -> None:
     due = {await abandoned(env) for _ in range(5)}
     lost = {await env.queued() for _ in range(5)}
     for image_id in lost:
@@ -322,12 +322,12 @@ async def test_however_many_they_are_each_is_published_once(env: ServiceHarness)
     assert sorted(published(env)) == sorted(due | lost)
 
 
-async def test_resuming_makes_everything_unfinished_due_whoever_held_it(env: ServiceHarness) -> None:
-    held, resting = await env.claimed(), await env.claimed()
-    await env.ask(lambda r: r.claims.release(resting, rest=30, due_in=30, charge=True))
-    faster = await env.new()  # than the note that it is queued
-    assert await env.ask(lambda r: r.claims.claim(faster, lease=LEASE))
-    unfinished = {held.image_id, resting.image_id, faster, await env.new(), await env.queued()}
+async def test_resume_makes_every_unfinished_image_due(env: ServiceHarness) -> None:
+    held, delayed = await env.claimed(), await env.claimed()
+    await env.ask(lambda r: r.claims.release(delayed, rest=30, due_in=30, charge=True))
+    claimed_first = await env.new()  # claimed before it is marked as queued
+    assert await env.ask(lambda r: r.claims.claim(claimed_first, lease=LEASE))
+    unfinished = {held.image_id, delayed.image_id, claimed_first, await env.new(), await env.queued()}
     finished = await env.claimed()
     await env.fail(finished)
     before = await env.row(finished.image_id)

@@ -1,4 +1,4 @@
-"""The sweeper: files that no row names go once they are old, and nothing else ever does."""
+"""The sweeper: deletes old files without a row, and nothing else."""
 
 from collections.abc import Callable
 from itertools import count
@@ -26,7 +26,7 @@ def own_thumbnail(image_id: UUID, attempt: int) -> str:
 
 
 async def complete(env: ServiceHarness, claim: Claim) -> None:
-    """What another worker does at the end of its attempt."""
+    """Complete an attempt as another worker."""
     made = Thumbnail(
         preset="100x100",
         key=own_thumbnail(claim.image_id, claim.attempt),
@@ -47,7 +47,7 @@ async def put_thumbnail(env: ServiceHarness, image_id: UUID, attempt: int, age: 
 
 
 @pytest.mark.parametrize("key", [original_key, lambda image_id: own_thumbnail(image_id, 1)])
-async def test_a_file_without_a_row_goes_once_it_is_old(env: ServiceHarness, key: Callable[[UUID], str]) -> None:
+async def test_an_old_file_without_a_row_is_deleted(env: ServiceHarness, key: Callable[[UUID], str]) -> None:
     old, young = key(uuid4()), key(uuid4())
     await env.put(old, age=OLD)
     await env.put(young, age=YOUNG)
@@ -55,7 +55,7 @@ async def test_a_file_without_a_row_goes_once_it_is_old(env: ServiceHarness, key
     assert await env.files() == {young}
 
 
-async def test_a_file_is_an_orphan_once_it_was_seen_as_one_for_the_whole_grace(env: ServiceHarness) -> None:
+async def test_an_orphan_is_deleted_only_after_the_whole_grace(env: ServiceHarness) -> None:
     orphan, late = original_key(uuid4()), original_key(uuid4())
     await env.put(orphan, age=OLD)
     times = iter([0.0, GRACE - 1, GRACE, 2 * GRACE - 1])
@@ -67,8 +67,8 @@ async def test_a_file_is_an_orphan_once_it_was_seen_as_one_for_the_whole_grace(e
     assert await sweeper.run_once() == 0
 
 
-async def test_a_clock_that_is_put_forward_costs_no_upload_its_file(env: ServiceHarness) -> None:
-    """Whatever makes a file look old: it is on its way to a row, and gets there."""
+async def test_a_clock_jump_does_not_delete_the_file_of_an_upload(env: ServiceHarness) -> None:
+    """The file seems old, but its row follows."""
     image_id = await env.new()
     row = await env.row(image_id)
     env.grow_old(original_key(image_id), OLD)
@@ -79,11 +79,11 @@ async def test_a_clock_that_is_put_forward_costs_no_upload_its_file(env: Service
     await env.ask(lambda r: r.connection.execute(insert(ImageRow).values(row)))
     assert await sweeper.run_once() == 0
     await env.ask(lambda r: r.connection.execute(delete(ImageRow)))
-    assert await sweeper.run_once() == 0, "it counts anew from when it lost its row"
+    assert await sweeper.run_once() == 0, "its grace begins when it is seen without a row"
     assert await env.files() == {original_key(image_id)}
 
 
-async def test_a_scratch_folder_goes_once_it_is_old(sqlite_env: ServiceHarness) -> None:
+async def test_an_old_scratch_directory_is_deleted(sqlite_env: ServiceHarness) -> None:
     async with sqlite_env.storage.scratch() as old, sqlite_env.storage.scratch() as young:
         for folder, age in ((old, OLD), (young, YOUNG)):
             (folder / "file").write_bytes(b"x")
@@ -108,7 +108,7 @@ async def test_recorded_originals_stay_in_every_state(env: ServiceHarness) -> No
     assert {original_key(image_id) for image_id in images} <= before
 
 
-async def test_of_an_image_that_is_done_only_the_files_of_the_attempt_that_won_stay(env: ServiceHarness) -> None:
+async def test_only_the_files_of_the_successful_attempt_stay(env: ServiceHarness) -> None:
     claim = await env.claimed()
     await env.time_passes(claim.image_id, 3600)
     winner = await env.claim(claim.image_id)
@@ -120,7 +120,7 @@ async def test_of_an_image_that_is_done_only_the_files_of_the_attempt_that_won_s
     assert stale not in await env.files()
 
 
-async def test_the_files_of_an_attempt_in_progress_stay_however_old_and_those_before_it_go(env: ServiceHarness) -> None:
+async def test_old_files_of_the_current_attempt_stay_and_of_earlier_attempts_are_deleted(env: ServiceHarness) -> None:
     claim = await env.claimed()
     await env.time_passes(claim.image_id, 3600)
     current = await env.claim(claim.image_id)
@@ -131,7 +131,7 @@ async def test_the_files_of_an_attempt_in_progress_stay_however_old_and_those_be
     assert earlier != fresh
 
 
-async def test_thumbnails_of_an_image_that_failed_go(env: ServiceHarness) -> None:
+async def test_thumbnails_of_a_failed_image_are_deleted(env: ServiceHarness) -> None:
     claim = await env.claimed()
     await put_thumbnail(env, claim.image_id, claim.attempt)
     await env.fail(claim)
@@ -139,23 +139,23 @@ async def test_thumbnails_of_an_image_that_failed_go(env: ServiceHarness) -> Non
     assert await env.files() == {original_key(claim.image_id)}
 
 
-async def test_an_attempt_that_ends_while_the_sweeper_asks_keeps_its_files(env: ServiceHarness) -> None:
+async def test_an_attempt_that_ends_during_the_sweep_keeps_its_files(env: ServiceHarness) -> None:
     claim = await env.claimed()
     key = await put_thumbnail(env, claim.image_id, claim.attempt)
-    questions = count(1)
+    calls = count(1)
 
-    async def complete_before_the_second(_: object) -> None:
-        if next(questions) == 2:
+    async def complete_before_second(_: object) -> None:
+        if next(calls) == 2:
             await complete(env, claim)
 
     for name in ("attempts_in_progress", "thumbnail_keys"):
-        env.script.before(name, complete_before_the_second)
+        env.script.before(name, complete_before_second)
     assert await env.sweep() == 0
     assert await env.status(claim.image_id) is Status.DONE
     assert key in await env.files()
 
 
-async def test_the_files_of_a_deleted_image_are_left_to_those_who_remove_them(env: ServiceHarness) -> None:
+async def test_files_of_a_deleted_image_are_left_to_the_deletion(env: ServiceHarness) -> None:
     image_id = await env.done()
     before = await env.files()
     await env.ask(lambda r: r.images.remove([image_id]))
@@ -165,28 +165,26 @@ async def test_the_files_of_a_deleted_image_are_left_to_those_who_remove_them(en
     assert await env.files() == before
 
 
-@pytest.mark.parametrize("question", ["attempts_in_progress", "thumbnail_keys", "removals.pending"])
-async def test_thumbnails_that_are_replaced_while_the_sweeper_asks_are_nobodys_orphans(
-    env: ServiceHarness, question: str
-) -> None:
+@pytest.mark.parametrize("query", ["attempts_in_progress", "thumbnail_keys", "removals.pending"])
+async def test_thumbnails_replaced_during_the_sweep_are_no_orphans(env: ServiceHarness, query: str) -> None:
     image_id = await env.done()
     await env.reprocess(image_id)
     for key in await env.files():
         env.grow_old(key, OLD)
-    questions = count(1)
+    calls = count(1)
 
     async def replace(_: object) -> None:
-        # Whether a file is about to be removed is asked of originals first.
-        if next(questions) == (2 if question == "removals.pending" else 1):
+        # Pending removals are queried for originals first.
+        if next(calls) == (2 if query == "removals.pending" else 1):
             await env.render(image_id)
 
-    env.script.before(question, replace)
+    env.script.before(query, replace)
     assert [keys async for keys in env.sweeper().orphans() if keys] == []
     assert await env.status(image_id) is Status.DONE
     assert len(await env.removals()) == 3
 
 
-async def test_files_that_are_not_ours_are_left_alone(sqlite_env: ServiceHarness) -> None:
+async def test_foreign_files_are_ignored(sqlite_env: ServiceHarness) -> None:
     image_id = uuid4()
     wrong_shard = "00" if image_id.hex[-2:] != "00" else "01"
     foreign = {
@@ -207,7 +205,7 @@ async def test_files_that_are_not_ours_are_left_alone(sqlite_env: ServiceHarness
     assert await sqlite_env.files() == foreign
 
 
-async def test_however_many_they_are_exactly_the_orphans_go(env: ServiceHarness) -> None:
+async def test_exactly_the_orphans_are_deleted_across_batches(env: ServiceHarness) -> None:
     recorded = {original_key(await env.new()) for _ in range(4)}
     for key in recorded:
         env.grow_old(key, OLD)
@@ -218,24 +216,22 @@ async def test_however_many_they_are_exactly_the_orphans_go(env: ServiceHarness)
     assert await env.files() == recorded
 
 
-@pytest.mark.parametrize("question", ["existing", "attempts_in_progress", "thumbnail_keys"])
-async def test_while_the_database_is_away_nothing_is_removed_that_it_was_not_asked_about(
-    sqlite_env: ServiceHarness, question: str
-) -> None:
+@pytest.mark.parametrize("query", ["existing", "attempts_in_progress", "thumbnail_keys"])
+async def test_without_the_database_nothing_is_swept(sqlite_env: ServiceHarness, query: str) -> None:
     image_id = await sqlite_env.new()
     sqlite_env.grow_old(original_key(image_id), OLD)
     await put_thumbnail(sqlite_env, image_id, 1)
     before = await sqlite_env.files()
-    sqlite_env.script.fail(question, [DatabaseUnavailable])
+    sqlite_env.script.fail(query, [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await sqlite_env.sweep()
     assert await sqlite_env.files() == before
 
 
-async def test_a_database_that_does_not_know_the_files_removes_none_of_them(env: ServiceHarness) -> None:
+async def test_the_storage_of_another_database_is_not_swept(env: ServiceHarness) -> None:
     orphan = original_key(uuid4())
     await env.put(orphan, age=OLD)
-    assert await env.sweeper().run_once() == 0, "from now on they belong together"
+    assert await env.sweeper().run_once() == 0, "the first run binds the storage to the database"
     await env.ask(lambda r: r.connection.execute(update(IdentityRow).values(id=uuid4())))
     assert await env.sweep() == 0
     with pytest.raises(ForeignStorage):
