@@ -1,4 +1,4 @@
-"""The RabbitMQ queue at work, and the same broker seen past our adapter."""
+"""The RabbitMQ adapter in use, and direct access to its broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from aio_pika import connect
 from aio_pika.abc import AbstractChannel
 
-from harness.waiting import eventually
+from harness.waiting import eventually, finish
 from image_service.domain.lane import Lane
 from image_service.ports import Delivery, Drain
 from image_service.queue.rabbitmq import RabbitMQQueue
@@ -18,7 +18,7 @@ RECOVERY = 30.0
 
 @asynccontextmanager
 async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
-    queue = RabbitMQQueue(url, queue_name=name, give_back_pause=0.05)
+    queue = RabbitMQQueue(url, queue_name=name, requeue_delay=0.05)
     await queue.start()
     try:
         yield queue
@@ -28,7 +28,7 @@ async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
 
 @asynccontextmanager
 async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
-    """The broker seen past our adapter."""
+    """Open a channel without the adapter."""
     async with await connect(url) as connection, connection.channel() as channel:
         yield channel
 
@@ -46,14 +46,14 @@ async def consuming(
     try:
         yield stop
         stop.set()
-        await asyncio.wait_for(task, 15.0)
+        await finish(task, 15.0)
     finally:
         task.cancel()
         await asyncio.wait({task})
 
 
-class Seen(list[UUID]):
-    """A handler that notes the ids."""
+class ReceivedIds(list[UUID]):
+    """A handler that records the images' ids."""
 
     async def __call__(self, delivery: Delivery) -> None:
         self.append(delivery.image_id)
@@ -66,7 +66,7 @@ async def publish(queue: RabbitMQQueue) -> UUID:
 
 
 async def ready(url: str, name: str) -> int:
-    """How many messages of a queue nobody holds."""
+    """Return the number of ready messages of a queue."""
     async with channel_to(url) as channel:
         return (await channel.declare_queue(name, passive=True)).declaration_result.message_count or 0
 

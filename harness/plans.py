@@ -1,4 +1,4 @@
-"""What PostgreSQL does for each query of the program: its plans, as they were run, on a table as large as wanted."""
+"""Records how PostgreSQL executes each query of the program, on tables of any size."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from harness.fakes import TRAITS
 from image_service.database import Repositories
-from image_service.database.scheduling import OpenImage
+from image_service.database.scheduling import UnfinishedImage
 from image_service.domain.image import Claim, ImageError, ImageFormat, ImageHeader, Original, Result, Thumbnail
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 
 RUNS: Final = 7
-"""After five, PostgreSQL may settle for one plan of a prepared statement that has to do for all parameters."""
+"""After five, PostgreSQL may use one plan of a prepared statement for all parameters."""
 PRIMARY_KEY: Final = "pk_images"
 
 _FILL: Final = """
@@ -29,49 +29,49 @@ _FILL: Final = """
         metadata_removed, recipe, created_at, updated_at, finished_at, original_removed_at
     )
     SELECT
-        (lpad(to_hex((extract(epoch FROM born) * 1000)::bigint), 12, '0')
+        (lpad(to_hex((extract(epoch FROM uploaded) * 1000)::bigint), 12, '0')
             || '7' || lpad(to_hex(n % 4096), 3, '0') || '8' || substr(md5(n::text), 1, 15))::uuid,
         status, 'jpeg', 4000, 3000, 3500000, md5(n::text) || md5((-n)::text),
         CASE WHEN n % 2 = 0 THEN 'key-' || n END,
-        CASE WHEN again THEN 'backfill' WHEN n % 3 = 0 THEN 'normal' ELSE 'express' END,
+        CASE WHEN reprocessed THEN 'backfill' WHEN n % 3 = 0 THEN 'normal' ELSE 'express' END,
         attempt, attempt,
-        CASE WHEN attempt > 0 AND open THEN clock_timestamp() + due * interval '1 second' END,
-        CASE WHEN status <> 'NEW' THEN born END,
+        CASE WHEN attempt > 0 AND unfinished THEN clock_timestamp() + due * interval '1 second' END,
+        CASE WHEN status <> 'NEW' THEN uploaded END,
         0,
-        CASE WHEN open THEN clock_timestamp() + due * interval '1 second' END,
+        CASE WHEN unfinished THEN clock_timestamp() + due * interval '1 second' END,
         CASE WHEN status = 'ERROR' THEN 'corrupt-image' END,
         CASE WHEN status = 'ERROR' THEN 'The file is damaged.' END,
         CASE WHEN status = 'DONE' THEN 'k0oGLQaSVsN0BVhn2oq2Z5SQUQcZ' END,
         CASE WHEN status = 'DONE' THEN '#8b5a2b' END,
         CASE WHEN status = 'DONE' THEN '["exif"]'::json END,
         CASE WHEN status = 'DONE' THEN :recipe END,
-        born,
-        born + interval '1 second',
-        CASE WHEN again OR NOT open THEN born + interval '1 second' END,
-        CASE WHEN NOT open AND n <= :count / 2 THEN born + interval '90 days' END
+        uploaded,
+        uploaded + interval '1 second',
+        CASE WHEN reprocessed OR NOT unfinished THEN uploaded + interval '1 second' END,
+        CASE WHEN NOT unfinished AND n <= :count / 2 THEN uploaded + interval '90 days' END
     FROM (
         SELECT
-            n, born, again, open,
+            n, uploaded, reprocessed, unfinished,
             CASE
-                WHEN again OR (open AND n % 10 IN (0, 1)) THEN 'NEW'
-                WHEN open THEN 'PROCESSING'
+                WHEN reprocessed OR (unfinished AND n % 10 IN (0, 1)) THEN 'NEW'
+                WHEN unfinished THEN 'PROCESSING'
                 WHEN n % 100 = 50 THEN 'ERROR'
                 ELSE 'DONE'
             END AS status,
-            CASE WHEN NOT open OR n % 10 IN (2, 3) THEN 1 ELSE 0 END AS attempt,
+            CASE WHEN NOT unfinished OR n % 10 IN (2, 3) THEN 1 ELSE 0 END AS attempt,
             CASE WHEN n % 10 IN (1, 2) THEN -5 ELSE 60 + n % 300 END AS due
         FROM (
             SELECT
                 n,
-                clock_timestamp() - (:count - n) * interval '180 days' / :count AS born,
-                n % 250 = 17 AS again,
-                n % 250 = 17 OR n > :count * 0.994 AS open
+                clock_timestamp() - (:count - n) * interval '180 days' / :count AS uploaded,
+                n % 250 = 17 AS reprocessed,
+                n % 250 = 17 OR n > :count * 0.994 AS unfinished
             FROM generate_series(1, :count) AS n
         ) AS numbered
     ) AS described
     ORDER BY n
 """
-"""Half a year of images; the newest 0.6 % are unfinished in every way, and so are 0.4 % that are rendered again."""
+"""Half a year of images; the newest 0.6 % are unfinished in every way, and so are 0.4 % that are reprocessed."""
 
 _THUMBNAILS: Final = """
     INSERT INTO thumbnails (image_id, preset, key, content_type, width, height, size_bytes, sha256)
@@ -90,18 +90,18 @@ _REMOVALS: Final = """
 
 @dataclass(frozen=True, kw_only=True)
 class Subjects:
-    """Images of every kind, to ask about."""
+    """Examples of every kind of image, as arguments of the queries."""
 
     done: UUID
     failed: UUID
     new: UUID
     unclaimed: UUID
     held: Claim
-    due: OpenImage
+    due: UnfinishedImage
     middle: UUID
-    """Older than half of them."""
+    """The image in the middle of all, by age."""
     page: tuple[UUID, ...]
-    """A hundred that are DONE."""
+    """A hundred images that are DONE."""
     key: str
     """An idempotency key."""
 
@@ -113,16 +113,16 @@ class Query:
     name: str
     run: Callable[[Repositories, Subjects], Awaitable[object]]
     index: str
-    """What finds the images, or the removals; thumbnails are found by their primary key."""
+    """The index that must find the images, or the removals; thumbnails are found by their primary key."""
     or_index: str = ""
-    """What may find them as well, with as little effort."""
+    """Another index that may find them as cheaply."""
     examines: int = 1000
-    """The most rows that it may have to look at, of however many there are and while few hundreds are unfinished."""
+    """The most rows that it may read while a few hundred images are unfinished, however many there are in all."""
 
     def complaint(self, plans: list["Plan"]) -> str | None:
-        """What is wrong with how it was run, if anything is."""
+        """What is wrong with its plans, or None."""
         if whole := {table for plan in plans for table in plan.read_whole}:
-            return f"reads {whole} from beginning to end"
+            return f"scans the whole of {whole}"
         used = {index for plan in plans for index in plan.indexes}
         if self.index and not used & {self.index, self.or_index}:
             return f"does not use {self.index}"
@@ -131,14 +131,14 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How PostgreSQL ran a statement."""
+    """How PostgreSQL executed a statement."""
 
     statement: str
     tree: dict[str, Any]
 
     @property
     def nodes(self) -> Iterator[dict[str, Any]]:
-        """All steps, the last to end first."""
+        """All steps, the outermost first."""
         waiting = [self.tree]
         while waiting:
             node = waiting.pop()
@@ -147,17 +147,17 @@ class Plan:
 
     @property
     def indexes(self) -> set[str]:
-        """The names of the indexes that it read."""
+        """The names of the indexes that were read."""
         return {node["Index Name"] for node in self.nodes if "Index Name" in node}
 
     @property
     def read_whole(self) -> set[str]:
-        """The tables that it read from beginning to end."""
+        """The tables that were scanned sequentially."""
         return {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
 
     @property
     def examined(self) -> int:
-        """Rows of tables that were read: those that were wanted, and those that were thrown away."""
+        """Rows of tables that were read, including those that a filter removed."""
         return sum(
             int((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
             for node in self.nodes
@@ -166,12 +166,12 @@ class Plan:
 
     @property
     def buffers(self) -> int:
-        """Pages of 8 KB that were looked at."""
+        """Pages of 8 KB that were read."""
         return int(self.tree["Shared Hit Blocks"] + self.tree["Shared Read Blocks"])
 
     @property
     def milliseconds(self) -> float:
-        """How long it took."""
+        """The execution time."""
         return float(self.tree["Actual Total Time"])
 
 
@@ -236,12 +236,12 @@ QUERIES: Final = (
         examines=0,
     ),
     Query(
-        name="put off",
+        name="postpone",
         run=lambda r, _: r.scheduling.postpone(Lane.EXPRESS, messages=0, queued_before=0, due_in=300),
         index="ix_images_unclaimed",
     ),
     Query(
-        name="take for publishing",
+        name="reserve for publish",
         run=lambda r, s: r.scheduling.reserve_for_publish(s.due, due_in=300),
         index=PRIMARY_KEY,
         or_index="ix_images_due_at",
@@ -312,7 +312,7 @@ QUERIES: Final = (
         examines=0,
     ),
     Query(name="reprocess", run=lambda r, s: r.images.reprocess(s.page, due_in=0), index=PRIMARY_KEY),
-    Query(name="make_due", run=lambda r, s: r.scheduling.make_due([s.unclaimed, s.done]), index=PRIMARY_KEY),
+    Query(name="make due", run=lambda r, s: r.scheduling.make_due([s.unclaimed, s.done]), index=PRIMARY_KEY),
     Query(name="remove", run=lambda r, s: r.images.remove(s.page), index=PRIMARY_KEY),
     Query(name="remove originals", run=lambda r, s: r.images.remove_originals(s.page), index=PRIMARY_KEY),
     Query(name="sweep originals", run=lambda r, s: r.images.existing(s.page), index=PRIMARY_KEY),
@@ -329,7 +329,7 @@ QUERIES: Final = (
 
 @asynccontextmanager
 async def superuser(url: str) -> AsyncIterator[AsyncConnection]:
-    """A connection on which every statement is a transaction of its own."""
+    """Open a connection in autocommit mode."""
     engine = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:
@@ -339,7 +339,7 @@ async def superuser(url: str) -> AsyncIterator[AsyncConnection]:
 
 
 async def fill(connection: AsyncConnection, count: int) -> Subjects:
-    """Put as many images into empty tables, with their thumbnails, and have PostgreSQL look at them."""
+    """Fill empty tables with images and their thumbnails, and update PostgreSQL's statistics."""
     await connection.execute(text("SET session_replication_role = replica"))  # these foreign keys are right
     await connection.execute(text(_FILL), {"count": count, "recipe": DEFAULT_RECIPE.fingerprint})
     await connection.execute(text(_THUMBNAILS))
@@ -350,8 +350,8 @@ async def fill(connection: AsyncConnection, count: int) -> Subjects:
 
 
 async def _subjects(connection: AsyncConnection) -> Subjects:
-    async def find(condition: str, what: str = "id", order: str = "id") -> Any:  # noqa: ANN401  (whatever is asked for)
-        query = f"SELECT {what} FROM images WHERE {condition} ORDER BY {order} LIMIT 1"  # noqa: S608  (our own words)
+    async def find(condition: str, column: str = "id", order: str = "id") -> Any:  # noqa: ANN401  (the type of the column)
+        query = f"SELECT {column} FROM images WHERE {condition} ORDER BY {order} LIMIT 1"  # noqa: S608  (no input of users)
         return (await connection.execute(text(query))).scalar_one()
 
     page = text("SELECT id FROM images WHERE status = 'DONE' AND original_removed_at IS NULL ORDER BY id LIMIT 100")
@@ -370,33 +370,33 @@ async def _subjects(connection: AsyncConnection) -> Subjects:
 
 
 class Explainer:
-    """Asks the queries, and is told by the server itself, through ``auto_explain``, how it ran their statements."""
+    """Runs queries and collects the plans that the server reports through ``auto_explain``."""
 
     def __init__(self, connection: AsyncConnection, subjects: Subjects) -> None:
         self._connection = connection
         self._subjects = subjects
-        self._heard: list[Plan] = []
+        self._plans: list[Plan] = []
 
     async def plans(self, query: Query) -> list[Plan]:
-        """How the statements of a query are run by a connection that has run them before. Changes nothing."""
+        """The plans of a query's statements on a connection that has executed them before. Changes nothing."""
         for _ in range(RUNS):
-            self._heard.clear()
+            self._plans.clear()
             async with self._connection.begin() as transaction:
                 await query.run(Repositories(self._connection), self._subjects)
                 await transaction.rollback()
-        return list(self._heard)
+        return list(self._plans)
 
-    def hear(self, _: object, message: Any) -> None:  # noqa: ANN401  (the driver's type is its own affair)
-        """Note a plan that the server tells of."""
+    def on_log(self, _: object, message: Any) -> None:  # noqa: ANN401  (a type of the driver)
+        """Record the plan in a log message, if there is one."""
         _, _, plan = message.message.partition("plan:\n")
         if plan:
-            told = json.loads(plan)
-            self._heard.append(Plan(statement=told["Query Text"], tree=told["Plan"]))
+            report = json.loads(plan)
+            self._plans.append(Plan(statement=report["Query Text"], tree=report["Plan"]))
 
 
 @asynccontextmanager
 async def explainer(url: str, subjects: Subjects) -> AsyncIterator[Explainer]:
-    """For a database that ``fill`` has filled. Needs a superuser, as the tests' servers have."""
+    """Return an ``Explainer`` for a database that ``fill`` has filled. Connects as a superuser."""
     engine = create_async_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
@@ -405,10 +405,10 @@ async def explainer(url: str, subjects: Subjects) -> AsyncIterator[Explainer]:
             for name, value in {**options, "log_analyze": "on", "log_buffers": "on"}.items():
                 await connection.execute(text(f"SET auto_explain.{name} = {value}"))
             await connection.commit()
-            told = Explainer(connection, subjects)
+            explaining = Explainer(connection, subjects)
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            driver.add_log_listener(told.hear)
-            yield told
-            driver.remove_log_listener(told.hear)
+            driver.add_log_listener(explaining.on_log)
+            yield explaining
+            driver.remove_log_listener(explaining.on_log)
     finally:
         await engine.dispose()

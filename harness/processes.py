@@ -1,4 +1,4 @@
-"""Processes that end with the test run, however it ends."""
+"""Child processes that end with the test run, however it ends."""
 
 import os
 import signal
@@ -12,17 +12,20 @@ from random import SystemRandom
 
 import psutil
 
-# Below the range from which the kernel picks the near end of outgoing connections: a server that is down for a moment
-# finds its port still free.
+from harness.pace import Deadline
+
+# Below the kernel's range of ephemeral ports: the port of a stopped server stays free.
 PORTS = range(15_000, 32_000)
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+"""The program's source. In the PYTHONPATH of child processes it makes the program run without being installed."""
 
 
 class ServerError(Exception):
-    """A server that the tests need could not be started or stopped."""
+    """A server needed by the tests could not be started or stopped."""
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens."""
+    """Return a port of 127.0.0.1 on which nothing listens."""
     while True:
         port = SystemRandom().choice(PORTS)
         with socket.socket() as probe:
@@ -34,10 +37,10 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float, interval: float = 0.02) -> bool:
-    """Whether the condition came true in time."""
-    deadline = time.monotonic() + timeout
+    """Wait for the condition; return whether it became true before the scaled time limit."""
+    deadline = Deadline(timeout)
     while not condition():
-        if time.monotonic() > deadline:
+        if deadline.passed:
             return False
         time.sleep(interval)
     return True
@@ -45,21 +48,21 @@ def wait_until(condition: Callable[[], bool], *, timeout: float, interval: float
 
 @dataclass(kw_only=True)
 class ProcessGroup:
-    """Processes started together, which are killed together: at the latest when the test run ends, even by SIGKILL."""
+    """Processes that are killed together, at the latest when the test run ends, even by SIGKILL."""
 
     folder: Path
-    """Where they keep everything; removed by the leash if the test run dies without cleaning up."""
+    """Their working directory; removed by the watchdog if the test run dies without cleaning up."""
     account: int | None = None
-    """The user and group that they run as; None for our own."""
+    """The user and group that they run as; None for the current ones."""
     _members: list[psutil.Popen] = field(default_factory=list)
-    _leash: subprocess.Popen[bytes] | None = None
+    _watchdog: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> Path:
         return self.folder / "server.log"
 
     def spawn(self, *command: str | Path, env: Mapping[str, str]) -> psutil.Popen:
-        """Start one more process; what it prints goes to the log."""
+        """Start one more process, with its output in the log."""
         with self.log.open("ab") as log:
             process = psutil.Popen(
                 command,
@@ -67,26 +70,31 @@ class ProcessGroup:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={"PATH": os.environ["PATH"], **env},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(SOURCE),
+                    "TMPDIR": str(self.folder.absolute()),
+                    **env,
+                },
                 process_group=self._members[0].pid if self._members else 0,
                 user=self.account,
                 group=self.account,
                 extra_groups=None if self.account is None else [],
             )
         self._members.append(process)
-        if self._leash is None:
-            self._leash = self._put_on_leash(process.pid)
+        if self._watchdog is None:
+            self._watchdog = self._start_watchdog(process.pid)
         return process
 
-    def _put_on_leash(self, group: int) -> subprocess.Popen[bytes]:
-        """Have the group killed when our end of a pipe is closed, as the kernel does when we are gone.
+    def _start_watchdog(self, group: int) -> subprocess.Popen[bytes]:
+        """Start a shell that kills the group when our end of a pipe is closed, which the kernel does when we die.
 
-        PR_SET_PDEATHSIG would be tied to the thread that starts the process, which is often a short-lived one.
+        PR_SET_PDEATHSIG would be bound to the starting thread, which is often short-lived.
         """
-        # SIGQUIT lets PostgreSQL give its shared memory back.
+        # SIGQUIT lets PostgreSQL free its shared memory.
         script = 'read -r _; kill -s QUIT -- "-$1"; sleep 1; kill -s KILL -- "-$1"; rm -rf -- "$2"'
-        return subprocess.Popen(  # noqa: S603  (both arguments are our own)
-            ["/bin/sh", "-c", script, "leash", str(group), str(self.folder)],
+        return subprocess.Popen(  # noqa: S603  (constant script)
+            ["/bin/sh", "-c", script, "watchdog", str(group), str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -94,13 +102,12 @@ class ProcessGroup:
         )
 
     def end(self, process: psutil.Popen, sign: signal.Signals, *, timeout: float) -> None:
-        """Ask one process to end, wait for it, then kill whatever is left of the group."""
-        family = self._family()  # asked before: a dead process has no children
+        """Send one process a signal, wait for it to exit, then kill the rest of the group."""
+        family = self._family()  # before the signal: a dead process has no children
         process.send_signal(sign)
         try:
-            process.wait(timeout)
-        except psutil.TimeoutExpired:
-            raise ServerError(f"{process.args} did not end within {timeout} s of {sign.name}\n{self.tail()}") from None
+            if not wait_until(lambda: process.poll() is not None, timeout=timeout):
+                raise ServerError(f"{process.args} did not end within {timeout} s of {sign.name}\n{self.tail()}")
         finally:
             self._kill(family)
 
@@ -119,13 +126,13 @@ class ProcessGroup:
         if not wait_until(lambda: not any(map(_lives, family)), timeout=10.0):
             raise ServerError(f"still alive after SIGKILL: {[process for process in family if _lives(process)]}")
         self._members.clear()
-        if self._leash is not None:
-            self._leash.kill()
-            self._leash.communicate()
-            self._leash = None
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+            self._watchdog = None
 
     def tail(self) -> str:
-        """The end of the log, for an error's message."""
+        """Return the end of the log, for error messages."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:]) if self.log.exists() else ""
 
 
@@ -144,7 +151,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """A zombie is dead: who reaps an orphan is the init process's affair, and some containers' never does."""
+    """Whether the process runs. A zombie does not: in some containers, init never reaps orphans."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on command, to put between a client and a server."""
+"""A TCP proxy with switchable network faults."""
 
 import asyncio
 import socket
@@ -24,10 +24,10 @@ class Mode(Enum):
     """Connections are reset, and so is each new one."""
 
     BLACK_HOLE = auto()
-    """Connections are accepted and stay open, but nothing comes through, not even the end of the stream."""
+    """Connections are accepted and stay open, but no data is forwarded, not even the end of the stream."""
 
     LOSE_REPLY = auto()
-    """A request that holds ``fatal`` is forwarded; its reply is not, and ends the connection."""
+    """A request that contains ``fatal`` is forwarded; its reply is dropped, and the connection is reset."""
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -40,19 +40,19 @@ def _address(url: str) -> tuple[str, int]:
 class Proxy:
     """Listens on a free port of 127.0.0.1 while used as an async context manager.
 
-    ``mode`` may be changed at any time with ``switch``. What a black hole has held back is forwarded when the mode
-    changes to PASS or DELAY, as TCP would do after an outage of the network.
+    ``switch`` changes the mode at any time. Data held by a black hole is forwarded when the mode changes to PASS or
+    DELAY, as TCP does after a network outage.
     """
 
     def __init__(self, host: str, port: int, delay: float = 0.1) -> None:
         self.mode = Mode.PASS
         self.delay = delay
         self.fatal = b""
-        """What a request holds whose reply gets lost, such as ``COMMIT``."""
+        """Bytes that identify a request whose reply is dropped, such as ``COMMIT``."""
         self.lost = 0
-        """How many replies got lost."""
+        """Number of dropped replies."""
         self.accepted = 0
-        """How many connections there have been."""
+        """Number of accepted connections."""
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._open = asyncio.Event()
@@ -62,7 +62,7 @@ class Proxy:
 
     @classmethod
     def before(cls, url: str) -> Self:
-        """A proxy for the server that a URL leads to."""
+        """Create a proxy for the URL's server."""
         return cls(*_address(url))
 
     async def __aenter__(self) -> Self:
@@ -85,17 +85,17 @@ class Proxy:
         return port
 
     def url(self, url: str) -> str:
-        """The same URL, through the proxy."""
+        """Return the same URL through the proxy."""
         parts = urlsplit(url)
         credentials, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
 
     def lead_to(self, url: str) -> None:
-        """Take new connections to another server, as a load balancer does when one is gone."""
+        """Forward new connections to another server, as a load balancer does."""
         self._target = _address(url)
 
     def switch(self, mode: Mode) -> None:
-        """Change what happens from now on."""
+        """Change the mode of all connections."""
         self.mode = mode
         if mode is Mode.BLACK_HOLE:
             self._open.clear()
@@ -118,13 +118,15 @@ class Proxy:
             if self.mode is Mode.RESET:
                 _reset(writer)
                 return
-            answers, upstream = await asyncio.open_connection(*self._target)
+            replies, upstream = await asyncio.open_connection(*self._target)
             ends.add(upstream)
             self._ends.add(upstream)
-            doomed = asyncio.Event()
-            await asyncio.gather(self._pump(reader, upstream, doomed), self._pump(answers, writer, doomed, ends))
+            drop_reply = asyncio.Event()
+            await asyncio.gather(
+                self._pump(reader, upstream, drop_reply), self._pump(replies, writer, drop_reply, ends)
+            )
         except (OSError, asyncio.CancelledError):
-            pass  # one side is gone, so the other goes too; a cancelled handler would be reported as a failure
+            pass  # one side is closed: close the other; a cancelled handler would be reported as an error
         finally:
             self._ends -= ends
             for end in ends:
@@ -134,17 +136,17 @@ class Proxy:
         self,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
-        doomed: asyncio.Event,
+        drop_reply: asyncio.Event,
         ends: Iterable[asyncio.StreamWriter] = (),
     ) -> None:
-        """Forward requests; or answers, if ``ends`` says what to reset when one has to get lost."""
+        """Forward requests; or replies, if ``ends`` names what to reset when one is dropped."""
         while data := await source.read(CHUNK):
             if self.mode is Mode.DELAY:
                 await asyncio.sleep(self.delay)
             await self._open.wait()
             if not ends and self.mode is Mode.LOSE_REPLY and self.fatal in data:
-                doomed.set()
-            if ends and doomed.is_set():
+                drop_reply.set()
+            if ends and drop_reply.is_set():
                 self.lost += 1
                 for end in ends:
                     _reset(end)
@@ -157,7 +159,7 @@ class Proxy:
 
 
 def _reset(end: asyncio.StreamWriter) -> None:
-    """Close with RST instead of FIN: that is what a zero linger time means."""
+    """Close with RST instead of FIN, by a zero linger time."""
     with suppress(OSError):
         end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end.transport.abort()

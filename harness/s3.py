@@ -1,8 +1,8 @@
-"""A private S3 server, and buckets on it.
+"""A private S3 server and its buckets.
 
     with SeaweedServer(new_folder()) as s3:
         s3.kill()
-        s3.start()  # the same port, and the data that it had
+        s3.start()  # the same port and data
 
 A server's URL is ``http://access-key:secret-key@host:port``.
 """
@@ -40,7 +40,7 @@ _OPENER = build_opener(ProxyHandler({}))
 
 
 class SeaweedServer(PrivateServer):
-    """SeaweedFS with everything that it needs in one process; it makes buckets as they are asked for."""
+    """SeaweedFS in one process; it creates buckets on request."""
 
     name = "SeaweedFS"
     _stop_signal = signal.SIGTERM
@@ -50,7 +50,7 @@ class SeaweedServer(PrivateServer):
         super().__init__(folder)
         self.port = free_port()
         self._filer = free_port()
-        # Nobody else knows it: who takes it is this server, and no other that has got our port.
+        # Random: a server that accepts it is this one, and not another one on the same port.
         self._secret = secrets.token_hex()
         parts = ("master", "volume", "filer", "s3")
         self._ports = {"filer.port": self._filer, "s3.port": self.port}
@@ -62,7 +62,7 @@ class SeaweedServer(PrivateServer):
         return f"http://tests:{self._secret}@127.0.0.1:{self.port}"
 
     def parts(self, bucket: str) -> list[str]:
-        """The parts that it keeps of uploads that have not come to an end."""
+        """Return the stored parts of unfinished uploads."""
         uploads = self._listed(f"/buckets/{bucket}/.uploads/")
         return [part for upload in uploads for part in self._listed(f"{upload}/")]
 
@@ -101,7 +101,7 @@ class SeaweedServer(PrivateServer):
             "s3.config": f"{self.folder.absolute()}/s3.json",
             "filer.localSocket": f"{self.folder.absolute()}/filer.sock",
             "s3.localSocket": f"{self.folder.absolute()}/s3.sock",
-            # Two that it would listen on beside, always the same.
+            # Would otherwise listen on fixed ports.
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             **self._ports,
@@ -113,15 +113,15 @@ class SeaweedServer(PrivateServer):
     def _answers(self) -> bool:
         try:
             make_bucket(self.url, "ready")
-            _bucket(self.url, "ready").put("ready", b"")  # which takes it some seconds more
+            _bucket(self.url, "ready").put("ready", b"")  # possible some seconds later
         except (ServerError, BaseError):
             return False
         return True
 
 
 def make_bucket(url: str, name: str) -> None:
-    """Make a bucket, unless it is there."""
-    signed = Request(sign(_bucket(url, name), "PUT", "", timedelta(minutes=1)), method="PUT")  # noqa: S310  (our own)
+    """Create a bucket if it does not exist."""
+    signed = Request(sign(_bucket(url, name), "PUT", "", timedelta(minutes=1)), method="PUT")  # noqa: S310  (our own server)
     try:
         _OPENER.open(signed, timeout=ANSWER_LIMIT).close()
     except HTTPError as error:
@@ -141,7 +141,7 @@ def _bucket(url: str, name: str) -> S3Store:
 
 
 def environment(url: str) -> dict[str, str]:
-    """The variables by which clients find the server."""
+    """Return the environment variables for clients."""
     access = _access(url)
     return {
         "AWS_ACCESS_KEY_ID": access["access_key_id"],
@@ -164,6 +164,6 @@ def _access(url: str) -> "S3Config":
 
 
 def _weed() -> Path:
-    """The wheel puts it beside the interpreter."""
+    """Return the program, which the wheel installs beside the interpreter."""
     beside = Path(sys.executable).with_name("weed")
     return beside if os.access(beside, os.X_OK) else program("weed")

@@ -1,10 +1,10 @@
-"""Private PostgreSQL, PgBouncer, RabbitMQ and Prometheus servers, each in a folder of its own, as root or not.
+"""Private PostgreSQL, PgBouncer, RabbitMQ and Prometheus servers, each in its own folder, as root or another user.
 
-All methods block. From a coroutine, call them with ``asyncio.to_thread`` unless nothing else has to go on meanwhile.
+All methods block. From a coroutine, call them with ``asyncio.to_thread`` if other tasks have to run meanwhile.
 
     with RabbitMQServer(new_folder()) as rabbitmq:
         rabbitmq.kill()
-        rabbitmq.start()  # the same port, and the data that it had
+        rabbitmq.start()  # the same port and data
 """
 
 import asyncio
@@ -34,16 +34,16 @@ from harness.processes import ProcessGroup, ServerError, free_port, wait_until
 
 CONNECT_TIMEOUT = 5.0
 ADVICE = {
-    "PostgreSQL": "`make test` installs it, or set TEST_DATABASE_URL to a server of yours "
+    "PostgreSQL": "`make test-servers` installs it, or set TEST_DATABASE_URL to a server of yours "
     "(postgresql+asyncpg://user:password@host:port/database)",
-    "PgBouncer": "`make test` installs it",
-    "RabbitMQ": "`make test` installs it, or set TEST_RABBITMQ_URL to a server of yours (amqp://user:password@host:port/)",
-    "Prometheus": "`make test` installs it; or install it yourself (Debian, Ubuntu: apt-get install prometheus)",
+    "PgBouncer": "`make test-servers` installs it",
+    "RabbitMQ": "`make test-servers` installs it, or set TEST_RABBITMQ_URL (amqp://user:password@host:port/)",
+    "Prometheus": "`make test-servers` installs it (Debian, Ubuntu: apt-get install prometheus)",
 }
 
 
 class PrivateServer(ABC):
-    """What the servers have in common."""
+    """Base class of the servers."""
 
     name: str
     _stop_signal: signal.Signals
@@ -52,7 +52,7 @@ class PrivateServer(ABC):
     stop_timeout = 60.0
 
     def __init__(self, folder: Path) -> None:
-        """The folder becomes the server's alone: it is made if missing, and removed by ``close``."""
+        """Use a private folder, which is created if missing and removed by ``close``."""
         self.folder = folder
         self._group = ProcessGroup(folder=folder)
         self._process: psutil.Popen | None = None
@@ -65,7 +65,7 @@ class PrivateServer(ABC):
         self.close()
 
     def start(self) -> None:
-        """Start the server, on what a former life of it left in the folder; return when it answers."""
+        """Start the server on the existing content of its folder; return when it responds."""
         if self._process is not None:
             raise ServerError(f"{self.name} is running already")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,12 +86,12 @@ class PrivateServer(ABC):
             lambda: self._answers() or process.poll() is not None, timeout=self.start_timeout, interval=0.05
         )
         if process.poll() is not None:
-            raise ServerError(f"it ended by itself with exit code {process.returncode}")
+            raise ServerError(f"it exited with code {process.returncode}")
         if not in_time:
-            raise ServerError(f"it did not answer within {self.start_timeout:.0f} s")
+            raise ServerError(f"it did not respond within {self.start_timeout:.0f} s")
 
     def stop(self) -> None:
-        """Shut the server down in good order; the folder stays."""
+        """Shut the server down normally; the folder stays."""
         if self._process is not None:
             process, self._process = self._process, None
             self._group.end(process, self._stop_signal, timeout=self.stop_timeout)
@@ -102,12 +102,12 @@ class PrivateServer(ABC):
         self._group.kill()
 
     def restart(self) -> None:
-        """Stop in good order, and start again on the same port with the same data."""
+        """Shut down normally and start again with the same port and data."""
         self.stop()
         self.start()
 
     def close(self) -> None:
-        """End the server, in any order, and remove its folder."""
+        """Stop the server as fast as possible and remove its folder."""
         process, self._process = self._process, None
         if process is None:
             self._group.kill()
@@ -117,14 +117,14 @@ class PrivateServer(ABC):
 
     @property
     def process(self) -> psutil.Popen:
-        """Its first process in its present life."""
+        """The running server's main process."""
         assert self._process is not None, "not running"
         return self._process
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients find it; the same after every restart."""
+        """The URL for clients, which does not change with restarts."""
 
     @abstractmethod
     def _launch(self) -> psutil.Popen: ...
@@ -134,19 +134,19 @@ class PrivateServer(ABC):
 
 
 class PostgresServer(PrivateServer):
-    """A PostgreSQL server. Its superuser is ``app``, and everybody on this machine is trusted."""
+    """A PostgreSQL server with the superuser ``app`` and without passwords."""
 
     name = "PostgreSQL"
     _stop_signal = signal.SIGINT  # clients are disconnected, not waited for
-    _quick_stop_signal = signal.SIGQUIT  # without a checkpoint, but gives its shared memory back
+    _quick_stop_signal = signal.SIGQUIT  # without a checkpoint, but frees its shared memory
 
     def __init__(self, folder: Path, *, fsync: bool = True) -> None:
-        """Without ``fsync`` it is faster, and its data survive a kill but no power loss."""
+        """Without ``fsync`` it is faster, and its data survive a kill but not a power failure."""
         super().__init__(folder)
         self.port = free_port()
         self._fsync = fsync
         self._env = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        if os.geteuid() == 0:  # as root it refuses to run
+        if os.geteuid() == 0:  # it refuses to run as root
             self._group.account = pwd.getpwnam("nobody").pw_uid
 
     @property
@@ -154,11 +154,11 @@ class PostgresServer(PrivateServer):
         return f"postgresql+asyncpg://app@127.0.0.1:{self.port}/postgres"
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Make a database, as a copy of the template if one is named; returns its URL."""
+        """Create a database, optionally as a copy of a template; return its URL."""
         return create_database(self.url, name, template)
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, and whoever is connected to it."""
+        """Drop a database and its connections."""
         drop_database(self.url, name)
 
     def _launch(self) -> psutil.Popen:
@@ -183,9 +183,7 @@ class PostgresServer(PrivateServer):
         if self._group.account is None:
             return
         if blocked := [parent for parent in self.folder.absolute().parents if not parent.stat().st_mode & 0o001]:
-            raise ServerError(
-                f"as root it runs as `nobody`, who may not enter {blocked[0]}: take one from new_folder()"
-            )
+            raise ServerError(f"as root it runs as `nobody`, who may not enter {blocked[0]}: use new_folder()")
         os.chown(self.folder, self._group.account, self._group.account)
 
     def _answers(self) -> bool:
@@ -197,19 +195,19 @@ class PostgresServer(PrivateServer):
 
 
 class PgBouncerServer(PrivateServer):
-    """PgBouncer in front of a PostgreSQL server: many clients share few connections, a transaction at a time."""
+    """PgBouncer in transaction pooling mode in front of a PostgreSQL server."""
 
     name = "PgBouncer"
-    _stop_signal = signal.SIGINT  # after the transactions that run; SIGTERM would wait for clients to go
+    _stop_signal = signal.SIGINT  # after running transactions; SIGTERM would wait for clients to disconnect
     _quick_stop_signal = signal.SIGKILL
 
     def __init__(self, folder: Path, server_url: str, connections: int = 3) -> None:
-        """``connections`` is how many each database may have on the server."""
+        """Limit each database to ``connections`` server connections."""
         super().__init__(folder)
         self.port = free_port()
         self._server = urlsplit(server_url)
         self._connections = connections
-        if os.geteuid() == 0:  # as root it refuses to run
+        if os.geteuid() == 0:  # it refuses to run as root
             self._group.account = pwd.getpwnam("nobody").pw_uid
 
     @property
@@ -217,7 +215,7 @@ class PgBouncerServer(PrivateServer):
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
-        """Where clients find a database of the server."""
+        """Return the URL of a database of the server."""
         return f"postgresql+asyncpg://app@127.0.0.1:{self.port}/{database}?prepared_statement_cache_size=0"
 
     def _launch(self) -> psutil.Popen:
@@ -230,7 +228,7 @@ class PgBouncerServer(PrivateServer):
             "auth_type": "any",
             "pool_mode": "transaction",
             "default_pool_size": self._connections,
-            "server_idle_timeout": 5,  # databases of tests come and go
+            "server_idle_timeout": 5,  # test databases are short-lived
         }
         lines = ["[databases]", f"* = {target}" + (f" password={server.password}" if server.password else "")]
         lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
@@ -248,13 +246,13 @@ class PgBouncerServer(PrivateServer):
 
 
 class RabbitMQServer(PrivateServer):
-    """A RabbitMQ broker with an epmd of its own; ``guest`` may do everything.
+    """A RabbitMQ broker with its own epmd; ``guest`` has all rights.
 
-    Or one more node of a cluster, with the epmd of the node that it joins, which has to run by then.
+    With ``joins``, a further node of a cluster, which uses the epmd of the node that it joins.
     """
 
     COUNTED_EVERY = 5.0
-    """Seconds between two moments in which a quorum queue counts its messages."""
+    """Seconds between two updates of a quorum queue's message counts."""
 
     name = "RabbitMQ"
     _stop_signal = signal.SIGTERM
@@ -273,13 +271,13 @@ class RabbitMQServer(PrivateServer):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def control(self, *arguments: str) -> str:
-        """Run the broker's administration tool, which takes a second or so; returns what it prints."""
+        """Run ``rabbitmqctl``, which takes about a second; return its output."""
         command = (str(_rabbitmq_program("rabbitmqctl")), "--quiet", *arguments)
         env = {"PATH": os.environ["PATH"], **self._environment()}
-        return subprocess.check_output(command, env=env, text=True)  # noqa: S603  (our own words)
+        return subprocess.check_output(command, env=env, text=True)  # noqa: S603  (constant command)
 
     def unacknowledged(self) -> int:
-        """How many messages were delivered, and neither acknowledged nor given back; as of ``COUNTED_EVERY`` ago."""
+        """Return the number of unacknowledged messages, at most ``COUNTED_EVERY`` seconds old."""
         told = self.control("list_queues", "messages_unacknowledged", "--formatter", "json")
         return sum(queue["messages_unacknowledged"] for queue in json.loads(told))
 
@@ -288,20 +286,20 @@ class RabbitMQServer(PrivateServer):
         self._write_configuration()
         env = self._environment()
         if not self._joins:
-            # The broker would start one that outlives it.
+            # The broker itself would start an epmd that outlives it.
             mapper = self._group.spawn(epmd, env=env)
             if not wait_until(self._epmd_answers, timeout=self.start_timeout) or mapper.poll() is not None:
-                raise ServerError("epmd does not answer")
+                raise ServerError("epmd does not respond")
         return self._group.spawn(server, env=env)
 
     def _write_configuration(self) -> None:
         for name in ("mnesia", "log", "home"):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "enabled_plugins").write_text("[].\n")
-        cookie = self.folder / "home" / ".erlang.cookie"  # nodes of a cluster have the same
+        cookie = self.folder / "home" / ".erlang.cookie"  # the same for all nodes of a cluster
         if not cookie.exists():
             cookie.write_text("tests")
-            cookie.chmod(0o400)  # or Erlang refuses it
+            cookie.chmod(0o400)  # Erlang refuses other modes
         cluster = [self._joins.node, self.node] if self._joins else []
         settings = (
             *(f"cluster_formation.classic_config.nodes.{number} = {node}" for number, node in enumerate(cluster, 1)),
@@ -344,25 +342,25 @@ class RabbitMQServer(PrivateServer):
     def _epmd_answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.epmd_port), timeout=1.0) as connection:
-                connection.sendall(b"\x00\x01n")  # NAMES_REQ, answered with its port and the nodes it knows
+                connection.sendall(b"\x00\x01n")  # NAMES_REQ: the reply has its port and nodes
                 return connection.recv(4) == self.epmd_port.to_bytes(4, "big")
         except OSError:
             return False
 
     def _answers(self) -> bool:
-        name = amqp.cluster_name(self.url)  # the node's, with the host's full name behind the @
+        name = amqp.cluster_name(self.url)  # the node name, with the host's full name after the @
         return name is not None and name.split("@")[0] == self.node.split("@")[0]
 
 
 class PrometheusServer(PrivateServer):
-    """A Prometheus that goes by ``prometheus.yml`` in its folder, which may name rules beside it."""
+    """A Prometheus with ``prometheus.yml`` and ``rules.yml`` in its folder."""
 
     name = "Prometheus"
     _stop_signal = signal.SIGTERM
     _quick_stop_signal = signal.SIGKILL
 
     def __init__(self, folder: Path, configuration: str, rules: str) -> None:
-        """Both files' content; the rules' name is ``rules.yml``."""
+        """Take the content of both files."""
         super().__init__(folder)
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -374,7 +372,7 @@ class PrometheusServer(PrivateServer):
         return f"http://127.0.0.1:{self.port}"
 
     def ask(self, path: str, **parameters: str) -> dict[str, Any]:
-        """The data of an answer of its API, such as ``query`` with a parameter ``query``."""
+        """Return the data of an API response, for example of ``query`` with the parameter ``query``."""
         answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False)
         answer.raise_for_status()
         data: dict[str, Any] = answer.json()["data"]
@@ -399,16 +397,16 @@ class PrometheusServer(PrivateServer):
 
 
 def promtool(*arguments: str | Path, stdin: str = "") -> str:
-    """What Prometheus's own checker says; it must have no complaint.
+    """Run ``promtool``, which must succeed, and return its output.
 
     Raises:
-        ServerError: it has, or it is not there.
+        ServerError: it failed, or it is not installed.
     """
     try:
         path = program("promtool")
     except ServerError as error:
         raise ServerError(f"{error}. {ADVICE['Prometheus']}.") from error
-    checked = subprocess.run(  # noqa: S603  (our own files)
+    checked = subprocess.run(  # noqa: S603  (constant command)
         [path, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
     )
     if checked.returncode:
@@ -417,18 +415,18 @@ def promtool(*arguments: str | Path, stdin: str = "") -> str:
 
 
 def new_folder() -> Path:
-    """A folder for a server. PostgreSQL, which may run as another user, may not enter those that pytest makes."""
+    """Create a folder for a server, outside pytest's folders, which another user may not enter."""
     return Path(tempfile.mkdtemp(prefix="image-service-tests-"))
 
 
 def create_database(url: str, name: str, template: str | None = None) -> str:
-    """Make a database on the server that the URL leads to; returns the new database's URL."""
+    """Create a database on the URL's server; return the new database's URL."""
     _run(_ask(url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "")))
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
 def drop_database(url: str, name: str) -> None:
-    """Remove a database from the server that the URL leads to, and whoever is connected to it."""
+    """Drop a database of the URL's server and its connections."""
     _run(_ask(url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
 
@@ -445,13 +443,13 @@ async def _ask(url: str, statement: str) -> object:
 
 
 def _run(coroutine: Coroutine[object, object, object]) -> object:
-    """In a thread of its own: the caller's may have a running event loop."""
+    """Run a coroutine in a new thread: the caller's may have a running event loop."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(asyncio.run, coroutine).result()
 
 
 def _postgres_programs() -> Path:
-    """The folder of the newest PostgreSQL's programs."""
+    """Return the program folder of the newest PostgreSQL."""
     installed = [initdb.parent for initdb in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if installed:
         return max(installed, key=lambda folder: int(folder.parent.name))
@@ -459,7 +457,7 @@ def _postgres_programs() -> Path:
 
 
 def _rabbitmq_program(name: str) -> Path:
-    """Debian's own wrapper on the PATH changes the user, so the program behind it comes first."""
+    """Return a RabbitMQ program; Debian's wrapper on the PATH would change the user."""
     real = Path("/usr/lib/rabbitmq/bin", name)
     return real if real.exists() else program(name)
 

@@ -1,6 +1,6 @@
-"""The program itself, started as its users start it, in processes that end with the test run."""
+"""The real program, started by its command line in processes that end with the test run."""
 
-# ruff: noqa: ASYNC109  (time limits that are looked at between tries: no try is cut short)
+# ruff: noqa: ASYNC109  (time limits that are checked between tries: no try is cancelled)
 
 import asyncio
 import json
@@ -20,11 +20,12 @@ import pytest
 from harness.processes import ProcessGroup, free_port, wait_until
 from harness.waiting import eventually
 
-PROGRAM = Path(sys.executable).with_name("image-service")
+PROGRAM = (sys.executable, "-m", "image_service")
+"""The command `image-service`. It needs `harness.processes.SOURCE` in its PYTHONPATH where it is not installed."""
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 ANSWER_LIMIT = 30.0
-STOPPING = "stopping; once more to stop at once"
+STOPPING = "stopping; send the signal again to stop at once"
 """What it logs when it is asked to end."""
 FAST_SETTINGS = {
     "LEASE_SECONDS": "3",
@@ -34,13 +35,13 @@ FAST_SETTINGS = {
     "UNQUEUED_AFTER": "1",
     "RETRY_DELAY": "0.2",
 }
-"""Settings that mend things in seconds rather than minutes."""
+"""Settings with which repairs take seconds instead of minutes."""
 
 
 class Service:
-    """One process of the program; ``started`` is a line of its log that shows it to be ready.
+    """One process of the program. ``started`` is the log text that shows that it is ready.
 
-    Use as a context manager, which starts it, and kills it at the end if it still runs.
+    As a context manager it is started, and killed at the end if it still runs.
     """
 
     def __init__(self, folder: Path, *command: str | Path, started: str, env: Mapping[str, str]) -> None:
@@ -71,58 +72,63 @@ class Service:
 
     @property
     def log(self) -> str:
-        """Everything that it has printed, in all its lives."""
+        """All output since the first start."""
         return self._group.log.read_text() if self._group.log.exists() else ""
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        """The log's JSON lines of that event."""
+        """Return the log entries with that event."""
         entries = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
         return [entry for entry in entries if entry.get("event") == event]
 
     def start(self) -> None:
-        """Start it, and return once it is ready."""
-        already = self.log.count(self._started)
+        """Start the process; return when it is ready."""
+        starts = self.log.count(self._started)
         self._process = self._group.spawn(*self._command, env=self._env)
         ready = wait_until(
-            lambda: self.log.count(self._started) > already or not self.process.is_running(), timeout=START_LIMIT
+            lambda: self.log.count(self._started) > starts or not self.process.is_running(), timeout=START_LIMIT
         )
         if not ready or self.process.poll() is not None:
             pytest.fail(f"{self._command} did not start:\n{self._group.tail()}")
 
     def hold_decoders(self) -> None:
-        """Have the decoder processes stand still: what is rendered from now on stays in the middle of it."""
+        """Stop the decoder processes with SIGSTOP, so that renderings do not finish."""
         for decoder in self.process.children():
             decoder.suspend()
 
     def release_decoders(self) -> None:
-        """Let them go on."""
+        """Resume the decoder processes."""
         for decoder in self.process.children():
             decoder.resume()
 
     def stop(self) -> None:
-        """End it with SIGTERM, in good order."""
+        """Stop the process with SIGTERM; it must exit with 0."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(STOP_LIMIT)
-        assert status == 0, f"{self._command} ended with {status}:\n{self._group.tail()}"
+        self._wait_for_exit()
+        status = self.process.returncode
+        assert status == 0, f"{self._command} exited with {status}:\n{self._group.tail()}"
         self._group.kill()
 
     def kill(self) -> None:
-        """SIGKILL, for it and all its children."""
+        """SIGKILL the process and all its children."""
         self._group.kill()
 
     def crash(self) -> None:
-        """SIGKILL for the process alone, as when it dies by itself; what it leaves behind has to end by itself."""
+        """SIGKILL the process alone, as in a crash; its decoder processes must exit by themselves."""
         self.process.kill()
-        self.process.wait(STOP_LIMIT)
+        self._wait_for_exit()
+
+    def _wait_for_exit(self) -> None:
+        if not wait_until(lambda: self.process.poll() is not None, timeout=STOP_LIMIT):
+            pytest.fail(f"{self._command} did not exit:\n{self._group.tail()}")
 
 
 class Api(Service):
-    """An API process, at the same address after every restart."""
+    """An API process with the same address after every restart."""
 
     def __init__(self, folder: Path, env: Mapping[str, str], *options: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command: tuple[str | Path, ...] = (PROGRAM, "api", "--host", "127.0.0.1", "--port", str(port), *options)
+        command: tuple[str | Path, ...] = (*PROGRAM, "api", "--host", "127.0.0.1", "--port", str(port), *options)
         super().__init__(folder / "api", *command, started='"api started"', env=env)
 
 
@@ -131,36 +137,36 @@ class Worker(Service):
 
     def __init__(self, folder: Path, env: Mapping[str, str], name: str = "worker") -> None:
         env = {**env, "LIVENESS_FILE": str(folder / f"{name}.alive")}
-        super().__init__(folder / name, PROGRAM, "worker", started='"worker started"', env=env)
+        super().__init__(folder / name, *PROGRAM, "worker", started='"worker started"', env=env)
 
 
 class Standalone(Service):
-    """The whole service in one process, at a free port; on a disk of its own if that has to be a small one."""
+    """The standalone service at a free port, optionally on a small disk of its own."""
 
     def __init__(self, folder: Path, env: Mapping[str, str] | None = None, disk_megabytes: int | None = None) -> None:
         self.data = folder / "data"
-        command: tuple[str | Path, ...] = (PROGRAM, "standalone", "--port", "0", "--data", self.data)
+        command: tuple[str | Path, ...] = (*PROGRAM, "standalone", "--port", "0", "--data", self.data)
         if disk_megabytes is not None:
             self.data.mkdir(parents=True)
             command = (*_on_small_disk(self.data, disk_megabytes), *command)
         super().__init__(folder / "standalone", *command, started="Upload an image", env=env or {})
 
     def start(self) -> None:
-        """Start it, and return once it answers, and its worker works."""
-        already = len(self.lines("worker started"))
+        """Start the process; return when API and worker are ready."""
+        starts = len(self.lines("worker started"))
         super().start()
-        if not wait_until(lambda: len(self.lines("worker started")) > already, timeout=START_LIMIT):
+        if not wait_until(lambda: len(self.lines("worker started")) > starts, timeout=START_LIMIT):
             pytest.fail(f"its worker did not start:\n{self.log}")
 
     @property
     def url(self) -> str:
-        """Where it listens in its present life."""
+        """The address of the running process."""
         addresses: list[str] = re.findall(r"Image Processing Service on (\S+)", self.log)
         return addresses[-1]
 
 
 def _on_small_disk(folder: Path, megabytes: int) -> tuple[str | Path, ...]:
-    """What starts a command in a view of the file system where the folder is a disk of that size.
+    """Return a command prefix that mounts a tmpfs of that size on the folder in a private mount namespace.
 
     Without root it needs user namespaces, which the kernel or a container may forbid (Ubuntu:
     ``sysctl kernel.apparmor_restrict_unprivileged_userns=0``; Docker: ``--privileged``).
@@ -171,12 +177,12 @@ def _on_small_disk(folder: Path, megabytes: int) -> tuple[str | Path, ...]:
 
 
 def client(url: str) -> httpx.AsyncClient:
-    """A client of the API at the URL."""
+    """Return an HTTP client for the API."""
     return httpx.AsyncClient(base_url=url, timeout=ANSWER_LIMIT, trust_env=False)
 
 
 async def upload(api: httpx.AsyncClient, content: bytes, **headers: str) -> dict[str, Any]:
-    """Upload an image that must be accepted; returns the answer."""
+    """Upload an image that must be accepted; return the response."""
     answer = await api.post("/images", files={"file": ("photo.jpg", content)}, headers=headers)
     assert answer.status_code == 202, answer.text
     accepted: dict[str, Any] = answer.json()
@@ -184,35 +190,35 @@ async def upload(api: httpx.AsyncClient, content: bytes, **headers: str) -> dict
 
 
 async def upload_all(api: httpx.AsyncClient, contents: Iterable[bytes], at_once: int = 8) -> list[str]:
-    """Upload images that must all be accepted, several at once; returns their ids."""
-    turns = asyncio.Semaphore(at_once)
+    """Upload images concurrently; all must be accepted. Return their ids."""
+    limit = asyncio.Semaphore(at_once)
 
     async def one(content: bytes) -> str:
-        async with turns:
+        async with limit:
             return str((await upload(api, content))["id"])
 
     return await asyncio.gather(*(one(content) for content in contents))
 
 
 async def status(api: httpx.AsyncClient, image_id: str) -> dict[str, Any]:
-    """What the API says about an image."""
+    """Return an image's status from the API."""
     answer = await api.get(f"/images/{image_id}")
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 async def finished(api: httpx.AsyncClient, image_ids: Iterable[str], timeout: float = 30.0) -> list[dict[str, Any]]:
-    """The final status of images, once all have one."""
+    """Wait until all images are DONE or ERROR; return their statuses."""
     waiting = dict.fromkeys(image_ids)
     done: list[dict[str, Any]] = []
 
     async def all_ended() -> bool:
         for image_id in tuple(waiting):
-            told = await status(api, image_id)
-            if told["status"] in {"DONE", "ERROR"}:
+            current = await status(api, image_id)
+            if current["status"] in {"DONE", "ERROR"}:
                 del waiting[image_id]
-                done.append(told)
+                done.append(current)
         return not waiting
 
     await eventually(all_ended, timeout=timeout, interval=0.1)
@@ -220,7 +226,7 @@ async def finished(api: httpx.AsyncClient, image_ids: Iterable[str], timeout: fl
 
 
 async def done(api: httpx.AsyncClient, image_id: str, timeout: float = 30.0) -> dict[str, Any]:
-    """The status of an image that must become DONE."""
-    (told,) = await finished(api, [image_id], timeout)
-    assert told["status"] == "DONE", told
-    return told
+    """Wait until an image is DONE; return its status."""
+    (image,) = await finished(api, [image_id], timeout)
+    assert image["status"] == "DONE", image
+    return image

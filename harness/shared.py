@@ -1,7 +1,7 @@
-"""One PostgreSQL, one RabbitMQ and one S3 server for a whole test run, however many processes share the work.
+"""One PostgreSQL, one RabbitMQ and one S3 server for all processes of a test run.
 
-The process that the run began with starts each server when a test first asks for it, and ends them after the last
-test. Worker processes ask it through a socket whose port they find in their environment.
+The main process starts each server when a test first requests it and stops them after the last test. Worker processes
+request URLs through a socket, whose port is in their environment.
 """
 
 import os
@@ -24,7 +24,7 @@ KINDS: dict[str, Callable[[Path], PrivateServer]] = {
 
 
 def shared_url(kind: str) -> str:
-    """The URL of the run's server of that kind, which is started if need be."""
+    """Return the URL of the run's server of that kind; start it if necessary."""
     with socket.create_connection(("127.0.0.1", int(os.environ[PORT]))) as connection:
         connection.sendall(f"{kind}\n".encode())
         with connection.makefile() as answer:
@@ -35,7 +35,7 @@ def shared_url(kind: str) -> str:
 
 
 class SharedServers:
-    """Starts the run's servers on demand; kept by the process that outlives all others."""
+    """Starts the run's servers on demand; owned by the main process."""
 
     def __init__(self) -> None:
         self._servers: dict[str, PrivateServer] = {}
@@ -46,7 +46,7 @@ class SharedServers:
         os.environ[PORT] = str(self._listener.server_address[1])
 
     def url(self, kind: str) -> str:
-        """Where the server is."""
+        """Return the URL of a server; start it if necessary."""
         with self._lock:
             if kind not in self._servers:
                 server = KINDS[kind](new_folder())
@@ -55,7 +55,7 @@ class SharedServers:
             return self._servers[kind].url
 
     def close(self) -> None:
-        """End all servers and leave nothing behind."""
+        """Stop all servers and remove their folders."""
         del os.environ[PORT]
         self._listener.shutdown()
         self._thread.join()

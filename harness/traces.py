@@ -1,4 +1,4 @@
-"""Spans, as a collector gets them from the processes of the service, and as a tree with times for people."""
+"""A collector for the spans of the service's processes, and their rendering as a tree with times."""
 
 import gzip
 import threading
@@ -9,8 +9,8 @@ from typing import Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-AT_ONCE = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
-"""Milliseconds after which processes send what they have."""
+EXPORT_SETTINGS = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+"""Makes processes export spans every 100 milliseconds."""
 _MILLION = 1_000_000
 
 
@@ -30,13 +30,13 @@ class Span:
 
     @property
     def title(self) -> str:
-        """Its name, for a statement the statement itself."""
+        """The statement of a database span, else the span's name."""
         statement = self.attributes.get("db.statement") or self.attributes.get("db.query.text")
         return " ".join(statement.split())[:56] if statement else self.name
 
 
 class Collector:
-    """Takes spans by OTLP over HTTP, at a free port of 127.0.0.1; use as a context manager."""
+    """Receives spans by OTLP over HTTP at a free port of 127.0.0.1; a context manager."""
 
     def __init__(self) -> None:
         self._server = _Server(self)
@@ -54,11 +54,11 @@ class Collector:
 
     @property
     def env(self) -> dict[str, str]:
-        """Settings of processes that send their spans here."""
-        return AT_ONCE | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._server.server_address[1]}"}
+        """Settings of processes that export their spans to this collector."""
+        return EXPORT_SETTINGS | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._server.server_address[1]}"}
 
     def trace_of(self, image_id: str) -> list[Span]:
-        """Every span of the trace that an image's upload began; none while it has not been told of."""
+        """Return every span of the trace of an image's upload; empty until its ``publish`` span has arrived."""
         traces = {
             span.trace
             for span in self.spans
@@ -67,7 +67,7 @@ class Collector:
         return [span for span in self.spans if span.trace in traces]
 
     def take(self, body: bytes) -> None:
-        """Keep the spans of a request."""
+        """Store the spans of a request."""
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             (service,) = (
                 each.value.string_value for each in resource.resource.attributes if each.key == "service.name"
@@ -107,12 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (its name in the standard library)
-        """Nothing: requests are no news."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name in the standard library)
+        """Do not log requests."""
 
 
 def tree(spans: Iterable[Span]) -> Iterator[str]:
-    """One trace as lines: when each span began after the first, in milliseconds, how long it took, where, and what."""
+    """Render a trace as lines: start after the first span, duration (both in milliseconds), process, name."""
     spans = sorted(spans, key=lambda span: span.began)
     first = spans[0].began
     ids = {span.id for span in spans}

@@ -1,16 +1,19 @@
-"""Waiting for something to become true, instead of sleeping and hoping."""
+"""Waiting for conditions, with limits that scale with the speed of the machine (see ``pace``)."""
 
-# ruff: noqa: ASYNC109  (a time limit that is looked at between tries: no try is cut short)
+# ruff: noqa: ASYNC109  (time limits that are checked between tries: no try is cancelled)
 
 import asyncio
 import inspect
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
 
 import pytest
 
+from harness.pace import Deadline
+
 Result = TypeVar("Result")
+_LOOK = 0.5
+"""Seconds between two checks of the limit in ``finish``."""
 
 
 @overload
@@ -26,16 +29,33 @@ async def eventually(condition: Callable[[], Result], timeout: float = ..., inte
 async def eventually(
     condition: Callable[[], Result | Awaitable[Result]], timeout: float = 10.0, interval: float = 0.02
 ) -> Result:
-    """Call the condition until it gives something true, and return that; fail the test when time is up."""
-    deadline = time.monotonic() + timeout
+    """Call the condition until its result is true, and return it; fail the test when the time limit is over."""
+    deadline = Deadline(timeout)
     while True:
         answer = condition()
         result = await answer if inspect.isawaitable(answer) else answer
         if result:
             return result
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout:g} s in vain for: {_describe(condition)}\nits last answer was {result!r}")
+        if deadline.passed:
+            pytest.fail(
+                f"not true within {deadline.elapsed:.0f} s (limit {timeout:g} s on an idle machine): "
+                f"{_describe(condition)}\nits last result was {result!r}"
+            )
         await asyncio.sleep(interval)
+
+
+async def finish(work: Awaitable[Result], timeout: float = 10.0) -> Result:
+    """Return the result of the work; cancel it and fail the test when the time limit is over."""
+    task = asyncio.ensure_future(work)
+    deadline = Deadline(timeout)
+    try:
+        while not task.done():
+            if deadline.passed:
+                pytest.fail(f"not finished within {deadline.elapsed:.0f} s (limit {timeout:g} s on an idle machine)")
+            await asyncio.wait({task}, timeout=min(_LOOK, timeout))
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _describe(condition: Callable[[], object]) -> str:

@@ -13,12 +13,12 @@ from image_service.config import load_settings
 from image_service.models import Base
 from image_service.models.base import UtcDateTime
 
-# Any number, the same in every process: several that migrate at once wait for each other.
+# Any number, the same in every process: concurrent migrations wait for each other.
 LOCK = 7_239_105_418
 
 
 def render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
-    """Write our own types as what they are in the database: a migration must not change when our code does."""
+    """Render our own types as the database's types: a migration must not change when our code does."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
@@ -26,7 +26,7 @@ url: str = context.config.attributes.get("url") or load_settings().database_url
 
 
 def run(connection: Connection | None = None) -> None:
-    """Run them on a connection, or print their SQL without one."""
+    """Run the migrations on a connection, or print their SQL without one."""
     context.configure(
         connection=connection,
         url=None if connection else url,
@@ -43,7 +43,7 @@ def run(connection: Connection | None = None) -> None:
 
 
 async def run_online() -> None:
-    """Connect and run them."""
+    """Connect and run the migrations."""
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(run)

@@ -1,4 +1,4 @@
-"""What rendering found out about an image. Empty for images that were done before.
+"""Traits of an image, which rendering finds out. Empty for images that were DONE before.
 
 Revision: 0002, after 0001.
 """

@@ -1,6 +1,7 @@
-"""What a long life asks for: lanes, idempotency keys, rendering again, retention, deletion.
+"""Lanes, idempotency keys, reprocessing, retention and deletion.
 
-Only adds, and sorts one index anew, so that the version before it can go on beside it.
+Only adds columns, tables and indexes, and recreates one index with other columns, so that the version before it can run
+beside it.
 
 Revision: 0003, after 0002.
 """
@@ -62,6 +63,6 @@ def downgrade() -> None:
 
 
 def _index_unclaimed(*columns: str) -> None:
-    """Make the index anew, sorted by other columns."""
+    """Recreate the index with these columns."""
     op.drop_index("ix_images_unclaimed", "images")
     op.create_index("ix_images_unclaimed", "images", columns, postgresql_where=UNCLAIMED, sqlite_where=UNCLAIMED)

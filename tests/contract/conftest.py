@@ -1,4 +1,4 @@
-"""What the tests of the database share."""
+"""Fixtures of the database tests."""
 
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
@@ -30,5 +30,13 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url, time_limit=LONG_TIMEOUT)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def postgresql(postgres_database_url: str) -> AsyncIterator[Database]:
+    """A new, migrated database on PostgreSQL only."""
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     yield database
     await database.close()

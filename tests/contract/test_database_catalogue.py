@@ -1,4 +1,4 @@
-"""What the database tells about many images at once, on SQLite and PostgreSQL alike."""
+"""Queries over many images, on SQLite and PostgreSQL."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -15,12 +15,12 @@ from harness.rows import (
     complete,
     execute,
     finished,
+    in_transaction,
     mark_queued,
     queued,
     recorded,
     remove_originals,
     reprocess,
-    run,
     shift,
     thumbnail,
     upload,
@@ -35,7 +35,7 @@ OTHER_RECIPE = "fedcba9876543210"
 
 
 async def uploaded(database: Database, status: Status = Status.NEW) -> UUID:
-    """An image with an id like those of the service, which are in the order of upload."""
+    """Record an image with an id like those of the service, which are in the order of upload."""
     original = upload(id=uuid7())
     await add(database, original)
     if status is Status.PROCESSING:
@@ -44,33 +44,33 @@ async def uploaded(database: Database, status: Status = Status.NEW) -> UUID:
         await complete(database, await claimed(database, original.id))
     elif status is Status.ERROR:
         claim = await claimed(database, original.id)
-        await run(database, lambda r: r.claims.fail(claim, ERROR))
+        await in_transaction(database, lambda r: r.claims.fail(claim, ERROR))
     return original.id
 
 
 async def newest(
     database: Database, limit: int = 100, before: UUID | None = None, status: Status | None = None
 ) -> list[UUID]:
-    found = await run(database, lambda r: r.catalogue.newest(limit=limit, before=before, status=status))
+    found = await in_transaction(database, lambda r: r.catalogue.newest(limit=limit, before=before, status=status))
     return [image.id for image in found]
 
 
 async def oldest(database: Database, limit: int = 100, after: UUID | None = None) -> list[UUID]:
-    found = await run(database, lambda r: r.catalogue.oldest(limit=limit, after=after))
+    found = await in_transaction(database, lambda r: r.catalogue.oldest(limit=limit, after=after))
     return [image.id for image in found]
 
 
 async def outdated(
     database: Database, recipe: str = RECIPE, among: int = 100, after: UUID | None = None
 ) -> dict[UUID, bool]:
-    return await run(database, lambda r: r.catalogue.outdated(recipe, among=among, after=after))
+    return await in_transaction(database, lambda r: r.catalogue.outdated(recipe, among=among, after=after))
 
 
 async def open_count(database: Database, limit: int = 100, lane: Lane | None = None) -> int:
-    return await run(database, lambda r: r.catalogue.open_count(limit=limit, lane=lane))
+    return await in_transaction(database, lambda r: r.catalogue.open_count(limit=limit, lane=lane))
 
 
-async def test_the_newest_images_come_newest_first_page_by_page(database: Database) -> None:
+async def test_newest_returns_pages_newest_first(database: Database) -> None:
     images = [await uploaded(database) for _ in range(5)][::-1]
     assert await newest(database) == images
     assert await newest(database, limit=2) == images[:2]
@@ -79,41 +79,41 @@ async def test_the_newest_images_come_newest_first_page_by_page(database: Databa
     assert await newest(database, before=images[4]) == []
 
 
-async def test_a_page_goes_on_where_an_image_was_that_is_gone(database: Database) -> None:
+async def test_page_can_start_at_a_removed_image(database: Database) -> None:
     images = [await uploaded(database) for _ in range(3)][::-1]
-    await run(database, lambda r: r.images.remove([images[1]]))
+    await in_transaction(database, lambda r: r.images.remove([images[1]]))
     assert await newest(database, before=images[1]) == images[2:]
 
 
 @pytest.mark.parametrize("status", Status)
-async def test_the_newest_images_of_one_state_are_found(database: Database, status: Status) -> None:
+async def test_newest_can_be_limited_to_one_state(database: Database, status: Status) -> None:
     images = [await uploaded(database, each) for each in (*Status, *Status, *Status)]
     expected = images[list(Status).index(status) :: len(Status)][::-1]
     assert await newest(database, status=status) == expected
     assert await newest(database, status=status, limit=1, before=expected[0]) == expected[1:2]
 
 
-async def test_a_page_has_whole_images_with_their_thumbnails(database: Database) -> None:
+async def test_page_contains_images_with_their_thumbnails(database: Database) -> None:
     bare = await uploaded(database)
     claim = await claimed(database, await uploaded(database))
     made = (thumbnail(claim, "100x100"), thumbnail(claim, "300x300", 300))
     await complete(database, claim, *made[::-1])
     failed = await uploaded(database, Status.ERROR)
-    page = await run(database, lambda r: r.catalogue.newest(limit=10))
+    page = await in_transaction(database, lambda r: r.catalogue.newest(limit=10))
     assert [(image.id, image.thumbnails, image.error) for image in page] == [
         (failed, (), ERROR),
         (claim.image_id, made, None),
         (bare, (), None),
     ]
     for image in page:
-        assert image == await run(database, lambda r, i=image.id: r.images.get(i))  # type: ignore[misc]
-    assert [image.id for image in await run(database, lambda r: r.catalogue.newest(limit=2))] == [
+        assert image == await in_transaction(database, lambda r, i=image.id: r.images.get(i))  # type: ignore[misc]
+    assert [image.id for image in await in_transaction(database, lambda r: r.catalogue.newest(limit=2))] == [
         failed,
         claim.image_id,
     ], "a limit counts images, not thumbnails"
 
 
-async def test_the_oldest_images_come_oldest_first_page_by_page(database: Database) -> None:
+async def test_oldest_returns_pages_oldest_first(database: Database) -> None:
     images = [await uploaded(database, status) for status in (*Status, Status.NEW)]
     assert await oldest(database) == images
     assert await oldest(database, limit=2) == images[:2]
@@ -121,7 +121,7 @@ async def test_the_oldest_images_come_oldest_first_page_by_page(database: Databa
     assert await oldest(database, after=images[-1]) == []
 
 
-async def test_what_is_open_is_counted_up_to_a_limit(database: Database) -> None:
+async def test_unfinished_images_are_counted_up_to_a_limit(database: Database) -> None:
     assert await open_count(database) == 0
     await recorded(database)
     await queued(database)
@@ -133,7 +133,7 @@ async def test_what_is_open_is_counted_up_to_a_limit(database: Database) -> None
     assert await open_count(database, limit=2) == 2
 
 
-async def test_what_is_open_is_counted_in_one_lane(database: Database) -> None:
+async def test_unfinished_images_are_counted_per_lane(database: Database) -> None:
     for lane, images in ((Lane.NORMAL, 1), (Lane.EXPRESS, 2), (Lane.BACKFILL, 3)):
         for _ in range(images):
             await recorded(database, lane=lane)
@@ -144,29 +144,33 @@ async def test_what_is_open_is_counted_in_one_lane(database: Database) -> None:
     assert await open_count(database) == 6
 
 
-async def test_overdue_images_are_those_that_the_reconciler_has_not_looked_at_for_long(database: Database) -> None:
+async def test_overdue_returns_images_due_for_longer_than_given(database: Database) -> None:
     second, first = await recorded(database, due_in=-100), await recorded(database, due_in=-200)
     await recorded(database, due_in=-50)
     await recorded(database, due_in=60)
     await finished(database, Status.DONE)
-    assert await run(database, lambda r: r.catalogue.overdue(seconds=75, limit=10)) == [first, second]
-    assert await run(database, lambda r: r.catalogue.overdue(seconds=75, limit=1)) == [first]
-    assert await run(database, lambda r: r.catalogue.overdue(seconds=150, limit=10)) == [first]
+    assert await in_transaction(database, lambda r: r.catalogue.overdue(seconds=75, limit=10)) == [first, second]
+    assert await in_transaction(database, lambda r: r.catalogue.overdue(seconds=75, limit=1)) == [first]
+    assert await in_transaction(database, lambda r: r.catalogue.overdue(seconds=150, limit=10)) == [first]
 
 
-async def test_failed_images_are_found_oldest_first_with_one_code_or_any(database: Database) -> None:
+async def test_failed_returns_images_in_error_oldest_first_by_code(database: Database) -> None:
     failed = [await uploaded(database, Status.ERROR) for _ in range(3)]
     for status in (Status.NEW, Status.PROCESSING, Status.DONE):
         await uploaded(database, status)
     other = await claimed(database, await uploaded(database))
-    await run(database, lambda r: r.claims.fail(other, ImageError(code="decoder-timeout", detail="Too slow.")))
-    assert await run(database, lambda r: r.catalogue.failed(limit=10)) == [*failed, other.image_id]
-    assert await run(database, lambda r: r.catalogue.failed(limit=2, after=failed[0])) == failed[1:]
-    assert await run(database, lambda r: r.catalogue.failed(limit=10, code=ERROR.code)) == failed
-    assert await run(database, lambda r: r.catalogue.failed(limit=10, code="decoder-timeout")) == [other.image_id]
+    await in_transaction(
+        database, lambda r: r.claims.fail(other, ImageError(code="decoder-timeout", detail="Too slow."))
+    )
+    assert await in_transaction(database, lambda r: r.catalogue.failed(limit=10)) == [*failed, other.image_id]
+    assert await in_transaction(database, lambda r: r.catalogue.failed(limit=2, after=failed[0])) == failed[1:]
+    assert await in_transaction(database, lambda r: r.catalogue.failed(limit=10, code=ERROR.code)) == failed
+    assert await in_transaction(database, lambda r: r.catalogue.failed(limit=10, code="decoder-timeout")) == [
+        other.image_id
+    ]
 
 
-async def test_outdated_are_images_that_were_made_under_another_recipe_or_before_there_was_one(
+async def test_image_of_another_recipe_or_of_none_is_outdated(
     database: Database,
 ) -> None:
     old, unknown, current = [await uploaded(database, Status.DONE) for _ in range(3)]
@@ -176,7 +180,7 @@ async def test_outdated_are_images_that_were_made_under_another_recipe_or_before
     assert await outdated(database, OTHER_RECIPE) == {old: False, unknown: True, current: True}
 
 
-async def test_outdated_images_are_looked_for_among_so_many_from_the_oldest_on(database: Database) -> None:
+async def test_outdated_examines_a_limited_number_of_images_oldest_first(database: Database) -> None:
     images = [await uploaded(database, Status.DONE) for _ in range(4)]
     assert list(await outdated(database)) == images
     assert list(await outdated(database, among=2)) == images[:2]
@@ -185,31 +189,33 @@ async def test_outdated_images_are_looked_for_among_so_many_from_the_oldest_on(d
 
 
 @pytest.mark.parametrize("status", [Status.NEW, Status.PROCESSING, Status.ERROR])
-async def test_an_image_that_is_not_done_is_not_outdated(database: Database, status: Status) -> None:
+async def test_image_that_is_not_done_is_not_outdated(database: Database, status: Status) -> None:
     image_id = await uploaded(database, status)
     assert await outdated(database, OTHER_RECIPE) == {image_id: False}
 
 
-async def test_an_image_without_an_original_is_not_outdated(database: Database) -> None:
+async def test_image_without_an_original_is_not_outdated(database: Database) -> None:
     image_id = await uploaded(database, Status.DONE)
     await remove_originals(database, image_id)
     assert await outdated(database, OTHER_RECIPE) == {image_id: False}
 
 
-async def test_an_image_that_begins_anew_is_not_outdated_while_it_does(database: Database) -> None:
+async def test_image_being_reprocessed_is_not_outdated(database: Database) -> None:
     image_id = await uploaded(database, Status.DONE)
     await reprocess(database, image_id)
     assert await outdated(database, OTHER_RECIPE) == {image_id: False}
 
 
-async def test_images_that_have_been_finished_for_long_are_found_longest_first(database: Database) -> None:
+async def test_finished_before_returns_the_earliest_finished_first(database: Database) -> None:
     second, first, third = [(await finished(database, end)).image_id for end in (Status.DONE, Status.ERROR) * 2][:3]
     for image_id, finished_at in ((first, -300), (second, -200), (third, -100)):
         await shift(database, image_id, finished_at=finished_at)
     for query in ("finished_before", "with_original_finished_before"):
 
         async def ask(seconds: float, limit: int = 10, query: str = query) -> Sequence[UUID]:
-            found: Sequence[UUID] = await run(database, lambda r: getattr(r.catalogue, query)(seconds, limit=limit))
+            found: Sequence[UUID] = await in_transaction(
+                database, lambda r: getattr(r.catalogue, query)(seconds, limit=limit)
+            )
             return found
 
         assert await ask(50) == [first, second, third]
@@ -218,25 +224,25 @@ async def test_images_that_have_been_finished_for_long_are_found_longest_first(d
         assert await ask(400) == []
 
 
-async def test_an_image_that_begins_anew_has_not_been_finished_for_long(database: Database) -> None:
+async def test_image_being_reprocessed_does_not_count_as_finished(database: Database) -> None:
     image_id = (await finished(database, Status.DONE)).image_id
     await shift(database, image_id, finished_at=-300)
     await reprocess(database, image_id)
-    assert await run(database, lambda r: r.catalogue.finished_before(100, limit=10)) == []
-    assert await run(database, lambda r: r.catalogue.with_original_finished_before(100, limit=10)) == []
+    assert await in_transaction(database, lambda r: r.catalogue.finished_before(100, limit=10)) == []
+    assert await in_transaction(database, lambda r: r.catalogue.with_original_finished_before(100, limit=10)) == []
     await complete(database, await claimed(database, image_id))
-    assert await run(database, lambda r: r.catalogue.finished_before(100, limit=10)) == []
+    assert await in_transaction(database, lambda r: r.catalogue.finished_before(100, limit=10)) == []
 
 
-async def test_images_without_an_original_are_told_from_those_with_one(database: Database) -> None:
+async def test_with_original_finished_before_omits_images_without_an_original(database: Database) -> None:
     image_id = (await finished(database, Status.DONE)).image_id
     await shift(database, image_id, finished_at=-300)
     await remove_originals(database, image_id)
-    assert await run(database, lambda r: r.catalogue.finished_before(100, limit=10)) == [image_id]
-    assert await run(database, lambda r: r.catalogue.with_original_finished_before(100, limit=10)) == []
+    assert await in_transaction(database, lambda r: r.catalogue.finished_before(100, limit=10)) == [image_id]
+    assert await in_transaction(database, lambda r: r.catalogue.with_original_finished_before(100, limit=10)) == []
 
 
-async def test_a_database_has_an_identity_that_stays(database: Database) -> None:
-    identity = await run(database, lambda r: r.catalogue.identity())
+async def test_database_identity_does_not_change(database: Database) -> None:
+    identity = await in_transaction(database, lambda r: r.catalogue.identity())
     await recorded(database)
-    assert await run(database, lambda r: r.catalogue.identity()) == identity
+    assert await in_transaction(database, lambda r: r.catalogue.identity()) == identity

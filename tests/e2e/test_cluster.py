@@ -29,7 +29,7 @@ def nodes() -> Iterator[list[RabbitMQServer]]:
 
 
 @pytest.mark.timeout(300)
-async def test_while_one_of_three_brokers_dies_uploads_go_on_and_no_message_is_lost(
+async def test_one_of_three_brokers_dies_and_no_confirmed_message_is_lost(
     nodes: list[RabbitMQServer], postgres_database_url: str, tmp_path: Path
 ) -> None:
     _, dying, other = nodes

@@ -1,4 +1,4 @@
-"""API and worker as processes of their own, on PostgreSQL and RabbitMQ, while things break."""
+"""API and worker as separate processes on PostgreSQL and RabbitMQ, during faults."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ from harness.waiting import eventually
 from image_service.database import Database
 from image_service.models import ImageRow
 from image_service.queue.rabbitmq import RabbitMQQueue
-from image_service.worker.runner import AHEAD
+from image_service.worker.lanes import AHEAD
 
 SMALL = encoded(gradient(64, 48), "JPEG")
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
@@ -71,7 +71,7 @@ def start_worker(env: dict[str, str], running: ExitStack, tmp_path: Path) -> Cal
 
 
 async def depth(env: dict[str, str]) -> int:
-    """Messages that wait in the queue, asked of the broker itself."""
+    """Return the number of ready messages in all lanes."""
     queue = RabbitMQQueue(env["RABBITMQ_URL"])
     await queue.start()
     try:
@@ -80,7 +80,7 @@ async def depth(env: dict[str, str]) -> int:
         await queue.close()
 
 
-async def test_a_photo_becomes_thumbnails_and_its_request_id_reaches_the_worker(
+async def test_upload_becomes_thumbnails_and_worker_logs_its_request_id(
     api: Api, start_worker: Callable[..., Worker]
 ) -> None:
     worker = start_worker()
@@ -97,16 +97,18 @@ async def test_a_photo_becomes_thumbnails_and_its_request_id_reaches_the_worker(
     assert (line["image_id"], line["request_id"]) == (accepted["id"], "from-the-client")
 
 
-async def test_an_api_can_make_its_own_tables(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
+async def test_api_with_migrate_option_creates_the_tables(
+    env: dict[str, str], empty_postgres_url: str, tmp_path: Path
+) -> None:
     with Api(tmp_path, env | {"DATABASE_URL": empty_postgres_url}, "--migrate") as api:
         async with client(api.url) as http:
             await eventually(lambda: _condition_is(http, "healthy"))
 
 
-async def test_the_tables_can_be_made_beforehand(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
+async def test_migrate_command_creates_the_tables(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
     env |= {"DATABASE_URL": empty_postgres_url}
-    migrated = subprocess.run(  # noqa: S603, ASYNC221  (our own program, and nothing else to do meanwhile)
-        [PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
+    migrated = subprocess.run(  # noqa: S603, ASYNC221  (constant command, nothing else to do)
+        [*PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
     )
     assert (migrated.returncode, migrated.stdout) == (0, "The database's tables are up to date.\n"), migrated.stderr
     with Api(tmp_path, env) as api:
@@ -115,7 +117,7 @@ async def test_the_tables_can_be_made_beforehand(env: dict[str, str], empty_post
 
 
 @pytest.mark.parametrize("content", [SMALL, PHOTO], ids=["tiny", "ordinary"])
-async def test_of_400_uploads_none_stays_processing(
+async def test_all_of_400_uploads_become_done(
     api: Api, start_worker: Callable[..., Worker], env: dict[str, str], content: bytes
 ) -> None:
     start_worker()
@@ -126,7 +128,7 @@ async def test_of_400_uploads_none_stays_processing(
     assert await depth(env) == 0
 
 
-async def test_a_broker_restart_in_the_middle_loses_nothing(
+async def test_broker_restart_during_uploads_loses_nothing(
     api: Api, start_worker: Callable[..., Worker], own_rabbitmq: RabbitMQServer
 ) -> None:
     start_worker()
@@ -139,7 +141,7 @@ async def test_a_broker_restart_in_the_middle_loses_nothing(
     assert [image["status"] for image in images] == ["DONE"] * MANY
 
 
-async def test_a_backlog_survives_a_broker_restart(
+async def test_backlog_survives_a_broker_restart(
     api: Api, start_worker: Callable[..., Worker], own_rabbitmq: RabbitMQServer, env: dict[str, str]
 ) -> None:
     async with client(api.url) as http:
@@ -151,7 +153,7 @@ async def test_a_backlog_survives_a_broker_restart(
     assert [image["status"] for image in images] == ["DONE"] * 20
 
 
-async def test_uploads_are_kept_while_the_broker_is_down_and_processed_once_it_is_back(
+async def test_upload_during_broker_outage_is_processed_afterwards(
     api: Api, start_worker: Callable[..., Worker], own_rabbitmq: RabbitMQServer
 ) -> None:
     start_worker()
@@ -175,27 +177,27 @@ async def _condition_is(http: httpx.AsyncClient, expected: str) -> bool:
     return bool(answer.json()["status"] == expected)
 
 
-async def test_a_worker_killed_in_the_middle_is_replaced_by_another(
+async def test_image_of_a_killed_worker_is_processed_by_another(
     api: Api, start_worker: Callable[..., Worker], env: dict[str, str]
 ) -> None:
-    doomed = start_worker("doomed")
-    doomed.hold_decoders()
+    first = start_worker("first")
+    first.hold_decoders()
     async with client(api.url) as http:
         image_id = (await upload(http, PHOTO))["id"]
         await eventually(lambda: _held(env))
-        doomed.crash()
-        start_worker("heir")
+        first.crash()
+        start_worker("second")
         await done(http, image_id, timeout=RECOVERY)
 
 
-async def test_an_api_killed_between_commit_and_publish_loses_nothing(
+async def test_api_killed_between_commit_and_publish_loses_nothing(
     env: dict[str, str], start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     async with Proxy.before(env["RABBITMQ_URL"]) as proxy:
         with Api(tmp_path, env | {"RABBITMQ_URL": proxy.url(env["RABBITMQ_URL"])}) as api:
             async with client(api.url) as http:
                 await eventually(lambda: _condition_is(http, "healthy"))
-                proxy.switch(Mode.BLACK_HOLE)  # the publish now waits for its confirmation, after the commit
+                proxy.switch(Mode.BLACK_HOLE)  # after the commit, the publish now waits for its confirm
                 uploading = asyncio.create_task(upload(http, PHOTO))
                 await eventually(lambda: _listed(http))
                 api.kill()
@@ -209,7 +211,7 @@ async def test_an_api_killed_between_commit_and_publish_loses_nothing(
 
 
 async def _listed(http: httpx.AsyncClient) -> list[str]:
-    """The ids of all images that are recorded."""
+    """Return the ids of all recorded images."""
     return [image["id"] for image in (await http.get("/images")).json()["images"]]
 
 
@@ -222,12 +224,12 @@ def _thumbnails(folder: Path) -> list[Path]:
 
 
 def _scratch(folder: Path) -> list[Path]:
-    """What lies in scratch folders."""
+    """Return the files in all scratch folders."""
     return list((folder / "storage" / "scratch").glob("*/*"))
 
 
 async def _held(env: dict[str, str]) -> int:
-    """How many images workers hold."""
+    """Return the number of leased images."""
     database = Database(env["DATABASE_URL"])
     try:
         async with database.transaction() as repositories:
@@ -237,7 +239,7 @@ async def _held(env: dict[str, str]) -> int:
         await database.close()
 
 
-async def test_a_worker_that_wakes_after_its_lease_changes_nothing(
+async def test_worker_resumed_after_its_lease_changes_nothing(
     api: Api, start_worker: Callable[..., Worker], env: dict[str, str], tmp_path: Path
 ) -> None:
     stale = start_worker("stale")
@@ -250,7 +252,7 @@ async def test_a_worker_that_wakes_after_its_lease_changes_nothing(
         start_worker("other")
         before = await done(http, image_id)
         stale.process.resume()
-        await eventually(lambda: stale.lines("claim lost: the image was given to another worker, or deleted"))
+        await eventually(lambda: stale.lines("claim lost: claimed by another worker, or deleted"))
         after = await status(http, image_id)
         assert after == before
         for url in after["thumbnails"].values():
@@ -259,7 +261,7 @@ async def test_a_worker_that_wakes_after_its_lease_changes_nothing(
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["the worker finishes", "the worker crashes"])
-async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(
+async def test_image_deleted_while_it_is_rendered_leaves_no_files(
     api: Api, start_worker: Callable[..., Worker], env: dict[str, str], tmp_path: Path, *, crash: bool
 ) -> None:
     sweeping = {"ORPHAN_GRACE": "4", "SWEEP_INTERVAL": "0.3"}
@@ -286,7 +288,7 @@ async def _holds(env: dict[str, str], images: int) -> bool:
     return await _held(env) == images
 
 
-async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(
+async def test_old_thumbnails_are_served_during_reprocessing(
     api: Api, start_worker: Callable[..., Worker], env: dict[str, str]
 ) -> None:
     worker = start_worker()
@@ -294,7 +296,7 @@ async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(
         image_id = (await upload(http, PHOTO))["id"]
         before = await done(http, image_id)
         worker.hold_decoders()
-        answer = await http.post(f"/images/{image_id}/reprocess", headers={"X-Request-ID": "once-more"})
+        answer = await http.post(f"/images/{image_id}/reprocess", headers={"X-Request-ID": "reprocess-request"})
         assert (answer.status_code, answer.json()["status"]) == (202, "PROCESSING")
         await eventually(lambda: _held(env))
         meanwhile = await status(http, image_id)
@@ -308,10 +310,10 @@ async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(
         assert after["finished_at"] > before["finished_at"]
         for url in after["thumbnails"].values():
             assert (await http.get(url)).status_code == 200
-    assert [line["request_id"] for line in worker.lines("image done")][1:] == ["once-more"]
+    assert [line["request_id"] for line in worker.lines("image done")][1:] == ["reprocess-request"]
 
 
-async def test_a_stopped_worker_finishes_what_it_holds_and_leaves_the_rest_to_others(
+async def test_stopped_worker_finishes_its_claims_and_leaves_the_rest(
     api: Api, start_worker: Callable[..., Worker], env: dict[str, str]
 ) -> None:
     worker, taken = start_worker(DECODE_SLOTS="1"), 1 + AHEAD

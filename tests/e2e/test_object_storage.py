@@ -1,6 +1,7 @@
-"""API and worker as processes of their own, on PostgreSQL, RabbitMQ and a real S3 server."""
+"""API and worker as separate processes on PostgreSQL, RabbitMQ and a real S3 server."""
 
 import hashlib
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ FIVE_MEGABYTES = 5 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def photo() -> bytes:
-    """A picture of somewhat more than 5 MB, which is sent in parts."""
+    """An image of slightly more than 5 MB, which is uploaded in parts."""
     content = encoded(noise(2800, 2100), "JPEG", quality=96)
     assert FIVE_MEGABYTES < len(content) < 2 * FIVE_MEGABYTES
     return content
@@ -50,7 +51,7 @@ def running() -> Iterator[ExitStack]:
 
 
 def bucket(env: dict[str, str]) -> S3Store:
-    """What the storage has, past the service."""
+    """Access the bucket directly."""
     return S3Store.from_url(
         env["STORAGE_URL"],
         access_key_id=env["AWS_ACCESS_KEY_ID"],
@@ -70,7 +71,7 @@ def kept_in_scratch(env: dict[str, str]) -> list[Path]:
 
 
 @pytest.mark.parametrize("delivery", ["proxy", "redirect"])
-async def test_a_photo_of_five_megabytes_becomes_thumbnails(
+async def test_multipart_upload_of_five_megabytes_becomes_thumbnails(
     env: dict[str, str], running: ExitStack, tmp_path: Path, photo: bytes, delivery: str
 ) -> None:
     api = running.enter_context(Api(tmp_path, env | {"FILES_DELIVERY": delivery}))
@@ -89,8 +90,8 @@ async def test_a_photo_of_five_megabytes_becomes_thumbnails(
         assert (await http.get(image["original_url"], headers={"If-None-Match": etag})).status_code == 304
         assert (await http.get("/health")).json()["status"] == "healthy"
         assert len(stored(env)) == 1 + len(SIZES)
-        checked = subprocess.run(  # noqa: S603, ASYNC221  (our own program, and nothing else to do meanwhile)
-            [PROGRAM, "check"], env=env, capture_output=True, text=True, timeout=60, check=False
+        checked = subprocess.run(  # noqa: S603, ASYNC221  (constant command, nothing else to do)
+            [*PROGRAM, "check"], env=os.environ | env, capture_output=True, text=True, timeout=60, check=False
         )
         assert (checked.returncode, checked.stdout) == (0, "Nothing is wrong.\n"), checked.stderr
         assert (await http.delete(f"/images/{accepted['id']}")).status_code == 204
@@ -99,7 +100,7 @@ async def test_a_photo_of_five_megabytes_becomes_thumbnails(
 
 
 async def expect(http: httpx.AsyncClient, url: str, delivery: str, *, original: bool) -> None:
-    """A file is sent, or a link to it is, and what arrives in the end is an image with its type."""
+    """Check that a file is served directly or by redirect, with the right type and headers."""
     answer = await http.get(url)
     if delivery == "redirect":
         assert answer.status_code == 307
@@ -111,7 +112,7 @@ async def expect(http: httpx.AsyncClient, url: str, delivery: str, *, original: 
     assert answer.headers.get("content-disposition", "inline").startswith("attachment" if original else "inline")
 
 
-async def test_while_the_storage_is_away_uploads_are_refused_in_time_and_rendering_waits(
+async def test_storage_outage_refuses_uploads_in_time_and_delays_rendering(
     env: dict[str, str], running: ExitStack, tmp_path: Path, photo: bytes
 ) -> None:
     async with Proxy.before(env["AWS_ENDPOINT_URL"]) as way:
@@ -135,7 +136,7 @@ async def test_while_the_storage_is_away_uploads_are_refused_in_time_and_renderi
     assert kept_in_scratch(env) == []
 
 
-async def test_a_client_that_hangs_up_leaves_nothing_in_the_storage(
+async def test_aborted_upload_leaves_nothing_in_the_storage(
     env: dict[str, str], running: ExitStack, tmp_path: Path, photo: bytes
 ) -> None:
     api = running.enter_context(Api(tmp_path, env))
@@ -153,10 +154,10 @@ async def test_a_client_that_hangs_up_leaves_nothing_in_the_storage(
     assert stored(env) == set()
 
 
-async def test_a_worker_sweeps_what_no_row_names(env: dict[str, str], running: ExitStack, tmp_path: Path) -> None:
-    orphan, stranger = original_key(uuid4()), "originals/7f/not-one-of-ours"
+async def test_worker_sweeps_objects_without_a_row(env: dict[str, str], running: ExitStack, tmp_path: Path) -> None:
+    orphan, foreign = original_key(uuid4()), "originals/7f/not-one-of-ours"
     await bucket(env).put_async(orphan, b"x")
-    await bucket(env).put_async(stranger, b"x")
+    await bucket(env).put_async(foreign, b"x")
     running.enter_context(Worker(tmp_path, env | {"ORPHAN_GRACE": "1", "SWEEP_INTERVAL": "0.5"}))
-    await eventually(lambda: stored(env) == {stranger}, timeout=30)
+    await eventually(lambda: stored(env) == {foreign}, timeout=30)
     assert bucket(env).get(".owner").bytes()

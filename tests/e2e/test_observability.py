@@ -1,4 +1,4 @@
-"""The service as Prometheus sees it, by the dashboard and the alerts in ``deploy``."""
+"""The dashboard and the alerts in ``deploy``, evaluated by a real Prometheus."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ import pytest
 from sqlalchemy import text
 
 from harness.images import encoded, gradient
+from harness.monitoring import FAST_METRICS, fired, firing, panels, prometheus, rules, values
 from harness.plans import superuser
 from harness.processes import free_port
 from harness.servers import PostgresServer, PrometheusServer, RabbitMQServer
 from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from harness.waiting import eventually
-from harness.watched import AT_ONCE, fired, firing, panels, prometheus, rules, values
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
-HOARDING = encoded(gradient(4000, 3000), "PNG")
-"""Takes so long that a thief comes in time."""
+LARGE = encoded(gradient(4000, 3000), "PNG")
+"""Rendering takes long enough for its claim to be taken meanwhile."""
 CUT_OFF = PHOTO[: len(PHOTO) // 2]
 LIMIT = 30.0
 ALL = {rule["alert"] for rule in rules()}
@@ -36,13 +36,13 @@ def running() -> Iterator[ExitStack]:
 
 
 class Watched:
-    """API and worker, the servers behind them, and the Prometheus that watches."""
+    """API, worker, their servers, and a Prometheus that scrapes them."""
 
     def __init__(self, folder: Path, running: ExitStack, env: dict[str, str]) -> None:
         self._folder = folder
         self._running = running
         self._ports = {"api": free_port(), "worker": free_port()}
-        self._env = env | FAST_SETTINGS | AT_ONCE | {"STORAGE_PATH": str(folder / "storage")}
+        self._env = env | FAST_SETTINGS | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
         self.storage = folder / "storage"
         self.fired: set[str] = set()
 
@@ -62,28 +62,28 @@ class Watched:
         env = self._env | {"METRICS_PORT": str(self._ports["worker"])} | settings
         return self._running.enter_context(Worker(self._folder, env, name))
 
-    async def alarm(self, *names: str, since: float) -> None:
-        """Wait until these alerts have fired since a moment, which is one of ``time.monotonic()``."""
-        silent: set[str] = set()
+    async def wait_for_alerts(self, *names: str, since: float) -> None:
+        """Wait until these alerts have fired since ``since``, a value of ``time.monotonic()``."""
+        missing: set[str] = set()
 
         def all_have_fired() -> bool:
-            silent.clear()
-            silent.update(set(names) - fired(self.prometheus, time.monotonic() - since))
-            return not silent
+            missing.clear()
+            missing.update(set(names) - fired(self.prometheus, time.monotonic() - since))
+            return not missing
 
         try:
             await eventually(all_have_fired, timeout=LIMIT, interval=0.2)
         except pytest.fail.Exception:
-            pytest.fail(f"{silent} did not fire within {LIMIT} s; firing now: {firing(self.prometheus)}")
+            pytest.fail(f"{missing} did not fire within {LIMIT} s; firing now: {firing(self.prometheus)}")
         self.fired.update(names)
 
-    async def seen(self, worker: Worker) -> None:
-        """Wait until Prometheus knows this worker: an increase is one over what it saw before."""
+    async def wait_until_scraped(self, worker: Worker) -> None:
+        """Wait until Prometheus has scraped this worker: an increase needs an earlier sample."""
         begun = f'process_start_time_seconds{{job="image-service-worker"}} > {worker.process.create_time() - 1}'
         await eventually(lambda: values(self.prometheus, begun), timeout=LIMIT, interval=0.1)
 
-    async def all_clear(self) -> None:
-        """Wait until both processes are known, and no alert fires."""
+    async def wait_until_quiet(self) -> None:
+        """Wait until both processes are scraped and no alert fires."""
         both = "sum(up) == 2"
         await eventually(
             lambda: values(self.prometheus, both) and not firing(self.prometheus), timeout=LIMIT, interval=0.2
@@ -96,19 +96,19 @@ def watched(tmp_path: Path, running: ExitStack, own_postgres: PostgresServer, ow
     return Watched(tmp_path, running, {"DATABASE_URL": database, "RABBITMQ_URL": own_rabbitmq.url})
 
 
-async def test_every_panel_of_the_dashboard_shows_something(watched: Watched, tmp_path: Path) -> None:
+async def test_every_dashboard_panel_has_data(watched: Watched, tmp_path: Path) -> None:
     watched.start()
     async with client(watched.api.url) as http:
 
         async def missing() -> dict[str, str]:
-            """Panels without data, after some more traffic of every kind."""
+            """Return the panels without data, after more traffic of every kind."""
             ids = await upload_all(http, [PHOTO, POSTER, CUT_OFF])
             images = await finished(http, ids)
             assert sorted(image["status"] for image in images) == ["DONE", "DONE", "ERROR"]
             await http.post("/images", files={"file": b"no image"})
             shown = {panel: values(watched.prometheus, panel.query) for panel in panels()}
             report = [f"{panel.title:64} {', '.join(f'{each:.4g}' for each in shown[panel])}" for panel in shown]
-            (tmp_path / "dashboard.txt").write_text("\n".join(report))  # for people
+            (tmp_path / "dashboard.txt").write_text("\n".join(report))  # for manual inspection
             return {panel.title: panel.query for panel in shown if not shown[panel]}
 
         async def nothing_is_missing() -> bool:
@@ -119,47 +119,47 @@ async def test_every_panel_of_the_dashboard_shows_something(watched: Watched, tm
     assert firing(watched.prometheus) == set()
 
 
-@pytest.mark.timeout(300)  # one fault after another; each has a limit of its own
-async def test_every_alert_fires_when_its_fault_is_made(
+@pytest.mark.timeout(300)  # several faults in sequence, each with its own limit
+async def test_every_alert_fires_for_its_fault(
     watched: Watched, own_postgres: PostgresServer, own_rabbitmq: RabbitMQServer
 ) -> None:
     watched.start()
-    await watched.all_clear()
+    await watched.wait_until_quiet()
     async with client(watched.api.url) as http:
-        await a_message_of_nobody(own_rabbitmq)
-        await decoders_that_die(watched, http)
-        await claims_that_are_stolen(watched, http)
-        await asyncio.gather(a_row_that_stays_locked(watched), a_storage_that_vanishes(watched))
-        await work_without_workers(watched, http)
-        await servers_that_are_away(watched, http, own_postgres, own_rabbitmq)
+        await publish_malformed_message(own_rabbitmq)
+        await kill_decoders(watched, http)
+        await steal_claims(watched, http)
+        await asyncio.gather(lock_row(watched), remove_storage(watched))
+        await fill_backlog(watched, http)
+        await kill_servers(watched, http, own_postgres, own_rabbitmq)
     began = time.monotonic()
     watched.api.kill()
-    await watched.alarm("ImageServiceApiDown", since=began)
+    await watched.wait_for_alerts("ImageServiceApiDown", since=began)
     assert watched.fired == ALL
 
 
-async def a_message_of_nobody(rabbitmq: RabbitMQServer) -> None:
-    """It is dead-lettered; the alarm comes while the next fault is made."""
+async def publish_malformed_message(rabbitmq: RabbitMQServer) -> None:
+    """It is dead-lettered; the alert is awaited with the next fault."""
     async with await aio_pika.connect(rabbitmq.url) as connection, connection.channel() as channel:
         await channel.default_exchange.publish(aio_pika.Message(b"no image"), "images")
 
 
-async def decoders_that_die(watched: Watched, http: httpx.AsyncClient) -> None:
-    """Rendering takes longer than it may."""
+async def kill_decoders(watched: Watched, http: httpx.AsyncClient) -> None:
+    """Let rendering exceed its timeout."""
     began = time.monotonic()
     watched.worker.stop()
-    hasty = watched.start_worker("hasty", DECODE_TIMEOUT="0.01", RETRY_DELAY="0.01")
-    await watched.seen(hasty)
+    limited = watched.start_worker("limited", DECODE_TIMEOUT="0.01", RETRY_DELAY="0.01")
+    await watched.wait_until_scraped(limited)
     images = await finished(http, await upload_all(http, [POSTER] * 6))
     assert {image["error"]["code"] for image in images} == {"decoder-timeout"}
-    await watched.alarm("ImageServiceDecodersDie", "ImageServiceDeadLetters", since=began)
-    hasty.stop()
+    await watched.wait_for_alerts("ImageServiceDecoderFailures", "ImageServiceDeadLetters", since=began)
+    limited.stop()
     watched.worker.start()
-    await watched.seen(watched.worker)
+    await watched.wait_until_scraped(watched.worker)
 
 
-async def claims_that_are_stolen(watched: Watched, http: httpx.AsyncClient) -> None:
-    """Whatever a worker holds is taken from it before it has finished."""
+async def steal_claims(watched: Watched, http: httpx.AsyncClient) -> None:
+    """Take every claim away before its worker has finished."""
     began = time.monotonic()
     theft = text(
         "UPDATE images SET attempt = attempt + 1, lease_until = now(), due_at = now() "
@@ -172,19 +172,19 @@ async def claims_that_are_stolen(watched: Watched, http: httpx.AsyncClient) -> N
                 await connection.execute(theft)
                 await asyncio.sleep(0.005)
 
-    thief = asyncio.create_task(steal())
+    stealing = asyncio.create_task(steal())
     try:
-        images = await finished(http, await upload_all(http, [HOARDING] * 3))
+        images = await finished(http, await upload_all(http, [LARGE] * 3))
         assert {image["error"]["code"] for image in images} == {"attempts-exhausted"}
-        await watched.alarm("ImageServiceLeasesLost", "ImageServiceAttemptsExhausted", since=began)
+        await watched.wait_for_alerts("ImageServiceLeasesLost", "ImageServiceAttemptsExhausted", since=began)
     finally:
-        thief.cancel()
+        stealing.cancel()
         with suppress(asyncio.CancelledError):
-            await thief
+            await stealing
 
 
-async def a_row_that_stays_locked(watched: Watched) -> None:
-    """The reconciler waits for it in vain, round after round; the database answers all the same."""
+async def lock_row(watched: Watched) -> None:
+    """Block the reconciler in every run, while the database stays available."""
     began = time.monotonic()
     due = text(
         "UPDATE images SET status = 'PROCESSING', error_code = NULL, due_at = now() + interval '1 second' "
@@ -196,20 +196,20 @@ async def a_row_that_stays_locked(watched: Watched) -> None:
         await connection.execute(text("BEGIN"))
         await connection.execute(lock, {"id": image_id})
         try:
-            await watched.alarm("ImageServiceReconcilerNotRunning", since=began)
+            await watched.wait_for_alerts("ImageServiceReconcilerNotRunning", since=began)
         finally:
             await connection.execute(text("ROLLBACK"))
 
 
-async def a_storage_that_vanishes(watched: Watched) -> None:
+async def remove_storage(watched: Watched) -> None:
     began = time.monotonic()
     away = watched.storage.rename(watched.storage.with_name("away"))
-    await watched.alarm("ImageServiceStorageAway", since=began)
+    await watched.wait_for_alerts("ImageServiceStorageUnavailable", since=began)
     away.rename(watched.storage)
 
 
-async def work_without_workers(watched: Watched, http: httpx.AsyncClient) -> None:
-    """Images pile up until no more are taken."""
+async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
+    """Upload without a worker until uploads are refused."""
     began = time.monotonic()
     watched.worker.kill()
     answers: set[int] = set()
@@ -221,7 +221,7 @@ async def work_without_workers(watched: Watched, http: httpx.AsyncClient) -> Non
 
     uploading = asyncio.create_task(go_on())
     try:
-        await watched.alarm(
+        await watched.wait_for_alerts(
             "ImageServiceNoWorker",
             "ImageServiceImagesStuck",
             "ImageServiceBacklogNearLimit",
@@ -235,12 +235,14 @@ async def work_without_workers(watched: Watched, http: httpx.AsyncClient) -> Non
     assert answers == {202, 503}
 
 
-async def servers_that_are_away(
+async def kill_servers(
     watched: Watched, http: httpx.AsyncClient, postgres: PostgresServer, rabbitmq: RabbitMQServer
 ) -> None:
-    """For good: no test of this module comes after this."""
+    """Not restarted: this is the module's last test."""
     began = time.monotonic()
     for server in (postgres, rabbitmq):
         await asyncio.to_thread(server.kill)
     assert (await http.get("/health")).json()["status"] == "unhealthy"
-    await watched.alarm("ImageServiceDatabaseAway", "ImageServiceBrokerAway", "ImageServiceMetricsStale", since=began)
+    await watched.wait_for_alerts(
+        "ImageServiceDatabaseUnavailable", "ImageServiceBrokerUnavailable", "ImageServiceMetricsStale", since=began
+    )

@@ -1,4 +1,4 @@
-"""API and workers behind PgBouncer, which gives each transaction whichever of a few connections is free."""
+"""API and workers behind PgBouncer in transaction pooling mode."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,12 +32,12 @@ def url(pgbouncer: PgBouncerServer, postgres_database_url: str) -> str:
 
 
 async def backend(repositories: Repositories) -> int:
-    """Which of the server's processes the transaction is on."""
+    """Return the pid of the server process that runs the transaction."""
     answer = await repositories.connection.execute(text("SELECT pg_backend_pid()"))
     return int(answer.scalar_one())
 
 
-async def test_one_connection_is_on_another_of_the_servers_with_each_transaction(url: str) -> None:
+async def test_transactions_of_one_connection_may_run_on_different_backends(url: str) -> None:
     database, other = (Database(url, time_limit=LONG_TIMEOUT, pool_size=1) for _ in range(2))
     async with database.transaction() as repositories:
         before = await backend(repositories)
@@ -51,7 +51,7 @@ async def test_one_connection_is_on_another_of_the_servers_with_each_transaction
     await other.close()
 
 
-async def test_no_statement_is_left_on_a_connection_for_another_client_to_meet(url: str) -> None:
+async def test_no_prepared_statement_is_left_on_a_backend(url: str) -> None:
     database = Database(url)
     async with database.transaction() as repositories:
         assert await repositories.images.get(an_upload().id) is None
@@ -60,7 +60,7 @@ async def test_no_statement_is_left_on_a_connection_for_another_client_to_meet(u
     await database.close()
 
 
-async def test_a_transaction_that_does_not_end_is_ended_all_the_same(url: str) -> None:
+async def test_transactions_have_server_side_timeouts(url: str) -> None:
     database = Database(url)
     async with database.transaction() as repositories:
         for name in ("statement_timeout", "idle_in_transaction_session_timeout"):

@@ -1,4 +1,4 @@
-"""A process that is replaced by another while uploads go on, as in every rollout."""
+"""API and worker are replaced during uploads, as in every rollout."""
 
 import asyncio
 from collections import Counter
@@ -16,10 +16,10 @@ from harness.waiting import eventually
 IMAGE = encoded(gradient(64, 48), "JPEG")
 UPLOADERS = 4
 EACH = 10
-"""Uploads that each of them has seen answered before something happens."""
+"""Uploads of each uploader between two steps."""
 
 
-async def test_an_upload_at_any_moment_of_a_replacement_is_accepted_and_becomes_done(
+async def test_every_upload_during_a_rollout_becomes_done(
     postgres_database_url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path
 ) -> None:
     env = {
@@ -30,11 +30,11 @@ async def test_an_upload_at_any_moment_of_a_replacement_is_accepted_and_becomes_
     }
     answers: Counter[int] = Counter()
     accepted: list[str] = []
-    enough = asyncio.Event()
+    stop = asyncio.Event()
 
-    async def upload_on_and_on(url: str) -> None:
-        while not enough.is_set():
-            # A connection for each, as from different clients: the load balancer's choice is made anew.
+    async def upload_until_stopped(url: str) -> None:
+        while not stop.is_set():
+            # A new connection for each upload, so that the load balancer chooses again.
             async with client(url) as http:
                 answer = await http.post("/images", files={"file": ("photo.jpg", IMAGE)})
             answers[answer.status_code] += 1
@@ -48,7 +48,7 @@ async def test_an_upload_at_any_moment_of_a_replacement_is_accepted_and_becomes_
         old_api = running.enter_context(Api(tmp_path / "old", env))
         old_worker = running.enter_context(Worker(tmp_path / "old", env))
         async with Proxy.before(old_api.url) as balancer:
-            uploaders = [asyncio.create_task(upload_on_and_on(balancer.url(old_api.url))) for _ in range(UPLOADERS)]
+            uploaders = [asyncio.create_task(upload_until_stopped(balancer.url(old_api.url))) for _ in range(UPLOADERS)]
             await more_are_accepted()
             new_worker, new_api = Worker(tmp_path / "new", env), Api(tmp_path / "new", env)
             for process in (new_worker, new_api):
@@ -58,7 +58,7 @@ async def test_an_upload_at_any_moment_of_a_replacement_is_accepted_and_becomes_
             await asyncio.to_thread(old_api.stop)
             await asyncio.to_thread(old_worker.stop)
             await more_are_accepted()
-            enough.set()
+            stop.set()
             await asyncio.gather(*uploaders)
         assert set(answers) == {httpx.codes.ACCEPTED}
         async with client(new_api.url) as http:

@@ -1,4 +1,4 @@
-"""The whole service in one process, as `make run` starts it."""
+"""The standalone service in one process, as `make run` starts it."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ def standalone(tmp_path: Path) -> Iterator[Standalone]:
         yield service
 
 
-async def test_an_upload_becomes_three_thumbnails_and_stays_what_it_was(standalone: Standalone) -> None:
+async def test_upload_becomes_three_thumbnails_and_original_is_unchanged(standalone: Standalone) -> None:
     async with client(standalone.url) as api:
         accepted = await upload(api, PHOTO)
         assert accepted["status"] == "PROCESSING"
@@ -47,7 +47,7 @@ async def test_an_upload_becomes_three_thumbnails_and_stays_what_it_was(standalo
     assert sizes == {"100x100": (100, 75), "300x300": (300, 225), "1200x1200": (1200, 900)}
 
 
-async def test_the_address_that_is_printed_answers_as_healthy(standalone: Standalone) -> None:
+async def test_printed_address_reports_healthy(standalone: Standalone) -> None:
     async with client(standalone.url) as api:
         report = (await api.get("/health")).json()
     assert report["status"] == "healthy"
@@ -55,7 +55,7 @@ async def test_the_address_that_is_printed_answers_as_healthy(standalone: Standa
     assert f"curl -F file=@photo.jpg {standalone.url}/images" in standalone.log
 
 
-async def test_a_killed_run_resumes_its_unfinished_images_at_the_next_start(standalone: Standalone) -> None:
+async def test_unfinished_images_of_a_killed_process_are_resumed_at_start(standalone: Standalone) -> None:
     standalone.hold_decoders()
     async with client(standalone.url) as api:
         ids = await upload_all(api, [PHOTO] * 4)
@@ -67,14 +67,14 @@ async def test_a_killed_run_resumes_its_unfinished_images_at_the_next_start(stan
     assert [image["status"] for image in images] == ["DONE"] * 4
 
 
-async def test_decoders_do_not_outlive_a_service_that_dies(standalone: Standalone) -> None:
+async def test_decoders_do_not_outlive_a_killed_service(standalone: Standalone) -> None:
     decoders = standalone.process.children()
     assert decoders
     standalone.crash()
     await eventually(lambda: not any(decoder.is_running() and decoder.status() != "zombie" for decoder in decoders))
 
 
-async def test_stopping_finishes_what_is_being_rendered(standalone: Standalone) -> None:
+async def test_stop_finishes_the_image_in_progress(standalone: Standalone) -> None:
     standalone.hold_decoders()
     async with client(standalone.url) as api:
         image_id = (await upload(api, PHOTO))["id"]
@@ -85,9 +85,9 @@ async def test_stopping_finishes_what_is_being_rendered(standalone: Standalone) 
     assert [line["image_id"] for line in standalone.lines("image done")] == [image_id]
 
 
-def test_a_second_process_on_the_same_folder_is_refused(standalone: Standalone) -> None:
-    second = subprocess.run(  # noqa: S603  (our own program)
-        [PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
+def test_second_process_on_the_same_folder_is_refused(standalone: Standalone) -> None:
+    second = subprocess.run(  # noqa: S603  (a constant command)
+        [*PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
         capture_output=True,
         text=True,
         timeout=30,
@@ -98,10 +98,10 @@ def test_a_second_process_on_the_same_folder_is_refused(standalone: Standalone) 
     assert "Traceback" not in second.stderr
 
 
-def test_a_port_in_use_is_explained(standalone: Standalone, tmp_path: Path) -> None:
+def test_port_in_use_is_reported(standalone: Standalone, tmp_path: Path) -> None:
     port = standalone.url.rpartition(":")[2]
-    second = subprocess.run(  # noqa: S603  (our own program)
-        [PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
+    second = subprocess.run(  # noqa: S603  (a constant command)
+        [*PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
         capture_output=True,
         text=True,
         timeout=30,
@@ -111,7 +111,7 @@ def test_a_port_in_use_is_explained(standalone: Standalone, tmp_path: Path) -> N
     assert second.stderr.startswith(f"image-service: Cannot listen on 127.0.0.1 port {port}: Address already in use.")
 
 
-async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_image_deleted_while_it_is_rendered_leaves_no_files(tmp_path: Path) -> None:
     with Standalone(tmp_path, FAST_SETTINGS | {"ORPHAN_GRACE": "4", "SWEEP_INTERVAL": "0.3"}) as service:
         storage = service.data / "storage"
 
@@ -128,12 +128,12 @@ async def test_an_image_deleted_while_it_is_rendered_leaves_nothing_behind(tmp_p
             service.release_decoders()
             await eventually(lambda: not files(), timeout=20)
             await eventually(lambda: not list((storage / "scratch").iterdir()), timeout=20)
-            other = await done(api, (await upload(api, PHOTO))["id"])  # its decoders are as good as new
+            other = await done(api, (await upload(api, PHOTO))["id"])  # its decoders still work
             assert len(files()) == 1 + len(other["thumbnails"])
             assert [each["id"] for each in (await api.get("/images")).json()["images"]] == [other["id"]]
 
 
-async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(standalone: Standalone) -> None:
+async def test_old_thumbnails_are_served_during_reprocessing(standalone: Standalone) -> None:
     async with client(standalone.url) as api:
         image_id = (await upload(api, PHOTO))["id"]
         before = await done(api, image_id)
@@ -152,7 +152,7 @@ async def test_an_image_is_rendered_again_with_its_thumbnails_served_meanwhile(s
             assert (await api.get(url)).status_code == 200
 
 
-async def test_an_image_in_error_can_be_rendered_once_the_settings_allow_it(tmp_path: Path) -> None:
+async def test_image_in_error_can_be_reprocessed_with_other_settings(tmp_path: Path) -> None:
     cut_off = PHOTO[: len(PHOTO) // 2]
     with Standalone(tmp_path) as service:
         async with client(service.url) as api:
@@ -168,7 +168,7 @@ async def test_an_image_in_error_can_be_rendered_once_the_settings_allow_it(tmp_
             assert set(image["thumbnails"]) == {"100x100", "300x300", "1200x1200"}
 
 
-async def test_a_full_disk_refuses_the_upload_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+async def test_full_disk_refuses_upload_and_keeps_nothing(tmp_path: Path) -> None:
     with Standalone(tmp_path, disk_megabytes=6) as service:
         async with client(service.url) as api:
             answer = await api.post("/images", files={"file": encoded(noise(2000, 2000), "PNG")})

@@ -1,4 +1,4 @@
-"""One trace for one upload, from the request through the broker into each step, as a collector gets it."""
+"""Every upload has one trace, from the request through the broker into each rendering step."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,8 +24,8 @@ def collector() -> Iterator[Collector]:
         yield collector
 
 
-def whole(collector: Collector, image_id: str) -> list[Span]:
-    """An image's trace, once it has its beginning and its end."""
+def complete_trace(collector: Collector, image_id: str) -> list[Span]:
+    """Return an image's trace once it is complete."""
     spans = collector.trace_of(image_id)
     return spans if {"POST /images", "process"} <= {span.name for span in spans} else []
 
@@ -39,7 +39,7 @@ def children(spans: list[Span], parent: Span) -> list[Span]:
     return sorted((span for span in spans if span.parent == parent.id), key=lambda span: span.began)
 
 
-async def test_a_trace_leads_from_the_request_into_every_step(
+async def test_trace_connects_request_publish_and_rendering_steps(
     collector: Collector, postgres_database_url: str, rabbitmq_url: str, tmp_path: Path
 ) -> None:
     env = {
@@ -55,9 +55,9 @@ async def test_a_trace_leads_from_the_request_into_every_step(
         async with client(api.url) as http:
             accepted = await upload(http, PHOTO, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
             await done(http, accepted["id"])
-        spans = await eventually(lambda: whole(collector, accepted["id"]))
-        (tmp_path / "trace.txt").write_text("\n".join(tree(spans)))  # for people
-        await a_worker_ends_at_once_that_cannot_send(worker)
+        spans = await eventually(lambda: complete_trace(collector, accepted["id"]))
+        (tmp_path / "trace.txt").write_text("\n".join(tree(spans)))  # for manual inspection
+        await stop_worker_without_collector(worker)
     assert {span.trace for span in spans} == {TRACE}
     request, publish, process, render = (only(spans, each) for each in ("POST /images", "publish", "process", "render"))
     assert (request.process, publish.process, process.process) == ("api", "api", "worker")
@@ -83,27 +83,27 @@ async def test_a_trace_leads_from_the_request_into_every_step(
     }
 
 
-async def a_worker_ends_at_once_that_cannot_send(worker: Worker) -> None:
+async def stop_worker_without_collector(worker: Worker) -> None:
     """In good order, that is, and with everything sent; the collector is not waited for, should it be away."""
     worker.stop()
 
 
-async def test_without_a_collector_the_service_works_and_stops_as_ever(tmp_path: Path) -> None:
+async def test_service_works_and_stops_without_a_collector(tmp_path: Path) -> None:
     with Standalone(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}) as service:
         async with client(service.url) as http:
             await done(http, (await upload(http, PHOTO))["id"])
         service.stop()
 
 
-async def test_standalone_traces_too(collector: Collector, tmp_path: Path) -> None:
+async def test_standalone_sends_traces(collector: Collector, tmp_path: Path) -> None:
     with Standalone(tmp_path, collector.env) as service:
         async with client(service.url) as http:
             accepted = await upload(http, PHOTO)
             await done(http, accepted["id"])
 
-        def told() -> list[Span]:
+        def spans_of_image() -> list[Span]:
             return [span for span in collector.spans if span.attributes.get("image.id") == accepted["id"]]
 
-        spans = await eventually(lambda: told() if len(told()) > 1 else [])
+        spans = await eventually(lambda: spans_of_image() if len(spans_of_image()) > 1 else [])
     assert {span.process for span in spans} == {"standalone"}
     assert len({span.trace for span in spans}) == 1

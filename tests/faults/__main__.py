@@ -1,9 +1,9 @@
-"""Break everything, and see whether the service keeps its promises.
+"""Runs the service under random faults and checks its invariants.
 
     python -m tests.faults [--seed N] [--seconds S]
 
-The same seed makes the same plan of faults and the same wishes of the clients. When which of them meet is up to the
-machine, so a replay is likely to find the same again, and not certain to.
+The same seed gives the same schedule of faults and the same client requests. Their exact interleaving depends on the
+machine, so a replay is likely, but not certain, to find the same violation.
 """
 
 import argparse
@@ -20,37 +20,37 @@ from tempfile import mkdtemp
 from tests.faults.checker import Evidence, violations, violations_without_workers
 from tests.faults.client import Abilities
 from tests.faults.cluster import WORKERS, Cluster
+from tests.faults.fault_injector import FaultInjector, schedule
 from tests.faults.history import History
-from tests.faults.nemesis import Nemesis, schedule
 from tests.faults.pictures import Pictures
 from tests.faults.report import summary
 from tests.faults.workload import Workload
 
 SECONDS = 60.0
-"""Of faults; to start, to come to rest and to judge take half as long again."""
+"""Duration of the faults. Start, convergence and checks take half as long again."""
 CONVERGENCE = 120.0
-"""Seconds in which the service must have come to rest."""
-_LOOK_AGAIN = 1.0
+"""Seconds within which the service must become idle."""
+_POLL_INTERVAL = 1.0
 POISONS = 4, 15
-"""The fewest and the most poison images in a run."""
+"""Minimum and maximum number of poison images in a run."""
 
 
 def main() -> int:
-    """Run once; returns the exit code."""
+    """Run once and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1_000_000), help="repeat an earlier run")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long faults go on")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.CRITICAL)  # what the service logs goes to files; a broker that is away is no news
+    logging.basicConfig(level=logging.CRITICAL)  # the service logs to files; an unavailable broker is expected here
     return asyncio.run(_run(options.seed, options.seconds))
 
 
 async def _run(seed: int, seconds: float) -> int:
     folder = Path(mkdtemp(prefix="image-service-faults-"))
-    _tell(f"seed {seed}, {seconds:.0f} s of faults; the history goes to {folder / 'history.jsonl'}")
+    _print(f"seed {seed}, {seconds:.0f} s of faults; the history goes to {folder / 'history.jsonl'}")
     history = History(folder / "history.jsonl")
     async with Cluster.running() as cluster:
-        nemesis = await _break(cluster, history, seed, seconds)
+        injector = await _inject_faults(cluster, history, seed, seconds)
         began = time.monotonic()
         evidence = Evidence(
             history=history,
@@ -62,37 +62,37 @@ async def _run(seed: int, seconds: float) -> int:
             processes=cluster.processes(),
         )
         found = await violations(evidence)
-        _tell(f"at rest and judged within {time.monotonic() - began:.1f} s")
-        await _until_nothing_is_held(cluster)
+        _print(f"idle and checked after {time.monotonic() - began:.1f} s")
+        await _wait_for_acknowledgements(cluster)
         await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in WORKERS))
         found += await violations_without_workers(evidence)
         if found:
             for name in cluster.services:
                 copyfile(cluster.folder / name / "server.log", folder / f"{name}.log")
     history.close()
-    for line in summary(seed, history, nemesis.left_out, found):
-        _tell(line)
+    for line in summary(seed, history, injector.left_out, found):
+        _print(line)
     return 1 if found else 0
 
 
-async def _until_nothing_is_held(cluster: Cluster) -> None:
-    """Wait until every message that was delivered is acknowledged, or for as long as that may take.
+async def _wait_for_acknowledgements(cluster: Cluster) -> None:
+    """Wait until every delivered message is acknowledged, for at most ``CONVERGENCE`` seconds.
 
-    A worker that could not do its work holds the message back for some seconds, and another may have finished the image
-    meanwhile; and the broker may hold some for a consumer that it forgot, until that connects anew. What is given back
-    when the workers end is then what they would have held for ever.
+    After a failure a worker holds a message back for some seconds, while another worker may have finished the image.
+    The broker may also hold messages for a consumer that has to reconnect. Messages that return to the queue when the
+    workers stop after this wait would never have been acknowledged.
     """
     began = time.monotonic()
-    await asyncio.sleep(cluster.rabbitmq.COUNTED_EVERY + _LOOK_AGAIN)
+    await asyncio.sleep(cluster.rabbitmq.COUNTED_EVERY + _POLL_INTERVAL)
     while held := await asyncio.to_thread(cluster.rabbitmq.unacknowledged):
         if time.monotonic() - began > CONVERGENCE:
             break
-        await asyncio.sleep(_LOOK_AGAIN)
-    _tell(f"{held} messages are held {time.monotonic() - began:.1f} s later")
+        await asyncio.sleep(_POLL_INTERVAL)
+    _print(f"{held} messages are unacknowledged {time.monotonic() - began:.1f} s later")
 
 
-async def _break(cluster: Cluster, history: History, seed: int, seconds: float) -> Nemesis:
-    """Let clients and nemesis loose at the same time; returns when the last fault is mended."""
+async def _inject_faults(cluster: Cluster, history: History, seed: int, seconds: float) -> FaultInjector:
+    """Run clients and fault injector together; return when the last fault is over."""
     fewest, most = POISONS
     workload = Workload(
         seed=seed,
@@ -102,19 +102,19 @@ async def _break(cluster: Cluster, history: History, seed: int, seconds: float) 
         abilities=await Abilities.of(next(iter(cluster.urls.values()))),
         poison_every=seconds / max(fewest, min(most, seconds / 40)),
     )
-    nemesis = Nemesis(cluster, history, workload, random.Random(f"{seed}-nemesis"), _tell)
+    injector = FaultInjector(cluster, history, workload, random.Random(f"{seed}-fault-injector"), _print)
     stop = asyncio.Event()
     clients = asyncio.create_task(workload.run(stop))
     try:
-        await nemesis.run(schedule(seed, seconds))
+        await injector.run(schedule(seed, seconds))
     finally:
         stop.set()
         await clients
-    return nemesis
+    return injector
 
 
-def _tell(line: str) -> None:
-    print(line, flush=True)  # noqa: T201  (a program's output)
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  (program output)
 
 
 if __name__ == "__main__":

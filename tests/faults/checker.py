@@ -1,61 +1,75 @@
-"""The judge: whether the service kept its promises, told from what its clients saw and from what is there at the end.
+"""Checks the invariants against the clients' history and a snapshot of the final state.
 
 found = await violations(Evidence(history=history, database_url=url, storage=folder, grace=20))
 """
 
 import asyncio
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.faults.evidence import Evidence, Running, World, look, look_closely
-from tests.faults.rules import RESTING, RULES, Rule
-from tests.faults.stories import story_of
+from harness.pace import Deadline
+from tests.faults.diagnostics import diagnostics_for
+from tests.faults.evidence import Evidence, Running, Snapshot, complete_snapshot, take_snapshot
+from tests.faults.rules import IDLE_RULES, RULES, Rule
 
 __all__ = ["Evidence", "Running", "Violation", "violations", "violations_without_workers"]
 
-_LOOK_AGAIN = 0.25
+_POLL_INTERVAL = 0.25
+_LONGEST_LEASE = 90.0
+"""Seconds; longer than LEASE_SECONDS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A promise that was not kept."""
+    """A violated invariant."""
 
     invariant: str
     subject: str
-    """An image's id, or whatever else it is about."""
-    story: str
-    """What is wrong, and all that is known about the image."""
+    """An image's id, or another subject."""
+    details: str
+    """What is wrong, followed by history, rows, files and log lines."""
 
 
-async def violations(evidence: Evidence) -> list[Violation]:
-    """Wait until the service has come to rest, for as long as the evidence grants it; then judge."""
-    deadline = time.monotonic() + evidence.grace
+async def violations(
+    evidence: Evidence, *, observe: Callable[[Evidence], Awaitable[Snapshot]] = take_snapshot
+) -> list[Violation]:
+    """Wait until the service is idle, at most ``evidence.grace`` seconds; then check all invariants.
+
+    The time begins anew when the last lease ends: a claim whose reply was lost holds its image for a lease.
+    """
+    deadline, longest_lease = Deadline(evidence.grace), Deadline(_LONGEST_LEASE)
+    leased = False
     while True:
-        world = await look(evidence)
-        if _at_rest(evidence, world) or time.monotonic() > deadline:
+        snapshot = await observe(evidence)
+        if _is_idle(evidence, snapshot):
             break
-        await asyncio.sleep(_LOOK_AGAIN)
-    await look_closely(evidence, world)
-    return await asyncio.to_thread(_judge, evidence, world)
+        if evidence.grace and snapshot.has_leases() and not longest_lease.passed:
+            leased = True
+        elif leased:
+            deadline, leased = Deadline(evidence.grace), False
+        elif deadline.passed:
+            break
+        await asyncio.sleep(_POLL_INTERVAL)
+    await complete_snapshot(evidence, snapshot)
+    return await asyncio.to_thread(_check, evidence, snapshot)
 
 
 async def violations_without_workers(evidence: Evidence) -> list[Violation]:
-    """Judge the queues once more when the workers have ended: what they had not acknowledged is back by then."""
+    """Check the queues after the workers have stopped: unacknowledged messages have returned by then."""
     name = "queues-return-to-zero"
-    return list(_broken({name: RULES[name]}, evidence, await look(evidence)))
+    return list(_violated({name: RULES[name]}, evidence, await take_snapshot(evidence)))
 
 
-def _at_rest(evidence: Evidence, world: World) -> bool:
-    return not any(found for rule in RESTING.values() for found in rule(evidence.history, world))
+def _is_idle(evidence: Evidence, snapshot: Snapshot) -> bool:
+    return not any(found for rule in IDLE_RULES.values() for found in rule(evidence.history, snapshot))
 
 
-def _judge(evidence: Evidence, world: World) -> list[Violation]:
-    return list(_broken(RULES, evidence, world))
+def _check(evidence: Evidence, snapshot: Snapshot) -> list[Violation]:
+    return list(_violated(RULES, evidence, snapshot))
 
 
-def _broken(rules: Mapping[str, Rule], evidence: Evidence, world: World) -> Iterator[Violation]:
+def _violated(rules: Mapping[str, Rule], evidence: Evidence, snapshot: Snapshot) -> Iterator[Violation]:
     for invariant, rule in rules.items():
-        for finding in rule(evidence.history, world):
-            story = f"{finding.what}\n{story_of(finding, evidence, world)}"
-            yield Violation(invariant=invariant, subject=finding.subject, story=story)
+        for finding in rule(evidence.history, snapshot):
+            details = f"{finding.what}\n{diagnostics_for(finding, evidence, snapshot)}"
+            yield Violation(invariant=invariant, subject=finding.subject, details=details)

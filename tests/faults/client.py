@@ -1,4 +1,4 @@
-"""A client of the service that writes down everything it asks and is told."""
+"""An HTTP client that records every request and response in the history."""
 
 import hashlib
 import time
@@ -15,14 +15,14 @@ from tests.faults.history import Exchange, History, Operation, Seen, Sent
 PROBLEM = "application/problem+json"
 KEY_HEADER = "Idempotency-Key"
 REQUEST_ID_HEADER = "X-Request-ID"
-_PATIENCE = 20.0
-"""Seconds that it waits for an answer: much longer than any may take, to see how long it does."""
+_TIMEOUT = 20.0
+"""Seconds; much longer than any response may take, so that the actual time is measured."""
 _PIECE = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the API says that it can do beyond the first version's operations."""
+    """Optional operations of the API, from its OpenAPI document."""
 
     keys: bool
     delete: bool
@@ -30,8 +30,8 @@ class Abilities:
 
     @classmethod
     async def of(cls, url: str) -> "Abilities":
-        """Read the API's own description."""
-        async with httpx.AsyncClient(base_url=url, timeout=_PATIENCE, trust_env=False) as http:
+        """Read the API's OpenAPI document."""
+        async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as http:
             paths: dict[str, Any] = (await http.get("/openapi.json")).raise_for_status().json()["paths"]
         parameters = paths["/images"]["post"].get("parameters", ())
         return cls(
@@ -42,17 +42,17 @@ class Abilities:
 
 
 class Client:
-    """Asks one of several API processes. Each request has a connection of its own: an old one may be dead by now."""
+    """Sends requests to one of several API processes, each on a new connection: an old one may be dead."""
 
     def __init__(self, urls: dict[str, str], history: History) -> None:
         self._urls = urls
         self._history = history
         self._http = httpx.AsyncClient(
-            timeout=_PATIENCE, trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            timeout=_TIMEOUT, trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
 
     async def close(self) -> None:
-        """Ask nothing more."""
+        """Close the client."""
         await self._http.aclose()
 
     async def upload(self, server: str, content: bytes, sent: Sent) -> Exchange:
@@ -92,7 +92,7 @@ class Client:
         except httpx.HTTPError as caught:
             error = repr(caught)
         waited = time.monotonic() - body.sent_at
-        told = {} if answer is None else _told(answer)
+        body_json = {} if answer is None else _json(answer)
         exchange = Exchange(
             operation=request.operation,
             server=server,
@@ -101,10 +101,10 @@ class Client:
             waited=waited,
             status_code=None if answer is None else answer.status_code,
             problem=answer is not None and answer.headers.get("content-type", "").startswith(PROBLEM),
-            code=told.get("code"),
-            image_id=request.image_id or told.get("id"),
+            code=body_json.get("code"),
+            image_id=request.image_id or body_json.get("id"),
             sent=request.sent,
-            seen=None if answer is None or answer.is_error else _seen(request, answer, told),
+            seen=None if answer is None or answer.is_error else _seen(request, answer, body_json),
             error=error,
             request_id=body.headers[REQUEST_ID_HEADER],
         )
@@ -124,7 +124,7 @@ class _Request:
 
 
 class _Body:
-    """A request's body, which knows when the last byte of it was sent."""
+    """A request body that records when its last byte was sent."""
 
     def __init__(self, request: _Request) -> None:
         self._form = None if request.content is None else form(part(request.content))
@@ -144,18 +144,18 @@ class _Body:
         self.sent_at = time.monotonic()
 
 
-def _told(answer: httpx.Response) -> dict[str, Any]:
-    """The answer's JSON object, if it is one."""
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    """Return the response's JSON object, or an empty one."""
     if not answer.content or "json" not in answer.headers.get("content-type", ""):
         return {}
-    told = answer.json()
-    return told if isinstance(told, dict) else {}
+    body_json = answer.json()
+    return body_json if isinstance(body_json, dict) else {}
 
 
-def _seen(request: _Request, answer: httpx.Response, told: dict[str, Any]) -> Seen | None:
+def _seen(request: _Request, answer: httpx.Response, body_json: dict[str, Any]) -> Seen | None:
     if request.operation is Operation.STATUS:
-        error = told["error"] or {}
-        return Seen(state=told["status"], finished_at=told["finished_at"], code=error.get("code"))
+        error = body_json["error"] or {}
+        return Seen(state=body_json["status"], finished_at=body_json["finished_at"], code=error.get("code"))
     if request.operation in {Operation.ORIGINAL, Operation.THUMBNAIL}:
         return Seen(preset=request.preset, sha256=hashlib.sha256(answer.content).hexdigest())
     return None

@@ -1,14 +1,15 @@
-"""The service in pieces that can all be broken: two API processes and two workers, a database, a broker, a disk.
+"""The service under test for random faults: two API processes, two workers, a database, a broker and a disk.
 
-All connections between them lead through proxies, one for each role and server. Most methods block.
+All connections between them go through proxies, one for each role and server. Most methods block.
 """
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from harness.processes import free_port
+from harness.processes import SOURCE, free_port
 from harness.proxy import Proxy
 from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from harness.service import FAST_SETTINGS, PROGRAM, Service
@@ -17,11 +18,11 @@ from tests.faults.disk import Disk
 from tests.faults.evidence import Running
 from tests.faults.pictures import POISON_LIMIT
 
-DISTURBED = Path(__file__).with_name("disturbed")
+PROCESS_FAULTS = Path(__file__).with_name("process_faults")
 DECODERS = 2
-"""Of each worker: one for any image, and one for small ones."""
+"""Decoder processes of each worker: one for any image, one for small images."""
 GRACE = 10.0
-"""Seconds below which no file is an orphan: longer than any upload takes from its file to its row."""
+"""ORPHAN_GRACE in seconds: longer than any upload takes from storing its file to committing its row."""
 LEASE = float(FAST_SETTINGS["LEASE_SECONDS"])
 SETTINGS = {
     **FAST_SETTINGS,
@@ -31,13 +32,13 @@ SETTINGS = {
     "DECODE_CPU_SECONDS": str(POISON_LIMIT),
     "MAX_FILE_SIZE": str(20 << 20),
     "DRAIN_TIMEOUT": "5",
-    "PYTHONPATH": str(DISTURBED),
+    "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}",
 }
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
 
 
 class Cluster:
-    """Everything that runs."""
+    """All servers and processes of one run."""
 
     def __init__(self, folder: Path, postgres: PostgresServer, rabbitmq: RabbitMQServer, disk: Disk) -> None:
         self.folder = folder
@@ -50,17 +51,18 @@ class Cluster:
             for role in ("api", "worker")
             for server, url in (("broker", rabbitmq.url), ("database", postgres.url))
         }
-        """Named after their ends: ``api-broker``."""
+        """By client and server: ``api-broker``."""
         self.urls: dict[str, str] = {}
         self.services: dict[str, Service] = {}
 
     @classmethod
     @asynccontextmanager
     async def running(cls) -> AsyncIterator["Cluster"]:
-        """All of it, from nothing to nothing."""
+        """Start everything; stop and remove everything at the end."""
         folder = new_folder()
         async with AsyncExitStack() as stack:
-            postgres = PostgresServer(new_folder(), fsync=False)  # what is killed here is processes, not machines
+            stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
+            postgres = PostgresServer(new_folder(), fsync=False)  # processes are killed here, not machines
             rabbitmq = RabbitMQServer(new_folder())
             disk = Disk(folder / "disk")
             cluster = cls(folder, postgres, rabbitmq, disk)
@@ -79,7 +81,7 @@ class Cluster:
     def _add_services(self) -> None:
         for name in (*APIS, *WORKERS):
             role = name.partition("-")[0]
-            command: tuple[str | Path, ...] = (PROGRAM, role)
+            command: tuple[str | Path, ...] = (*PROGRAM, role)
             if role == "api":
                 port = free_port()
                 self.urls[name] = f"http://127.0.0.1:{port}"
@@ -99,16 +101,16 @@ class Cluster:
             "RABBITMQ_URL": self.links[f"{role}-broker"].url(self.rabbitmq.url),
             "STORAGE_PATH": str(self.disk.folder / "storage"),
             "LIVENESS_FILE": str(self.folder / name / "alive"),
-            "DISTURBANCES": str(self.folder / name),
+            "PROCESS_FAULTS_FOLDER": str(self.folder / name),
         }
 
     @property
     def storage(self) -> Path:
-        """The service's storage folder, as it is seen from here."""
+        """The service's storage folder as a path of this process."""
         return self.disk.outside / "storage"
 
     def processes(self) -> list[Running]:
-        """Those that run."""
+        """The service's processes."""
         return [
             Running(
                 name=name,
@@ -119,6 +121,6 @@ class Cluster:
             for name, service in self.services.items()
         ]
 
-    def disturb(self, name: str, what: str, seconds: float) -> None:
-        """Give a process another clock or a slower disk; see ``disturbed``. Zero makes it right again."""
+    def set_process_fault(self, name: str, what: str, seconds: float) -> None:
+        """Set a process's clock error or fsync delay; see ``process_faults``. Zero ends the fault."""
         (self.folder / name / what).write_text(str(seconds))

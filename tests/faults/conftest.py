@@ -1,4 +1,4 @@
-"""Machines for the tests of what happens when a process dies."""
+"""Simulated hosts for the kill-point and scenario tests."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -8,53 +8,53 @@ import pytest
 
 from harness.servers import RabbitMQServer
 from tests.faults import queues
-from tests.faults.machine import Machine
-from tests.faults.nursery import Nursery
+from tests.faults.fork_server import ForkServer
+from tests.faults.host import Host
 
-MachineMaker = Callable[..., Machine]
+HostFactory = Callable[..., Host]
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as nursery:
-        yield nursery
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as fork_server:
+        yield fork_server
 
 
 @pytest.fixture
-async def machines() -> AsyncIterator[AsyncExitStack]:
-    """Ends the machines that are put on it."""
+async def hosts() -> AsyncIterator[AsyncExitStack]:
+    """Stops the hosts pushed onto it."""
     async with AsyncExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
-async def machine_with(
-    machines: AsyncExitStack,
+async def make_host(
+    hosts: AsyncExitStack,
     tmp_path: Path,
-    nursery: Nursery,
+    fork_server: ForkServer,
     postgres_database_url: str,
     own_rabbitmq: RabbitMQServer,
-) -> MachineMaker:
-    """A machine for API and worker with some settings, on a new database, and a broker of this module's."""
+) -> HostFactory:
+    """Makes a host for API and worker with given settings, on a new database and this module's broker."""
     await queues.empty(own_rabbitmq.url)
 
-    def machine_with(**settings: str) -> Machine:
-        machine = Machine(tmp_path, nursery, postgres_database_url, own_rabbitmq.url, settings)
-        machines.push_async_callback(machine.close)
-        return machine
+    def make_host(**settings: str) -> Host:
+        host = Host(tmp_path, fork_server, postgres_database_url, own_rabbitmq.url, settings)
+        hosts.push_async_callback(host.close)
+        return host
 
-    return machine_with
-
-
-@pytest.fixture
-def distributed(machine_with: MachineMaker) -> Machine:
-    """A machine for API and worker."""
-    return machine_with()
+    return make_host
 
 
 @pytest.fixture
-def standalone(machines: AsyncExitStack, tmp_path: Path, nursery: Nursery) -> Machine:
-    """A machine for the whole service in one process."""
-    machine = Machine(tmp_path, nursery, f"sqlite+aiosqlite:///{tmp_path / 'data' / 'images.db'}", None, {})
-    machines.push_async_callback(machine.close)
-    return machine
+def distributed(make_host: HostFactory) -> Host:
+    """A host for API and worker."""
+    return make_host()
+
+
+@pytest.fixture
+def standalone(hosts: AsyncExitStack, tmp_path: Path, fork_server: ForkServer) -> Host:
+    """A host for the standalone service."""
+    host = Host(tmp_path, fork_server, f"sqlite+aiosqlite:///{tmp_path / 'data' / 'images.db'}", None, {})
+    hosts.push_async_callback(host.close)
+    return host

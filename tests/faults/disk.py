@@ -1,4 +1,4 @@
-"""A small disk that only some processes see, and that can be full at once."""
+"""A small private disk that can be filled at once."""
 
 import os
 import subprocess
@@ -7,15 +7,15 @@ from pathlib import Path
 from harness.processes import ProcessGroup, ServerError, wait_until
 
 MEGABYTES = 2048
-"""More than any run needs; it takes memory only for what is on it."""
+"""More than any run needs; only used space takes memory."""
 _START_LIMIT = 10.0
 _RESIZE_LIMIT = 5.0
 
 
 class Disk:
-    """A folder that is a tmpfs to those who come in through ``entrance``.
+    """A folder that is a tmpfs for processes started through ``entrance``.
 
-    Without root it needs user namespaces, which the kernel or a container may forbid. Then it is an ordinary folder,
+    Without root it needs user namespaces, which the kernel or a container may forbid. Then it is an ordinary folder
     and cannot be filled.
     """
 
@@ -23,10 +23,10 @@ class Disk:
         self.folder = folder
         self._group = ProcessGroup(folder=folder.parent)
         self._keeper = 0
-        """The process whose view of the file system it is."""
+        """The process that owns the mount namespace."""
 
     def start(self) -> None:
-        """Make the disk."""
+        """Mount the disk."""
         self.folder.mkdir(parents=True)
         as_root: tuple[str, ...] = () if os.geteuid() == 0 else ("--user", "--map-root-user")
         script = 'mount -t tmpfs -o "size=$0" tmpfs "$1" && echo mounted && exec sleep infinity'
@@ -37,17 +37,17 @@ class Disk:
             self._keeper = keeper.pid
 
     def close(self) -> None:
-        """Remove it, with all that is on it."""
+        """Remove the disk and its content."""
         self._group.kill()
 
     @property
     def small(self) -> bool:
-        """Whether it can be filled."""
+        """Whether the disk can be filled."""
         return self._keeper > 0
 
     @property
     def entrance(self) -> tuple[str, ...]:
-        """What starts a command where the disk can be seen."""
+        """The command prefix that enters the mount namespace."""
         if not self.small:
             return ()
         as_root = () if os.geteuid() == 0 else ("--user", "--preserve-credentials")
@@ -55,17 +55,17 @@ class Disk:
 
     @property
     def outside(self) -> Path:
-        """The folder as it is seen by everybody else."""
+        """The folder as a path outside the mount namespace."""
         return Path(f"/proc/{self._keeper}/root{self.folder}") if self.small else self.folder
 
     def fill(self) -> None:
-        """Leave no room: the disk becomes as small as what is on it."""
-        # What is written in between makes it too small to be allowed.
+        """Fill the disk by shrinking it to its used size."""
+        # Retried: a write in between makes the new size too small.
         if not wait_until(lambda: self._resize(self._used()), timeout=_RESIZE_LIMIT):
             raise ServerError("the disk cannot be made smaller")
 
     def empty(self) -> None:
-        """Give it its room again."""
+        """Restore the disk's size."""
         if not self._resize(MEGABYTES << 20):
             raise ServerError("the disk cannot be made larger again")
 
@@ -75,4 +75,4 @@ class Disk:
 
     def _resize(self, size: int) -> bool:
         command = [*self.entrance, "mount", "--options-mode=ignore", "-o", f"remount,size={size}", str(self.folder)]
-        return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0  # noqa: S603  (a command of our own)
+        return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0  # noqa: S603  (a constant command)

@@ -1,7 +1,7 @@
-"""What is found after the faults: in the database, in the storage, in the queues, over HTTP and among the processes.
+"""Takes snapshots of the database, storage, queues, HTTP responses and decoder processes after the faults.
 
-Nothing here knows the service's code. What it writes is read with plain SQL, `os.walk` and AMQP, and the names of
-tables, files and queues are written down once more, because a mistake in the service must not be shared by its judge.
+Independent of the service's code: reads with plain SQL, `os.walk` and AMQP, and repeats the names of tables, files and
+queues, so that a mistake in the service cannot hide in its checker.
 """
 
 import asyncio
@@ -31,23 +31,21 @@ from tests.faults.history import History
 
 QUEUE = "images"
 LANES = ("", ".express", ".backfill")
-"""Each has a queue, whose name ends so."""
+"""Suffixes of the lanes' queue names."""
 DEAD_LETTERS = ".dead"
 SCRATCH = "scratch"
 OWNER = ".owner"
-"""A note that belongs to no image."""
-TABLES = {name: f"SELECT * FROM {name}" for name in ("images", "thumbnails", "removals")}  # noqa: S608  (our own words)
+"""A file that belongs to no image."""
+TABLES = {name: f"SELECT * FROM {name}" for name in ("images", "thumbnails", "removals")}  # noqa: S608  (constant names)
 DECODER = "image_service.imaging.isolation.child"
 """The module that a decoder process runs."""
 
-_AT_ONCE = 8
-"""Requests to the API at the same time."""
+_CONCURRENCY = 8
+"""Concurrent requests to the API."""
 _MOST_ASKED = 400
-_BUSY_LOOK = 0.3
-"""Seconds over which a decoder's processor time is watched."""
+_BUSY_INTERVAL = 0.3
+"""Seconds between the two observations of a decoder."""
 
-_BUSY_FROM = 0.05
-"""Seconds of processor time in which it does nothing useful: an idle one uses none."""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Row: TypeAlias = Mapping[str, Any]
@@ -55,62 +53,67 @@ Row: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A process of the service that is meant to run."""
+    """A service process that should be running."""
 
     name: str
     pid: int
     log: Path
-    """In the folder that the process, and so each of its decoders, was started in."""
+    """In the working directory of the process and of its decoders."""
     decoders: int = 0
-    """How many decoder processes it may keep warm."""
+    """Decoder processes that it may keep idle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Where to look."""
+    """The history of a run, and the locations of database, storage, broker, API and processes."""
 
     history: History
     database_url: str
     storage: Path
     grace: float
-    """Seconds that the service has to come to rest."""
+    """Seconds within which the service must become idle."""
     rabbitmq_url: str | None = None
-    """None where the queue lives in the service's process."""
+    """None for the embedded queue."""
     queue: str = QUEUE
     api_url: str | None = None
-    """Where HTTP is answered; None if nobody does any more."""
+    """None if no API process runs."""
     processes: Sequence[Running] = ()
 
 
 @dataclass(slots=True, kw_only=True)
-class World:
-    """What there is. Image ids are in their usual form, whatever a database makes of them."""
+class Snapshot:
+    """The observed state. Image ids are in canonical form, whatever the database uses."""
 
     storage: Path
     seen_at: float = field(default_factory=time.time)
     images: dict[str, Row] = field(default_factory=dict)
     thumbnails: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
     removals: dict[str, datetime] = field(default_factory=dict)
-    """Paths of files that are to be removed from a moment on."""
+    """Files to be removed, each with the time from which it may be removed."""
     files: set[str] = field(default_factory=set)
-    """Paths below the storage folder, but for the scratch folder's."""
+    """Paths below the storage folder, without those of the scratch folder."""
     scratch: set[str] = field(default_factory=set)
     queues: dict[str, int] = field(default_factory=dict)
-    """Messages that wait, by queue."""
+    """Ready messages by queue."""
     dead_letters: list[str] = field(default_factory=list)
-    """The bodies of messages that were given up."""
+    """Bodies of dead-lettered messages."""
     served: dict[str, "Served"] = field(default_factory=dict)
     decoders: dict[str, list["Decoder"]] = field(default_factory=dict)
-    """By the process that they belong to; ``""`` for those whose owner is gone."""
+    """By owning process; ``""`` for decoders whose owner is gone."""
+
+    def has_leases(self) -> bool:
+        """Whether a lease on an unfinished image has not ended at the time of the snapshot."""
+        ends = [moment(row["lease_until"]) for row in self.images.values() if row["due_at"] is not None]
+        return any(end is not None and end.timestamp() > self.seen_at for end in ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What HTTP serves of one image."""
+    """What the API serves for one image."""
 
     status: Row
     files: Mapping[str, str]
-    """SHA-256 digests: of the original, and of the thumbnails by preset; or what came instead of the file."""
+    """SHA-256 digests of the original and of the thumbnails by preset; or a description of the failed response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,47 +124,47 @@ class Decoder:
     busy: bool
 
 
-async def look(evidence: Evidence) -> World:
-    """All that can be looked at in a moment."""
-    world = World(storage=evidence.storage)
-    # The storage first: of a row that is deleted in between, the files are then found to be there still, not the
-    # other way round. Whoever sees that looks again.
-    await asyncio.to_thread(_walk, world)
-    await _read_database(evidence.database_url, world)
+async def take_snapshot(evidence: Evidence) -> Snapshot:
+    """Read storage, database and queues."""
+    snapshot = Snapshot(storage=evidence.storage)
+    # The storage first: if a row is deleted in between, the snapshot shows files without a row, never the reverse, and
+    # the caller takes another snapshot.
+    await asyncio.to_thread(_walk, snapshot)
+    await _read_database(evidence.database_url, snapshot)
     if evidence.rabbitmq_url is not None:
         async with await aio_pika.connect(evidence.rabbitmq_url, timeout=5) as connection:
-            world.queues = await _depths(connection, evidence.queue)
-            world.dead_letters = await _dead_letters(connection, evidence.queue)
-    return world
+            snapshot.queues = await _depths(connection, evidence.queue)
+            snapshot.dead_letters = await _dead_letters(connection, evidence.queue)
+    return snapshot
 
 
-async def look_closely(evidence: Evidence, world: World) -> None:
-    """The same for what takes longer, once the world is at rest."""
-    await asyncio.to_thread(_find_decoders, evidence.processes, world)
+async def complete_snapshot(evidence: Evidence, snapshot: Snapshot) -> None:
+    """Add decoder processes and HTTP responses, which take longer to collect; for an idle service."""
+    await asyncio.to_thread(_find_decoders, evidence.processes, snapshot)
     if evidence.api_url is not None:
-        await _ask_for_everything(evidence.api_url, world)
+        await _read_api(evidence.api_url, snapshot)
 
 
-def _walk(world: World) -> None:
-    for folder, _, names in os.walk(world.storage):
-        below = Path(folder).relative_to(world.storage).as_posix()
+def _walk(snapshot: Snapshot) -> None:
+    for folder, _, names in os.walk(snapshot.storage):
+        below = Path(folder).relative_to(snapshot.storage).as_posix()
         if below.startswith(SCRATCH):
-            world.scratch.update(f"{below}/{name}".removeprefix(f"{SCRATCH}/") for name in names)
+            snapshot.scratch.update(f"{below}/{name}".removeprefix(f"{SCRATCH}/") for name in names)
         else:
-            world.files.update(f"{below}/{name}".removeprefix("./") for name in names if name != OWNER)
+            snapshot.files.update(f"{below}/{name}".removeprefix("./") for name in names if name != OWNER)
 
 
-async def _read_database(url: str, world: World) -> None:
+async def _read_database(url: str, snapshot: Snapshot) -> None:
     if url.startswith("sqlite"):
         tables = await asyncio.to_thread(_read_sqlite, url.partition(":///")[2])
     else:
         tables = await _read_postgresql(url.replace("+asyncpg", ""))
     for image in tables["images"]:
-        world.images[_uuid(image["id"])] = image
+        snapshot.images[_uuid(image["id"])] = image
     for thumbnail in tables["thumbnails"]:
-        world.thumbnails[_uuid(thumbnail["image_id"])].append(thumbnail)
+        snapshot.thumbnails[_uuid(thumbnail["image_id"])].append(thumbnail)
     for removal in tables["removals"]:
-        world.removals[removal["key"]] = moment(removal["due_at"]) or datetime.min.replace(tzinfo=UTC)
+        snapshot.removals[removal["key"]] = moment(removal["due_at"]) or datetime.min.replace(tzinfo=UTC)
 
 
 async def _read_postgresql(url: str) -> dict[str, list[Row]]:
@@ -185,7 +188,7 @@ def _uuid(value: object) -> str:
 
 
 def moment(value: object) -> datetime | None:
-    """A point in time, as any of the databases or JSON has it."""
+    """Convert a timestamp from either database or from JSON."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if not isinstance(value, datetime):
@@ -194,12 +197,12 @@ def moment(value: object) -> datetime | None:
 
 
 def original_path(image_id: str) -> str:
-    """Where an image's original lies, below the storage folder."""
+    """Return the path of an image's original below the storage folder."""
     return f"originals/{image_id[-2:]}/{image_id}"
 
 
 def image_in(text: str) -> str:
-    """The image that a path or a message names; the text itself if it names none."""
+    """Return the image id in a path or message; the text itself if it contains none."""
     found = _UUID.search(text)
     return found[0] if found else text
 
@@ -208,7 +211,7 @@ async def _depths(connection: AbstractConnection, queue: str) -> dict[str, int]:
     depths = {}
     for lane in LANES:
         async with connection.channel() as channel:
-            # Asking for a queue that is not there closes the channel.
+            # Declaring a missing queue passively closes the channel.
             with suppress(ChannelNotFoundEntity):
                 found = await channel.declare_queue(queue + lane, passive=True)
                 depths[queue + lane] = found.declaration_result.message_count or 0
@@ -216,7 +219,7 @@ async def _depths(connection: AbstractConnection, queue: str) -> dict[str, int]:
 
 
 async def _dead_letters(connection: AbstractConnection, queue: str) -> list[str]:
-    """Read without acknowledging, so that they are back once the channel is closed."""
+    """Read without acknowledging: the messages return when the channel closes."""
     bodies: list[str] = []
     async with connection.channel() as channel:
         with suppress(ChannelNotFoundEntity):
@@ -226,16 +229,16 @@ async def _dead_letters(connection: AbstractConnection, queue: str) -> list[str]
     return bodies
 
 
-async def _ask_for_everything(url: str, world: World) -> None:
-    turns = asyncio.Semaphore(_AT_ONCE)
+async def _read_api(url: str, snapshot: Snapshot) -> None:
+    limit = asyncio.Semaphore(_CONCURRENCY)
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
 
         async def ask(image_id: str) -> None:
-            async with turns:
-                world.served[image_id] = await _served(client, image_id)
+            async with limit:
+                snapshot.served[image_id] = await _served(client, image_id)
 
-        # Of very many, any will do: each is one of those that were checked where they are stored.
-        asked = random.Random(0).sample([*world.images], min(len(world.images), _MOST_ASKED))
+        # A sample is enough for large runs: rows and files of all images are checked anyway.
+        asked = random.Random(0).sample([*snapshot.images], min(len(snapshot.images), _MOST_ASKED))
         await asyncio.gather(*(ask(image_id) for image_id in asked))
 
 
@@ -253,22 +256,22 @@ async def _digest(client: httpx.AsyncClient, url: str) -> str:
     try:
         answer = await client.get(url)
     except httpx.RemoteProtocolError:
-        return "an answer that ends too early"
+        return "an incomplete response"
     if answer.status_code != httpx.codes.OK:
         return f"answer {answer.status_code}"
     return hashlib.sha256(answer.content).hexdigest()
 
 
-def _find_decoders(processes: Sequence[Running], world: World) -> None:
+def _find_decoders(processes: Sequence[Running], snapshot: Snapshot) -> None:
     owners = {running.pid: running.name for running in processes}
     places = {running.log.parent.resolve() for running in processes}
-    world.decoders = defaultdict(list)
+    snapshot.decoders = defaultdict(list)
     before = {decoder: _works(decoder) for decoder in _decoders_in(places)}
-    time.sleep(_BUSY_LOOK)
+    time.sleep(_BUSY_INTERVAL)
     for decoder, worked in before.items():
         with suppress(psutil.NoSuchProcess):
             found = Decoder(pid=decoder.pid, busy=worked and _works(decoder))
-            world.decoders[owners.get(decoder.ppid(), "")].append(found)
+            snapshot.decoders[owners.get(decoder.ppid(), "")].append(found)
 
 
 def _decoders_in(places: set[Path]) -> Iterator[psutil.Process]:
@@ -281,7 +284,7 @@ def _decoders_in(places: set[Path]) -> Iterator[psutil.Process]:
 
 
 def _works(process: psutil.Process) -> bool:
-    """Whether it has something to do, be it that another process has the processor just now."""
+    """Whether the process is runnable, including while it waits for a processor."""
     try:
         return process.status() == psutil.STATUS_RUNNING
     except psutil.NoSuchProcess:

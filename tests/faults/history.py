@@ -1,6 +1,6 @@
-"""What was asked of the service and what it answered, and what was done to it meanwhile: one JSON line each, in order.
+"""Records requests, responses and faults as JSON lines, in order.
 
-Nobody can be more certain of an outcome than the client that waited for it, so there are three of them.
+A request has one of three outcomes, as its client sees it: ok, failed or unknown.
 """
 
 import hashlib
@@ -14,22 +14,22 @@ from typing import Any
 
 OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 CLEAN = frozenset({503, 507})
-"""The answers with a 5xx that say in good order that something is away or full."""
+"""5xx responses that report an unavailable dependency or a full disk; they are expected during faults."""
 
 
 class Picture(StrEnum):
-    """What an uploaded file has to become."""
+    """What an uploaded file must become."""
 
     VALID = "valid"
     """DONE."""
     CORRUPT = "corrupt"
-    """Refused, or ERROR: it ends in the middle of its pixels."""
+    """Rejected, or ERROR: truncated in its pixel data."""
     POISON = "poison"
-    """ERROR: decoding it takes more than a decoder may."""
+    """ERROR: decoding it exceeds the decoder's limits."""
 
 
 class Operation(StrEnum):
-    """What was asked."""
+    """The kind of a request."""
 
     UPLOAD = "upload"
     STATUS = "status"
@@ -47,7 +47,7 @@ class Sent:
     size: int
     picture: Picture
     key: str | None = None
-    """The Idempotency-Key, where one was sent."""
+    """The Idempotency-Key, if one was sent."""
 
     @classmethod
     def of(cls, content: bytes, picture: Picture = Picture.VALID, key: str | None = None) -> "Sent":
@@ -56,7 +56,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a read told: of an image's status, or of a file's bytes."""
+    """What a read returned: an image's status, or a file's digest."""
 
     state: str | None = None
     finished_at: str | None = None
@@ -68,44 +68,44 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One request and its answer, or the lack of one. Times are seconds since the epoch."""
+    """One request with its response or error. Times are seconds since the epoch."""
 
     operation: Operation
     server: str
-    """The process that was asked."""
+    """The API process."""
     began: float
     ended: float
     waited: float
-    """Seconds from the last byte sent to the answer, measured on a clock that never jumps."""
+    """Seconds from the last byte sent to the response, by a monotonic clock."""
     status_code: int | None = None
     code: str | None = None
     """The code of a problem document."""
     problem: bool = False
-    """Whether the answer is a problem document."""
+    """Whether the response is a problem document."""
     image_id: str | None = None
     sent: Sent | None = None
     seen: Seen | None = None
     error: str | None = None
-    """What the client met instead of an answer."""
+    """The client's error if there was no response."""
     request_id: str | None = None
-    """By which the service's logs name it."""
+    """The request id in the service's logs."""
 
     @property
     def outcome(self) -> str:
-        """``ok``; ``failed``: refused in good order; or ``unknown``: it may have happened or not."""
+        """``ok``; ``failed``: rejected with a clean error; ``unknown``: it may or may not have taken effect."""
         if self.status_code is None or (self.status_code >= 500 and self.status_code not in CLEAN):
             return UNKNOWN
         return OK if self.status_code < 400 else FAILED
 
     @property
     def in_doubt(self) -> bool:
-        """Whether what was asked for may have happened although nobody was told: a commit's reply can get lost."""
+        """Whether the request may have taken effect without a success response: a commit's reply can be lost."""
         return self.outcome == UNKNOWN or (self.outcome == FAILED and self.status_code == 503)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something done to the service. Times are seconds since the epoch."""
+    """An injected fault. Times are seconds since the epoch."""
 
     kind: str
     subject: str
@@ -115,16 +115,16 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """A message put into a queue on purpose that nobody can understand."""
+    """A malformed message that was injected into a queue."""
 
     body: str
 
 
 class History:
-    """The file, and all that is in it."""
+    """The history file and its entries."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, and goes on with what it holds already."""
+        """Open the file and read its existing entries."""
         self.exchanges: list[Exchange] = []
         self.faults: list[Fault] = []
         self.garbage: list[Garbage] = []
@@ -134,20 +134,20 @@ class History:
         self._file = path.open("a", buffering=1)
 
     def append(self, entry: Exchange | Fault | Garbage) -> None:
-        """Write one more line."""
+        """Append one entry."""
         self._remember(entry)
         self._file.write(json.dumps({"entry": type(entry).__name__, **asdict(entry)}, separators=(",", ":")) + "\n")
 
     def close(self) -> None:
-        """Nothing more follows."""
+        """Close the file."""
         self._file.close()
 
     def of(self, *operations: Operation) -> Iterator[Exchange]:
-        """The exchanges of these kinds."""
+        """Return the exchanges of these kinds."""
         return (exchange for exchange in self.exchanges if exchange.operation in operations)
 
     def by_image(self) -> Mapping[str, Sequence[Exchange]]:
-        """The exchanges that name an image, in the order in which they were answered."""
+        """Return the exchanges by image id, in the order of their responses."""
         found: dict[str, list[Exchange]] = defaultdict(list)
         for exchange in self.exchanges:
             if exchange.image_id is not None:

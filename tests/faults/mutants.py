@@ -1,9 +1,9 @@
-"""Proves the judge: the service with one thing wrong with it must be caught, by name.
+"""Tests the checker by mutation: every mutant of the service must violate its expected invariant.
 
     python -m tests.faults.mutants [NAME…]
 
-Each mutant is a small patch in ``mutants/``, applied to a copy of the source; the product has no switch for it. It
-plays the story that shows it. The same story is first told of the service as it is, which must keep every promise.
+Each mutant is a small patch in ``mutants/``, applied to a copy of the source. It runs the scenario that exposes it. The
+unmodified service runs the same scenario first and must violate no invariant.
 """
 
 import argparse
@@ -23,24 +23,24 @@ import pytest
 from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from image_service.database.migrations import upgrade
 from tests.faults import queues
-from tests.faults.machine import Machine
-from tests.faults.nursery import PROJECT, Nursery
+from tests.faults.fork_server import PROJECT, ForkServer
+from tests.faults.host import Host
 from tests.faults.scenarios import SCENARIOS
 
 PATCHES: Final = Path(__file__).with_name("mutants")
-PATIENCE: Final = 8.0
-"""Seconds in which a service that does nothing wrong has come to rest after any of these stories."""
+CONVERGENCE: Final = 8.0
+"""Seconds within which a correct service becomes idle after any of these scenarios."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """Something wrong."""
+    """A defect in the service."""
 
     name: str
     scenario: str
-    """The story that shows it."""
+    """The scenario that exposes it."""
     invariant: str
-    """The promise that it breaks there."""
+    """The invariant that it violates there."""
 
     @property
     def patch(self) -> Path:
@@ -49,68 +49,68 @@ class Mutant:
 
 MUTANTS: Final = (
     Mutant("ack-early", "worker_dies_with_a_backlog", "accepted-image-ends"),
-    Mutant("attempts-not-charged", "image_takes_its_worker_with_it", "poison-image-ends-error"),
-    Mutant("finished-files-discarded", "reply_to_the_end_is_lost", "done-is-complete"),
-    Mutant("lease-ignored", "message_comes_five_times", "valid-image-is-done"),
-    Mutant("lost-messages-not-looked-for", "broker_forgets", "accepted-image-ends"),
+    Mutant("attempts-not-charged", "image_kills_every_worker", "poison-image-ends-error"),
+    Mutant("finished-files-discarded", "reply_to_complete_is_lost", "done-is-complete"),
+    Mutant("lease-ignored", "message_is_delivered_five_times", "valid-image-is-done"),
+    Mutant("lost-messages-not-looked-for", "broker_loses_all_messages", "accepted-image-ends"),
     Mutant("no-fence", "worker_resumes_after_its_lease", "done-is-complete"),
     Mutant("no-file-sync", "power_fails_after_acceptance", "original-is-what-was-sent"),
     Mutant("no-folder-sync", "power_fails_after_acceptance", "original-is-what-was-sent"),
     Mutant("no-shard-sync", "power_fails_after_acceptance", "original-is-what-was-sent"),
     Mutant("no-reconciler", "api_dies_before_it_publishes", "accepted-image-ends"),
     Mutant("no-sweeper", "api_dies_before_it_records", "no-orphan-file"),
-    Mutant("not-mandatory", "queue_is_gone", "accepted-image-ends"),
-    Mutant("outages-charged", "storage_is_away", "valid-image-is-done"),
+    Mutant("not-mandatory", "queue_is_deleted", "accepted-image-ends"),
+    Mutant("outages-charged", "storage_is_unavailable", "valid-image-is-done"),
     Mutant("publish-before-commit", "commit_is_slow", "accepted-image-ends"),
-    Mutant("removals-forgotten", "api_dies_while_it_deletes", "deleted-stays-deleted"),
-    Mutant("row-before-file", "api_dies_before_the_file_has_its_name", "original-is-what-was-sent"),
-    Mutant("sweeper-without-grace", "sweeper_comes_before_the_row", "original-is-what-was-sent"),
-    Mutant("thumbnails-apart", "worker_dies_when_an_image_is_done", "done-is-complete"),
-    Mutant("unconditional-note", "worker_is_faster_than_the_note", "terminal-stays"),
+    Mutant("removals-forgotten", "api_dies_during_deletion", "deleted-stays-deleted"),
+    Mutant("row-before-file", "api_dies_before_rename", "original-is-what-was-sent"),
+    Mutant("sweeper-without-grace", "sweeper_runs_before_the_row_is_committed", "original-is-what-was-sent"),
+    Mutant("thumbnails-apart", "worker_dies_after_done", "done-is-complete"),
+    Mutant("unconditional-note", "image_is_done_before_it_is_marked_queued", "terminal-stays"),
     Mutant("unrecorded-file-deleted", "reply_to_recording_is_lost", "original-is-what-was-sent"),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """What all machines share."""
+    """The servers shared by all hosts."""
 
     postgres: PostgresServer
     rabbitmq: RabbitMQServer
 
-    async def broken(self, nursery: Nursery, scenario_name: str) -> list[str]:
-        """The promises that the nursery's source does not keep in a story, by name."""
+    async def violated(self, fork_server: ForkServer, scenario_name: str) -> list[str]:
+        """Return the names of the invariants that the fork server's source violates in a scenario."""
         scenario = SCENARIOS[scenario_name]
         await queues.empty(self.rabbitmq.url)
-        database = f"story_{time.monotonic_ns()}"
+        database = f"scenario_{time.monotonic_ns()}"
         url = await asyncio.to_thread(self.postgres.create_database, database)
         await asyncio.to_thread(upgrade, url)
         folder = new_folder()
-        machine = Machine(folder, nursery, url, self.rabbitmq.url, scenario.settings)
+        host = Host(folder, fork_server, url, self.rabbitmq.url, scenario.settings)
         try:
-            with suppress(AssertionError, pytest.fail.Exception):  # what went wrong is for the judge to name
-                await scenario.play(machine)
-            for name in [name for name in ("api", "worker") if name not in machine.processes]:
-                await machine.start(name)
-            return sorted({violation.invariant for violation in await machine.violations(PATIENCE)})
+            with suppress(AssertionError, pytest.fail.Exception):  # the checker reports what went wrong
+                await scenario.run(host)
+            for name in [name for name in ("api", "worker") if name not in host.processes]:
+                await host.start(name)
+            return sorted({violation.invariant for violation in await host.violations(CONVERGENCE)})
         finally:
-            await machine.close()
+            await host.close()
             await asyncio.to_thread(shutil.rmtree, folder)
 
 
 def mutated(mutant: Mutant, folder: Path) -> Path:
-    """A copy of the project in the folder, with the mutant's patch.
+    """Copy the project into the folder and apply the mutant's patch.
 
     Raises:
-        SystemExit: the patch does not fit the source any more.
+        SystemExit: the patch no longer applies.
     """
     project = folder / mutant.name
     ignored = shutil.ignore_patterns("__pycache__")
     for part in ("src", "migrations"):
         shutil.copytree(PROJECT / part, project / part, ignore=ignored)
     command = ("git", "apply", "--whitespace=nowarn", str(mutant.patch))
-    # Outside any repository: inside one, git would look for the files in that.
-    done = subprocess.run(  # noqa: S603  (our own words)
+    # Outside any repository: inside one, git would apply the patch relative to that.
+    done = subprocess.run(  # noqa: S603  (constant arguments)
         command,
         cwd=project,
         env={"PATH": "/usr/bin:/bin:/usr/local/bin", "GIT_CEILING_DIRECTORIES": str(folder)},
@@ -119,12 +119,12 @@ def mutated(mutant: Mutant, folder: Path) -> Path:
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{mutant.patch.name} does not fit the source any more; make it anew:\n{done.stderr}")
+        raise SystemExit(f"{mutant.patch.name} no longer applies; regenerate it:\n{done.stderr}")
     return project
 
 
 async def run(chosen: list[Mutant]) -> int:
-    """Play every story twice, and print the table; returns how many mutants got away, or stories were not kept."""
+    """Run every scenario unmodified and mutated, print a table, and return the number of unexpected results."""
     wrong = 0
     with (
         TemporaryDirectory(prefix="image-service-mutants-") as folder,
@@ -132,29 +132,29 @@ async def run(chosen: list[Mutant]) -> int:
         RabbitMQServer(new_folder()) as rabbitmq,
     ):
         servers = Servers(postgres=postgres, rabbitmq=rabbitmq)
-        with Nursery() as nursery:
+        with ForkServer() as fork_server:
             for scenario in sorted({mutant.scenario for mutant in chosen}):
-                broken = await servers.broken(nursery, scenario)
-                wrong += bool(broken)
-                _tell("as it is", scenario, broken or ["every promise kept"])
+                violated = await servers.violated(fork_server, scenario)
+                wrong += bool(violated)
+                _print("unmodified", scenario, violated or ["no violation"])
         for mutant in chosen:
-            with Nursery(mutated(mutant, Path(folder))) as nursery:
-                broken = await servers.broken(nursery, mutant.scenario)
-            caught = mutant.invariant in broken
+            with ForkServer(mutated(mutant, Path(folder))) as fork_server:
+                violated = await servers.violated(fork_server, mutant.scenario)
+            caught = mutant.invariant in violated
             wrong += not caught
-            _tell(mutant.name, mutant.scenario, broken if caught else [*broken, f"NOT CAUGHT: {mutant.invariant}"])
-    _tell(f"{len(chosen)} mutants", f"{wrong} wrong", [])
+            _print(mutant.name, mutant.scenario, violated if caught else [*violated, f"NOT CAUGHT: {mutant.invariant}"])
+    _print(f"{len(chosen)} mutants", f"{wrong} wrong", [])
     return wrong
 
 
-def _tell(name: str, scenario: str, broken: list[str]) -> None:
-    print(f"{name:30}{scenario:40} {', '.join(broken)}", flush=True)  # noqa: T201  (a program's output)
+def _print(name: str, scenario: str, violated: list[str]) -> None:
+    print(f"{name:30}{scenario:40} {', '.join(violated)}", flush=True)  # noqa: T201  (program output)
 
 
 def main() -> None:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="all of them, if left out")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all mutants")
     names = parser.parse_args().names
     chosen = [mutant for mutant in MUTANTS if mutant.name in names or not names]
     sys.exit(bool(asyncio.run(run(chosen))))

@@ -1,4 +1,4 @@
-"""The pictures that are uploaded: small ones of all kinds, some that are damaged, and one that nobody can afford."""
+"""Makes test images: valid ones in all formats, truncated ones, and one that exceeds the decoder's limits."""
 
 import random
 import re
@@ -12,31 +12,31 @@ from tests.faults.history import Picture
 SIZES = ((1, 1), (37, 210), (64, 48), (300, 300), (333, 250), (900, 40), (1300, 900))
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF")
 POISON_SIDE = 7070
-"""Just below the 50 megapixels that are accepted."""
+"""Just below the accepted 50 megapixels."""
 POISON_SCANS = {0: 63, 5: 26}
-"""How often some of the scans are repeated: as many as are accepted. It takes more than three seconds to decode."""
+"""Repetitions by scan: as many as are accepted. Decoding takes more than three seconds."""
 SCAN = re.compile(rb"\xff\xda.*?(?=\xff[\xc4\xda\xd9])", re.DOTALL)
-"""From its header to the next header or table; within the pixels 0xFF is followed by 0."""
+"""From a scan header to the next header or table; in entropy-coded data 0xFF is followed by 0."""
 END_OF_IMAGE = b"\xff\xd9"
 POISON_LIMIT = 1
-"""Seconds of processor time that a decoder has to be allowed for the poison to work."""
+"""DECODE_CPU_SECONDS for which the poison image is poison."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file to send."""
+    """A file to upload."""
 
     content: bytes
     picture: Picture
 
 
 class Pictures:
-    """Makes every file once, and from it as many as are wanted that differ in a few bytes which nobody looks at."""
+    """Encodes every image once and derives any number of files that differ in a few ignored bytes."""
 
     def __init__(self) -> None:
         self._valid = [
             *(encoded(gradient(*size), kind) for size in SIZES for kind in FORMATS),
-            encoded(gradient(1600, 1200), "PNG"),  # not small enough for the express lane
+            encoded(gradient(1600, 1200), "PNG"),  # too large for the express lane
             encoded(gradient(3000, 2000), "JPEG"),
             encoded(noise(640, 480), "JPEG", progressive=True),
             encoded(gradient(500, 333), "JPEG", exif=oriented(gradient(500, 333), 6)),
@@ -46,26 +46,26 @@ class Pictures:
         self._corrupt = [_half(encoded(noise(400, 300), "JPEG")), _half(encoded(noise(300, 200), "PNG"))]
         self._poison = _poison()
 
-    def valid(self, chance: random.Random) -> Upload:
-        """Any ordinary picture."""
-        return Upload(_unique(chance.choice(self._valid), chance), Picture.VALID)
+    def valid(self, rng: random.Random) -> Upload:
+        """Return a valid image."""
+        return Upload(_unique(rng.choice(self._valid), rng), Picture.VALID)
 
-    def corrupt(self, chance: random.Random) -> Upload:
-        """One that ends in the middle of its pixels."""
-        return Upload(chance.choice(self._corrupt) + _mark(chance), Picture.CORRUPT)
+    def corrupt(self, rng: random.Random) -> Upload:
+        """Return an image that is truncated in its pixel data."""
+        return Upload(rng.choice(self._corrupt) + _mark(rng), Picture.CORRUPT)
 
-    def poison(self, chance: random.Random) -> Upload:
-        """One that is all right, and cannot be decoded within the limits."""
-        return Upload(_unique(self._poison, chance), Picture.POISON)
-
-
-def _mark(chance: random.Random) -> bytes:
-    return chance.randbytes(8).hex().encode()
+    def poison(self, rng: random.Random) -> Upload:
+        """Return a valid image that cannot be decoded within the limits."""
+        return Upload(_unique(self._poison, rng), Picture.POISON)
 
 
-def _unique(content: bytes, chance: random.Random) -> bytes:
-    """The same picture in a file of its own: decoders ignore what follows its end, or what is marked as free."""
-    return content + (box(b"free", _mark(chance)) if content[4:8] == b"ftyp" else _mark(chance))
+def _mark(rng: random.Random) -> bytes:
+    return rng.randbytes(8).hex().encode()
+
+
+def _unique(content: bytes, rng: random.Random) -> bytes:
+    """Make the file unique: decoders ignore data after the end and ``free`` boxes."""
+    return content + (box(b"free", _mark(rng)) if content[4:8] == b"ftyp" else _mark(rng))
 
 
 def _half(content: bytes) -> bytes:
@@ -73,7 +73,7 @@ def _half(content: bytes) -> bytes:
 
 
 def _poison() -> bytes:
-    """A progressive JPEG, some of whose scans come again and again: each costs a pass over the whole picture."""
+    """Make a progressive JPEG with many repeated scans, each of which costs a pass over the whole image."""
     flat = Image.new("RGB", (POISON_SIDE, POISON_SIDE), (200, 30, 60))
     content = encoded(flat, "JPEG", progressive=True, quality=30, subsampling=0)
     scans = SCAN.findall(content)

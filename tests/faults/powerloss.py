@@ -1,8 +1,7 @@
-"""What a disk keeps when the power fails, at worst.
+"""Simulates a power failure: undoes everything that POSIX does not guarantee to be durable.
 
-POSIX promises little: a file's content is on the disk once the file was synced, and its name once its folder was. So
-processes note what they sync, and when the power fails everything else is undone: content that was not synced is gone,
-names that were not synced never were, and names whose removal was not synced are there again.
+A file's content is durable once the file was synced, and its name once its folder was. Processes record what they sync.
+At a power failure unsynced content is truncated, unsynced names disappear, and unsynced removals are reverted.
 """
 
 import hashlib
@@ -15,33 +14,33 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 Entries: TypeAlias = dict[str, tuple[int, bool]]
-"""The names in a folder: each with its inode, and whether it is a folder itself."""
+"""Names in a folder, each with its inode and whether it is a folder."""
 Note: TypeAlias = dict[str, Any]
 
 
 class Journal:
-    """What one process has synced. Folder and disk have to be on one file system, for the journal keeps hard links."""
+    """Records what one process has synced. Must be on the disk's file system: it keeps hard links."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin a file in the folder, which is every process's."""
+        """Create this process's file in the shared folder."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._file = os.open(
             folder / f"{time.monotonic_ns()}-{os.getpid()}.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY
         )
 
-    def look(self, path: Path) -> Note:
-        """What a sync that begins now is going to have made durable when it ends."""
+    def observe(self, path: Path) -> Note:
+        """Return what a sync that starts now will have made durable at its end."""
         inode = path.stat().st_ino
         if path.is_dir():
             return {"at": time.monotonic_ns(), "folder": inode, "holds": _entries(path)}
         link = self._folder / str(inode)
         if not link.exists():
-            os.link(path, link)  # also so that no other file gets this inode
+            os.link(path, link)  # which also keeps the inode from being reused
         return {"at": time.monotonic_ns(), "file": inode, "sha256": _digest(path)}
 
     def write(self, note: Note) -> None:
-        """The sync has ended. In one piece, and without a buffer that would die with the process."""
+        """Record a finished sync, unbuffered and in one write, so that a kill loses nothing."""
         os.write(self._file, json.dumps(note).encode() + b"\n")
 
     def close(self) -> None:
@@ -49,16 +48,16 @@ class Journal:
 
 
 def sync_all(disk: Path, journal: Path) -> None:
-    """Let everything that is on the disk be there for good."""
+    """Record everything on the disk as synced."""
     shutil.rmtree(journal, ignore_errors=True)
     notes = Journal(journal)
     for path in (disk, *disk.rglob("*")):
-        notes.write(notes.look(path))
+        notes.write(notes.observe(path))
     notes.close()
 
 
 def lose_power(disk: Path, journal: Path) -> None:
-    """Undo what was not synced. No process may be alive that uses the disk."""
+    """Undo everything unsynced. No process may use the disk."""
     _restore(disk, disk.stat().st_ino, _Kept.read(journal))
     sync_all(disk, journal)
 
@@ -84,7 +83,7 @@ class _Kept:
 
 
 def _restore(folder: Path, inode: int, kept: _Kept) -> None:
-    """Make a folder what it was when it was last synced; the inode is the one that it had then."""
+    """Restore a folder to its last synced state; ``inode`` is the one that it had then."""
     durable = kept.folders.get(inode, {})
     for name, entry in _entries(folder).items():
         if durable.get(name) != entry:

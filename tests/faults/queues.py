@@ -1,15 +1,15 @@
-"""What the tests do at the broker itself."""
+"""Direct operations on the broker's queues."""
 
 import aio_pika
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 QUEUES = ("images", "images.express", "images.backfill", "images.dead")
 EXPRESS = "images.express"
-"""Where the small images of these tests wait."""
+"""The queue of the small images of these tests."""
 
 
 async def empty(url: str) -> None:
-    """Take every message out, as a broker does that has lost its data."""
+    """Purge all queues, as if the broker had lost its data."""
     async with await aio_pika.connect(url, timeout=5) as connection:
         for name in QUEUES:
             async with connection.channel() as channel:
@@ -21,13 +21,13 @@ async def empty(url: str) -> None:
 
 
 async def delete(url: str, name: str) -> None:
-    """Delete a queue with all that is in it."""
+    """Delete a queue and its messages."""
     async with await aio_pika.connect(url, timeout=5) as connection, connection.channel() as channel:
         await channel.queue_delete(name)
 
 
 async def send(url: str, name: str, image_id: str, *, times: int) -> None:
-    """Put more messages for an image into a queue."""
+    """Publish further messages for an image."""
     body = f'{{"v":1,"image_id":"{image_id}"}}'.encode()
     async with await aio_pika.connect(url, timeout=5) as connection, connection.channel() as channel:
         for _ in range(times):

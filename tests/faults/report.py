@@ -1,4 +1,4 @@
-"""What is printed at the end."""
+"""The summary printed at the end of a run."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,14 +7,14 @@ from tests.faults.checker import Violation
 from tests.faults.history import OK, History, Operation
 from tests.faults.rules import was_down
 
-_MOST_STORIES = 10
+_MAX_DETAILED = 10
 
 
 def summary(seed: int, history: History, left_out: Mapping[str, str], found: Sequence[Violation]) -> Iterator[str]:
-    """The whole run in a few lines, and the story of each violation."""
-    for number, violation in enumerate(found[:_MOST_STORIES], 1):
+    """Return the summary of a run, preceded by the details of the first violations."""
+    for number, violation in enumerate(found[:_MAX_DETAILED], 1):
         yield f"\nVIOLATION {number} of {len(found)}: {violation.invariant}: {violation.subject}"
-        yield violation.story
+        yield violation.details
     accepted = {each.image_id for each in history.of(Operation.UPLOAD) if each.outcome == OK}
     waits = [each.waited for each in history.exchanges if not was_down(history, each)]
     yield "\n".join(

@@ -1,6 +1,6 @@
-"""The promises. Each is a function from the history and the world to what broke it, under a name of its own.
+"""The invariants: named functions from history and snapshot to findings.
 
-Nothing here knows the service's code: see ``evidence``.
+Independent of the service's code; see ``evidence``.
 """
 
 import hashlib
@@ -15,80 +15,80 @@ from typing import TypeAlias
 
 from PIL import Image
 
-from tests.faults.evidence import Row, Served, World, image_in, moment, original_path
+from tests.faults.evidence import Row, Served, Snapshot, image_in, moment, original_path
 from tests.faults.history import OK, UNKNOWN, Exchange, History, Operation, Picture, Sent
 
 DONE, ERROR = "DONE", "ERROR"
 TERMINAL = frozenset({DONE, ERROR})
 PRESETS = {"100x100": (100, 100), "300x300": (300, 300), "1200x1200": (1200, 1200)}
-"""The thumbnails that every image gets, and the box that each fits inside."""
+"""The presets of every image, each with its bounding box."""
 VERDICTS = {Picture.CORRUPT: frozenset({"corrupt-image"}), Picture.POISON: frozenset({"decoder-timeout"})}
-"""The reasons that an image may be given for its end in ERROR."""
-BAD_LUCK = {"kill-decoder": "decoder-crashed", "kill-worker": "attempts-exhausted"}
-"""Faults that can give a poison image's last attempt another reason."""
+"""The accepted error codes of images that must end in ERROR."""
+FAULT_CODES = {"kill-decoder": "decoder-crashed", "kill-worker": "attempts-exhausted"}
+"""Faults that can give a poison image's last attempt another error code."""
 REFUSALS = frozenset({400, 413, 415, 422})
-"""The answers that blame the file."""
+"""Status codes that reject the file itself."""
 ANSWER_LIMIT = 6.0
-"""Seconds from the last byte sent to the answer, whatever is broken."""
+"""Seconds from the last byte sent to the response, during any fault."""
 ALLOWANCE = 0.5
-"""Seconds more, for the client's own part in it on a busy machine."""
+"""Additional seconds for the client's own delay on a busy machine."""
 REFUSED_FROM, NOT_FOUND = 400, 404
 KEY_REUSED = "idempotency-key-reused"
 ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)
-"""The EXIF tag, and its values for pictures that lie on their side."""
+"""The EXIF tag, and its values for images rotated by 90 degrees."""
 IN_DOUBT = 15.0
-"""Seconds for which something that was asked for may still happen although nobody waits for it any more."""
+"""Seconds for which a request without a response may still take effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule says."""
+    """A violation found by a rule."""
 
     subject: str
-    """An image's id, or whatever else it is about."""
+    """An image's id, or another subject."""
     what: str
     exchange: Exchange | None = None
-    """The request that shows it, where it was only one."""
+    """The request that shows it, if it was a single one."""
 
 
-Rule: TypeAlias = Callable[[History, World], Iterator[Finding]]
+Rule: TypeAlias = Callable[[History, Snapshot], Iterator[Finding]]
 
 
-def accepted_ends(history: History, world: World) -> Iterator[Finding]:
-    """Every accepted image is there, and DONE or ERROR."""
+def accepted_ends(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """Every accepted image exists and is DONE or ERROR."""
     accepted = {upload.image_id for upload in history.of(Operation.UPLOAD) if upload.outcome == OK and upload.image_id}
-    for image_id in sorted(accepted - world.images.keys() - _perhaps_deleted(history)):
-        yield Finding(image_id, "it was accepted, and is not in the database")
-    for image_id, row in world.images.items():
+    for image_id in sorted(accepted - snapshot.images.keys() - _perhaps_deleted(history)):
+        yield Finding(image_id, "it was accepted, but is not in the database")
+    for image_id, row in snapshot.images.items():
         if row["status"] not in TERMINAL:
             yield Finding(image_id, f"it is still {row['status']}")
 
 
-def accepted_is_known(history: History, _world: World) -> Iterator[Finding]:
-    """From its acceptance on, everybody is told of an image, until it is deleted."""
+def accepted_is_known(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
+    """An accepted image is never answered with 404 before it is deleted."""
     for image_id, exchanges in history.by_image().items():
         accepted = [each.ended for each in exchanges if each.operation is Operation.UPLOAD and each.outcome == OK]
         deletion = min((each.began for each in exchanges if each.operation is Operation.DELETE), default=float("inf"))
         for each in exchanges:
             unknown = each.status_code == NOT_FOUND and each.operation in {Operation.STATUS, Operation.ORIGINAL}
             if unknown and accepted and min(accepted) < each.began and each.ended < deletion:
-                yield Finding(image_id, f"it was accepted, and denied at {each.ended:.3f}")
+                yield Finding(image_id, f"it was accepted, but answered with 404 at {each.ended:.3f}")
 
 
-def nothing_from_nothing(history: History, world: World) -> Iterator[Finding]:
-    """Every image is one that somebody sent and nobody was refused, and there are not more than were sent."""
+def nothing_from_nothing(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """Every image was uploaded and not rejected, and there are no more images than uploads."""
     chances: dict[str, int] = defaultdict(int)
     for upload in history.of(Operation.UPLOAD):
         if upload.sent is not None and (upload.outcome == OK or upload.in_doubt):
             chances[upload.sent.sha256] += 1
-    for image_id, row in world.images.items():
+    for image_id, row in snapshot.images.items():
         chances[row["sha256"]] -= 1
         if chances[row["sha256"]] < 0:
-            yield Finding(image_id, "nobody has sent it, or it was refused")
+            yield Finding(image_id, "it was never uploaded, or it was rejected")
 
 
-def one_key_one_image(history: History, world: World) -> Iterator[Finding]:
-    """However often an upload is repeated under its Idempotency-Key, it is one image; and no other upload's."""
+def one_key_one_image(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """All uploads under one Idempotency-Key are one image, which belongs to no other key."""
     answers: dict[str, set[tuple[str, str]]] = defaultdict(set)
     keys: dict[str, set[str | None]] = defaultdict(set)
     for upload in history.of(Operation.UPLOAD):
@@ -100,22 +100,22 @@ def one_key_one_image(history: History, world: World) -> Iterator[Finding]:
         if len(accepted) > 1:
             yield Finding(min(accepted)[0], f"the key {key} was accepted for several images or contents: {accepted}")
     rows: dict[str, list[str]] = defaultdict(list)
-    for image_id, row in world.images.items():
+    for image_id, row in snapshot.images.items():
         rows[row["sha256"]].append(image_id)
     for sha256, twins in rows.items():
-        # An upload that is repeated without a key becomes a second image, rightly.
+        # An upload repeated without a key correctly becomes a second image.
         if keys[sha256] and None not in keys[sha256] and len(twins) > len(keys[sha256]):
-            yield Finding(min(twins), f"it was uploaded under {keys[sha256]} only, and is there as {sorted(twins)}")
+            yield Finding(min(twins), f"it was uploaded under {keys[sha256]} only, but exists as {sorted(twins)}")
 
 
-def original_is_what_was_sent(history: History, world: World) -> Iterator[Finding]:
-    """Byte for byte."""
-    sent = _sent(history, world)
-    for image_id, row in world.images.items():
+def original_is_what_was_sent(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """Every original equals the uploaded file, byte for byte."""
+    sent = _sent(history, snapshot)
+    for image_id, row in snapshot.images.items():
         if row.get("original_removed_at") is not None:
             continue
         try:
-            content = (world.storage / original_path(image_id)).read_bytes()
+            content = (snapshot.storage / original_path(image_id)).read_bytes()
         except OSError as error:
             yield Finding(image_id, f"its original cannot be read: {error}")
             continue
@@ -125,114 +125,114 @@ def original_is_what_was_sent(history: History, world: World) -> Iterator[Findin
                 image_id, f"its original has {len(content)} bytes and the digest {sha256}, other than recorded"
             )
         if image_id in sent and sent[image_id].sha256 != sha256:
-            yield Finding(image_id, f"its original has the digest {sha256}, and {sent[image_id].sha256} was sent")
+            yield Finding(image_id, f"its original has the digest {sha256}, but {sent[image_id].sha256} was sent")
 
 
-def done_is_complete(_history: History, world: World) -> Iterator[Finding]:
-    """DONE means that all thumbnails are there, are pictures of the right size, and are those that are recorded."""
-    for image_id, row in world.images.items():
-        thumbnails = {thumbnail["preset"]: thumbnail for thumbnail in world.thumbnails.get(image_id, ())}
+def done_is_complete(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """Every DONE image has all thumbnails: valid images of the right size that match their rows."""
+    for image_id, row in snapshot.images.items():
+        thumbnails = {thumbnail["preset"]: thumbnail for thumbnail in snapshot.thumbnails.get(image_id, ())}
         if row["status"] == DONE and (missing := PRESETS.keys() - thumbnails.keys()):
             yield Finding(image_id, f"it is DONE without {', '.join(sorted(missing))}")
-        upright = _upright_size(world, image_id) if row["status"] == DONE else None
+        upright = _upright_size(snapshot, image_id) if row["status"] == DONE else None
         for preset, thumbnail in thumbnails.items():
-            for wrong in _wrong_with(world, thumbnail, upright):
+            for wrong in _wrong_with(snapshot, thumbnail, upright):
                 yield Finding(image_id, f"its thumbnail {preset} {wrong}")
 
 
-def served_is_stored(_history: History, world: World) -> Iterator[Finding]:
-    """HTTP tells of each image what is recorded, and serves the files that are."""
-    for image_id, served in world.served.items():
-        row = world.images[image_id]
-        files = {thumbnail["preset"]: thumbnail["sha256"] for thumbnail in world.thumbnails.get(image_id, ())}
+def served_is_stored(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """The API reports each image as recorded, and serves the recorded files."""
+    for image_id, served in snapshot.served.items():
+        row = snapshot.images[image_id]
+        files = {thumbnail["preset"]: thumbnail["sha256"] for thumbnail in snapshot.thumbnails.get(image_id, ())}
         if row.get("original_removed_at") is None:
             files["original"] = row["sha256"]
         for wrong in _differences(row, files, served):
             yield Finding(image_id, wrong)
 
 
-def no_orphan_files(_history: History, world: World) -> Iterator[Finding]:
-    """Every file belongs to a row, or is about to be removed."""
-    named = {original_path(image_id) for image_id in world.images}
-    named |= {thumbnail["key"] for thumbnails in world.thumbnails.values() for thumbnail in thumbnails}
-    # What was replaced stays for those who are on the way to it.
-    named |= {path for path, since in world.removals.items() if since.timestamp() > world.seen_at}
-    for path in sorted(world.files - named):
+def no_orphan_files(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """Every file belongs to a row, or is recorded for removal."""
+    named = {original_path(image_id) for image_id in snapshot.images}
+    named |= {thumbnail["key"] for thumbnails in snapshot.thumbnails.values() for thumbnail in thumbnails}
+    # Replaced thumbnails stay for a while for clients that already have their URL.
+    named |= {path for path, since in snapshot.removals.items() if since.timestamp() > snapshot.seen_at}
+    for path in sorted(snapshot.files - named):
         yield Finding(image_in(path), f"no row names the file {path}")
 
 
-def no_scratch_left(_history: History, world: World) -> Iterator[Finding]:
-    """No temporary file is left over; an empty folder waits for its next use."""
-    for name in sorted(world.scratch):
+def no_scratch_left(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """No temporary file is left over; empty scratch folders are reused."""
+    for name in sorted(snapshot.scratch):
         yield Finding(name, f"scratch/{name} is left over")
 
 
-def terminal_stays(history: History, world: World) -> Iterator[Finding]:
-    """DONE and ERROR never change, unless somebody asks for another rendering."""
-    again: dict[str, list[Exchange]] = defaultdict(list)
+def terminal_stays(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """DONE and ERROR never change unless reprocessing was requested."""
+    requested: dict[str, list[Exchange]] = defaultdict(list)
     for each in history.of(Operation.REPROCESS):
         if each.image_id and (each.outcome == OK or each.in_doubt):
-            again[each.image_id].append(each)
-    for image_id, sights in _sights(history, world).items():
-        # Of reads that overlap, nobody can tell which came first.
+            requested[each.image_id].append(each)
+    for image_id, observations in _observations(history, snapshot).items():
+        # Overlapping reads have no defined order.
         changes = (
             (earlier, later)
-            for earlier in sights
-            for later in sights
+            for earlier in observations
+            for later in observations
             if earlier.state in TERMINAL
             and earlier.ended < later.began
             and later.what != earlier.what
-            and not any(_between(earlier, each, later) for each in again[image_id])
+            and not any(_takes_effect_between(earlier, each, later) for each in requested[image_id])
         )
         for earlier, later in islice(changes, 1):
-            yield Finding(image_id, f"it was {earlier} and then {later}, and nobody had asked for that")
+            yield Finding(image_id, f"it was {earlier} and then {later}, without a request for reprocessing")
 
 
-def valid_is_done(history: History, world: World) -> Iterator[Finding]:
-    """A valid image is never refused, and never ends in ERROR."""
-    for image_id in _of_kind(Picture.VALID, history, world):
-        row = world.images[image_id]
+def valid_is_done(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """A valid image is never rejected, and never ends in ERROR."""
+    for image_id in _of_kind(Picture.VALID, history, snapshot):
+        row = snapshot.images[image_id]
         if row["status"] == ERROR:
-            yield Finding(image_id, f"it is valid, and ended in ERROR: {row['error_code']}")
+            yield Finding(image_id, f"it is valid, but ended in ERROR: {row['error_code']}")
     for upload in history.of(Operation.UPLOAD):
         valid = upload.sent is not None and upload.sent.picture is Picture.VALID
         if valid and upload.status_code in REFUSALS and upload.code != KEY_REUSED:
-            yield Finding(upload.server, f"a valid image was refused with {upload.code}", upload)
+            yield Finding(upload.server, f"a valid image was rejected with {upload.code}", upload)
 
 
-def corrupt_ends_error(history: History, world: World) -> Iterator[Finding]:
-    """A corrupt image ends in ERROR, and the reason that is given is the right one."""
-    yield from _not_in_error(Picture.CORRUPT, VERDICTS[Picture.CORRUPT], history, world)
+def corrupt_ends_error(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """A corrupt image ends in ERROR with the right error code."""
+    yield from _not_in_error(Picture.CORRUPT, VERDICTS[Picture.CORRUPT], history, snapshot)
 
 
-def poison_ends_error(history: History, world: World) -> Iterator[Finding]:
-    """So does one that costs too much."""
+def poison_ends_error(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """A poison image ends in ERROR with the right error code."""
     faults = {fault.kind for fault in history.faults}
-    verdicts = VERDICTS[Picture.POISON] | {code for kind, code in BAD_LUCK.items() if kind in faults}
-    yield from _not_in_error(Picture.POISON, verdicts, history, world)
+    verdicts = VERDICTS[Picture.POISON] | {code for kind, code in FAULT_CODES.items() if kind in faults}
+    yield from _not_in_error(Picture.POISON, verdicts, history, snapshot)
 
 
-def deleted_stays_deleted(history: History, world: World) -> Iterator[Finding]:
-    """A deleted image is gone for everybody, its files too."""
+def deleted_stays_deleted(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """A deleted image is never seen again, and its rows and files are gone."""
     gone = _deleted(history)
-    for image_id in sorted(gone.keys() & world.images.keys()):
-        yield Finding(image_id, "it was deleted, and is in the database")
-    for path in sorted(world.files):
+    for image_id in sorted(gone.keys() & snapshot.images.keys()):
+        yield Finding(image_id, "it was deleted, but is in the database")
+    for path in sorted(snapshot.files):
         if image_in(path) in gone:
-            yield Finding(image_in(path), f"it was deleted, and the file {path} is there")
+            yield Finding(image_in(path), f"it was deleted, but the file {path} exists")
     for each in history.of(Operation.STATUS, Operation.ORIGINAL, Operation.THUMBNAIL):
         since = gone.get(each.image_id or "", float("inf"))
         if each.image_id is not None and each.outcome == OK and each.began > since:
-            yield Finding(each.image_id, f"it was deleted at {since:.3f} and seen at {each.ended:.3f}")
+            yield Finding(each.image_id, f"it was deleted at {since:.3f}, but seen at {each.ended:.3f}")
 
 
-def files_are_what_was_stored(history: History, world: World) -> Iterator[Finding]:
-    """What was downloaded meanwhile was whole and right."""
-    sent = _sent(history, world)
-    again = {each.image_id for each in history.of(Operation.REPROCESS)}
+def files_are_what_was_stored(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """Every downloaded file was complete and correct."""
+    sent = _sent(history, snapshot)
+    reprocessed = {each.image_id for each in history.of(Operation.REPROCESS)}
     thumbnails = {
         (image_id, thumbnail["preset"]): thumbnail["sha256"]
-        for image_id, its in world.thumbnails.items()
+        for image_id, its in snapshot.thumbnails.items()
         for thumbnail in its
     }
     for each in history.of(Operation.ORIGINAL, Operation.THUMBNAIL):
@@ -241,14 +241,14 @@ def files_are_what_was_stored(history: History, world: World) -> Iterator[Findin
         if each.operation is Operation.ORIGINAL:
             expected = sent[each.image_id].sha256 if each.image_id in sent else None
         else:
-            expected = thumbnails.get((each.image_id, each.seen.preset)) if each.image_id not in again else None
+            expected = thumbnails.get((each.image_id, each.seen.preset)) if each.image_id not in reprocessed else None
         if expected is not None and each.seen.sha256 != expected:
             what = each.seen.preset or "original"
             yield Finding(each.image_id, f"its {what} was served with the digest {each.seen.sha256}, not {expected}")
 
 
-def answers_in_time(history: History, _world: World) -> Iterator[Finding]:
-    """Nobody waits for an answer for longer than six seconds."""
+def answers_in_time(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
+    """Every response arrives within six seconds."""
     for each in history.exchanges:
         if each.waited > ANSWER_LIMIT + ALLOWANCE and not was_down(history, each):
             yield Finding(
@@ -256,8 +256,8 @@ def answers_in_time(history: History, _world: World) -> Iterator[Finding]:
             )
 
 
-def answers_are_clean(history: History, _world: World) -> Iterator[Finding]:
-    """Every answer is what was asked for, or a problem document that says why not; none is missing."""
+def answers_are_clean(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
+    """Every request gets a success response or a problem document."""
     for each in history.exchanges:
         if each.status_code is None:
             clean = was_down(history, each)
@@ -269,41 +269,43 @@ def answers_are_clean(history: History, _world: World) -> Iterator[Finding]:
             yield Finding(each.image_id or each.server, f"{each.operation}: {_answer(each)}", each)
 
 
-def queues_are_empty(_history: History, world: World) -> Iterator[Finding]:
-    """No message waits when there is nothing to do."""
-    for name, depth in world.queues.items():
+def queues_are_empty(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """All queues are empty when the service is idle."""
+    for name, depth in snapshot.queues.items():
         if depth:
-            yield Finding(name, f"{depth} messages wait in {name}")
+            yield Finding(name, f"{depth} messages are ready in {name}")
 
 
-def dead_letters_are_garbage(history: History, world: World) -> Iterator[Finding]:
-    """No message is given up but those that nobody can understand."""
+def dead_letters_are_garbage(history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """Only malformed messages are dead-lettered."""
     garbage = [each.body for each in history.garbage]
-    for body in world.dead_letters:
+    for body in snapshot.dead_letters:
         if body in garbage:
             garbage.remove(body)
         else:
             yield Finding(image_in(body), f"a message was dead-lettered: {body[:200]}")
 
 
-def no_lease_is_held(_history: History, world: World) -> Iterator[Finding]:
-    """Nobody holds an image that is finished."""
-    for image_id, row in world.images.items():
+def no_lease_is_held(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """No lease is held on a finished image."""
+    for image_id, row in snapshot.images.items():
         if row["lease_until"] is not None:
-            yield Finding(image_id, f"it is {row['status']} and held until {row['lease_until']}")
+            yield Finding(image_id, f"it is {row['status']} and leased until {row['lease_until']}")
 
 
-def decoders_rest(_history: History, world: World) -> Iterator[Finding]:
-    """No decoder process works on nothing, or has outlived its worker."""
-    for owner, decoders in world.decoders.items():
+def decoders_rest(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
+    """No decoder process is busy when the service is idle, or outlives its worker."""
+    for owner, decoders in snapshot.decoders.items():
         for decoder in decoders:
             if not owner:
                 yield Finding(str(decoder.pid), f"the decoder process {decoder.pid} has outlived its worker")
             elif decoder.busy:
-                yield Finding(str(decoder.pid), f"the decoder process {decoder.pid} of {owner} is at work on nothing")
+                yield Finding(
+                    str(decoder.pid), f"the decoder process {decoder.pid} of {owner} is busy while the service is idle"
+                )
 
 
-RESTING: dict[str, Rule] = {
+IDLE_RULES: dict[str, Rule] = {
     "accepted-image-ends": accepted_ends,
     "no-orphan-file": no_orphan_files,
     "no-scratch-left": no_scratch_left,
@@ -311,10 +313,10 @@ RESTING: dict[str, Rule] = {
     "queues-return-to-zero": queues_are_empty,
     "leases-return-to-zero": no_lease_is_held,
 }
-"""What may be otherwise for a while."""
+"""The rules that may be violated while the service is busy."""
 
 RULES: dict[str, Rule] = {
-    **RESTING,
+    **IDLE_RULES,
     "accepted-image-is-known": accepted_is_known,
     "no-image-from-nothing": nothing_from_nothing,
     "one-key-one-image": one_key_one_image,
@@ -335,8 +337,8 @@ RULES: dict[str, Rule] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sight:
-    """What somebody saw of an image's state."""
+class _Observation:
+    """One observation of an image's state."""
 
     began: float
     ended: float
@@ -352,13 +354,13 @@ class _Sight:
         return f"{self.state} ({self.code or 'no error'}, finished {self.finished}) at {self.ended:.3f}"
 
 
-def _sights(history: History, world: World) -> Mapping[str, list[_Sight]]:
-    """Every read of a status, and the last of all: the database's own."""
-    sights: dict[str, list[_Sight]] = defaultdict(list)
+def _observations(history: History, snapshot: Snapshot) -> Mapping[str, list[_Observation]]:
+    """Return every status read, followed by the row in the database."""
+    observations: dict[str, list[_Observation]] = defaultdict(list)
     for each in history.of(Operation.STATUS):
         if each.outcome == OK and each.image_id is not None and each.seen is not None and each.seen.state is not None:
-            sights[each.image_id].append(
-                _Sight(
+            observations[each.image_id].append(
+                _Observation(
                     began=each.began,
                     ended=each.ended,
                     state=each.seen.state,
@@ -366,31 +368,31 @@ def _sights(history: History, world: World) -> Mapping[str, list[_Sight]]:
                     code=each.seen.code,
                 )
             )
-    for image_id in sights.keys() & world.images.keys():
-        row = world.images[image_id]
-        sights[image_id].append(
-            _Sight(
-                began=world.seen_at,
-                ended=world.seen_at,
+    for image_id in observations.keys() & snapshot.images.keys():
+        row = snapshot.images[image_id]
+        observations[image_id].append(
+            _Observation(
+                began=snapshot.seen_at,
+                ended=snapshot.seen_at,
                 state=row["status"],
                 finished=moment(row["finished_at"]),
                 code=row["error_code"],
             )
         )
-    return sights
+    return observations
 
 
-def _between(earlier: _Sight, asked: Exchange, later: _Sight) -> bool:
-    """Whether a request for another rendering may have taken effect between two sights."""
+def _takes_effect_between(earlier: _Observation, asked: Exchange, later: _Observation) -> bool:
+    """Whether a request for another rendering may have taken effect between two observations."""
     until = asked.ended + (IN_DOUBT if asked.in_doubt else 0)
     return asked.began <= later.ended and earlier.began <= until
 
 
 def _deleted(history: History) -> Mapping[str, float]:
-    """The images that are gone for certain, and since when."""
+    """Return the images that are certainly deleted, with the time."""
     gone: dict[str, float] = {}
     for each in history.of(Operation.DELETE):
-        # The second of two deletions, of which the first one's answer got lost, finds nothing.
+        # A repeated deletion, after the first one's response was lost, gets 404.
         if each.image_id is not None and (each.outcome == OK or each.status_code == NOT_FOUND):
             gone[each.image_id] = min(each.ended, gone.get(each.image_id, each.ended))
     return gone
@@ -401,39 +403,41 @@ def _perhaps_deleted(history: History) -> set[str]:
     return {each.image_id for each in deletions if each.image_id is not None and (each.outcome == OK or each.in_doubt)}
 
 
-def _sent(history: History, world: World) -> Mapping[str, Sent]:
-    """What each image was uploaded as; also where nobody was told of the image."""
+def _sent(history: History, snapshot: Snapshot) -> Mapping[str, Sent]:
+    """Return the upload of each image, including images without a success response."""
     uploads = [upload for upload in history.of(Operation.UPLOAD) if upload.sent is not None]
     by_content = {upload.sent.sha256: upload.sent for upload in uploads if upload.sent is not None}
     recorded = {
-        image_id: by_content[row["sha256"]] for image_id, row in world.images.items() if row["sha256"] in by_content
+        image_id: by_content[row["sha256"]] for image_id, row in snapshot.images.items() if row["sha256"] in by_content
     }
     told = {upload.image_id: upload.sent for upload in uploads if upload.outcome == OK and upload.image_id}
     return recorded | {image_id: sent for image_id, sent in told.items() if sent is not None}
 
 
-def _of_kind(picture: Picture, history: History, world: World) -> list[str]:
-    """The images there are that were made to be of a kind."""
+def _of_kind(picture: Picture, history: History, snapshot: Snapshot) -> list[str]:
+    """Return the existing images of a kind."""
     return [
         image_id
-        for image_id, sent in _sent(history, world).items()
-        if sent.picture is picture and image_id in world.images
+        for image_id, sent in _sent(history, snapshot).items()
+        if sent.picture is picture and image_id in snapshot.images
     ]
 
 
-def _not_in_error(picture: Picture, verdicts: AbstractSet[str], history: History, world: World) -> Iterator[Finding]:
-    for image_id in _of_kind(picture, history, world):
-        row = world.images[image_id]
+def _not_in_error(
+    picture: Picture, verdicts: AbstractSet[str], history: History, snapshot: Snapshot
+) -> Iterator[Finding]:
+    for image_id in _of_kind(picture, history, snapshot):
+        row = snapshot.images[image_id]
         if row["status"] == DONE:
-            yield Finding(image_id, f"it is {picture}, and became DONE")
+            yield Finding(image_id, f"it is {picture}, but became DONE")
         elif row["status"] == ERROR and row["error_code"] not in verdicts:
-            yield Finding(image_id, f"it is {picture}, and ended in ERROR because of {row['error_code']}")
+            yield Finding(image_id, f"it is {picture}, but ended in ERROR because of {row['error_code']}")
 
 
-def _upright_size(world: World, image_id: str) -> tuple[int, int] | None:
-    """What the thumbnails of an original have to look like; None if the original cannot be read at all."""
+def _upright_size(snapshot: Snapshot, image_id: str) -> tuple[int, int] | None:
+    """Return the upright size of an original; None if it cannot be read."""
     try:
-        with Image.open(world.storage / original_path(image_id)) as original:
+        with Image.open(snapshot.storage / original_path(image_id)) as original:
             width, height = original.size
             sideways = original.getexif().get(ORIENTATION, 1) in SIDEWAYS
     except OSError:
@@ -441,9 +445,9 @@ def _upright_size(world: World, image_id: str) -> tuple[int, int] | None:
     return (height, width) if sideways else (width, height)
 
 
-def _wrong_with(world: World, thumbnail: Row, upright: tuple[int, int] | None) -> Iterator[str]:
+def _wrong_with(snapshot: Snapshot, thumbnail: Row, upright: tuple[int, int] | None) -> Iterator[str]:
     try:
-        content = (world.storage / thumbnail["key"]).read_bytes()
+        content = (snapshot.storage / thumbnail["key"]).read_bytes()
     except OSError as error:
         yield f"cannot be read: {error}"
         return
@@ -453,16 +457,16 @@ def _wrong_with(world: World, thumbnail: Row, upright: tuple[int, int] | None) -
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
     except (OSError, SyntaxError) as error:
-        yield f"is no picture: {error}"
+        yield f"is no valid image: {error}"
         return
     if picture.size != (thumbnail["width"], thumbnail["height"]):
-        yield f"is {picture.size}, and recorded as {thumbnail['width']}x{thumbnail['height']}"
+        yield f"is {picture.size}, but recorded as {thumbnail['width']}x{thumbnail['height']}"
     if upright is not None and not _fits(picture.size, upright, PRESETS.get(thumbnail["preset"])):
-        yield f"is {picture.size}, which is no size for an image of {upright}"
+        yield f"is {picture.size}, the wrong size for an image of {upright}"
 
 
 def _fits(size: tuple[int, int], original: tuple[int, int], box: tuple[int, int] | None) -> bool:
-    """Whether it is the original's shape, inside the box, and not larger than the original; to a pixel."""
+    """Whether a size has the original's aspect ratio, fits the box and is not enlarged, within one pixel."""
     if box is None:
         return True
     scale = min(1.0, box[0] / original[0], box[1] / original[1])
@@ -472,14 +476,14 @@ def _fits(size: tuple[int, int], original: tuple[int, int], box: tuple[int, int]
 
 def _differences(row: Row, files: Mapping[str, str], served: Served) -> Iterator[str]:
     if served.status["status"] != row["status"]:
-        yield f"it is recorded as {row['status']} and told to be {served.status['status']}"
+        yield f"it is recorded as {row['status']}, but reported as {served.status['status']}"
     for name in sorted(files.keys() | served.files.keys()):
         if files.get(name) != served.files.get(name):
-            yield f"its {name} is recorded with the digest {files.get(name)} and served as {served.files.get(name)}"
+            yield f"its {name} is recorded with the digest {files.get(name)} but served as {served.files.get(name)}"
 
 
 def was_down(history: History, each: Exchange) -> bool:
-    """Whether the process that was asked had been killed, or was about to be."""
+    """Whether the API process was being killed or restarted during the request."""
     return any(
         fault.subject == each.server and fault.began <= each.ended and each.began <= fault.ended
         for fault in history.faults

@@ -1,6 +1,6 @@
-"""Stories in which something goes wrong that one death alone does not show: each with the settings that it needs.
+"""Fault scenarios that a single kill does not cover, each with its settings.
 
-Where one layer of defence is to be seen at work, the others are asleep. That is done by settings only.
+Where a scenario tests one layer of defence, its settings disable the others.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from typing import Final, TypeAlias
 from harness.images import encoded, gradient
 from harness.waiting import eventually
 from tests.faults import queues
+from tests.faults.failpoints import ALWAYS, Action, Failpoint
 from tests.faults.history import OK, Picture
-from tests.faults.machine import HOUR, Machine
-from tests.faults.points import ALWAYS, Act, Point
-from tests.faults.windows import PHOTO
+from tests.faults.host import HOUR, Host
+from tests.faults.kill_points import PHOTO
 
-ASLEEP: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
-"""The reconciler looks once, at the start, and only after what a worker has claimed."""
+NO_RECONCILER: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
+"""The reconciler runs once, at the start, and finds only images whose lease has expired."""
 LEASE: Final = 61.0
-"""Seconds after which a claim is over."""
+"""Longer than a claim's lease, in seconds."""
 LOST: Final = "claim lost"
 OUTAGE: Final = "attempt ended by an outage"
 LIMIT: Final = 20.0
@@ -27,415 +27,415 @@ SYNCS: Final = (
     "storage.sync",
     *(f"{kind}.{sync}" for kind in ("original", "thumbnail") for sync in ("sync", "sync-shards", "sync-shard")),
 )
-"""Every sync that there is once the storage's own folder is there."""
+"""Every sync that happens once the storage folder exists."""
 POSTER: Final = encoded(gradient(1600, 1200), "PNG")
 """Too large for the express lane."""
-KEY: Final = "the-client's-own"
+KEY: Final = "idempotency-key"
 
-Play: TypeAlias = Callable[[Machine], Awaitable[None]]
+Steps: TypeAlias = Callable[[Host], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A story; when it is over, everything runs, and the checker judges what has come of it."""
+    """A scenario; at its end all processes run, and the checker checks the invariants."""
 
     name: str
-    tells: str
-    play: Play
+    description: str
+    run: Steps
     settings: Mapping[str, str]
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {}
 
 
-def _scenario(**settings: str) -> Callable[[Play], Play]:
-    def told(play: Play) -> Play:
-        name = getattr(play, "__name__", "")
-        tells = (play.__doc__ or "").splitlines()[0]
-        SCENARIOS[name] = Scenario(name=name, tells=tells, play=play, settings=settings)
-        return play
+def _scenario(**settings: str) -> Callable[[Steps], Steps]:
+    def register(run: Steps) -> Steps:
+        name = getattr(run, "__name__", "")
+        description = (run.__doc__ or "").splitlines()[0]
+        SCENARIOS[name] = Scenario(name=name, description=description, run=run, settings=settings)
+        return run
 
-    return told
+    return register
 
 
 # The power fails.
 
 
 @_scenario()
-async def power_fails_after_acceptance(machine: Machine) -> None:
-    """The machine loses its power as soon as an image is recorded."""
-    await _die(machine, "api", "after add.commit")
-    await machine.lose_power()
-    await machine.time_passes()
-    await machine.start_all()
+async def power_fails_after_acceptance(host: Host) -> None:
+    """The power fails as soon as an image is recorded."""
+    await _die(host, "api", "after add.commit")
+    await host.lose_power()
+    await host.advance_time()
+    await host.start_all()
 
 
 @_scenario()
-async def power_fails_after_done(machine: Machine) -> None:
-    """The machine loses its power as soon as an image is DONE."""
-    await _die(machine, "worker", "after complete.commit")
-    await machine.lose_power()
-    await machine.time_passes()
-    await machine.start_all()
+async def power_fails_after_done(host: Host) -> None:
+    """The power fails as soon as an image is DONE."""
+    await _die(host, "worker", "after complete.commit")
+    await host.lose_power()
+    await host.advance_time()
+    await host.start_all()
 
 
 @_scenario()
-async def power_fails_after_others_made_the_folders(machine: Machine) -> None:
-    """The folders were made by a process that died before it had synced them; then the power fails, too."""
-    point = Point.at("before disk.sync", Act.KILL)
-    await machine.start("worker", point)
-    await machine.died("worker", point)
-    await power_fails_after_acceptance(machine)
+async def power_fails_after_another_process_created_the_folders(host: Host) -> None:
+    """A process creates the folders and dies before syncing them; later the power fails."""
+    point = Failpoint.at("before disk.sync", Action.KILL)
+    await host.start("worker", point)
+    await host.wait_for_death("worker", point)
+    await power_fails_after_acceptance(host)
 
 
 # A process dies.
 
 
 @_scenario()
-async def api_dies_before_it_publishes(machine: Machine) -> None:
-    """The API dies when an image is recorded and not queued."""
-    await _die(machine, "api", "before publish")
-    await machine.time_passes()
-    await machine.start_all()
+async def api_dies_before_it_publishes(host: Host) -> None:
+    """The API dies after an image is recorded and before it is queued."""
+    await _die(host, "api", "before publish")
+    await host.advance_time()
+    await host.start_all()
 
 
 @_scenario()
-async def api_dies_before_the_file_has_its_name(machine: Machine) -> None:
-    """The API dies when a file is received and not stored."""
-    await _die(machine, "api", "before original.rename")
-    await machine.time_passes()
-    await machine.start_all()
+async def api_dies_before_rename(host: Host) -> None:
+    """The API dies after a file is received and before it is stored."""
+    await _die(host, "api", "before original.rename")
+    await host.advance_time()
+    await host.start_all()
 
 
 @_scenario()
-async def api_dies_before_it_records(machine: Machine) -> None:
-    """The API dies when a file is stored and not recorded."""
-    await _die(machine, "api", "before add")
-    await machine.time_passes()
-    await machine.start_all()
+async def api_dies_before_it_records(host: Host) -> None:
+    """The API dies after a file is stored and before it is recorded."""
+    await _die(host, "api", "before add")
+    await host.advance_time()
+    await host.start_all()
 
 
 @_scenario(SWEEP_INTERVAL="3600")
-async def api_dies_while_it_deletes(machine: Machine) -> None:
-    """The API dies when an image is deleted and its files are not, and the sweeper is asleep."""
-    await machine.start_all()
-    image_id = await machine.accepted(PHOTO)
-    await machine.becomes(image_id, "DONE")
-    await machine.stop_all()
-    dies = Point.at("before delete", Act.KILL)
-    await machine.start("api", dies)
-    await machine.delete(image_id)
-    await machine.died("api", dies)
-    await machine.start_all()
-    assert (await machine.delete(image_id)).status_code == 404
+async def api_dies_during_deletion(host: Host) -> None:
+    """The API dies after an image's rows are deleted and before its files are; the sweeper does not run."""
+    await host.start_all()
+    image_id = await host.upload_accepted(PHOTO)
+    await host.wait_for_state(image_id, "DONE")
+    await host.stop_all()
+    dies = Failpoint.at("before delete", Action.KILL)
+    await host.start("api", dies)
+    await host.delete(image_id)
+    await host.wait_for_death("api", dies)
+    await host.start_all()
+    assert (await host.delete(image_id)).status_code == 404
 
 
 @_scenario()
-async def worker_dies_when_an_image_is_done(machine: Machine) -> None:
-    """The worker dies after the commit that says DONE."""
-    await _die(machine, "worker", "after complete.commit")
-    await machine.start("worker")
+async def worker_dies_after_done(host: Host) -> None:
+    """The worker dies after committing DONE."""
+    await _die(host, "worker", "after complete.commit")
+    await host.start("worker")
 
 
-@_scenario(**ASLEEP)
-async def worker_dies_with_a_backlog(machine: Machine) -> None:
-    """The worker dies as soon as it has acknowledged the last message of a backlog, and nobody looks after the rest."""
+@_scenario(**NO_RECONCILER)
+async def worker_dies_with_a_backlog(host: Host) -> None:
+    """The worker dies as soon as it has acknowledged the last message of a backlog; no reconciler repairs losses."""
     backlog = 6
-    await machine.start("api")
+    await host.start("api")
     for _ in range(backlog):
-        await machine.accepted(PHOTO)
-    dies = Point.at(f"after ack {backlog}", Act.KILL)
-    await machine.start("worker", dies, Point.at("before render", Act.DELAY, times=ALWAYS, seconds=0.2))
-    await machine.died("worker", dies)
-    await machine.time_passes(LEASE)
-    await machine.start("worker")
+        await host.upload_accepted(PHOTO)
+    dies = Failpoint.at(f"after ack {backlog}", Action.KILL)
+    await host.start("worker", dies, Failpoint.at("before render", Action.DELAY, times=ALWAYS, seconds=0.2))
+    await host.wait_for_death("worker", dies)
+    await host.advance_time(LEASE)
+    await host.start("worker")
 
 
 @_scenario(MAX_ATTEMPTS="2")
-async def image_takes_its_worker_with_it(machine: Machine) -> None:
+async def image_kills_every_worker(host: Host) -> None:
     """An image kills every worker that renders it."""
-    point = Point.at("before render", Act.KILL)
-    await machine.start("api")
-    await machine.accepted(PHOTO, picture=Picture.POISON)
+    point = Failpoint.at("before render", Action.KILL)
+    await host.start("api")
+    await host.upload_accepted(PHOTO, picture=Picture.POISON)
     for _ in range(2):
-        await machine.start("worker", point)
-        await machine.died("worker", point)
-        await machine.time_passes(LEASE)
-    await machine.start("worker")
+        await host.start("worker", point)
+        await host.wait_for_death("worker", point)
+        await host.advance_time(LEASE)
+    await host.start("worker")
 
 
 @_scenario()
-async def reconciler_dies_before_it_publishes(machine: Machine) -> None:
-    """The reconciler dies when it has taken an image for publishing."""
-    await _die(machine, "api", "before publish")
-    await machine.time_passes()
-    point = Point.at("after reserve_for_publish.commit", Act.KILL)
-    await machine.start("worker", point)
-    await machine.died("worker", point)
-    await machine.time_passes()
-    await machine.start_all()
+async def reconciler_dies_before_it_publishes(host: Host) -> None:
+    """The reconciler dies after reserving an image and before publishing it."""
+    await _die(host, "api", "before publish")
+    await host.advance_time()
+    point = Failpoint.at("after reserve_for_publish.commit", Action.KILL)
+    await host.start("worker", point)
+    await host.wait_for_death("worker", point)
+    await host.advance_time()
+    await host.start_all()
 
 
-# A process stands still, or is slow.
+# A process is stopped, or slow.
 
 
 @_scenario()
-async def worker_resumes_after_its_lease(machine: Machine) -> None:
-    """A worker stands still between its thumbnails and their rows, until another has the image and they are swept."""
-    stops = Point.at("after adopt", Act.STOP)
-    holds = Point.at("before render", Act.HOLD)
-    await machine.start("api")
-    # It takes images ahead: the broker gives it the message for the other one, too, until it is missed.
-    first = await machine.start("worker-1", stops, RABBITMQ_URL=f"{machine.broker}?heartbeat=1")
-    await machine.accepted(POSTER)
-    await first.reached(stops)
-    await machine.time_passes(LEASE)
-    second = await machine.start("worker-2", holds)
-    await second.reached(holds)
-    await machine.eventually(lambda world: not any(path.startswith("thumbnails/") for path in world.files))
+async def worker_resumes_after_its_lease(host: Host) -> None:
+    """A worker is stopped between storing and recording thumbnails until they are swept and another has the claim."""
+    stops = Failpoint.at("after adopt", Action.STOP)
+    holds = Failpoint.at("before render", Action.HOLD)
+    await host.start("api")
+    # It prefetches: the broker delivers the requeued message to it, too, until its heartbeat is missed.
+    first = await host.start("worker-1", stops, RABBITMQ_URL=f"{host.broker}?heartbeat=1")
+    await host.upload_accepted(POSTER)
+    await first.wait_until_reached(stops)
+    await host.advance_time(LEASE)
+    second = await host.start("worker-2", holds)
+    await second.wait_until_reached(holds)
+    await host.wait_for(lambda snapshot: not any(path.startswith("thumbnails/") for path in snapshot.files))
     first.resume()
-    await machine.eventually(lambda world: LOST in first.log.read_text() or "DONE" in _states(world.images))
-    second.go_on(holds)
+    await host.wait_for(lambda snapshot: LOST in first.log.read_text() or "DONE" in _states(snapshot.images))
+    second.release(holds)
 
 
-@_scenario(**ASLEEP)
-async def worker_is_faster_than_the_note(machine: Machine) -> None:
-    """An image is DONE before the API notes that it is queued."""
-    holds = Point.at("before mark_queued", Act.HOLD)
-    api = await machine.start("api", holds)
-    await machine.start("worker")
-    upload = asyncio.create_task(machine.upload(PHOTO))
-    await api.reached(holds)
-    world = await machine.eventually(lambda world: "DONE" in _states(world.images))
-    await machine.status(next(iter(world.images)))
-    api.go_on(holds)
+@_scenario(**NO_RECONCILER)
+async def image_is_done_before_it_is_marked_queued(host: Host) -> None:
+    """An image is DONE before the API marks it as queued."""
+    holds = Failpoint.at("before mark_queued", Action.HOLD)
+    api = await host.start("api", holds)
+    await host.start("worker")
+    upload = asyncio.create_task(host.upload(PHOTO))
+    await api.wait_until_reached(holds)
+    snapshot = await host.wait_for(lambda snapshot: "DONE" in _states(snapshot.images))
+    await host.status(next(iter(snapshot.images)))
+    api.release(holds)
     await upload
 
 
-@_scenario(**ASLEEP)
-async def commit_is_slow(machine: Machine) -> None:
-    """The database takes a second to commit an image, and a worker waits for messages meanwhile."""
-    await machine.start("api", Point.at("before add.commit", Act.DELAY, seconds=1))
-    await machine.start("worker")
-    await machine.accepted(PHOTO)
+@_scenario(**NO_RECONCILER)
+async def commit_is_slow(host: Host) -> None:
+    """Committing an image takes a second while a worker waits for messages."""
+    await host.start("api", Failpoint.at("before add.commit", Action.DELAY, seconds=1))
+    await host.start("worker")
+    await host.upload_accepted(PHOTO)
 
 
 @_scenario(ORPHAN_GRACE="60")
-async def sweeper_comes_before_the_row(machine: Machine) -> None:
-    """A file waits for its row for a second, and the sweeper comes by."""
-    await machine.start("worker")
-    await machine.start("api", Point.at("before add", Act.DELAY, seconds=1.5))
-    await machine.accepted(PHOTO)
+async def sweeper_runs_before_the_row_is_committed(host: Host) -> None:
+    """A file has no row for 1.5 seconds while the sweeper runs."""
+    await host.start("worker")
+    await host.start("api", Failpoint.at("before add", Action.DELAY, seconds=1.5))
+    await host.upload_accepted(PHOTO)
 
 
 @_scenario(ORPHAN_GRACE="60")
-async def disk_is_slow(machine: Machine) -> None:
+async def disk_is_slow(host: Host) -> None:
     """Every sync takes a second."""
-    slow = [Point.at(f"before {sync}", Act.DELAY, times=ALWAYS, seconds=1) for sync in SYNCS]
-    await machine.start("worker", *slow)
-    await machine.start("api", *slow)
-    await asyncio.gather(*(machine.accepted(PHOTO) for _ in range(3)))
+    slow = [Failpoint.at(f"before {sync}", Action.DELAY, times=ALWAYS, seconds=1) for sync in SYNCS]
+    await host.start("worker", *slow)
+    await host.start("api", *slow)
+    await asyncio.gather(*(host.upload_accepted(PHOTO) for _ in range(3)))
 
 
-# A reply gets lost.
+# A reply is lost.
 
 
 @_scenario()
-async def reply_to_recording_is_lost(machine: Machine) -> None:
-    """The row is committed, and the API never gets to know; the client tries again."""
-    await machine.start("api", Point.at("after add.commit", Act.FAIL, times=ALWAYS))
-    answer = await machine.upload(PHOTO, key=KEY)
+async def reply_to_recording_is_lost(host: Host) -> None:
+    """The row is committed, but every reply to the API is lost; the client retries."""
+    await host.start("api", Failpoint.at("after add.commit", Action.FAIL, times=ALWAYS))
+    answer = await host.upload(PHOTO, key=KEY)
     assert answer.status_code == 503, answer
-    await machine.kill("api")
-    await machine.time_passes()
-    await machine.start_all()
-    await machine.accepted(PHOTO, key=KEY)
+    await host.kill("api")
+    await host.advance_time()
+    await host.start_all()
+    await host.upload_accepted(PHOTO, key=KEY)
 
 
 @_scenario()
-async def reply_to_recording_is_lost_once(machine: Machine) -> None:
-    """The row is committed, and the API gets to know when it tries again."""
-    await machine.start("worker")
-    await machine.start("api", Point.at("after add.commit", Act.FAIL))
-    await machine.accepted(PHOTO, key=KEY)
+async def reply_to_recording_is_lost_once(host: Host) -> None:
+    """The row is committed, but the first reply to the API is lost."""
+    await host.start("worker")
+    await host.start("api", Failpoint.at("after add.commit", Action.FAIL))
+    await host.upload_accepted(PHOTO, key=KEY)
 
 
 @_scenario()
-async def reply_to_the_claim_is_lost(machine: Machine) -> None:
-    """The claim is committed, and the worker never gets to know."""
-    point = Point.at("after claim.commit", Act.FAIL)
-    await machine.start("api")
-    worker = await machine.start("worker", point)
-    await machine.accepted(PHOTO)
-    await worker.reached(point)
-    await machine.time_passes(LEASE)
+async def reply_to_claim_is_lost(host: Host) -> None:
+    """The claim is committed, but the reply to the worker is lost."""
+    point = Failpoint.at("after claim.commit", Action.FAIL)
+    await host.start("api")
+    worker = await host.start("worker", point)
+    await host.upload_accepted(PHOTO)
+    await worker.wait_until_reached(point)
+    await host.advance_time(LEASE)
 
 
 @_scenario()
-async def reply_to_the_end_is_lost(machine: Machine) -> None:
-    """DONE is committed, and the worker gets to know only that the claim is over."""
-    await machine.start("api")
-    await machine.start("worker", Point.at("after complete.commit", Act.FAIL))
-    await machine.accepted(PHOTO)
+async def reply_to_complete_is_lost(host: Host) -> None:
+    """DONE is committed, but the reply is lost; on retry the worker learns only that its claim is over."""
+    await host.start("api")
+    await host.start("worker", Failpoint.at("after complete.commit", Action.FAIL))
+    await host.upload_accepted(PHOTO)
 
 
 @_scenario()
-async def reply_to_the_note_is_lost(machine: Machine) -> None:
-    """The note that an image is queued is committed, and the API never gets to know."""
-    await machine.start("worker")
-    await machine.start("api", Point.at("after mark_queued.commit", Act.FAIL))
-    await machine.accepted(PHOTO)
+async def reply_to_mark_queued_is_lost(host: Host) -> None:
+    """The image is marked as queued, but the reply to the API is lost."""
+    await host.start("worker")
+    await host.start("api", Failpoint.at("after mark_queued.commit", Action.FAIL))
+    await host.upload_accepted(PHOTO)
 
 
 @_scenario()
-async def confirm_is_lost(machine: Machine) -> None:
-    """The broker has the message, and the API never gets to know."""
-    await machine.start("api", Point.at("after publish", Act.FAIL))
-    await machine.accepted(PHOTO)
-    await machine.time_passes()
-    await machine.start("worker")
+async def confirm_is_lost(host: Host) -> None:
+    """The broker has the message, but its confirm is lost."""
+    await host.start("api", Failpoint.at("after publish", Action.FAIL))
+    await host.upload_accepted(PHOTO)
+    await host.advance_time()
+    await host.start("worker")
 
 
-# Something is away for a while, or forgets.
+# A dependency is unavailable for a while, or loses data.
 
 
 @_scenario(MAX_ATTEMPTS="1")
-async def storage_is_away(machine: Machine) -> None:
-    """The storage is away for as long as it takes to try an image three times, and one attempt is all it has."""
-    holds = Point.at("before local_path", Act.HOLD)
-    await machine.start("api")
-    worker = await machine.start("worker", holds)
-    await machine.accepted(PHOTO)
-    await worker.reached(holds)
-    aside = machine.storage.with_name("unmounted")
-    machine.storage.rename(aside)
-    worker.go_on(holds)
+async def storage_is_unavailable(host: Host) -> None:
+    """The storage is unavailable during three tries of an image that may have one attempt."""
+    holds = Failpoint.at("before local_path", Action.HOLD)
+    await host.start("api")
+    worker = await host.start("worker", holds)
+    await host.upload_accepted(PHOTO)
+    await worker.wait_until_reached(holds)
+    aside = host.storage.with_name("unmounted")
+    host.storage.rename(aside)
+    worker.release(holds)
 
-    async def tried_thrice() -> bool:
-        ended = "ERROR" in _states((await machine.look()).images)
+    async def was_tried_three_times() -> bool:
+        ended = "ERROR" in _states((await host.snapshot()).images)
         return ended or worker.log.read_text().count(OUTAGE) >= 3
 
-    await eventually(tried_thrice, timeout=LIMIT)
-    aside.rename(machine.storage)
+    await eventually(was_tried_three_times, timeout=LIMIT)
+    aside.rename(host.storage)
 
 
-@_scenario(**ASLEEP)
-async def queue_is_gone(machine: Machine) -> None:
-    """Somebody deletes the queue, and nobody listens at it."""
-    await machine.start("api")
-    await queues.delete(machine.broker, queues.EXPRESS)
-    await machine.accepted(PHOTO)
-    await machine.start("worker")
+@_scenario(**NO_RECONCILER)
+async def queue_is_deleted(host: Host) -> None:
+    """The queue is deleted while it has no consumer."""
+    await host.start("api")
+    await queues.delete(host.broker, queues.EXPRESS)
+    await host.upload_accepted(PHOTO)
+    await host.start("worker")
 
 
 @_scenario()
-async def queue_is_gone_under_load(machine: Machine) -> None:
-    """Somebody deletes the queue while images come in and are worked on."""
-    await machine.start_all()
-    load = asyncio.gather(*(machine.accepted(PHOTO) for _ in range(20)))
-    await machine.eventually(lambda world: "DONE" in _states(world.images))
-    await queues.delete(machine.broker, queues.EXPRESS)
+async def queue_is_deleted_under_load(host: Host) -> None:
+    """The queue is deleted while images are uploaded and processed."""
+    await host.start_all()
+    load = asyncio.gather(*(host.upload_accepted(PHOTO) for _ in range(20)))
+    await host.wait_for(lambda snapshot: "DONE" in _states(snapshot.images))
+    await queues.delete(host.broker, queues.EXPRESS)
     await load
-    await machine.time_passes()
+    await host.advance_time()
 
 
 @_scenario(UNCLAIMED_AFTER="7200")
-async def broker_forgets(machine: Machine) -> None:
-    """The broker loses all messages, and it is not yet time to look after each image."""
-    await machine.start("api")
+async def broker_loses_all_messages(host: Host) -> None:
+    """The broker loses all messages before any image is due."""
+    await host.start("api")
     for _ in range(3):
-        await machine.accepted(PHOTO)
-    await queues.empty(machine.broker)
-    await machine.time_passes(HOUR)
-    await machine.start("worker")
+        await host.upload_accepted(PHOTO)
+    await queues.empty(host.broker)
+    await host.advance_time(HOUR)
+    await host.start("worker")
 
 
 @_scenario(DECODE_SLOTS="4", MAX_ATTEMPTS="2")
-async def message_comes_five_times(machine: Machine) -> None:
-    """The message of an image that is being worked on comes four times more."""
-    holds = Point.at("before render", Act.HOLD, times=ALWAYS)
-    ignored = Point.at("after ack 3", Act.DELAY)
-    await machine.start("api")
-    worker = await machine.start("worker", holds, ignored)
-    image_id = await machine.accepted(PHOTO)
-    await worker.reached(holds)
-    await queues.send(machine.broker, queues.EXPRESS, image_id, times=4)
-    await worker.reached(ignored)
-    worker.go_on(holds)
+async def message_is_delivered_five_times(host: Host) -> None:
+    """The message of an image in progress is delivered four more times."""
+    holds = Failpoint.at("before render", Action.HOLD, times=ALWAYS)
+    ignored = Failpoint.at("after ack 3", Action.DELAY)
+    await host.start("api")
+    worker = await host.start("worker", holds, ignored)
+    image_id = await host.upload_accepted(PHOTO)
+    await worker.wait_until_reached(holds)
+    await queues.send(host.broker, queues.EXPRESS, image_id, times=4)
+    await worker.wait_until_reached(ignored)
+    worker.release(holds)
 
 
-# The database's clock jumps. To those who only ever compare, it is the same whether it does or all times do.
+# The database's clock jumps. Times are only compared, so shifting all stored times has the same effect.
 
 
 @_scenario()
-async def clock_is_put_forward(machine: Machine) -> None:
-    """The database's clock is put forward by an hour, twice: every lease is over, and every image due."""
-    holds = Point.at("before render", Act.HOLD, times=ALWAYS)
-    await machine.start("api")
-    workers = [await machine.start(name, holds) for name in ("worker-1", "worker-2")]
-    await machine.accepted(PHOTO)
+async def clock_jumps_forward(host: Host) -> None:
+    """The database's clock jumps forward by an hour, three times: every lease expires, and every image is due."""
+    holds = Failpoint.at("before render", Action.HOLD, times=ALWAYS)
+    await host.start("api")
+    workers = [await host.start(name, holds) for name in ("worker-1", "worker-2")]
+    await host.upload_accepted(PHOTO)
     for attempts in (1, 2, 3):
-        await machine.eventually(lambda world: attempts in [row["attempt"] for row in world.images.values()])  # noqa: B023  (awaited here)
-        await machine.time_passes(HOUR)
+        await host.wait_for(lambda snapshot: attempts in [row["attempt"] for row in snapshot.images.values()])  # noqa: B023  (awaited here)
+        await host.advance_time(HOUR)
     for worker in workers:
-        worker.go_on(holds)
+        worker.release(holds)
 
 
 @_scenario()
-async def clock_is_put_back(machine: Machine) -> None:
-    """The database's clock is put back by an hour while an image is worked on, another waits, and a third comes."""
-    holds = Point.at("before render", Act.HOLD)
-    await machine.start("api")
-    worker = await machine.start("worker", holds)
-    await machine.accepted(PHOTO)
-    await worker.reached(holds)
-    await machine.accepted(PHOTO)
-    await machine.time_passes(-HOUR)
-    await machine.accepted(PHOTO)
-    worker.go_on(holds)
+async def clock_jumps_back(host: Host) -> None:
+    """The database's clock jumps back by an hour with one image in progress, one waiting, and one uploaded later."""
+    holds = Failpoint.at("before render", Action.HOLD)
+    await host.start("api")
+    worker = await host.start("worker", holds)
+    await host.upload_accepted(PHOTO)
+    await worker.wait_until_reached(holds)
+    await host.upload_accepted(PHOTO)
+    await host.advance_time(-HOUR)
+    await host.upload_accepted(PHOTO)
+    worker.release(holds)
 
 
-# Somebody wants an image gone, or made again, while it is worked on.
+# An image is deleted while it is processed.
 
 
 @_scenario()
-async def image_is_deleted_while_it_is_worked_on(machine: Machine) -> None:
-    """An image is deleted when its thumbnails are stored and not recorded."""
-    holds = Point.at("after adopt", Act.HOLD)
-    await machine.start("api")
-    worker = await machine.start("worker", holds)
-    image_id = await machine.accepted(PHOTO)
-    await worker.reached(holds)
-    assert (await machine.delete(image_id)).outcome == OK
-    worker.go_on(holds)
+async def image_is_deleted_during_processing(host: Host) -> None:
+    """An image is deleted after its thumbnails are stored and before they are recorded."""
+    holds = Failpoint.at("after adopt", Action.HOLD)
+    await host.start("api")
+    worker = await host.start("worker", holds)
+    image_id = await host.upload_accepted(PHOTO)
+    await worker.wait_until_reached(holds)
+    assert (await host.delete(image_id)).outcome == OK
+    worker.release(holds)
     await eventually(lambda: LOST in worker.log.read_text(), timeout=LIMIT)
 
 
 @_scenario()
-async def image_is_deleted_while_its_worker_stands_still(machine: Machine) -> None:
-    """An image is deleted when its thumbnails are stored and not recorded, and its worker dies before it knows."""
-    dies = Point.at("after adopt", Act.STOP)
-    await machine.start("api")
-    worker = await machine.start("worker-1", dies)
-    image_id = await machine.accepted(PHOTO)
-    await worker.reached(dies)
-    assert (await machine.delete(image_id)).outcome == OK
-    await machine.kill("worker-1")
-    await machine.time_passes()
-    await machine.start("worker-2")
+async def image_is_deleted_while_its_worker_is_stopped(host: Host) -> None:
+    """The same, and the worker is killed before it notices."""
+    dies = Failpoint.at("after adopt", Action.STOP)
+    await host.start("api")
+    worker = await host.start("worker-1", dies)
+    image_id = await host.upload_accepted(PHOTO)
+    await worker.wait_until_reached(dies)
+    assert (await host.delete(image_id)).outcome == OK
+    await host.kill("worker-1")
+    await host.advance_time()
+    await host.start("worker-2")
 
 
-async def _die(machine: Machine, role: str, where: str) -> None:
-    """Upload an image, of which the API or the worker dies."""
-    point = Point.at(where, Act.KILL)
+async def _die(host: Host, role: str, where: str) -> None:
+    """Upload an image and let the API or the worker die at a failpoint."""
+    point = Failpoint.at(where, Action.KILL)
     if role == "api":
-        await machine.start("api", point)
-        await machine.upload(PHOTO)
+        await host.start("api", point)
+        await host.upload(PHOTO)
     else:
-        await machine.start("api")
-        await machine.start("worker", point)
-        await machine.accepted(PHOTO)
-    await machine.died(role, point)
+        await host.start("api")
+        await host.start("worker", point)
+        await host.upload_accepted(PHOTO)
+    await host.wait_for_death(role, point)
 
 
 def _states(images: Mapping[str, Mapping[str, object]]) -> list[object]:

@@ -1,4 +1,4 @@
-"""The mutants themselves: their patches fit the source, and each has its story."""
+"""Every mutant's patch applies to the source, and its scenario and invariant exist."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.faults.scenarios import SCENARIOS
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_patch_fits_the_source(mutant: Mutant, tmp_path: Path) -> None:
+def test_patch_applies_to_the_source(mutant: Mutant, tmp_path: Path) -> None:
     assert mutant.scenario in SCENARIOS
     assert mutant.invariant in RULES
     project = mutated(mutant, tmp_path)
@@ -18,5 +18,5 @@ def test_a_patch_fits_the_source(mutant: Mutant, tmp_path: Path) -> None:
     assert (project / changed).read_text() != (Path(__file__).parents[2] / changed).read_text()
 
 
-def test_every_patch_is_a_mutant() -> None:
+def test_every_patch_belongs_to_a_mutant() -> None:
     assert {patch.stem for patch in PATCHES.glob("*.patch")} == {mutant.name for mutant in MUTANTS}

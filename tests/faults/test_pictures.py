@@ -1,4 +1,4 @@
-"""The uploaded pictures become what they are meant to become, in the decoders that the service uses."""
+"""The test images become what they are meant to become, in the service's decoders."""
 
 import random
 from collections.abc import AsyncIterator
@@ -26,24 +26,24 @@ async def pool() -> AsyncIterator[RenderPool]:
     await pool.close()
 
 
-async def test_valid_ones_can_be_rendered(pictures: Pictures, pool: RenderPool, tmp_path: Path) -> None:
-    chance = random.Random(0)
-    contents = {upload.content for upload in (pictures.valid(chance) for _ in range(100))}
+async def test_valid_images_can_be_rendered(pictures: Pictures, pool: RenderPool, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    contents = {upload.content for upload in (pictures.valid(rng) for _ in range(100))}
     assert len(contents) == 100
     for content in contents:
         (tmp_path / "source").write_bytes(content)
         assert len((await pool.render(tmp_path / "source", DEFAULT_RECIPE, tmp_path)).thumbnails) == 3
 
 
-async def test_corrupt_ones_cannot(pictures: Pictures, pool: RenderPool, tmp_path: Path) -> None:
-    chance = random.Random(0)
+async def test_corrupt_images_are_rejected(pictures: Pictures, pool: RenderPool, tmp_path: Path) -> None:
+    rng = random.Random(0)
     for _ in range(10):
-        (tmp_path / "source").write_bytes(pictures.corrupt(chance).content)
+        (tmp_path / "source").write_bytes(pictures.corrupt(rng).content)
         with pytest.raises(CorruptImage):
             await pool.render(tmp_path / "source", DEFAULT_RECIPE, tmp_path)
 
 
-async def test_the_poison_cannot_within_the_limits(pictures: Pictures, pool: RenderPool, tmp_path: Path) -> None:
+async def test_poison_image_exceeds_the_limits(pictures: Pictures, pool: RenderPool, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(pictures.poison(random.Random(0)).content)
     with pytest.raises(DecoderTimeout):
         await pool.render(tmp_path / "source", DEFAULT_RECIPE, tmp_path)

@@ -1,55 +1,51 @@
-"""Connections to a PostgreSQL that is restarted."""
+"""Connections across a restart of PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from harness.servers import PostgresServer
-from image_service.database import Database, session
+from image_service.database import Database
 from image_service.database.migrations import upgrade
 from image_service.errors import DatabaseUnavailable
 
 
-@pytest.fixture
-async def database(own_postgres: PostgresServer) -> AsyncIterator[Database]:
-    await asyncio.to_thread(upgrade, own_postgres.url)
-    database = Database(own_postgres.url)
-    yield database
-    await database.close()
+@asynccontextmanager
+async def connected(server: PostgresServer, *, check_idle_after: float) -> AsyncIterator[Database]:
+    """A migrated database whose pool is full of connections."""
+    await asyncio.to_thread(upgrade, server.url)
+    database = Database(server.url, check_idle_after=check_idle_after)
+    try:
+        await use_all_connections(database)
+        yield database
+    finally:
+        await database.close()
 
 
-async def fill_the_pool(database: Database) -> None:
+async def use_all_connections(database: Database) -> None:
     await asyncio.gather(*(database.probe() for _ in range(5)))
 
 
-async def test_connections_that_were_idle_while_the_server_was_restarted_are_replaced_unnoticed(
-    database: Database, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "_TRUSTED_FOR", 0.0)
-    await fill_the_pool(database)
-    await asyncio.to_thread(own_postgres.restart)
-    await fill_the_pool(database)
+async def test_idle_connections_are_replaced_after_a_restart(own_postgres: PostgresServer) -> None:
+    async with connected(own_postgres, check_idle_after=0) as database:
+        await asyncio.to_thread(own_postgres.restart)
+        await use_all_connections(database)
 
 
-async def test_a_connection_in_steady_use_is_not_tried_first_and_its_loss_is_an_outage_once(
-    database: Database, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "_TRUSTED_FOR", 3600.0)
-    await fill_the_pool(database)
-    await asyncio.to_thread(own_postgres.restart)
-    with pytest.raises(DatabaseUnavailable):
+async def test_busy_connections_are_not_checked_and_fail_once_after_a_restart(own_postgres: PostgresServer) -> None:
+    async with connected(own_postgres, check_idle_after=3600) as database:
+        await asyncio.to_thread(own_postgres.restart)
+        with pytest.raises(DatabaseUnavailable):
+            await database.probe()
+        await use_all_connections(database)
+
+
+async def test_stopped_server_is_an_outage_for_idle_connections(own_postgres: PostgresServer) -> None:
+    async with connected(own_postgres, check_idle_after=0) as database:
+        await asyncio.to_thread(own_postgres.stop)
+        with pytest.raises(DatabaseUnavailable):
+            await database.probe()
+        await asyncio.to_thread(own_postgres.start)
         await database.probe()
-    await fill_the_pool(database)
-
-
-async def test_while_the_server_is_away_idle_connections_are_an_outage(
-    database: Database, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "_TRUSTED_FOR", 0.0)
-    await fill_the_pool(database)
-    await asyncio.to_thread(own_postgres.stop)
-    with pytest.raises(DatabaseUnavailable):
-        await database.probe()
-    await asyncio.to_thread(own_postgres.start)
-    await database.probe()

@@ -1,4 +1,4 @@
-"""The migrations, on both databases: up, down and up again, by the program and by the `alembic` command."""
+"""Migrations on both databases: upgrade and downgrade, by the program and by the `alembic` command."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ def ask(url: str, function: Callable[[Connection], Result]) -> Result:
     return asyncio.run(on_connection(url, function))
 
 
-def value(url: str, query: str) -> Any:  # noqa: ANN401  (whatever the query is for)
+def value(url: str, query: str) -> Any:  # noqa: ANN401  (the type of the column)
     return ask(url, lambda connection: connection.execute(text(query)).scalar())
 
 
@@ -64,7 +64,7 @@ def newest_revision() -> str | None:
 
 
 def schema(connection: Connection) -> dict[str, Any]:
-    """All that the database knows about our tables, in words that can be compared."""
+    """The schema of all tables, in a form that can be compared."""
     inspector = inspect(connection)
     return {
         table: {
@@ -85,7 +85,7 @@ def schema(connection: Connection) -> dict[str, Any]:
     }
 
 
-def plain_index(index: Any) -> dict[str, Any]:  # noqa: ANN401  (the inspector's own)
+def plain_index(index: Any) -> dict[str, Any]:  # noqa: ANN401  (as SQLAlchemy types it)
     where = {name: plain(str(condition)) for name, condition in index["dialect_options"].items() if "where" in name}
     return {"columns": index["column_names"], "unique": index["unique"], **where}
 
@@ -110,8 +110,8 @@ def environment(url: str) -> dict[str, str]:
 
 
 def alembic(*arguments: str, url: str, folder: Path = ROOT) -> str:
-    """What the command prints, run as a person would."""
-    done = subprocess.run(  # noqa: S603  (our own words)
+    """Run the command as a developer would; returns its output."""
+    done = subprocess.run(  # noqa: S603  (a fixed command)
         [ALEMBIC, *arguments],
         cwd=folder,
         env=environment(url),
@@ -125,20 +125,20 @@ def alembic(*arguments: str, url: str, folder: Path = ROOT) -> str:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Path:
-    """A copy of what the `alembic` command works on."""
-    folder = tmp_path / "workshop"
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the files that the `alembic` command works on."""
+    folder = tmp_path / "checkout"
     folder.mkdir()
     shutil.copyfile(ROOT / "alembic.ini", folder / "alembic.ini")
     shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
-def versions(workshop: Path) -> set[Path]:
-    return set((workshop / "migrations" / "versions").glob("*.py"))
+def versions(checkout: Path) -> set[Path]:
+    return set((checkout / "migrations" / "versions").glob("*.py"))
 
 
-def test_up_down_and_up_again(empty_database_url: str) -> None:
+def test_upgrade_downgrade_and_upgrade_give_the_same_schema(empty_database_url: str) -> None:
     url = empty_database_url
     upgrade(url)
     assert tables(url) == {"images", "thumbnails", "removals", "identity", "alembic_version"}
@@ -151,7 +151,7 @@ def test_up_down_and_up_again(empty_database_url: str) -> None:
     assert ask(url, schema) == up
 
 
-def test_every_single_step_goes_up_down_and_up_again(empty_database_url: str) -> None:
+def test_every_revision_can_be_downgraded_and_upgraded_again(empty_database_url: str) -> None:
     steps = [script.revision for script in ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()]
     assert steps
     for step in reversed(steps):
@@ -172,13 +172,13 @@ IMAGES: dict[str, dict[str, Any]] = {
 
 
 def kept(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All images and thumbnails, as far as the version before 0003 knows them."""
+    """All images and thumbnails, with the columns of revision 0002."""
     images = "id, status, format, width, height, size_bytes, sha256, attempt, attempts_charged, decoder_failures"
     images += ", lease_until, queued_at, publishes, due_at, error_code, error_detail, created_at, updated_at"
     images += ", finished_at, placeholder, dominant_colour"
     thumbnails = "image_id, preset, key, content_type, width, height, size_bytes, sha256"
     return {
-        table: [tuple(row) for row in rows(url, f"SELECT {columns} FROM {table} ORDER BY 1, 2")]  # noqa: S608  (our own words)
+        table: [tuple(row) for row in rows(url, f"SELECT {columns} FROM {table} ORDER BY 1, 2")]  # noqa: S608  (no input of users)
         for table, columns in (("images", images), ("thumbnails", thumbnails))
     }
 
@@ -188,7 +188,7 @@ def rows(url: str, query: str) -> list[Any]:
 
 
 def fill(url: str) -> None:
-    """Record an image in each state, two of them with thumbnails, as the version before 0003 does."""
+    """Record an image in each state, two of them with thumbnails, with the columns of revision 0002."""
     common = {"format": "png", "width": 640, "height": 480, "size_bytes": 5 * 2**30, "sha256": "ab" * 32}
     common |= dict.fromkeys(("created_at", "updated_at"), "2026-01-01 00:00:00")
     for number, (status, values) in enumerate(IMAGES.items()):
@@ -206,10 +206,10 @@ def image_id(number: int) -> str:
 
 def insert(url: str, table: str, values: dict[str, Any]) -> None:
     literals = ", ".join(repr(value) for value in values.values())
-    execute(url, f"INSERT INTO {table} ({', '.join(values)}) VALUES ({literals})")  # noqa: S608  (our own words)
+    execute(url, f"INSERT INTO {table} ({', '.join(values)}) VALUES ({literals})")  # noqa: S608  (no input of users)
 
 
-def test_images_and_thumbnails_survive_what_a_long_life_asks_for_and_the_way_back(empty_database_url: str) -> None:
+def test_revision_0003_keeps_images_and_thumbnails_in_both_directions(empty_database_url: str) -> None:
     url = empty_database_url
     upgrade(url, "0002")
     fill(url)
@@ -225,7 +225,7 @@ def test_images_and_thumbnails_survive_what_a_long_life_asks_for_and_the_way_bac
         assert kept(url) == before
 
 
-def test_what_a_long_life_brought_is_lost_on_the_way_back_and_nothing_else(empty_database_url: str) -> None:
+def test_downgrade_from_0003_drops_only_its_own_columns_and_tables(empty_database_url: str) -> None:
     url = empty_database_url
     upgrade(url, "0002")
     fill(url)
@@ -243,7 +243,7 @@ def test_what_a_long_life_brought_is_lost_on_the_way_back_and_nothing_else(empty
     assert value(url, "SELECT count(*) FROM identity") == 1
 
 
-def test_the_version_before_0003_can_go_on_beside_the_one_after_it(empty_database_url: str) -> None:
+def test_version_of_revision_0002_can_write_to_revision_0003(empty_database_url: str) -> None:
     url = empty_database_url
     upgrade(url, "0003")
     fill(url)
@@ -253,7 +253,7 @@ def test_the_version_before_0003_can_go_on_beside_the_one_after_it(empty_databas
     assert value(url, "SELECT count(*) FROM images") == 3
 
 
-def test_upgrading_twice_is_upgrading_once(database_url: str) -> None:
+def test_upgrading_twice_changes_nothing(database_url: str) -> None:
     fill(database_url)
     before = ask(database_url, schema)
     upgrade(database_url)
@@ -261,11 +261,11 @@ def test_upgrading_twice_is_upgrading_once(database_url: str) -> None:
     assert value(database_url, "SELECT count(*) FROM images") == 4
 
 
-def test_alembic_finds_no_difference_between_migrations_and_models(database_url: str) -> None:
+def test_migrations_and_models_do_not_differ(database_url: str) -> None:
     assert ask(database_url, differences) == []
 
 
-def test_alembic_would_find_a_difference(database_url: str) -> None:
+def test_difference_between_migrations_and_models_is_detected(database_url: str) -> None:
     execute(database_url, "ALTER TABLE images ADD COLUMN extra INTEGER")
     execute(database_url, "DROP INDEX ix_images_due_at")
     found = repr(ask(database_url, differences))
@@ -273,14 +273,14 @@ def test_alembic_would_find_a_difference(database_url: str) -> None:
     assert "add_index" in found
 
 
-def test_migrations_make_exactly_what_the_models_describe(empty_database_url: str) -> None:
+def test_migrations_create_the_schema_of_the_models(empty_database_url: str) -> None:
     upgrade(empty_database_url)
     made = ask(empty_database_url, schema)
     downgrade(empty_database_url)
     assert made == ask(empty_database_url, made_from_models)
 
 
-async def test_the_program_upgrades_in_a_thread_from_any_folder(
+async def test_upgrade_works_in_a_thread_and_from_any_folder(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -288,7 +288,7 @@ async def test_the_program_upgrades_in_a_thread_from_any_folder(
     assert await on_connection(empty_database_url, differences) == []
 
 
-async def test_upgrades_at_once_wait_for_each_other(empty_postgres_url: str) -> None:
+async def test_concurrent_upgrades_wait_for_each_other(empty_postgres_url: str) -> None:
     url = empty_postgres_url
     lock = int(re.findall(r"^LOCK = ([\d_]+)$", (ROOT / "migrations" / "env.py").read_text(), re.MULTILINE)[0])
     waiting = (
@@ -301,7 +301,7 @@ async def test_upgrades_at_once_wait_for_each_other(empty_postgres_url: str) -> 
             await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": lock})
             running = [
                 stack.enter_context(
-                    subprocess.Popen(  # noqa: ASYNC220, S603  (to run while the test looks; our own words)
+                    subprocess.Popen(  # noqa: ASYNC220, S603  (they run while the test checks; a fixed command)
                         [ALEMBIC, "upgrade", "head"],
                         cwd=ROOT,
                         env=environment(url),
@@ -327,7 +327,7 @@ async def test_upgrades_at_once_wait_for_each_other(empty_postgres_url: str) -> 
     assert await on_connection(url, differences) == []
 
 
-def test_the_command_upgrades_and_downgrades(empty_database_url: str) -> None:
+def test_alembic_upgrades_and_downgrades(empty_database_url: str) -> None:
     alembic("upgrade", "head", url=empty_database_url)
     assert ask(empty_database_url, differences) == []
     assert f"{newest_revision()} (head)" in alembic("current", url=empty_database_url)
@@ -336,35 +336,33 @@ def test_the_command_upgrades_and_downgrades(empty_database_url: str) -> None:
     assert tables(empty_database_url) == {"alembic_version"}
 
 
-def test_the_command_writes_an_empty_migration_where_nothing_has_changed(workshop: Path, database_url: str) -> None:
-    before = versions(workshop)
-    alembic("revision", "--autogenerate", "-m", "nothing at all", url=database_url, folder=workshop)
-    (written,) = versions(workshop) - before
+def test_alembic_autogenerates_an_empty_migration_without_changes(checkout: Path, database_url: str) -> None:
+    before = versions(checkout)
+    alembic("revision", "--autogenerate", "-m", "nothing at all", url=database_url, folder=checkout)
+    (written,) = versions(checkout) - before
     assert re.fullmatch(r"\d{8}_[0-9a-f]+_nothing_at_all\.py", written.name)
     assert written.read_text().count("    pass\n") == 2
-    alembic("upgrade", "head", url=database_url, folder=workshop)
+    alembic("upgrade", "head", url=database_url, folder=checkout)
     assert f"_{revision(database_url)}_" in written.name
 
 
-def test_the_command_writes_a_whole_migration_from_the_models(workshop: Path, empty_database_url: str) -> None:
-    for script in versions(workshop):
+def test_alembic_autogenerates_a_complete_migration_from_the_models(checkout: Path, empty_database_url: str) -> None:
+    for script in versions(checkout):
         script.unlink()
-    alembic("revision", "--autogenerate", "-m", "everything", url=empty_database_url, folder=workshop)
-    (written,) = versions(workshop)
+    alembic("revision", "--autogenerate", "-m", "everything", url=empty_database_url, folder=checkout)
+    (written,) = versions(checkout)
     assert "image_service" not in written.read_text()
-    alembic("upgrade", "head", url=empty_database_url, folder=workshop)
+    alembic("upgrade", "head", url=empty_database_url, folder=checkout)
     made = ask(empty_database_url, schema)
-    alembic("downgrade", "base", url=empty_database_url, folder=workshop)
+    alembic("downgrade", "base", url=empty_database_url, folder=checkout)
     assert tables(empty_database_url) == {"alembic_version"}
     assert made == ask(empty_database_url, made_from_models)
 
 
-def test_the_command_prints_sql_that_makes_the_same_tables_without_a_database(
-    empty_database_url: str, tmp_path: Path
-) -> None:
+def test_offline_sql_creates_the_same_tables(empty_database_url: str, tmp_path: Path) -> None:
     sqlite = empty_database_url.startswith("sqlite")
-    away = f"{tmp_path}/missing/images.db" if sqlite else f"app@127.0.0.1:{free_port()}/images"
-    script = alembic("upgrade", "head", "--sql", url=f"{empty_database_url.partition('://')[0]}://{away}")
+    unreachable = f"{tmp_path}/missing/images.db" if sqlite else f"app@127.0.0.1:{free_port()}/images"
+    script = alembic("upgrade", "head", "--sql", url=f"{empty_database_url.partition('://')[0]}://{unreachable}")
     asyncio.run(execute_script(empty_database_url, script))
     printed = ask(empty_database_url, schema)
     assert revision(empty_database_url) == newest_revision()
@@ -374,7 +372,7 @@ def test_the_command_prints_sql_that_makes_the_same_tables_without_a_database(
 
 
 async def execute_script(url: str, script: str) -> None:
-    """Many statements at once, which only the drivers themselves can take."""
+    """Execute several statements in one call, which only the drivers themselves support."""
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -382,9 +380,9 @@ async def execute_script(url: str, script: str) -> None:
     await engine.dispose()
 
 
-def test_the_command_refuses_a_wrong_database_url(workshop: Path) -> None:
-    done = subprocess.run(  # noqa: S603  (our own words)
-        [ALEMBIC, "upgrade", "head"], cwd=workshop, env=environment("mysql://db"), capture_output=True, check=False
+def test_alembic_refuses_a_wrong_database_url(checkout: Path) -> None:
+    done = subprocess.run(  # noqa: S603  (a fixed command)
+        [ALEMBIC, "upgrade", "head"], cwd=checkout, env=environment("mysql://db"), capture_output=True, check=False
     )
     assert done.returncode != 0
     assert b"DATABASE_URL is not usable" in done.stderr

@@ -1,6 +1,6 @@
-"""Migrations only add: the version that runs goes on beside the next one, on the tables that this one has made.
+"""Migrations only expand the schema: the running version goes on working on the migrated tables.
 
-A migration that takes something away says so, in a constant CONTRACT: since which version nobody uses it any more.
+A migration that removes something has a constant CONTRACT, which names the version since which it is unused.
 """
 
 import io
@@ -11,14 +11,14 @@ import pytest
 from alembic import command
 from alembic.script import Script, ScriptDirectory
 
-from image_service.database.migrations import _config
+from image_service.database.migrations import alembic_config
 
-URL = "postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"
-"""Which is not connected to: Alembic prints what it would do."""
+URL = "postgresql+asyncpg://app@127.0.0.1:1/images"
+"""Never connected to: Alembic prints the SQL."""
 HARMLESS = (
     r"CREATE TABLE \w+ ",
     r"CREATE INDEX \w+ ON ",
-    r"DROP INDEX \w+$",  # what was sorted by it is sorted all the same
+    r"DROP INDEX \w+$",  # queries only become slower
     r"ALTER TABLE \w+ ADD COLUMN (?!.*NOT NULL)",
     r"ALTER TABLE \w+ ADD COLUMN .*DEFAULT ",
     r"INSERT INTO ",
@@ -28,28 +28,29 @@ HARMLESS = (
 
 
 def scripts() -> list[Script]:
-    return list(ScriptDirectory.from_config(_config(URL)).walk_revisions())
+    return list(ScriptDirectory.from_config(alembic_config(URL)).walk_revisions())
 
 
 def statements(script: Script) -> list[str]:
-    """What a migration tells PostgreSQL."""
+    """The SQL statements of a migration on PostgreSQL."""
     output = io.StringIO()
-    config = _config(URL)
+    config = alembic_config(URL)
     config.output_buffer = output
     command.upgrade(config, f"{script.down_revision or 'base'}:{script.revision}", sql=True)
-    told = re.sub(r"^--.*$", "", output.getvalue(), flags=re.MULTILINE)
-    return [" ".join(each.split()) for each in told.split(";") if each.strip()]
+    printed = re.sub(r"^--.*$", "", output.getvalue(), flags=re.MULTILINE)
+    return [" ".join(each.split()) for each in printed.split(";") if each.strip()]
 
 
-def harmful(told: Sequence[str]) -> list[str]:
-    # What is added with the same migration is null in every row of the version before.
-    added = re.findall(r"^ALTER TABLE (\w+) ADD COLUMN (\w+)", "\n".join(told), re.MULTILINE)
+def harmful(sql: Sequence[str]) -> list[str]:
+    """Statements that the version before may not work with."""
+    # A column added by the same migration is null in every row that the version before writes.
+    added = re.findall(r"^ALTER TABLE (\w+) ADD COLUMN (\w+)", "\n".join(sql), re.MULTILINE)
     unique = [rf"CREATE UNIQUE INDEX \w+ ON {table} \({column}\)" for table, column in added]
-    return [each for each in told if not any(re.match(pattern, each) for pattern in (*HARMLESS, *unique))]
+    return [each for each in sql if not any(re.match(pattern, each) for pattern in (*HARMLESS, *unique))]
 
 
 @pytest.mark.parametrize("script", scripts(), ids=lambda script: script.revision)
-def test_it_only_adds_or_says_that_it_does_not(script: Script) -> None:
+def test_migration_only_expands_or_is_marked_contract(script: Script) -> None:
     assert bool(harmful(statements(script))) == hasattr(script.module, "CONTRACT")
 
 
@@ -67,6 +68,6 @@ def test_it_only_adds_or_says_that_it_does_not(script: Script) -> None:
         "UPDATE images SET status = 'DONE'",
     ],
 )
-def test_what_the_version_before_could_not_live_with_is_noticed(statement: str) -> None:
+def test_contracting_statement_is_detected(statement: str) -> None:
     assert harmful([statement]) == [statement]
     assert harmful(["ALTER TABLE images ADD COLUMN owner TEXT"]) == []

@@ -28,7 +28,7 @@ def test_every_proof_is_a_test_or_a_scenario(text: str, path: str) -> None:
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_every_window_is_one_that_is_tested(window: str) -> None:
-    assert f'"{window}": ' in (ROOT / "tests/faults/windows.py").read_text()
+    assert f'"{window}": ' in (ROOT / "tests/faults/kill_points.py").read_text()
 
 
 def test_every_row_of_the_failure_windows_has_a_proof() -> None:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from image_service.cli.app import FAILED, app, explained, give_up
+from image_service.cli.app import FAILED, app, exit_with_error, report_errors
 from image_service.config import Settings, load_settings
 from image_service.domain.image import ImageFormat, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
 
 
@@ -24,16 +23,16 @@ def render(
     Prints the thumbnails and the time that each step took. For trusted files only: they are decoded in this process,
     without a sandbox. Uses the settings MAX_PIXELS, ENABLED_FORMATS and RENDER_TRUNCATED.
     """
-    with explained():
+    with report_errors():
         settings = load_settings()
     try:
         rendering = _render(settings, photo, out)
     except ServiceError as error:
-        give_up(f"{error.code}: {error.detail}", FAILED)
+        exit_with_error(f"{error.code}: {error.detail}", FAILED)
     except MemoryError:
-        give_up(f"{DecoderOutOfMemory.code}: {DecoderOutOfMemory.__doc__}", FAILED)
+        exit_with_error(f"{DecoderOutOfMemory.code}: {DecoderOutOfMemory.__doc__}", FAILED)
     except OSError as error:
-        give_up(f"{StorageUnavailable.code}: {error.filename or photo}: {error.strerror or error}.", FAILED)
+        exit_with_error(f"{StorageUnavailable.code}: {error.filename or photo}: {error.strerror or error}.", FAILED)
     _report(photo, rendering)
 
 
@@ -51,7 +50,7 @@ def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
             formats=tuple(map(ImageFormat, settings.enabled_formats)),
             truncated=settings.render_truncated,
         )
-        rendering = render(photo, DEFAULT_RECIPE, Path(scratch), limits)
+        rendering = render(photo, settings.recipe, Path(scratch), limits)
         places = [
             made.path.replace(out / f"{photo.stem}-{made.preset}.{ImageFormat.of(made.content_type).extension}")
             for made in rendering.thumbnails

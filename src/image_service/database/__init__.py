@@ -1,5 +1,6 @@
-"""The database: sessions, migrations, and every query of the program."""
+"""The database: connections, migrations, and every query of the program."""
 
-from image_service.database.session import Database, Repositories
+from image_service.database.repositories import Repositories, SingleStatements
+from image_service.database.session import Database
 
-__all__ = ["Database", "Repositories"]
+__all__ = ["Database", "Repositories", "SingleStatements"]

@@ -1,14 +1,14 @@
-"""Queries over many images at once, always a page of them: for lists, checks, retention and back-fills."""
+"""Queries over many images, a page at a time: for lists, the audit, retention and back-fills."""
 
 from collections.abc import Sequence
 from itertools import groupby
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, union_all
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds
-from image_service.database.rows import IMAGE, THUMBNAIL, image_of
+from image_service.database.repository import Repository
+from image_service.database.rows import SELECT_IMAGES, image_from_rows
 from image_service.database.states import in_state
 from image_service.domain.image import Image
 from image_service.domain.lane import Lane
@@ -16,46 +16,26 @@ from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import IdentityRow, ImageRow, ThumbnailRow
 
 
-class CatalogueRepository:
-    """Queries over many images, inside the caller's transaction."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+class CatalogueStatements(Repository):
+    """Queries over many images that are a single statement."""
 
     async def identity(self) -> UUID:
-        """What tells this database from every other."""
+        """The database's own id, which no other database has."""
         return (await self._connection.execute(select(IdentityRow.id))).scalar_one()
 
-    async def newest(self, *, limit: int, before: UUID | None = None, status: Status | None = None) -> Sequence[Image]:
-        """Images from the newest to the oldest; ids are in the order of upload.
-
-        Args:
-            limit: How many.
-            before: Only older ones than this.
-            status: Only those in this state.
-        """
-        conditions = [] if before is None else [ImageRow.id < before]
-        conditions += [] if status is None else [in_state(status)]
-        return await self._images(select(ImageRow.id).where(*conditions).order_by(ImageRow.id.desc()).limit(limit))
-
-    async def oldest(self, *, limit: int, after: UUID | None = None) -> Sequence[Image]:
-        """Images from the oldest to the newest, from after this one on."""
-        conditions = [] if after is None else [ImageRow.id > after]
-        return await self._images(select(ImageRow.id).where(*conditions).order_by(ImageRow.id).limit(limit))
-
     async def open_count(self, *, limit: int, lane: Lane | None = None) -> int:
-        """How many images are unfinished, counted up to a limit; those of one lane where one is named."""
+        """The number of unfinished images, counted up to a limit; None counts those of all lanes."""
         conditions = [ImageRow.due_at.is_not(None)] + ([] if lane is None else [ImageRow.lane == lane])
         counted = select(ImageRow.id).where(*conditions).limit(limit).subquery()
         return (await self._connection.execute(select(func.count()).select_from(counted))).scalar_one()
 
     async def oldest_unfinished(self, *, among: int) -> float | None:
-        """Seconds since the oldest image was accepted that is still to be finished for the first time.
+        """Seconds since the upload of the oldest image that has never been finished; None without one.
 
-        Images that are rendered again do not count: how old they are says nothing about how long they wait.
+        Images that are reprocessed do not count: their age says nothing about how long they wait.
 
         Args:
-            among: How many unfinished images to look at in each state, the oldest first.
+            among: How many unfinished images to examine in each state, the oldest first.
         """
         oldest = union_all(
             *(
@@ -73,14 +53,20 @@ class CatalogueRepository:
         return None if accepted is None else (now - accepted).total_seconds()
 
     async def overdue(self, *, seconds: float, limit: int) -> Sequence[UUID]:
-        """Unfinished images that the reconciler should have looked at so many seconds ago."""
+        """Unfinished images that have been due for so many seconds, the longest due first."""
         statement = (
             select(ImageRow.id).where(ImageRow.due_at <= in_seconds(-seconds)).order_by(ImageRow.due_at).limit(limit)
         )
         return (await self._connection.execute(statement)).scalars().all()
 
     async def failed(self, *, limit: int, after: UUID | None = None, code: str | None = None) -> Sequence[UUID]:
-        """Images in ERROR, from the oldest on; those with one error code where it is named."""
+        """Images in ERROR, the oldest first.
+
+        Args:
+            limit: The most to return.
+            after: Only newer ones than this.
+            code: Only those with this error code.
+        """
         conditions = [in_state(Status.ERROR)]
         conditions += [] if after is None else [ImageRow.id > after]
         conditions += [] if code is None else [ImageRow.error_code == code]
@@ -88,14 +74,14 @@ class CatalogueRepository:
         return (await self._connection.execute(statement)).scalars().all()
 
     async def outdated(self, recipe: str, *, among: int, after: UUID | None = None) -> dict[UUID, bool]:
-        """The next images, from the oldest on, each with whether it is outdated.
+        """The next images, the oldest first, each with whether it is outdated.
 
-        That is: DONE under another recipe than the one with this fingerprint, and still with its original. No index
-        tells, so the number of those looked at is limited, rather than of those found.
+        An image is outdated if it is DONE under another recipe and still has its original. There is no index for this,
+        so the limit is on the images examined, not on those found.
 
         Args:
-            recipe: The fingerprint.
-            among: How many images to look at.
+            recipe: The fingerprint of the current recipe.
+            among: How many images to examine.
             after: Only newer ones than this.
         """
         outdated = and_(
@@ -110,11 +96,11 @@ class CatalogueRepository:
         return {row.id: row.outdated for row in await self._connection.execute(statement)}
 
     async def finished_before(self, seconds: float, *, limit: int) -> Sequence[UUID]:
-        """Images that have been finished for so many seconds, the oldest first."""
+        """Images that were finished more than so many seconds ago, the oldest end first."""
         return await self._finished(seconds, limit)
 
     async def with_original_finished_before(self, seconds: float, *, limit: int) -> Sequence[UUID]:
-        """Those of them that still have their original."""
+        """The same, for images that still have their original."""
         return await self._finished(seconds, limit, ImageRow.original_removed_at.is_(None))
 
     async def _finished(self, seconds: float, limit: int, *conditions: ColumnElement[bool]) -> Sequence[UUID]:
@@ -126,16 +112,33 @@ class CatalogueRepository:
         )
         return (await self._connection.execute(statement)).scalars().all()
 
+
+class CatalogueRepository(CatalogueStatements):
+    """All queries over many images."""
+
+    async def newest(self, *, limit: int, before: UUID | None = None, status: Status | None = None) -> Sequence[Image]:
+        """Images with their thumbnails, the newest first. Ids are in the order of upload.
+
+        Args:
+            limit: The most to return.
+            before: Only older ones than this.
+            status: Only those in this state.
+        """
+        conditions = [] if before is None else [ImageRow.id < before]
+        conditions += [] if status is None else [in_state(status)]
+        return await self._images(select(ImageRow.id).where(*conditions).order_by(ImageRow.id.desc()).limit(limit))
+
+    async def oldest(self, *, limit: int, after: UUID | None = None) -> Sequence[Image]:
+        """Images with their thumbnails, the oldest first; only those newer than ``after`` if it is given."""
+        conditions = [] if after is None else [ImageRow.id > after]
+        return await self._images(select(ImageRow.id).where(*conditions).order_by(ImageRow.id).limit(limit))
+
     async def _images(self, ids: Select[UUID]) -> Sequence[Image]:
         """The images with these ids, in their order."""
         wanted = (await self._connection.execute(ids)).scalars().all()
-        statement = (
-            select(*IMAGE, *THUMBNAIL)
-            .select_from(ImageRow)
-            .outerjoin(ThumbnailRow, ThumbnailRow.image_id == ImageRow.id)
-            .where(ImageRow.id.in_(wanted))
-            .order_by(ImageRow.id, ThumbnailRow.width, ThumbnailRow.preset)
+        statement = SELECT_IMAGES.where(ImageRow.id.in_(wanted)).order_by(
+            ImageRow.id, ThumbnailRow.width, ThumbnailRow.preset
         )
         rows = (await self._connection.execute(statement)).mappings().all()
-        found = {image_id: image_of(list(group)) for image_id, group in groupby(rows, lambda row: row["id"])}
+        found = {image_id: image_from_rows(list(group)) for image_id, group in groupby(rows, lambda row: row["id"])}
         return [found[image_id] for image_id in wanted if image_id in found]

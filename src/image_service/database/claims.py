@@ -1,31 +1,38 @@
-"""Statements about claims: each is one UPDATE that names the state, and the attempt, that it expects (fencing)."""
+"""Queries on claims. Each change is an UPDATE that names the state and the attempt that it expects (fencing)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Update, bindparam, insert, select, update
 
-from image_service.database import statements
 from image_service.database.clock import in_seconds, now
-from image_service.database.shared import changed_a_row, remove_thumbnails
+from image_service.database.removals import remove_thumbnails
+from image_service.database.repository import Repository
+from image_service.database.transitions import CLAIM, COMPLETE, COMPLETE_WITH_THUMBNAILS, FAIL, HELD_BY_CLAIM
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
-from image_service.domain.status import CLAIMABLE, Status
+from image_service.domain.status import CLAIMABLE
 from image_service.models import ImageRow, ThumbnailRow
 
+_EXTEND: Final[Update] = (
+    update(ImageRow)
+    .where(*HELD_BY_CLAIM)
+    .values(
+        lease_until=in_seconds(bindparam("lease")),
+        due_at=in_seconds(bindparam("lease")),
+        updated_at=now(),
+    )
+)
+"""Parameters: those of ``HELD_BY_CLAIM``, and lease."""
 
-class ClaimRepository:
-    """Statements about claims, inside the caller's transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+class ClaimStatements(Repository):
+    """Queries on claims that are a single statement."""
 
     async def claim(self, image_id: UUID, *, lease: float) -> Claim | None:
-        """NEW or PROCESSING → PROCESSING under a new attempt; None if it is finished, gone or somebody else's."""
-        parameters = {"image": image_id, "lease": lease}
-        row = (await self._connection.execute(statements.CLAIM, parameters)).one_or_none()
+        """NEW or PROCESSING → PROCESSING under a new attempt. None: it is finished, deleted, or leased to a worker."""
+        row = (await self._connection.execute(CLAIM, {"image": image_id, "lease": lease})).one_or_none()
         if row is None:
             return None
         return Claim(
@@ -37,82 +44,108 @@ class ClaimRepository:
         )
 
     async def extend(self, claim: Claim, *, lease: float) -> bool:
-        """Renew a claim's lease. False: the claim is lost."""
-        return await changed_a_row(self._connection, statements.EXTEND, {**_held(claim), "lease": lease})
+        """Extend a claim's lease. False: the claim is lost."""
+        return await self._changed(_EXTEND, {**_held(claim), "lease": lease})
 
-    async def complete(self, claim: Claim, result: Result, *, superseded_for: float) -> bool:
-        """PROCESSING → DONE with all thumbnails at once. False: the claim is lost, and nothing was changed.
+    async def complete(self, claim: Claim, result: Result) -> bool:
+        """PROCESSING → DONE with all thumbnails at once, for an image that has none yet.
 
-        The thumbnails of an earlier rendering are given to ``removals``: that takes several statements. An image's
-        first takes one on PostgreSQL.
+        One statement on PostgreSQL. SQLite takes several; there ``Database.statement`` is a transaction.
 
         Args:
             claim: The caller's claim.
-            result: What it made.
-            superseded_for: Seconds for which a reader may still be on the way to an earlier thumbnail.
+            result: What its attempt made.
+
+        Returns:
+            False if the claim is lost; then nothing was changed.
+
+        Raises:
+            ValueError: the claim is for reprocessing: replacing thumbnails takes a transaction.
         """
-        image = {**_held(claim), **_made(result)}
-        if self._connection.dialect.name == "postgresql" and not claim.reprocessing:
-            statement, lists = statements.COMPLETE_WITH_THUMBNAILS, _by_column(result.thumbnails)
-            return bool((await self._connection.execute(statement, {**image, **lists})).scalar_one())
-        done = await changed_a_row(self._connection, statements.COMPLETE, image)
+        if claim.reprocessing:
+            raise ValueError("Replacing an image's thumbnails takes a transaction and superseded_for.")
+        if self._connection.dialect.name == "postgresql":
+            parameters = {**_held(claim), **_made(result), **_by_column(result.thumbnails)}
+            return bool((await self._connection.execute(COMPLETE_WITH_THUMBNAILS, parameters)).scalar_one())
+        done = await self._changed(COMPLETE, {**_held(claim), **_made(result)})
         if done:
-            # The UPDATE came first: it holds the row, so no other attempt can be between the statements.
-            if claim.reprocessing:
-                await remove_thumbnails(self._connection, [claim.image_id], due_in=superseded_for)
-            rows = [{"image_id": claim.image_id, **asdict(thumbnail)} for thumbnail in result.thumbnails]
-            await self._connection.execute(insert(ThumbnailRow), rows)
+            await self._insert_thumbnails(claim, result)
         return done
 
     async def fail(self, claim: Claim, error: ImageError) -> bool:
         """PROCESSING → ERROR. False: the claim is lost, and nothing was changed."""
-        failed = {"status": Status.ERROR, "error_code": error.code, "error_detail": error.detail}
-        return await changed_a_row(
-            self._connection,
-            update(ImageRow).where(*statements.HELD).values(**failed, **statements.FINISHED),
-            _held(claim),
-        )
+        return await self._changed(FAIL, {**_held(claim), "failed_code": error.code, "failed_detail": error.detail})
 
     async def release(
         self, claim: Claim, *, rest: float, due_in: float, charge: bool, decoder_failed: bool = False
     ) -> bool:
-        """Give a claim up without a result. False: the claim is lost, and nothing was changed.
+        """Give up a claim without a result. False: the claim is lost, and nothing was changed.
 
         Args:
             claim: The caller's claim.
-            rest: Seconds before anybody may claim the image again.
+            rest: Seconds before the image may be claimed again.
             due_in: Seconds after which the reconciler queues it again.
             charge: Whether the attempt counts against the image.
             decoder_failed: Whether the decoder died on it.
         """
         statement = (
             update(ImageRow)
-            .where(*statements.HELD)
+            .where(*HELD_BY_CLAIM)
             .values(
                 lease_until=in_seconds(rest),
                 due_at=in_seconds(due_in),
-                # From the claim rather than from the row: doing it twice is the same as once.
+                # From the claim rather than from the row, so that a second call changes nothing more.
                 attempts_charged=claim.attempts_charged - (0 if charge else 1),
                 decoder_failures=claim.decoder_failures + (1 if decoder_failed else 0),
                 updated_at=now(),
             )
         )
-        return await changed_a_row(self._connection, statement, _held(claim))
+        return await self._changed(statement, _held(claim))
 
     async def attempts_in_progress(self, image_ids: Collection[UUID]) -> set[tuple[UUID, int]]:
-        """The attempts of these images that could still become their result."""
+        """The newest attempt of each of these images that is unfinished: one that may still record its thumbnails."""
         result = await self._connection.execute(
             select(ImageRow.id, ImageRow.attempt).where(ImageRow.id.in_(image_ids), ImageRow.status.in_(CLAIMABLE))
         )
         return {(row.id, row.attempt) for row in result}
 
+    async def _insert_thumbnails(self, claim: Claim, result: Result) -> None:
+        rows = [{"image_id": claim.image_id, **asdict(thumbnail)} for thumbnail in result.thumbnails]
+        await self._connection.execute(insert(ThumbnailRow), rows)
+
+
+class ClaimRepository(ClaimStatements):
+    """All queries on claims."""
+
+    async def complete(self, claim: Claim, result: Result, *, superseded_for: float | None = None) -> bool:
+        """PROCESSING → DONE with all thumbnails at once; the files of earlier thumbnails are recorded for removal.
+
+        Args:
+            claim: The caller's claim.
+            result: What its attempt made.
+            superseded_for: Seconds for which a reader may still be on the way to an earlier thumbnail. Required if the
+                claim is for reprocessing.
+
+        Returns:
+            False if the claim is lost; then nothing was changed.
+        """
+        if not claim.reprocessing or superseded_for is None:
+            return await super().complete(claim, result)
+        # The UPDATE comes first: it locks the row, so that no other attempt can get between the statements.
+        done = await self._changed(COMPLETE, {**_held(claim), **_made(result)})
+        if done:
+            await remove_thumbnails(self._connection, [claim.image_id], due_in=superseded_for)
+            await self._insert_thumbnails(claim, result)
+        return done
+
 
 def _held(claim: Claim) -> dict[str, Any]:
-    """The parameters of ``HELD``: a change that only the holder of the newest attempt can make."""
+    """The parameters of ``HELD_BY_CLAIM``."""
     return {"image": claim.image_id, "held": claim.attempt}
 
 
 def _made(result: Result) -> dict[str, Any]:
+    """The parameters of ``COMPLETE`` that the result gives."""
     return {
         "made_width": result.width,
         "made_height": result.height,
@@ -124,4 +157,5 @@ def _made(result: Result) -> dict[str, Any]:
 
 
 def _by_column(thumbnails: Sequence[Thumbnail]) -> dict[str, list[Any]]:
+    """The parameters of ``COMPLETE_WITH_THUMBNAILS`` that the thumbnails give."""
     return {f"each_{field.name}": [getattr(each, field.name) for each in thumbnails] for field in fields(Thumbnail)}

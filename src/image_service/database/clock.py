@@ -1,6 +1,6 @@
-"""The one clock that leases and delays are measured with: the database's.
+"""The database's clock, which all leases and delays are measured with.
 
-Workers on machines whose clocks disagree, or jump, still agree about who holds what.
+Workers on machines whose clocks differ, or jump, still agree about who holds a lease.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from image_service.models.base import UtcDateTime
 
 
 class in_seconds(GenericFunction[Any]):  # noqa: N801 — SQLAlchemy names functions in lower case
-    """The database's time that many seconds from now; negative for the past."""
+    """The database's time so many seconds from now; negative for the past."""
 
     type = UtcDateTime()
     inherit_cache = True

@@ -1,4 +1,4 @@
-"""Applying the migrations, for the program and for tests; people use ``alembic`` itself."""
+"""Runs the migrations, for the program and for tests. Developers use the ``alembic`` command."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -8,19 +8,20 @@ from alembic.config import Config
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database at ``url`` to a revision. Several at once wait for each other.
+    """Upgrade the database at ``url`` to a revision. Concurrent upgrades wait for each other.
 
     Blocking, and not callable inside a running event loop: use a thread there.
     """
-    command.upgrade(_config(url), revision)
+    command.upgrade(alembic_config(url), revision)
 
 
 def downgrade(url: str, revision: str = "base") -> None:
-    """Take the database at ``url`` back to a revision. Blocking, like ``upgrade``."""
-    command.downgrade(_config(url), revision)
+    """Downgrade the database at ``url`` to a revision. Blocking, like ``upgrade``."""
+    command.downgrade(alembic_config(url), revision)
 
 
-def _config(url: str) -> Config:
+def alembic_config(url: str) -> Config:
+    """Return Alembic's configuration for the database at ``url``."""
     config = Config()
     config.set_main_option("script_location", str(_scripts()))
     config.attributes["url"] = url
@@ -28,7 +29,7 @@ def _config(url: str) -> Config:
 
 
 def _scripts() -> Path:
-    """The migration scripts: inside an installed package, or at the root of a checkout."""
+    """The folder of the migration scripts: inside an installed package, or at the root of a checkout."""
     package = Path(str(files("image_service")))
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parents[1] / "migrations"

@@ -1,9 +1,9 @@
-"""What the database gives, as what the program thinks in."""
+"""Maps rows to domain objects."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, select
 
 from image_service.domain.image import (
     Image,
@@ -15,7 +15,7 @@ from image_service.domain.image import (
 )
 from image_service.models import ImageRow, ThumbnailRow
 
-IMAGE: Final = (
+_IMAGE: Final = (
     ImageRow.id,
     ImageRow.status,
     ImageRow.format,
@@ -33,7 +33,7 @@ IMAGE: Final = (
     ImageRow.metadata_removed,
     ImageRow.original_removed_at,
 )
-THUMBNAIL: Final = (
+_THUMBNAIL: Final = (
     ThumbnailRow.preset,
     ThumbnailRow.key,
     ThumbnailRow.content_type,
@@ -43,9 +43,14 @@ THUMBNAIL: Final = (
     ThumbnailRow.sha256.label("thumbnail_sha256"),
 )
 
+SELECT_IMAGES: Final = (
+    select(*_IMAGE, *_THUMBNAIL).select_from(ImageRow).outerjoin(ThumbnailRow, ThumbnailRow.image_id == ImageRow.id)
+)
+"""Images with their thumbnails: a row for each thumbnail, and one for an image without any."""
 
-def image_of(rows: Sequence[RowMapping]) -> Image:
-    """The image that these rows of ``IMAGE`` and ``THUMBNAIL`` columns, one for each thumbnail, describe."""
+
+def image_from_rows(rows: Sequence[RowMapping]) -> Image:
+    """Map all rows of ``SELECT_IMAGES`` that belong to one image, of which there is at least one."""
     row = rows[0]
     return Image(
         id=row["id"],
@@ -57,13 +62,13 @@ def image_of(rows: Sequence[RowMapping]) -> Image:
         updated_at=row["updated_at"],
         finished_at=row["finished_at"],
         error=ImageError(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None,
-        traits=_findings(row),
+        traits=_traits(row),
         original_removed_at=row["original_removed_at"],
         thumbnails=tuple(_thumbnail(row) for row in rows if row["preset"] is not None),
     )
 
 
-def _findings(row: RowMapping) -> ImageTraits | None:
+def _traits(row: RowMapping) -> ImageTraits | None:
     if row["placeholder"] is None:
         return None
     return ImageTraits(

@@ -1,7 +1,7 @@
-"""Whose turn it is to write to SQLite, which lets one transaction write at a time.
+"""Serializes the write transactions of one process on SQLite, first come, first served.
 
-The others it lets try again at growing intervals. Whoever comes just then is served first, and the unlucky ones wait
-for a second while dozens pass them.
+SQLite lets one transaction write at a time, and lets the others retry at growing intervals. One that happens to retry
+at the right moment gets ahead of those that wait longer, which may then wait a second while dozens overtake them.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ _WRITING: Final = "writing"
 
 
 def serialize_writes(engine: AsyncEngine) -> None:
-    """Let the transactions of this process write in the order in which they come to their first change.
+    """Let the transactions of this process write in the order of their first change.
 
-    Others on the same file are met as before: with the driver's own time limit.
+    Other processes on the same file are waited for by the driver, up to its own time limit.
     """
-    turn = asyncio.Lock()
+    lock = asyncio.Lock()
 
-    def wait(connection: Connection, statement: Executable, *_: Any) -> None:  # noqa: ANN401 — of no interest here
+    def acquire(connection: Connection, statement: Executable, *_: Any) -> None:  # noqa: ANN401 — not used
         if statement.is_dml and _WRITING not in connection.info:
-            # How an event waits: "Using awaitable-only driver methods in connection pool and other events", SQLAlchemy.
-            connection.connection.dbapi_connection.run_async(lambda _: turn.acquire())  # type: ignore[union-attr]
+            # SQLAlchemy: "Using awaitable-only driver methods in connection pool and other events".
+            connection.connection.dbapi_connection.run_async(lambda _: lock.acquire())  # type: ignore[union-attr]
             connection.info[_WRITING] = True
 
-    def pass_on(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-        """Once the transaction has ended, in whatever way."""
+    def release(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        """Release the lock once the transaction has ended, however it did."""
         if record.info.pop(_WRITING, False):
-            turn.release()
+            lock.release()
 
-    event.listen(engine.sync_engine, "before_execute", wait)
-    event.listen(engine.sync_engine, "checkin", pass_on)
+    event.listen(engine.sync_engine, "before_execute", acquire)
+    event.listen(engine.sync_engine, "checkin", release)

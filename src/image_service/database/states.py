@@ -1,4 +1,4 @@
-"""Being in a state, in words by which a database finds the index that holds few other images."""
+"""Conditions on an image's state, worded so that the database uses the index on images that are not DONE."""
 
 from typing import Final
 
@@ -11,10 +11,10 @@ _TYPE: Final = ImageRow.__table__.c.status.type
 
 
 def in_state(status: Status) -> ColumnElement[bool]:
-    """That an image is in a state.
+    """The condition that an image is in a state.
 
-    The state stands in the statement itself. As a parameter it would not be known when PostgreSQL makes a plan that has
-    to do for all parameters, and no plan could then use an index that leaves the images that are DONE out.
+    The state is part of the statement's text. PostgreSQL may plan a prepared statement once for all parameters; were
+    the state a parameter, that plan could not use an index that leaves out the images that are DONE.
     """
     if status is Status.DONE:
         return ImageRow.status == _verbatim(status)

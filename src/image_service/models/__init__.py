@@ -1,4 +1,4 @@
-"""The tables. ``migrations/`` makes them; a test holds that both agree."""
+"""The tables. ``migrations/`` creates them; a test compares the two."""
 
 from image_service.models.base import Base
 from image_service.models.tables import IdentityRow, ImageRow, RemovalRow, ThumbnailRow

@@ -1,4 +1,4 @@
-"""What all tables share: constraint names that migrations can rely on, and times that are always UTC."""
+"""The base of all tables: predictable constraint names, and times that are always UTC."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,7 @@ from sqlalchemy.types import TypeDecorator
 
 
 class Base(DeclarativeBase):
-    """The base of every table. SQLite can only change constraints that have a name, so every one gets one."""
+    """The base of every table. Every constraint gets a name: without one, SQLite cannot change it."""
 
     metadata = MetaData(
         naming_convention={
@@ -22,13 +22,13 @@ class Base(DeclarativeBase):
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time. SQLite has no time zones and gives back naive values, which this one makes aware."""
+    """A timezone-aware UTC time. SQLite has no time zones and returns naive values, which are made aware here."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 — SQLAlchemy's signature
-        """UTC, whatever the driver gave."""
+        """Return the driver's value with the time zone UTC."""
         if value is None or value.tzinfo is not None:
             return value
         return value.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Images, their thumbnails, and the files that neither needs any more."""
+"""The tables: images, thumbnails, removals, and the database's identity."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,8 +11,8 @@ from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.models.base import Base, UtcDateTime
 
-# These indexes hold a few images only, so they stay small however many images are finished.
-_OPEN = text("due_at IS NOT NULL")
+# Conditions of partial indexes. These hold few images, and stay small however many images are finished.
+_UNFINISHED = text("due_at IS NOT NULL")
 _UNCLAIMED = text("status = 'PROCESSING' AND lease_until IS NULL")
 _NOT_DONE = text("status <> 'DONE'")
 _WITH_ORIGINAL = text("finished_at IS NOT NULL AND original_removed_at IS NULL")
@@ -23,7 +23,7 @@ def _values(enum: type[Status] | type[ImageFormat] | type[Lane]) -> list[str]:
 
 
 class ImageRow(Base):
-    """One accepted original. The row is the truth about it, and while NEW it is the outbox too."""
+    """One image. While it is NEW, its row is the outbox too: the reconciler publishes it, unless the API has."""
 
     __tablename__ = "images"
 
@@ -40,59 +40,59 @@ class ImageRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
-    """What the client chose to tell a repeated upload from a second one."""
+    """The client's key, by which a repeated upload is recognised."""
 
     lane: Mapped[Lane] = mapped_column(
         Enum(Lane, name="lane", native_enum=False, length=16, values_callable=_values), server_default=Lane.NORMAL.value
     )
-    """Where it waits, or waited last."""
+    """The lane that it waits in, or waited in last."""
     attempt: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """The fence: grows with every claim, and when the image begins anew; it never falls."""
+    """For fencing: grows with every claim and when the image is reprocessed; it never falls."""
     attempts_charged: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """Claims that count against the image; one that ended by an outage or a drain is given back."""
+    """Claims that count against the image; those that an outage or a drain ended do not."""
     decoder_failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Until when a worker holds the image, or until when it rests before another try. Empty: it waits to be taken."""
+    """The end of the worker's lease, or of the rest before the next attempt. Empty: it waits for a claim."""
     queued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When the broker last confirmed a message for it."""
+    """When the broker last confirmed a message for the image."""
     publishes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """How often the reconciler has published it; its delays grow with this."""
+    """How often the reconciler has published the image; its delays grow with this."""
     due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When the reconciler looks at it next. Empty in terminal states."""
+    """When the reconciler examines the image next. Empty in terminal states."""
 
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
 
     placeholder: Mapped[str | None] = mapped_column(String(64))
-    """A ThumbHash in base64. This and the next two are known once the image is DONE."""
+    """A ThumbHash in base64. This and the next two are set when the image becomes DONE."""
     dominant_colour: Mapped[str | None] = mapped_column(String(7))
     metadata_removed: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     recipe: Mapped[str | None] = mapped_column(String(16))
-    """The fingerprint of the recipe that the thumbnails were made under."""
+    """The fingerprint of the recipe of the thumbnails."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When it last became DONE or ERROR; kept while it is processed again."""
+    """When it last became DONE or ERROR; kept while it is reprocessed."""
     original_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When the original's retention ended. Its file is gone, or in ``removals``."""
+    """When the original's retention ended. Its file is removed, or recorded in ``removals``."""
 
     __table_args__ = (
         CheckConstraint("width > 0 AND height > 0 AND size_bytes > 0", name="positive"),
         CheckConstraint("(status = 'ERROR') = (error_code IS NOT NULL)", name="error_has_code"),
         CheckConstraint("(status IN ('DONE', 'ERROR')) = (due_at IS NULL)", name="open_is_due"),
-        Index("ix_images_due_at", "due_at", postgresql_where=_OPEN, sqlite_where=_OPEN),
+        Index("ix_images_due_at", "due_at", postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED),
         Index("ix_images_unclaimed", "lane", "queued_at", postgresql_where=_UNCLAIMED, sqlite_where=_UNCLAIMED),
         Index("ix_images_not_done", "status", "id", postgresql_where=_NOT_DONE, sqlite_where=_NOT_DONE),
         Index("ix_images_finished_at", "finished_at"),
         Index("ix_images_with_original", "finished_at", postgresql_where=_WITH_ORIGINAL, sqlite_where=_WITH_ORIGINAL),
-        # An index rather than a constraint, which SQLite could only get with a new table.
+        # An index rather than a constraint: SQLite can add a constraint only by copying the table.
         Index("ux_images_idempotency_key", "idempotency_key", unique=True),
     )
 
 
 class ThumbnailRow(Base):
-    """One stored thumbnail of an image that is DONE, or was before it is processed again."""
+    """One stored thumbnail of an image that is DONE, or that is reprocessed and was DONE before."""
 
     __tablename__ = "thumbnails"
 
@@ -107,19 +107,19 @@ class ThumbnailRow(Base):
 
 
 class RemovalRow(Base):
-    """A file that no row names any more, written in the transaction that took the name away: the tombstone of it."""
+    """The tombstone of a file, written in the transaction that deletes the last reference to it."""
 
     __tablename__ = "removals"
 
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    """From when on the file may be removed: a reader may have been sent to it a moment ago."""
+    """When the file may be removed: a reader may have been sent to it a moment ago."""
 
     __table_args__ = (Index("ix_removals_due_at", "due_at"),)
 
 
 class IdentityRow(Base):
-    """What tells this database from every other; made with its tables. A storage remembers whose files it holds."""
+    """The id of this database, created with its tables. A storage records the id of the database it belongs to."""
 
     __tablename__ = "identity"
 

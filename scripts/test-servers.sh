@@ -1,0 +1,27 @@
+# Functions for install-test-servers and with-test-servers: which servers of the tests are installed.
+
+have_postgres() {
+    [ -n "${TEST_DATABASE_URL:-}" ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
+have_pgbouncer() {
+    command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]
+}
+
+have_rabbitmq() {
+    [ -n "${TEST_RABBITMQ_URL:-}" ] || [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null
+}
+
+have_prometheus() {
+    command -v prometheus >/dev/null && command -v promtool >/dev/null
+}
+
+# Prints the Debian packages of the missing servers.
+missing_packages() {
+    missing=
+    have_postgres || missing="$missing postgresql"
+    have_pgbouncer || missing="$missing pgbouncer"
+    have_rabbitmq || missing="$missing rabbitmq-server"
+    have_prometheus || missing="$missing prometheus"
+    echo "${missing# }"
+}

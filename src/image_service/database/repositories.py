@@ -1,0 +1,44 @@
+"""Groups the repositories that share one connection."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from image_service.database.catalogue import CatalogueRepository, CatalogueStatements
+from image_service.database.claims import ClaimRepository, ClaimStatements
+from image_service.database.images import ImageRepository, ImageStatements
+from image_service.database.removals import RemovalRepository
+from image_service.database.scheduling import SchedulingRepository, SchedulingStatements
+
+
+class SingleStatements:
+    """The queries that are one statement each, so that they need no transaction around them."""
+
+    images: ImageStatements
+    claims: ClaimStatements
+    scheduling: SchedulingStatements
+    catalogue: CatalogueStatements
+    removals: RemovalRepository
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.images = ImageStatements(connection)
+        self.claims = ClaimStatements(connection)
+        self.scheduling = SchedulingStatements(connection)
+        self.catalogue = CatalogueStatements(connection)
+        self.removals = RemovalRepository(connection)
+        self.connection = connection
+        """For statements that no repository has: those of tests and benchmarks."""
+
+
+class Repositories(SingleStatements):
+    """All queries, including those that are several statements: for use inside a transaction."""
+
+    images: ImageRepository
+    claims: ClaimRepository
+    scheduling: SchedulingRepository
+    catalogue: CatalogueRepository
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__(connection)
+        self.images = ImageRepository(connection)
+        self.claims = ClaimRepository(connection)
+        self.scheduling = SchedulingRepository(connection)
+        self.catalogue = CatalogueRepository(connection)

@@ -1,0 +1,167 @@
+"""The statements that change an image's state: the only place that spells them.
+
+Whatever is written together with a change of state belongs in these statements. Those that every image needs are
+built once: SQLAlchemy takes longer to build one than to run it.
+"""
+
+from collections.abc import Collection
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    Delete,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from image_service.database.clock import in_seconds, now
+from image_service.database.dialect import insert_if_new
+from image_service.domain.lane import Lane
+from image_service.domain.status import CLAIMABLE, TERMINAL, Status
+from image_service.models import ImageRow, ThumbnailRow
+
+_THIS_IMAGE = ImageRow.id == bindparam("image")
+
+HELD_BY_CLAIM: Final = (_THIS_IMAGE, ImageRow.attempt == bindparam("held"), ImageRow.status == Status.PROCESSING)
+"""Fencing: true only for the holder of the newest attempt. Parameters: image, held (the attempt)."""
+
+_FINISHED: Final[dict[str, Any]] = {"lease_until": None, "due_at": None, "finished_at": now(), "updated_at": now()}
+"""What a terminal state sets besides the status."""
+
+ADD: Final = {
+    dialect: insert_if_new(dialect, ImageRow).values(
+        status=Status.NEW,
+        due_at=in_seconds(bindparam("due_in")),
+        created_at=now(),
+        updated_at=now(),
+    )
+    for dialect in ("sqlite", "postgresql")
+}
+"""Record an image as NEW, unless it is recorded already. Parameters: its known columns, and due_in."""
+
+_MARK_QUEUED: Final[Update] = (
+    update(ImageRow)
+    .where(_THIS_IMAGE, ImageRow.status == Status.NEW)
+    .values(
+        status=Status.PROCESSING,
+        queued_at=now(),
+        due_at=in_seconds(bindparam("due_in")),
+        updated_at=now(),
+    )
+)
+MARK_QUEUED: Final = {
+    "sqlite": _MARK_QUEUED,
+    # The commit does not wait for the disk. A crash of the database a moment later may undo it: the image then waits
+    # in the queue as NEW, and is processed all the same. The setting holds for this transaction, so that nothing else
+    # may be in it.
+    "postgresql": _MARK_QUEUED.where(func.set_config("synchronous_commit", "off", true()) == "off"),
+}
+"""NEW → PROCESSING. Parameters: image, due_in."""
+
+CLAIM: Final = (
+    update(ImageRow)
+    .where(
+        _THIS_IMAGE,
+        or_(*(ImageRow.status == status for status in CLAIMABLE)),  # SQLAlchemy would expand an IN for each call
+        or_(ImageRow.lease_until.is_(None), ImageRow.lease_until <= now()),
+    )
+    .values(
+        status=Status.PROCESSING,
+        attempt=ImageRow.attempt + 1,
+        attempts_charged=ImageRow.attempts_charged + 1,
+        lease_until=in_seconds(bindparam("lease")),
+        due_at=in_seconds(bindparam("lease")),
+        updated_at=now(),
+    )
+    .returning(ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures, ImageRow.finished_at)
+)
+"""NEW or PROCESSING → PROCESSING under a new attempt. Parameters: image, lease."""
+
+_RESULT: Final = ("width", "height", "placeholder", "dominant_colour", "metadata_removed", "recipe")
+
+COMPLETE: Final[Update] = (
+    update(ImageRow)
+    .where(*HELD_BY_CLAIM)
+    .values(status=Status.DONE, **{name: bindparam(f"made_{name}") for name in _RESULT}, **_FINISHED)
+)
+"""PROCESSING → DONE. Parameters: those of ``HELD_BY_CLAIM``, and made_ with each column of the result."""
+
+_THUMBNAIL: Final = {
+    column.name: column.type for column in ThumbnailRow.__table__.c if column is not ThumbnailRow.__table__.c.image_id
+}
+
+
+def _complete_with_thumbnails() -> Select[int]:
+    done = COMPLETE.returning(ImageRow.id).cte("done")
+    lists = [bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _THUMBNAIL.items()]
+    each = func.unnest(*lists).table_valued(*_THUMBNAIL, name="each").render_derived()
+    rows = select(done.c.id, *(each.c[name] for name in _THUMBNAIL)).select_from(done.join(each, true()))
+    made = insert(ThumbnailRow).from_select(["image_id", *_THUMBNAIL], rows).cte("made")
+    return select(func.count()).select_from(done).add_cte(made)
+
+
+COMPLETE_WITH_THUMBNAILS: Final = _complete_with_thumbnails()
+"""The same for an image that has no thumbnails yet, with its thumbnails, in one statement of PostgreSQL.
+
+Returns 1, or 0 if the claim is lost. Parameters: those of ``COMPLETE``, and each_ with each column of a thumbnail: a
+list of its values.
+"""
+
+FAIL: Final[Update] = (
+    update(ImageRow)
+    .where(*HELD_BY_CLAIM)
+    .values(
+        status=Status.ERROR,
+        error_code=bindparam("failed_code"),
+        error_detail=bindparam("failed_detail"),
+        **_FINISHED,
+    )
+)
+"""PROCESSING → ERROR. Parameters: those of ``HELD_BY_CLAIM``, failed_code, failed_detail."""
+
+
+def reprocess(image_ids: Collection[UUID], *, due_in: float, lane: Lane | None, only: Status | None) -> Update:
+    """DONE or ERROR → NEW, for images that still have their original.
+
+    Args:
+        image_ids: The images.
+        due_in: Seconds after which the reconciler queues them.
+        lane: Their new lane; None keeps the last one.
+        only: The state that they must be in; None for either.
+    """
+    return (
+        update(ImageRow)
+        .where(
+            ImageRow.id.in_(image_ids),
+            ImageRow.status.in_(TERMINAL if only is None else (only,)),
+            ImageRow.original_removed_at.is_(None),
+        )
+        .values(
+            status=Status.NEW,
+            # A worker that never got the reply to its last COMMIT, and repeats it, finds its claim lost.
+            attempt=ImageRow.attempt + 1,
+            attempts_charged=0,
+            decoder_failures=0,
+            publishes=0,
+            error_code=None,
+            error_detail=None,
+            queued_at=None,
+            due_at=in_seconds(due_in),
+            updated_at=now(),
+            **({} if lane is None else {"lane": lane}),
+        )
+    )
+
+
+def remove(image_ids: Collection[UUID]) -> Delete:
+    """Delete images, in whatever state."""
+    return delete(ImageRow).where(ImageRow.id.in_(image_ids))

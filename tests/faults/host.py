@@ -1,0 +1,334 @@
+"""A simulated host: the service's processes, which can be killed at failpoints, and a disk whose power can fail.
+
+Database and broker run elsewhere and are not affected.
+"""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from harness.pace import slowness
+from harness.processes import free_port
+from harness.waiting import eventually
+from tests.faults import failpoints, powerloss
+from tests.faults.checker import Evidence, Running, Violation, violations
+from tests.faults.client import Client
+from tests.faults.evidence import Snapshot, take_snapshot
+from tests.faults.failpoints import Failpoint
+from tests.faults.fork_server import ForkServer
+from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
+
+SETTINGS = {
+    "LOG_FORMAT": "json",
+    "RECONCILE_INTERVAL": "0.2",
+    "SWEEP_INTERVAL": "0.3",
+    "RETRY_DELAY": "0.2",
+    "DECODE_SLOTS": "1",
+}
+"""Periodic jobs run all the time; longer delays are skipped with ``advance_time``."""
+ORPHAN_GRACE = 1.5
+"""Seconds on an idle machine: longer than an upload or a rendering takes, whose files the sweeper must spare."""
+HOUR = 3600.0
+"""Longer than every lease and delay of the service."""
+START_LIMIT = 30.0
+REACH_LIMIT = 20.0
+CONVERGENCE = 25.0
+"""Seconds within which the service must become idle."""
+_TIMED = {"images": ("queued_at", "lease_until", "due_at"), "removals": ("due_at",)}
+_STARTED = {
+    "api": ('"api started"',),
+    "worker": ('"worker started"',),
+    "standalone": ('"worker started"', "Upload an image"),
+}
+"""Log lines that show that a process of the role is ready."""
+
+
+@dataclass(slots=True)
+class Process:
+    """One running process of the service."""
+
+    name: str
+    folder: Path
+    process: psutil.Process
+    born: float
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def alive(self) -> bool:
+        try:
+            return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    async def wait_until_reached(self, point: Failpoint) -> None:
+        """Wait until the process reaches the failpoint; fail the test if it does not."""
+        await eventually(lambda: point.notice(self.folder).exists(), timeout=REACH_LIMIT)
+
+    def release(self, point: Failpoint) -> None:
+        """Release the process held at the failpoint."""
+        point.permission(self.folder).touch()
+
+    def resume(self) -> None:
+        """Resume the stopped process."""
+        self.process.resume()
+
+
+class Host:
+    """The simulated host."""
+
+    def __init__(
+        self,
+        folder: Path,
+        fork_server: ForkServer,
+        database_url: str,
+        rabbitmq_url: str | None,
+        settings: Mapping[str, str],
+    ) -> None:
+        self.folder = folder
+        self.database_url = database_url
+        self.rabbitmq_url = rabbitmq_url
+        self.disk = folder / "disk"
+        self.history = History(folder / "history.jsonl")
+        self.processes: dict[str, Process] = {}
+        self._urls: dict[str, str] = {}
+        self._client = Client(self._urls, self.history)
+        self._fork_server = fork_server
+        self._journal = folder / "journal"
+        self._settings = {
+            **SETTINGS,
+            "DATABASE_URL": database_url,
+            "RABBITMQ_URL": rabbitmq_url or "embedded://",
+            "STORAGE_PATH": str(self.storage),
+            "FAULT_DISK": str(self.disk),
+            "FAULT_JOURNAL": str(self._journal),
+            **settings,
+        }
+        self.disk.mkdir()
+        powerloss.sync_all(self.disk, self._journal)
+
+    @property
+    def distributed(self) -> bool:
+        """Whether API and worker are separate processes."""
+        return self.rabbitmq_url is not None
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL; only for a distributed host."""
+        assert self.rabbitmq_url is not None
+        return self.rabbitmq_url
+
+    @property
+    def storage(self) -> Path:
+        return self.disk / "storage"
+
+    async def close(self) -> None:
+        """Kill all processes."""
+        for name in [*self.processes]:
+            await self.kill(name)
+        await self._client.close()
+        self.history.close()
+
+    async def start(self, name: str, *active: Failpoint, **settings: str) -> Process:
+        """Start a process (``api``, ``worker-2``, ``standalone``); return when it is ready or dead."""
+        role = name.partition("-")[0]
+        folder = self.folder / name
+        for old in folder.glob("reached *"):
+            old.unlink()
+        env = {
+            "ORPHAN_GRACE": f"{ORPHAN_GRACE * slowness():.1f}",
+            **self._settings,
+            "LIVENESS_FILE": str(folder / "alive"),
+            "FAULT_FOLDER": str(folder),
+            "FAULT_POINTS": failpoints.encode(active),
+            **settings,
+        }
+        arguments = [role, *self._address(name, role)]
+        starts = _count_starts(folder / "server.log", role)
+        born = time.time()
+        forked = await asyncio.to_thread(self._fork_server.fork, folder, arguments, env)
+        process = self.processes[name] = Process(name, folder, forked, born)
+        await eventually(lambda: _count_starts(process.log, role) > starts or not process.alive, timeout=START_LIMIT)
+        return process
+
+    async def start_all(self) -> None:
+        """Start API and worker, or the standalone process."""
+        roles = ("api", "worker") if self.distributed else ("standalone",)
+        await asyncio.gather(*(self.start(role) for role in roles))
+
+    async def stop_all(self) -> None:
+        """Stop every process with SIGTERM."""
+        for process in self.processes.values():
+            process.process.terminate()
+        for process in self.processes.values():
+            await self._wait_until_gone(process, [])
+        self.processes.clear()
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL one process and wait until it and its decoders are gone; the decoders must exit by themselves."""
+        process = self.processes.pop(name)
+        decoders: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it may already have died
+            decoders = process.process.children()
+            process.process.kill()
+        await self._wait_until_gone(process, decoders)
+        kind = f"kill-{name.partition('-')[0]}"
+        self.history.append(Fault(kind=kind, subject=name, began=process.born, ended=time.time()))
+
+    async def wait_for_death(self, name: str, point: Failpoint) -> None:
+        """Wait until the process has died at the failpoint."""
+        process = self.processes[name]
+        await process.wait_until_reached(point)
+        await eventually(lambda: not process.alive, timeout=REACH_LIMIT)
+        await self.kill(name)
+
+    async def lose_power(self) -> None:
+        """Kill every process and undo all unsynced changes to the disk."""
+        for name in [*self.processes]:
+            await self.kill(name)
+        await asyncio.to_thread(powerloss.lose_power, self.disk, self._journal)
+
+    async def advance_time(self, seconds: float = HOUR) -> None:
+        """Shift all times in rows and files into the past (into the future for a negative number)."""
+        for path in self.storage.rglob("*"):
+            with suppress(FileNotFoundError):  # a running process has just removed it
+                status = path.stat()
+                os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+        if self.database_url.startswith("sqlite"):
+            await asyncio.to_thread(_shift_sqlite, self.database_url.partition(":///")[2], seconds)
+        else:
+            await _shift_postgresql(self.database_url, seconds)
+
+    async def upload(
+        self, content: bytes, picture: Picture = Picture.VALID, key: str | None = None, server: str | None = None
+    ) -> Exchange:
+        """Upload a file to the API, or to the named API process."""
+        asked = server or next(iter(self._urls))
+        return await self._client.upload(asked, content, Sent.of(content, picture, key))
+
+    async def upload_accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
+        """Upload a file that must be accepted; return the image's id."""
+        answer = await self.upload(content, **options)
+        assert answer.outcome == OK, answer
+        assert answer.image_id is not None
+        return answer.image_id
+
+    async def status(self, image_id: str) -> Exchange:
+        return await self._client.status(next(iter(self._urls)), image_id)
+
+    async def delete(self, image_id: str) -> Exchange:
+        return await self._client.delete(next(iter(self._urls)), image_id)
+
+    async def reprocess(self, image_id: str) -> Exchange:
+        return await self._client.reprocess(next(iter(self._urls)), image_id)
+
+    async def snapshot(self) -> Snapshot:
+        """Read database, disk and queues."""
+        return await take_snapshot(self._evidence(grace=0))
+
+    async def wait_for_state(self, image_id: str, state: str) -> None:
+        """Wait until the API reports the state."""
+
+        async def is_reported() -> bool:
+            answer = await self.status(image_id)
+            return answer.seen is not None and answer.seen.state == state
+
+        await eventually(is_reported, timeout=CONVERGENCE)
+
+    async def wait_for(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
+        """Take snapshots until one meets the condition; return it."""
+
+        async def found() -> Snapshot | None:
+            snapshot = await self.snapshot()
+            return snapshot if condition(snapshot) else None
+
+        snapshot = await eventually(found, timeout=CONVERGENCE)
+        assert snapshot is not None
+        return snapshot
+
+    async def violations(self, grace: float = CONVERGENCE) -> list[Violation]:
+        """Wait until the service is idle, then check all invariants."""
+        evidence = self._evidence(grace)
+        try:
+            return await violations(evidence)
+        except httpx.TransportError:
+            # A response broke off: the stored state must then be wrong, too.
+            if found := await violations(replace(evidence, api_url=None)):
+                return found
+            raise
+
+    async def assert_invariants(self) -> None:
+        """Fail with all details if an invariant is violated."""
+        found = await self.violations()
+        if found:
+            pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.details}" for each in found), pytrace=False)
+
+    def _evidence(self, grace: float) -> Evidence:
+        living = [name for name in self._urls if name in self.processes]
+        return Evidence(
+            history=self.history,
+            database_url=self.database_url,
+            storage=self.storage,
+            grace=grace,
+            rabbitmq_url=self.rabbitmq_url,
+            api_url=self._urls[living[0]] if living else None,
+            processes=[Running(name=p.name, pid=p.process.pid, log=p.log) for p in self.processes.values()],
+        )
+
+    def _address(self, name: str, role: str) -> list[str]:
+        """Return the options that make it listen on the same port after every restart."""
+        if role == "worker":
+            return []
+        if name not in self._urls:
+            self._urls[name] = f"http://127.0.0.1:{free_port()}"
+        data = ["--data", str(self.folder / "data")] if role == "standalone" else []
+        return ["--host", "127.0.0.1", "--port", self._urls[name].rpartition(":")[2], *data]
+
+    async def _wait_until_gone(self, process: Process, decoders: list[psutil.Process]) -> None:
+        members = [process.process, *decoders]
+        await eventually(lambda: not any(map(_lives, members)), timeout=REACH_LIMIT)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _count_starts(log: Path, role: str) -> int:
+    """Count how many times the process became ready."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return min(text.count(line) for line in _STARTED[role])
+
+
+async def _shift_postgresql(url: str, seconds: float) -> None:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=5)
+    try:
+        for table, columns in _TIMED.items():
+            changes = ", ".join(f"{column} = {column} - make_interval(secs => {seconds})" for column in columns)
+            await connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (constant names)
+    finally:
+        await connection.close()
+
+
+def _shift_sqlite(path: str, seconds: float) -> None:
+    with closing(sqlite3.connect(path, timeout=5)) as connection, connection:
+        for table, columns in _TIMED.items():
+            changes = ", ".join(
+                f"{column} = strftime('%Y-%m-%d %H:%M:%f000', {column}, '{-seconds} seconds')" for column in columns
+            )
+            connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (constant names)

@@ -1,0 +1,24 @@
+"""Kills the standalone process at every kill point and cuts the power, on SQLite without a broker."""
+
+import pytest
+
+from tests.faults import kill_points
+from tests.faults.host import Host
+from tests.faults.kill_points import DELETION, REPROCESSING, UPLOAD, KillPoint, for_standalone
+
+
+@pytest.mark.parametrize("kill_point", for_standalone(UPLOAD), ids=lambda kill_point: kill_point.name)
+async def test_standalone_kill_during_upload_loses_nothing(kill_point: KillPoint, standalone: Host) -> None:
+    await kill_points.die_during_upload(standalone, kill_point)
+
+
+@pytest.mark.parametrize("kill_point", for_standalone(DELETION), ids=lambda kill_point: kill_point.name)
+async def test_standalone_kill_during_deletion_deletes_all_or_nothing(kill_point: KillPoint, standalone: Host) -> None:
+    await kill_points.die_during_deletion(standalone, kill_point)
+
+
+@pytest.mark.parametrize("kill_point", for_standalone(REPROCESSING), ids=lambda kill_point: kill_point.name)
+async def test_standalone_kill_during_reprocessing_replaces_all_thumbnails_or_none(
+    kill_point: KillPoint, standalone: Host
+) -> None:
+    await kill_points.die_during_reprocessing(standalone, kill_point)

@@ -1,0 +1,15 @@
+"""Runs every scenario of ``scenarios``: faults that a single kill does not show."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.host import Host
+from tests.faults.scenarios import SCENARIOS, Scenario
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name)
+async def test_scenario_violates_no_invariant(scenario: Scenario, make_host: Callable[..., Host]) -> None:
+    host = make_host(**scenario.settings)
+    await scenario.run(host)
+    await host.assert_invariants()
