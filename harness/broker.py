@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 from aio_pika import connect
 from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from harness.waiting import eventually, finish
 from image_service.domain.lane import Lane
@@ -14,6 +15,9 @@ from image_service.ports import Delivery, Drain
 from image_service.queue.rabbitmq import RabbitMQQueue
 
 RECOVERY = 30.0
+CONNECT_LIMIT = 30.0
+QUEUES = ("images", "images.express", "images.backfill", "images.dead")
+"""The queues of a service with default settings."""
 
 
 @asynccontextmanager
@@ -31,6 +35,16 @@ async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
     """Open a channel without the adapter."""
     async with await connect(url) as connection, connection.channel() as channel:
         yield channel
+
+
+async def purge_queues(url: str) -> None:
+    """Remove all messages of a service with default settings."""
+    async with await connect(url, timeout=CONNECT_LIMIT) as connection:
+        for name in QUEUES:
+            async with connection.channel() as channel:
+                with suppress(ChannelNotFoundEntity):
+                    queue = await channel.get_queue(name)
+                    await queue.purge()
 
 
 @asynccontextmanager
