@@ -1,4 +1,4 @@
-"""Images are refused for the memory that decoding them takes: those that would have died of it, and no others."""
+"""Images whose decoding would exceed the memory limit are refused, and no others."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ ROWS = 8 * SIDE
 
 
 def plain(colour: int, *chunks: bytes, depth: int = 8) -> bytes:
-    """A black PNG."""
+    """Return a black PNG."""
     row = SIDE * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] // 8
     return png(SIDE, SIDE, bytes(row * SIDE), *chunks, depth=depth, colour=colour)
 
@@ -41,7 +41,7 @@ def translucent() -> Image.Image:
 
 PALETTE = png_chunk(b"PLTE", bytes(6))
 COSTS: dict[str, tuple[Callable[[], bytes], float]] = {
-    # What, and the bytes it takes: those of each pixel, and of the rows of each picture.
+    # The file, and the estimate in bytes: per pixel, and for the rows of each copy of the picture.
     "jpeg": (lambda: encoded(gradient(SIDE, SIDE), "JPEG"), 0),
     "jpeg, progressive": (lambda: encoded(gradient(SIDE, SIDE), "JPEG", progressive=True, subsampling=2), 3 * AREA),
     "jpeg, progressive, all colour": (

@@ -1,4 +1,4 @@
-"""What every renderer owes its users, written against the port; and what the pool of processes owes on top."""
+"""The contract of every renderer, written against the port; and the additional guarantees of the process pool."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ from image_service.ports import Renderer
 
 GOOD = encoded(gradient(640, 480), "JPEG")
 SLOW = encoded(noise(4000, 4000), "PNG", compress_level=1)
-"""Takes a good part of a second: long enough to be caught in the middle of it."""
+"""Takes a good part of a second: long enough to be interrupted."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def renderer(make_pool: MakePool) -> Renderer:
 
 @pytest.fixture
 def give(tmp_path: Path) -> Callable[[bytes], tuple[Path, Path]]:
-    """A source file with the content, and a folder for its thumbnails."""
+    """Return a source file with the content, and a folder for its thumbnails."""
     given = iter(range(1000))
 
     def give(content: bytes) -> tuple[Path, Path]:
@@ -152,9 +152,9 @@ async def test_slow_optional_output_is_left_out_and_replaces_the_process(make_po
     pool = make_pool(wall_seconds=6)
     await pool.start()
     (first,) = children()
-    dear = Preset(name="dear", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
+    slow = Preset(name="slow", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
     source, out = give(SLOW)
-    rendering = await pool.render(source, Recipe(presets=(dear, *DEFAULT_RECIPE.presets)), out)
+    rendering = await pool.render(source, Recipe(presets=(slow, *DEFAULT_RECIPE.presets)), out)
     assert [each.preset for each in rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
     assert {path.name for path in out.iterdir()} == {"source", "100x100", "300x300", "1200x1200"}
     assert first not in children()
@@ -239,7 +239,7 @@ async def test_memory_limit(make_pool: MakePool, give: Give) -> None:
     await pool.start()
     (first,) = children()
     with pytest.raises(DecoderOutOfMemory):
-        # Little enough to be tried.
+        # Small enough to pass the estimate.
         await render(pool, give(encoded(Image.new("RGB", (5400, 5000)), "PNG")))
     assert (await render(pool, give(GOOD))).thumbnails
     assert first not in children()
@@ -302,7 +302,7 @@ async def test_close_kills_busy_process(make_pool: MakePool, give: Give) -> None
     await asyncio.sleep(0)
     await pool.close()
     assert not children()
-    # No fault of the image's: it must not count against it.
+    # An outage, which does not count against the image.
     with pytest.raises(Outage):
         await task
 
@@ -385,5 +385,5 @@ async def test_raises_outage_when_no_process_starts(make_pool: MakePool, monkeyp
 
 @pytest.mark.parametrize("line", [b"", b"segmentation", b"[]", b"{}", b'{"code":"nonsense","detail":""}', b"7"])
 def test_rejects_invalid_replies(line: bytes, tmp_path: Path) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 (nothing is said about which)
+    with pytest.raises(ValueError):  # noqa: PT011 (the message depends on the flaw)
         decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path))

@@ -1,6 +1,6 @@
-"""What a decoder cannot do once a file has taken it over, tried in the real process; and what is said where it could.
+"""What an exploited decoder process can and cannot do, tried in a real process.
 
-The process runs everything as ever, but the renderer in it: that runs Python code which the file brings.
+The process runs all of its own code except the renderer, which is replaced: it executes the file as Python code.
 """
 
 import os
@@ -22,7 +22,7 @@ from image_service.imaging.isolation import process as process_module
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
 
-TAKEN_OVER = """
+EXPLOIT = """
 import image_service.imaging.isolation.sandbox as sandbox
 import image_service.imaging.render.pipeline as pipeline
 
@@ -40,7 +40,7 @@ except OSError as error:
     raise CorruptImage(errno.errorcode[error.errno])
 raise CorruptImage("done")
 """
-NO_FENCE = """
+NO_LANDLOCK = """
 def absent(*_):
     raise OSError(38, "Function not implemented")
 
@@ -48,22 +48,22 @@ sandbox._apply_landlock = absent
 """
 NO_SANDBOX = "sandbox.enter_sandbox = lambda *_: ()"
 
-TakeOver = Callable[..., None]
+Exploit = Callable[..., None]
 MakePool = Callable[..., RenderPool]
 
 
 @pytest.fixture
-def take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TakeOver:
-    """Make decoder processes run code, after this further preparation."""
+def exploit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exploit:
+    """Make decoder processes execute their input, after an optional preparation."""
 
-    def take_over(preparation: str = "") -> None:
+    def exploit(preparation: str = "") -> None:
         folder = tmp_path / "site"
         folder.mkdir()
-        (folder / "sitecustomize.py").write_text(TAKEN_OVER + preparation)
+        (folder / "sitecustomize.py").write_text(EXPLOIT + preparation)
         path = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *([path] if path else [])]))
 
-    return take_over
+    return exploit
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ async def run(pool: RenderPool, storage: Path, code: str) -> None:
 
 
 async def outcome(make_pool: MakePool, storage: Path, attack: str) -> str:
-    """The name of the error that ``attack`` met, or "done"."""
+    """Return the name of the error that ``attack`` raises, or "done"."""
     names = {"STORAGE": storage, "ELSEWHERE": storage.parent / "elsewhere", "PARENT": os.getpid()}
     for name, value in names.items():
         attack = attack.replace(name, str(value))
     with pytest.raises(CorruptImage) as caught:
-        # Required, so that a kernel without it fails the test, and says how to mend that.
+        # Required, so that the test fails on a kernel without it, with a message that says what to do.
         await run(make_pool(require_sandbox=True), storage, TRY.replace("ATTACK", attack))
     return str(caught.value)
 
@@ -140,8 +140,8 @@ async def outcome(make_pool: MakePool, storage: Path, attack: str) -> str:
         "os.setpriority(os.PRIO_PROCESS, PARENT, 19)",
     ],
 )
-async def test_refuses(take_over: TakeOver, make_pool: MakePool, storage: Path, attack: str) -> None:
-    take_over()
+async def test_refuses(exploit: Exploit, make_pool: MakePool, storage: Path, attack: str) -> None:
+    exploit()
     assert await outcome(make_pool, storage, attack) in {"EPERM", "EACCES"}
     assert (storage / "original").read_text() == "secret"
     assert (storage.parent / "elsewhere").read_text() == "secret"
@@ -159,9 +159,9 @@ async def test_refuses(take_over: TakeOver, make_pool: MakePool, storage: Path, 
     ],
 )
 async def test_seccomp_kills_process(
-    take_over: TakeOver, make_pool: MakePool, storage: Path, logged: list[EventDict], attack: str
+    exploit: Exploit, make_pool: MakePool, storage: Path, logged: list[EventDict], attack: str
 ) -> None:
-    take_over()
+    exploit()
     if "0x40000000" in attack and os.uname().machine != "x86_64":
         attack = "os.fork()"
     with pytest.raises(DecoderCrashed):
@@ -170,7 +170,7 @@ async def test_seccomp_kills_process(
 
 
 @pytest.mark.parametrize(
-    "deed",
+    "action",
     [
         "open('STORAGE/original')",
         "open('STORAGE/scratch/job/new', 'w').write('thumbnail')",
@@ -179,25 +179,25 @@ async def test_seccomp_kills_process(
         "thread = threading.Thread(target=int); thread.start(); thread.join()",
     ],
 )
-async def test_sandbox_allows(take_over: TakeOver, make_pool: MakePool, storage: Path, deed: str) -> None:
-    take_over()
-    assert await outcome(make_pool, storage, deed) == "done"
+async def test_sandbox_allows(exploit: Exploit, make_pool: MakePool, storage: Path, action: str) -> None:
+    exploit()
+    assert await outcome(make_pool, storage, action) == "done"
 
 
 async def test_renders_from_folder_mounted_after_start(make_pool: MakePool, storage: Path) -> None:
     pool = make_pool()
-    shutil.move(storage, away := storage.parent / "away")
+    shutil.move(storage, moved := storage.parent / "moved")
     await pool.start()
-    shutil.move(away, storage)
+    shutil.move(moved, storage)
     (storage / "source").write_bytes(encoded(gradient(640, 480), "JPEG"))
     assert (await pool.render(storage / "source", DEFAULT_RECIPE, storage / "scratch" / "job")).thumbnails
 
 
 async def test_warns_once_without_landlock(
-    take_over: TakeOver, make_pool: MakePool, storage: Path, logged: list[EventDict]
+    exploit: Exploit, make_pool: MakePool, storage: Path, logged: list[EventDict]
 ) -> None:
     process_module._warn.cache_clear()
-    take_over(NO_FENCE)
+    exploit(NO_LANDLOCK)
     for _ in range(2):
         with pytest.raises(CorruptImage, match="done"):
             await run(make_pool(), storage, TRY.replace("ATTACK", f"open('{storage.parent / 'elsewhere'}')"))
@@ -205,8 +205,8 @@ async def test_warns_once_without_landlock(
     assert warning["lacking"] == ("Landlock (Function not implemented)",)
 
 
-async def test_start_fails_without_required_sandbox(take_over: TakeOver, make_pool: MakePool) -> None:
-    take_over(NO_FENCE)
+async def test_start_fails_without_required_sandbox(exploit: Exploit, make_pool: MakePool) -> None:
+    exploit(NO_LANDLOCK)
     with pytest.raises(StartError, match=r"REQUIRE_SANDBOX .* Landlock \(Function not implemented\)"):
         await make_pool(require_sandbox=True).start()
 
@@ -215,9 +215,9 @@ async def test_start_fails_without_required_sandbox(take_over: TakeOver, make_po
     ("end", "error"), [("time.sleep(100)", DecoderTimeout), ("os.abort()", DecoderCrashed)], ids=["slow", "crashed"]
 )
 async def test_kills_children_of_decoder_process(
-    take_over: TakeOver, make_pool: MakePool, storage: Path, end: str, error: type[Exception]
+    exploit: Exploit, make_pool: MakePool, storage: Path, end: str, error: type[Exception]
 ) -> None:
-    take_over(NO_SANDBOX)
+    exploit(NO_SANDBOX)
     start = (
         f"import os, subprocess, time\nfrom pathlib import Path\nother = subprocess.Popen([{sys.executable!r}, '-c', "
     )

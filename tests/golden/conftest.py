@@ -12,7 +12,7 @@ from tests.golden.rendering import Rendered
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Rendered]:
-    """Renders a file of the given content and name."""
+    """Render a file of the given content and name."""
 
     def make(content: bytes, recipe: Recipe, name: str = "source") -> Rendered:
         source, out = tmp_path / name, tmp_path / "out"

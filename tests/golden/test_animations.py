@@ -1,4 +1,4 @@
-"""Of what moves, the first frame: in its place, and with nothing of the others."""
+"""Of animations, the first frame is rendered: at its position on the canvas, without any other frame."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ ROUGH = Tolerance(mean=3, psnr=30, ssim=0.93)
 
 PALETTE = np.array(((70, 50, 60), (150, 140, 120), (240, 230, 215), (40, 200, 90)))
 INDICES = ((np.mgrid[:60, :100][0] // 20 + np.mgrid[:60, :100][1] // 25) % 3).astype(np.uint8)
-"""A board of three shades, smaller than the canvas."""
+"""A checkerboard of three shades, smaller than the canvas."""
 EVERYWHERE = np.full((HEIGHT, WIDTH), 3, dtype=np.uint8)
 OTHERS = (
     gif_frame(EVERYWHERE, (0, 0), disposal=1),
@@ -45,7 +45,7 @@ def assert_first(made: Rendered, expected: Pixels, tolerance: Tolerance = FINE) 
 
 
 def placed(pixels: Pixels, at: tuple[int, int]) -> Pixels:
-    """The picture on an invisible canvas."""
+    """Return the picture on a transparent canvas."""
     canvas = np.zeros((HEIGHT, WIDTH, 4))
     left, top = at
     opaque = np.ones((*pixels.shape[:2], 1)) if pixels.shape[2] == 3 else pixels[..., 3:]

@@ -1,4 +1,4 @@
-"""Every colour as it was meant, on a screen that knows sRGB alone."""
+"""Colours are converted to sRGB from profiles of every kind."""
 
 from typing import Final
 
@@ -25,9 +25,9 @@ from tests.golden.reference import Pixels, delta_e, srgb_to_lab
 from tests.golden.rendering import Make, boxes
 
 MEAN, LARGEST = 1.0, 4.0
-"""CIEDE2000 differences that are tolerated on a chart: on average, and for its worst patch."""
+"""Tolerated CIEDE2000 differences on a chart: the mean, and that of its worst patch."""
 NOTICEABLE = 2.0
-"""What a chart must differ by, on average, between the right and the naive reading of it."""
+"""The least mean difference between the colours with and without conversion, so that a test is meaningful."""
 BOX = boxes(160)
 PROFILED: Final = [each for each in FORMATS if each not in {"gif", "bmp"}]
 
@@ -49,7 +49,7 @@ def difference(found: Pixels, expected: Pixels) -> Pixels:
 
 
 def assert_colours(make: Make, content: bytes, expected: Pixels) -> None:
-    """The chart in the file shows the colours, which are in sRGB."""
+    """Check that the chart in the file renders as these sRGB colours."""
     found = read_chart(make(content, BOX).pixels(160), len(expected))
     differences = difference(found, expected)
     worst = int(differences.argmax())
@@ -152,7 +152,7 @@ def test_converts_cmyk_without_profile(make: Make) -> None:
 
 
 def without_profile(inks: Pixels) -> Pixels:
-    """What browsers show: each ink takes away one of the screen's colours, and black all of them."""
+    """Return the colours that browsers show: each ink absorbs one primary, and black all of them."""
     return np.asarray((1 - inks[..., :3]) * (1 - inks[..., 3:]))
 
 
@@ -168,8 +168,8 @@ USELESS = {
     "cut off": DISPLAY_P3.content[:300],
     "without its tags": DISPLAY_P3.content[:128] + bytes(len(DISPLAY_P3.content) - 128),
     "without its table": TABLE_OF_COLOURS.content.replace(b"mAB ", b"none"),
-    "for greys": GREY_PROFILES[0].content,
-    "for inks": PRESS.content,
+    "for grey": GREY_PROFILES[0].content,
+    "for CMYK": PRESS.content,
     "too large": DISPLAY_P3.content + bytes(MAX_PROFILE_BYTES),
 }
 
@@ -189,7 +189,7 @@ def test_ignores_rgb_profile_on_grey_and_cmyk(make: Make) -> None:
 
 
 def icc(profile: bytes) -> bytes:
-    """The chunk of a PNG that holds the profile."""
+    """Return the PNG chunk that holds the profile."""
     file = write(Image.new("L", (1, 1)), "png", icc_profile=profile)
     start = file.index(b"iCCP") - 4
     return file[start : file.index(b"IDAT") - 4]

@@ -1,4 +1,4 @@
-"""What a file is called, and what else it carries, makes no difference; what it lacks does."""
+"""File names and additional content do not change the picture; truncated files are refused."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The reference itself, held against published values and against what must be so."""
+"""The reference itself, checked against published values and mathematical properties."""
 
 from pathlib import Path
 

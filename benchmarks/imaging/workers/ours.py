@@ -18,6 +18,6 @@ def _render(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as imaging.child does, like the next
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as isolation.child does, like the next
     keep_freed_memory()
     serve(__version__, _render)

@@ -75,7 +75,7 @@ def test_reads_headers_of_encoded_images(inspect: Inspect, name: str, options: d
 
 
 def test_reads_header_of_encoded_heic(inspect: Inspect) -> None:
-    # What is coded has even sides; odd ones are cut off by a box that the decoder heeds.
+    # The coded picture has even sides; a box that the decoder applies crops odd ones.
     for width, height in ((320, 122), (319, 121)):
         header = inspect(encoded(gradient(width, height), "HEIF"))
         assert header == ImageHeader(format=ImageFormat.HEIC, width=320, height=122)
@@ -104,7 +104,7 @@ def test_reads_animations(inspect: Inspect) -> None:
         b"%PDF-1.7",
         b"%!PS-Adobe",
         box(b"ftyp", b"heic\0\0\0\0mif1heic"),
-        # Brands end with their box, and the minor version is none.
+        # Brands end with their box, and the minor version is not a brand.
         box(b"ftyp", b"heic\0\0\0\0mif1") + b"avif",
         box(b"ftyp", b"heicavifmif1"),
     ],
@@ -127,7 +127,7 @@ def test_names_the_format_that_is_not_enabled(name: str, content: bytes) -> None
     "content",
     [
         b"BM" + bytes(60),
-        b"BMW is a maker of cars, and no format of images.",
+        b"BMW is a car maker, not an image format; this text is long enough.",
         b"II*",
         b"II\0*" + bytes(60),
         b"MM*\0" + bytes(60),
@@ -238,7 +238,7 @@ DAMAGED = {
     "png without width": png_header(0, 10),
     "gif without height": gif_header(10, 0) + gif_frame(0, 0, 10, 0),
     "gif without a frame": gif_header(10, 10) + b";",
-    "jpeg of nothing": SOI + b"\xff",
+    "jpeg of a marker only": SOI + b"\xff",
     "jpeg that ends": SOI + b"\xff\xd9" + bytes(100),
     "jpeg with a scan first": SOI + jpeg_segment(0xDA, bytes(10)) + jpeg_frame_header(10, 10),
     "jpeg without height": SOI + jpeg_frame_header(10, 0),
@@ -248,8 +248,8 @@ DAMAGED = {
     "webp of an unknown chunk": webp(b"JUNK", bytes(20)),
     "webp with a wrong lossless signature": webp(b"VP8L", bytes(5)),
     "webp with a wrong start code": webp(b"VP8 ", bytes(10)),
-    "webp that begins in between": webp(b"VP8 ", b"\1\0\0\x9d\x01\x2a\1\0\1\0"),
-    "avif of a brand only": box(b"ftyp", b"avif\0\0\0\0"),
+    "webp without a key frame": webp(b"VP8 ", b"\1\0\0\x9d\x01\x2a\1\0\1\0"),
+    "avif of a file type box only": box(b"ftyp", b"avif\0\0\0\0"),
     "avif without a size": avif_header(),
     "avif with half a size": avif_header(box(b"ispe", bytes(8))),
     "avif with half a track header": box(b"ftyp", b"avis\0\0\0\0") + box(b"moov", box(b"trak", box(b"tkhd", bytes(4)))),
@@ -289,7 +289,7 @@ ODD = {
     "jpeg with junk between segments": SOI + jpeg_segment(0xFE, b"a") + b"junk\xff\0\xff\xd0" + jpeg_frame_header(7, 5),
     "jpeg with a segment shorter than its length": SOI + b"\xff\xfe\0\0" + jpeg_frame_header(7, 5),
     "jpeg with tables first": SOI + jpeg_segment(0xC4, bytes(17)) + jpeg_frame_header(7, 5, marker=0xC2),
-    "gif with a screen of nothing": gif_header(0, 0) + gif_frame(0, 0, 7, 5),
+    "gif with an empty screen": gif_header(0, 0) + gif_frame(0, 0, 7, 5),
     "gif with junk": gif_header(7, 5) + bytes(5000),
     "avif with a box to the end": box(b"ftyp", b"avif\0\0\0\0")
     + struct.pack(">I4sI", 0, b"meta", 0)
@@ -303,7 +303,7 @@ ODD = {
     "heic with tiles smaller than the picture": avif_header(extents(1, 1), extents(7, 5), brands=HEIC),
     "tiff with numbers of both kinds": tiff((256, LONG, 1, 7), (257, SHORT, 1, 5), order=">"),
     "tiff with its tags out of order": tiff((257, SHORT, 1, 5), (1, SHORT, 1, 9), (256, SHORT, 1, 7)),
-    "tiff with a size told twice": tiff(*tiff_size(7, 5), *tiff_size(60_000, 60_000)),
+    "tiff with duplicate sizes": tiff(*tiff_size(7, 5), *tiff_size(60_000, 60_000)),
     "tiff that begins in its middle": b"MM\0*"
     + struct.pack(">I", 20)
     + bytes(12)

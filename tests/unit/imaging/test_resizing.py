@@ -13,7 +13,7 @@ WITH_PILLOW = resizing._with_pillow
 BEST = resizing._choose()
 
 
-@pytest.fixture(params=[BEST, WITH_PILLOW], ids=["the best there is", "Pillow"])
+@pytest.fixture(params=[BEST, WITH_PILLOW], ids=["default", "Pillow"])
 def resample(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Resample:
     monkeypatch.setattr(resizing, "_resample", request.param)
     chosen: Resample = request.param
@@ -42,7 +42,7 @@ def test_resizing_preserves_gradients(mode: str) -> None:
 def test_resamplers_agree(image: Image.Image) -> None:
     for size in ((100, 65), (332, 1), (7, 217)):
         whole = resizing.whole(image)
-        # They round in between in another order, which shows at the edges of noise only.
+        # They round intermediate values in another order, which is visible at the edges of noise only.
         one, other = BEST(image, size, whole), WITH_PILLOW(image, size, whole)
         assert max(differences(one, other)) <= 8
         assert max(ImageStat.Stat(ImageChops.difference(one, other)).mean) <= 0.5
@@ -68,7 +68,7 @@ def test_resizes_only_the_box() -> None:
     image = Image.new("RGB", (100, 100), "red")
     image.paste((0, 0, 255), (80, 0, 100, 100))
     image.paste((0, 0, 255), (0, 50, 100, 100))
-    # Filters may reach a little over its edge.
+    # Filters may reach a little beyond its edge.
     inside = resize(image, (40, 25), (0, 0, 80, 50)).crop((0, 0, 36, 21))
     assert inside.getextrema() == ((255, 255), (0, 0), (0, 0))
     assert resize(image, (2, 2), (0, 0, 80, 50)).getpixel((0, 0)) == pytest.approx((255, 0, 0), abs=20)

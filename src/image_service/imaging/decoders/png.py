@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL._imaging import PixelAccess
 
 _KINDS: Final = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
-"""Kinds of images that kornia-rs decodes, by Pillow's mode: also the raw mode of an image with 8 bits a sample."""
+"""Image kinds that kornia-rs decodes, by Pillow's mode: also the raw mode of an image with 8 bits a sample."""
 _WORTHWHILE: Final = 1_000_000
 """Pixels below which the time saved is less than that for loading the decoder, and NumPy with it."""
 _STRIP: Final = 256

@@ -1,4 +1,4 @@
-"""The decoders of our own against Pillow's, on the same files."""
+"""Our own decoders compared with Pillow's, on the same files."""
 
 import io
 import random
@@ -29,7 +29,7 @@ def translucent(width: int, height: int) -> Image.Image:
 
 
 def outcome(opener: Callable[[io.BytesIO], ImageFile.ImageFile], content: bytes) -> Image.Image | None:
-    """The picture, None for a file that is damaged."""
+    """Return the picture; None for a damaged file."""
     try:
         image = opener(io.BytesIO(content))
         image.load()
@@ -123,7 +123,7 @@ def test_webp_falls_back_to_pillow_on_other_libwebp_version(monkeypatch: pytest.
 def test_libwebp_never_exceeds_the_buffer() -> None:
     content = encoded(noise(64, 64), "WEBP", lossless=True)
     before = libwebp.decode(content, "RGB", (64, 64))
-    # A file that grew between two looks at it: neither the size nor the mode is taken from the second.
+    # As if the file had changed between two reads: neither size nor mode is taken from the second.
     for size in ((1, 1), (63, 64), (64, 1)):
         assert len(libwebp.decode(content, "RGB", size)) == 3 * size[0] * size[1]
     assert libwebp.decode(content, "RGB", (64, 64)) == before
@@ -163,18 +163,18 @@ def test_webp_with_canvas_unlike_frame_is_damaged() -> None:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any size is worth the other decoder."""
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the other decoder for pictures of any size."""
     assert find_spec("kornia_rs"), "the PNG decoder is missing: install requirements-dev.txt, on glibc"
     monkeypatch.setattr(png_decoder, "_WORTHWHILE", 0)
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow is not there to help."""
+def without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if Pillow decodes."""
 
     def refused(_: Png) -> None:
-        raise AssertionError("left to Pillow")
+        raise AssertionError("decoded by Pillow")
 
     monkeypatch.setattr(PngImageFile, "load_prepare", refused)
 
@@ -182,13 +182,13 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 PNG_MODES = [noise(1, 1).convert("L"), noise(130, 57).convert("L"), noise(130, 57), translucent(130, 57)]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize("picture", PNG_MODES, ids=lambda picture: f"{picture.mode} {picture.size}")
 def test_png_decoders_agree(picture: Image.Image, request: pytest.FixtureRequest) -> None:
     content = encoded(picture, "PNG", icc_profile=display_p3(), exif=oriented(picture, 6))
     other = PngImageFile(io.BytesIO(content))
     other.load()
-    request.getfixturevalue("alone")
+    request.getfixturevalue("without_pillow")
     image = Png(io.BytesIO(content))
     image.load()
     assert_same(image, other)
@@ -196,14 +196,14 @@ def test_png_decoders_agree(picture: Image.Image, request: pytest.FixtureRequest
     assert image.info["icc_profile"] == other.info["icc_profile"]
 
 
-@pytest.mark.usefixtures("quick", "alone")
+@pytest.mark.usefixtures("any_size", "without_pillow")
 def test_png_reads_exif_after_pixels() -> None:
     content = encoded(gradient(60, 20), "PNG")
     chunk = png_chunk(b"eXIf", oriented(gradient(1, 1), 6).removeprefix(b"Exif\0\0"))
     assert Png(io.BytesIO(content[:-12] + chunk + content[-12:])).getexif()[0x0112] == 6
 
 
-@pytest.mark.usefixtures("quick", "alone")
+@pytest.mark.usefixtures("any_size", "without_pillow")
 @pytest.mark.parametrize("height", [1, 255, 256, 700])
 def test_png_is_decoded_at_wanted_width(height: int) -> None:
     picture = gradient(500, height)
@@ -214,7 +214,7 @@ def test_png_is_decoded_at_wanted_width(height: int) -> None:
     assert_same(image.convert("RGB"), picture.resize((100, height), Image.Resampling.LANCZOS), 2)
 
 
-@pytest.mark.usefixtures("quick", "alone")
+@pytest.mark.usefixtures("any_size", "without_pillow")
 @pytest.mark.parametrize("picture", [gradient(50, 40), translucent(500, 40), gradient(500, 40).convert("L")])
 def test_png_keeps_its_width_without_need(picture: Image.Image) -> None:
     image = Png(io.BytesIO(encoded(picture, "PNG")))
@@ -232,10 +232,10 @@ OTHERS = {
 }
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
 def test_png_of_other_modes_uses_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(png_decoder, "_decode", lambda *_: pytest.fail("not for this decoder"))
+    monkeypatch.setattr(png_decoder, "_decode", lambda *_: pytest.fail("decoded by kornia"))
     image, other = Png(io.BytesIO(content)), PngImageFile(io.BytesIO(content))
     other.load()
     assert image.tobytes() == other.tobytes()
@@ -243,7 +243,7 @@ def test_png_of_other_modes_uses_pillow(content: bytes, monkeypatch: pytest.Monk
 
 
 def test_small_png_uses_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(png_decoder, "_decode", lambda *_: pytest.fail("not worth it"))
+    monkeypatch.setattr(png_decoder, "_decode", lambda *_: pytest.fail("decoded by kornia"))
     Png(io.BytesIO(encoded(gradient(999, 999), "PNG"))).load()
 
 
@@ -281,7 +281,7 @@ def test_png_propagates_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch) -> N
         Png(io.BytesIO(encoded(gradient(60, 20), "PNG"))).load()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize("picture", PNG_MODES[1:], ids=lambda picture: picture.mode)
 def test_png_decoders_agree_on_damage(picture: Image.Image) -> None:
     content, rng = encoded(picture, "PNG"), random.Random(1)

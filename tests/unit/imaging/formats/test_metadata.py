@@ -1,4 +1,4 @@
-"""What a file is said to carry beside its picture, and that no file can make that dear."""
+"""Metadata is found in every format, in bounded time."""
 
 import struct
 import zlib
@@ -28,7 +28,7 @@ def find(content: bytes, image_format: ImageFormat) -> set[str]:
 
 
 def directory(tags: Iterable[tuple[int, int]], following: int = 0, order: Literal["<", ">"] = "<") -> bytes:
-    """A TIFF directory of numbers."""
+    """Return a TIFF directory of numbers."""
     entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
     return struct.pack(f"{order}H", len(entries) // 12) + entries + struct.pack(f"{order}I", following)
 
@@ -36,7 +36,7 @@ def directory(tags: Iterable[tuple[int, int]], following: int = 0, order: Litera
 def exif(
     *tags: tuple[int, int], gps: Iterable[int] = (), thumbnail: bool = False, order: Literal["<", ">"] = "<"
 ) -> bytes:
-    """An EXIF block with a GPS directory of these tags, and a thumbnail's directory if there is to be one."""
+    """Return an EXIF block with a GPS directory of these tags, and optionally a thumbnail's directory."""
     second = directory([(tag, 1) for tag in gps], order=order)
     first = directory([(MAKE, 1), (GPS_DIRECTORY, 1), *tags], order=order)
     at = 8 + len(first)
@@ -61,7 +61,7 @@ def with_chunks(*chunks: tuple[bytes, bytes], at: int = 33) -> bytes:
 
 
 def blocks(content: bytes) -> bytes:
-    """As GIF cuts things up."""
+    """Return the content as GIF sub-blocks."""
     return b"".join(bytes((len(piece),)) + piece for piece in cut(content)) + b"\0"
 
 
@@ -96,13 +96,13 @@ EXIF_BLOCKS: dict[str, tuple[bytes, set[str]]] = {
     "camera": (exif(), {"exif"}),
     "position": (exif(gps=[VERSION, LATITUDE]), {"exif", "gps"}),
     "big-endian": (exif(gps=[LATITUDE], thumbnail=True, order=">"), {"exif", "gps", "thumbnail"}),
-    "no position, only the version of how it would be given": (exif(gps=[VERSION]), {"exif"}),
+    "a GPS directory with only its version": (exif(gps=[VERSION]), {"exif"}),
     "a thumbnail": (exif(thumbnail=True), {"exif", "thumbnail"}),
-    "others in it": (exif((0x02BC, 1), (0x83BB, 1)), {"exif", "xmp", "iptc"}),
-    "nothing": (b"", {"exif"}),
+    "XMP and IPTC": (exif((0x02BC, 1), (0x83BB, 1)), {"exif", "xmp", "iptc"}),
+    "empty": (b"", {"exif"}),
     "garbage": (b"garbage garbage", {"exif"}),
-    "a directory that is not there": (b"II*\0\xff\xff\xff\xff", {"exif"}),
-    "a GPS directory that is not there": (exif((GPS_DIRECTORY, 0xFFFFFFF0)), {"exif"}),
+    "a missing directory": (b"II*\0\xff\xff\xff\xff", {"exif"}),
+    "a missing GPS directory": (exif((GPS_DIRECTORY, 0xFFFFFFF0)), {"exif"}),
 }
 
 
@@ -117,31 +117,31 @@ SEGMENTS: dict[str, tuple[int, bytes, set[str]]] = {
     "a comment": (0xFE, b"hello", {"comment"}),
     "IPTC": (0xED, b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x04abcd", {"iptc"}),
     "a Photoshop thumbnail": (0xED, b"Photoshop 3.0\x008BIM\x04\x0c\0\0\0\0\0\x04abcd", {"thumbnail"}),
-    "other things of Photoshop": (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x04abcd", set()),
+    "other Photoshop resources": (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x04abcd", set()),
     "a JFIF extension": (0xE0, b"JFXX\0\x10", {"thumbnail"}),
     "a JFIF thumbnail": (0xE0, b"JFIF\0\1\1\0\0\1\0\1\1\1abc", {"thumbnail"}),
-    "an index of further pictures": (0xE2, b"MPF\0II*\0", {"thumbnail"}),
+    "a multi-picture index": (0xE2, b"MPF\0II*\0", {"thumbnail"}),
     "a profile": (0xE2, b"ICC_PROFILE\0\1\1", {"icc"}),
     "extended XMP": (0xE1, b"http://ns.adobe.com/xmp/extension/\0", {"xmp"}),
     "a preview in XMP": (0xE1, b"http://ns.adobe.com/xap/1.0/\0<xmpGImg:image>", {"xmp", "thumbnail"}),
-    "what nobody knows": (0xE7, b"Ducky", set()),
+    "an unknown segment": (0xE7, b"Ducky", set()),
 }
 
 
 @pytest.mark.parametrize(("code", "body", "expected"), SEGMENTS.values(), ids=SEGMENTS)
 def test_metadata_in_jpeg(code: int, body: bytes, expected: set[str]) -> None:
     assert find(jpeg((code, body)), ImageFormat.JPEG) == expected
-    # Behind the end of the picture it belongs to another one.
+    # After the end of the picture it belongs to another one.
     assert find(JPEG + jpeg_segment(code, body), ImageFormat.JPEG) == set()
 
 
 TEXTS: dict[str, tuple[bytes, bytes, set[str]]] = {
     "text": (b"tEXt", b"Author\0someone", {"text"}),
-    "packed text": (b"zTXt", b"Author\0\0" + zlib.compress(b"someone"), {"text"}),
+    "compressed text": (b"zTXt", b"Author\0\0" + zlib.compress(b"someone"), {"text"}),
     "a comment": (b"iTXt", b"Comment\0\0\0\0\0hello", {"comment"}),
     "EXIF as ImageMagick writes it": (b"zTXt", b"Raw profile type exif\0\0", {"exif"}),
-    "IPTC likewise": (b"zTXt", b"Raw profile type iptc\0\0", {"iptc"}),
-    "a key without an end": (b"tEXt", b"Author" * 100, {"text"}),
+    "IPTC as ImageMagick writes it": (b"zTXt", b"Raw profile type iptc\0\0", {"iptc"}),
+    "a keyword without an end": (b"tEXt", b"Author" * 100, {"text"}),
     "a profile": (b"iCCP", b"Photo\0\0", {"icc"}),
     "no metadata": (b"pHYs", bytes(9), set()),
 }
@@ -202,7 +202,7 @@ ENDLESS = {
     "JPEG of comments": (JPEG[:2] + jpeg_segment(0xFE, b"") * 2_000_000, ImageFormat.JPEG),
     "JPEG of EXIF": (JPEG[:2] + jpeg_segment(0xE1, b"Exif\0\0" + exif(*[(7, 7)] * 5000)) * 100, ImageFormat.JPEG),
     "PNG of empty chunks": (PNG[:33] + png_chunk(b"prVt", b"") * 600_000, ImageFormat.PNG),
-    "GIF of crumbs": (GIF[:GIF_FRAME] + b"!\xfe" + b"\1a" * 4_000_000, ImageFormat.GIF),
+    "GIF of sub-blocks of one byte": (GIF[:GIF_FRAME] + b"!\xfe" + b"\1a" * 4_000_000, ImageFormat.GIF),
     "GIF of empty comments": (GIF[:GIF_FRAME] + b"!\xfe\0" * 2_500_000, ImageFormat.GIF),
     "WebP of empty chunks": (WHOLE[ImageFormat.WEBP][:30] + b"prVt\0\0\0\0" * 1_000_000, ImageFormat.WEBP),
     "AVIF of empty boxes": (WHOLE[ImageFormat.AVIF][:32] + b"\0\0\0\x08free" * 1_000_000, ImageFormat.AVIF),

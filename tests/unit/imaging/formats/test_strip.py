@@ -1,4 +1,4 @@
-"""What surrounds a picture in its file must neither spoil it nor cost anything."""
+"""Flawed or large content around a picture neither changes it nor takes time."""
 
 import io
 import struct
@@ -50,14 +50,16 @@ FLAWED_CHUNKS = {
     "an unknown chunk": png_chunk(b"prVt", b"private"),
     "text with a wrong checksum": with_wrong_checksum(png_chunk(b"tEXt", b"Author\0someone")),
     "text that inflates to megabytes": png_chunk(b"zTXt", b"Comment\0\0" + INFLATES_TO_MEGABYTES),
-    "international text that does": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + INFLATES_TO_MEGABYTES),
-    "text packed in an unknown way": png_chunk(b"zTXt", b"Comment\0\7" + bytes(10)),
+    "international text that inflates to megabytes": png_chunk(
+        b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + INFLATES_TO_MEGABYTES
+    ),
+    "text with an unknown compression method": png_chunk(b"zTXt", b"Comment\0\7" + bytes(10)),
     "text named like a decoder's variable": png_chunk(b"tEXt", b"transparency\0none")
     + png_chunk(b"tEXt", b"interlace\0no")
     + png_chunk(b"tEXt", b"bbox\0none"),
     "a profile that inflates to megabytes": png_chunk(b"iCCP", b"Photo\0\0" + INFLATES_TO_MEGABYTES),
-    "a profile packed in an unknown way": png_chunk(b"iCCP", b"Photo\0\1" + zlib.compress(display_p3())),
-    "a profile that is not packed": png_chunk(b"iCCP", b"Photo\0\0" + display_p3()),
+    "a profile with an unknown compression method": png_chunk(b"iCCP", b"Photo\0\1" + zlib.compress(display_p3())),
+    "an uncompressed profile": png_chunk(b"iCCP", b"Photo\0\0" + display_p3()),
     "a profile with a wrong checksum": with_wrong_checksum(
         png_chunk(b"iCCP", b"Photo\0\0" + zlib.compress(display_p3()))
     ),
@@ -66,7 +68,7 @@ FLAWED_CHUNKS = {
     "a short density": png_chunk(b"pHYs", b"\0"),
     "transparency of the wrong length": png_chunk(b"tRNS", b"\0\0"),
     "transparency with a wrong checksum": with_wrong_checksum(png_chunk(b"tRNS", bytes(6))),
-    "EXIF of nothing": png_chunk(b"eXIf", b""),
+    "empty EXIF": png_chunk(b"eXIf", b""),
     "EXIF with a wrong checksum": with_wrong_checksum(png_chunk(b"eXIf", oriented(PICTURE, 6)[6:])),
     "short animation chunks": png_chunk(b"acTL", b"\0") + png_chunk(b"fcTL", b"\0"),
     "animation frames out of order": png_chunk(b"acTL", struct.pack(">II", 2, 0)) + frame_control(7, 120, 60),
@@ -111,10 +113,10 @@ def test_png_with_damaged_picture_is_corrupt(make: Make, content: bytes) -> None
 FLAWED_SEGMENTS = {
     "an empty JFIF header": jpeg_segment(0xE0, b"JFIF"),
     "half an Adobe header": jpeg_segment(0xEE, b"Adobe"),
-    "a profile of nothing": jpeg_segment(0xE2, b"ICC_PROFILE\0"),
+    "an empty profile": jpeg_segment(0xE2, b"ICC_PROFILE\0"),
     "half a Photoshop resource": jpeg_segment(0xED, b"Photoshop 3.0\0008BIM\3\xed"),
-    "EXIF of nothing": jpeg_segment(0xE1, b"Exif\0\0"),
-    "an index of more pictures that is none": jpeg_segment(0xE2, b"MPF\0none"),
+    "empty EXIF": jpeg_segment(0xE1, b"Exif\0\0"),
+    "an invalid multi-picture index": jpeg_segment(0xE2, b"MPF\0none"),
     "an empty comment": jpeg_segment(0xFE, b""),
     "a thumbnail": jpeg_segment(0xE0, b"JFXX\0\x10" + encoded(gradient(16, 16), "JPEG")),
 }
@@ -135,7 +137,7 @@ ODD_EXTENSIONS = {
     "an empty application block": b"!\xff\0",
     "half a loop count": b"!\xff\x0bNETSCAPE2.0\1\1\0",
     "a short control block": b"!\xf9\1\1\0",
-    "a comment in crumbs": b"!\xfe" + b"\1a" * 100_000 + b"\0",
+    "a comment in sub-blocks of one byte": b"!\xfe" + b"\1a" * 100_000 + b"\0",
     "a comment that holds an image": b"!\xfe\xff" + GIF[GIF_SCREEN:][:255] + b"\0",
     "plain text": b"!\1\x0c" + bytes(12) + b"\2hi\0",
     "junk": bytes(1000),
@@ -181,5 +183,5 @@ def test_strip_keeps_only_first_page_of_tiff(*, big: bool) -> None:
 
 
 def test_strip_keeps_first_of_duplicate_tags() -> None:
-    told_twice = tiff(*tiff_size(8, 8), *tiff_size(9, 9))
-    assert strip(told_twice, ImageFormat.TIFF).startswith(tiff(*tiff_size(8, 8)))
+    duplicate = tiff(*tiff_size(8, 8), *tiff_size(9, 9))
+    assert strip(duplicate, ImageFormat.TIFF).startswith(tiff(*tiff_size(8, 8)))

@@ -1,4 +1,4 @@
-"""What the pool and its processes write to each other says all there is to say, and no more is believed."""
+"""Jobs and replies survive the protocol, and invalid replies are rejected."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_job_round_trip() -> None:
         rendering("box", "extra", metadata=tuple(MetadataKind), colour="#c0ffee"),
         rendering("box"),
     ],
-    ids=["everything", "an optional output left out"],
+    ids=["everything", "without an optional output"],
 )
 def test_rendering_round_trip(made: Rendering) -> None:
     line = encode_rendering(made)
@@ -77,16 +77,16 @@ def test_rejects_rendering_without_required_output() -> None:
 
 @pytest.mark.parametrize("traits", [None, {}, [], {"placeholder": "AAAA"}, "AAAA"])
 def test_rejects_incomplete_traits(traits: object) -> None:
-    told = json.loads(encode_rendering(rendering("box"))) | {"traits": traits}
+    fields = json.loads(encode_rendering(rendering("box"))) | {"traits": traits}
     with pytest.raises(ValueError, match="not a valid reply"):
-        decode_reply(json.dumps(told).encode(), JOB)
+        decode_reply(json.dumps(fields).encode(), JOB)
 
 
 def test_rejects_unknown_metadata_kind() -> None:
-    told = json.loads(encode_rendering(rendering("box")))
-    told["traits"]["metadata_removed"] = ["secrets"]
+    fields = json.loads(encode_rendering(rendering("box")))
+    fields["traits"]["metadata_removed"] = ["secrets"]
     with pytest.raises(ValueError, match="secrets"):
-        decode_reply(json.dumps(told).encode(), JOB)
+        decode_reply(json.dumps(fields).encode(), JOB)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_rejects_unknown_metadata_kind() -> None:
     ids=str,
 )
 def test_rejects_unknown_step_or_invalid_time(timings: object) -> None:
-    told = json.loads(encode_rendering(rendering("box"))) | {"timings": timings}
-    with pytest.raises(ValueError):  # noqa: PT011  (whichever: the process is not believed)
-        decode_reply(json.dumps(told).encode(), JOB)
+    fields = json.loads(encode_rendering(rendering("box"))) | {"timings": timings}
+    with pytest.raises(ValueError):  # noqa: PT011  (the message depends on the flaw)
+        decode_reply(json.dumps(fields).encode(), JOB)

@@ -1,4 +1,4 @@
-"""What a recipe can ask for: formats, effort, and outputs that are worth only so much time."""
+"""What a recipe can request: formats, effort, and optional outputs with limited time."""
 
 import io
 import time
@@ -90,7 +90,7 @@ def test_png_output_is_lossless(make: Make) -> None:
 
 
 def noise_as_stored(made: RenderedThumbnail) -> bytes:
-    """What the source beside the folder of thumbnails shows."""
+    """Return the pixels of the source beside the folder of thumbnails."""
     with Image.open(made.path.parent.parent / "source") as source:
         return source.convert("RGB").tobytes()
 
@@ -113,9 +113,9 @@ def test_passes_effort_to_the_encoder(wanted: OutputFormat, effort: Effort, opti
 
 
 def test_default_outputs_are_unchanged() -> None:
-    picture, veil = gradient(300, 200), gradient(300, 200)
-    veil.putalpha(100)
-    for image, options in ((picture, {"format": "JPEG"}), (veil, {"format": "WEBP", "method": 2})):
+    picture, translucent = gradient(300, 200), gradient(300, 200)
+    translucent.putalpha(100)
+    for image, options in ((picture, {"format": "JPEG"}), (translucent, {"format": "WEBP", "method": 2})):
         data = io.BytesIO()
         image.save(data, **options, quality=82)
         assert [bytes(encoding.encode(image.copy(), preset)) for preset in DEFAULT_RECIPE.presets] == [
@@ -123,8 +123,8 @@ def test_default_outputs_are_unchanged() -> None:
         ] * 3
 
 
-def laden() -> bytes:
-    """A photograph with everything that it can carry."""
+def with_all_metadata() -> bytes:
+    """Return a photograph with all kinds of metadata."""
     picture = gradient(200, 150)
     content = encoded(
         picture, "JPEG", exif=oriented(picture, 1), xmp=b"GPSLatitude", icc_profile=display_p3(), comment=b"hello"
@@ -136,7 +136,7 @@ def laden() -> bytes:
 @pytest.mark.parametrize("wanted", OutputFormat)
 @pytest.mark.parametrize("optional", [False, True])
 def test_no_output_carries_metadata(make: Make, wanted: OutputFormat, *, optional: bool) -> None:
-    rendering = make(laden(), BOX, replace(EXTRA, format=wanted, optional=optional))
+    rendering = make(with_all_metadata(), BOX, replace(EXTRA, format=wanted, optional=optional))
     assert set(rendering.traits.metadata_removed) == set(MetadataKind) - {MetadataKind.TEXT}
     for made in rendering.thumbnails:
         image = opened(made)

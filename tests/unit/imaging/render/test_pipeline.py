@@ -44,7 +44,7 @@ SMALL = Recipe(presets=(Preset(name="small", width=40, height=40, quality=95),))
 
 
 class Thumbnails:
-    """What came of one file."""
+    """The thumbnails of one file."""
 
     def __init__(self, rendering: Rendering) -> None:
         self.rendering = rendering
@@ -142,7 +142,7 @@ def test_geometry_holds_for_any_size(make: Make, width: int, height: int, orient
         assert made[f"{box}x{box}"].size == fit_inside(*upright, box, box)
 
 
-TURNS_BACK = {
+FROM_UPRIGHT = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -152,14 +152,14 @@ TURNS_BACK = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""How a camera would have stored an upright picture under each orientation."""
+"""From the upright to the stored picture, by orientation."""
 
 
-@pytest.mark.parametrize("orientation", TURNS_BACK)
+@pytest.mark.parametrize("orientation", FROM_UPRIGHT)
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
 def test_applies_orientation_once(make: Make, orientation: int, name: str) -> None:
     # In AVIF and HEIC, it is written as irot and imir boxes, the only place where it counts there.
-    turn = TURNS_BACK[orientation]
+    turn = FROM_UPRIGHT[orientation]
     upright = gradient(120, 60)
     stored = upright if turn is None else upright.transpose(turn)
     made = make(encoded(stored, name, quality=95, exif=oriented(stored, orientation)))
@@ -199,7 +199,7 @@ def test_finds_orientation_after_the_pixels_of_a_png(make: Make) -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
 def test_converts_colours_to_srgb(make: Make, name: str) -> None:
     made = make(encoded(Image.new("RGB", (80, 80), (200, 100, 50)), name, quality=95, icc_profile=display_p3()))
-    # What Display P3 calls (200, 100, 50) is a stronger orange in sRGB terms.
+    # (200, 100, 50) in Display P3 is a more saturated orange in sRGB.
     assert_close(made.small, (213, 95, 33), tolerance=8)
     assert "icc_profile" not in made.small.info
 
@@ -297,7 +297,7 @@ def test_invisible_colours_do_not_bleed_into_edges(make: Make) -> None:
     image.paste((255, 0, 0, 255), (160, 160, 480, 480))
     big = make(encoded(image, "PNG"), Recipe(presets=(Preset(name="small", width=99, height=99, quality=100),))).small
     red, green, _, alpha = big.convert("RGBa").split()
-    # Premultiplied, the green of the invisible surroundings must be nowhere, whatever the edge's alpha.
+    # Premultiplied, the green of the invisible surroundings must not appear, whatever the edge's alpha.
     assert green.getextrema()[1] <= 40  # type: ignore[operator]
     assert red.getextrema()[1] >= 240  # type: ignore[operator]
     assert alpha.getextrema() == (0, 255)
@@ -343,7 +343,7 @@ def test_reads_tiff_of_every_compression(make: Make, compression: str | None, *,
 
 
 def test_ignores_invalid_tiff_tags_that_the_picture_does_not_need(make: Make) -> None:
-    # EXIF and GPS directories that lie nowhere or in the pixels, and a next page that is none.
+    # EXIF and GPS directories beyond the end or in the pixels, and an invalid next page.
     nonsense = [(34665, LONG, 1, 2**32 - 1), (34853, LONG, 1, 200), (700, LONG, 2**32 - 1, 9)]
     content = raw_tiff(80, 80, bytes(RED) * 6400, *nonsense)
     at = content.index(bytes(RED)) - 4
@@ -407,9 +407,9 @@ CORRUPT = {
     "HEIC cut in its pixels": cut("HEIF", 0.7),
     "TIFF cut in its pixels": cut("TIFF", 0.5),
     "TIFF without pixels": tiff(*tiff_size(9, 9)),
-    "TIFF of a compression that is none": raw_tiff(9, 9, bytes(243), (259, SHORT, 1, 99)),
+    "TIFF of an unknown compression": raw_tiff(9, 9, bytes(243), (259, SHORT, 1, 99)),
     "TIFF of 12 bits": raw_tiff(8, 8, bytes(96), (258, SHORT, 1, 12), grey=True),
-    "TIFF of fractions": encoded(Image.new("F", (8, 8)), "TIFF"),
+    "TIFF of floating-point samples": encoded(Image.new("F", (8, 8)), "TIFF"),
     "TIFF of 32 bits": encoded(Image.new("I", (8, 8)), "TIFF"),
     "BMP cut in its pixels": cut("BMP", 0.5),
     "BMP without pixels": bmp_header(9, 9),
@@ -448,7 +448,7 @@ def test_truncated_file_without_partial_decode_is_corrupt(make: Make, name: str)
 
 
 def test_refuses_tiff_with_overlapping_strips(make: Make) -> None:
-    # Each strip is nearly the whole image, and all lie in the same place.
+    # Each strip is nearly the whole image, and all have the same position.
     content = raw_tiff(80, 80, bytes(3 * 6400), (273, SHORT, 20, 200), (278, LONG, 1, 79))
     with pytest.raises(ImageTooLarge, match="on top of each other"):
         make(content)
@@ -468,7 +468,7 @@ def test_refuses_more_pixels_than_allowed(make: Make, name: str) -> None:
 
 
 def test_checks_size_that_the_decoder_reports(make: Make) -> None:
-    # Two frame headers: the first is small, the decoder goes by the second.
+    # Two frame headers: the first gives a small size, but the decoder uses the second.
     content = encoded(gradient(300, 300), "JPEG")
     at = content.index(b"\xff\xc0")
     with pytest.raises(ImageTooLarge, match="300x300"):
@@ -493,7 +493,7 @@ def test_refuses_jpeg_of_1000_scans(make: Make) -> None:
 
 
 def test_refuses_sequential_jpeg_of_1000_scans(make: Make) -> None:
-    # Each channel in a scan of its own, which libjpeg takes in any number too.
+    # Each channel in a scan of its own, of which libjpeg accepts any number.
     scans = jpeg_segment(0xDA, bytes((1, 1, 0, 0, 63, 0))) * 1000
     with pytest.raises(ImageTooLarge, match="more than 100 scans"):
         make(b"\xff\xd8" + jpeg_frame_header(64, 64) + scans)
@@ -524,7 +524,7 @@ def test_memory_error_of_decoder_is_not_a_verdict(make: Make, monkeypatch: pytes
 
 
 def test_decoder_error_without_free_memory_is_memory_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A decoder that reports its lack of memory as damage, as those of WebP and AVIF do.
+    # Decoders that report a lack of memory as damage, as those of WebP and AVIF do.
     def refused(*_: object) -> None:
         raise OSError("Cannot allocate memory")
 

@@ -1,6 +1,6 @@
-"""What is shown while a picture loads.
+"""ThumbHash and dominant colour.
 
-The ThumbHash vectors are what the reference in JavaScript and the one in Rust both say of the same pixels.
+The ThumbHash vectors are the results of the reference implementations in JavaScript and in Rust for the same pixels.
 """
 
 from base64 import b64decode, b64encode
@@ -33,7 +33,7 @@ VECTORS: list[tuple[Size, Size, Mode, str]] = [
 
 
 def cells(size: Size, count: Size, mode: Mode) -> Image.Image:
-    """Cells whose colours look like chance, and are the same everywhere."""
+    """Return cells of pseudorandom colours that are the same on every machine."""
     colours = shake_256(f"{size[0]}x{size[1]}".encode()).digest(count[0] * count[1] * len(mode))
     return Image.frombytes(mode, count, colours).resize(size, Image.Resampling.NEAREST)
 
@@ -64,7 +64,7 @@ def test_hash_of_flat_picture_encodes_its_colour() -> None:
 
 
 def split(code: bytes) -> tuple[float, float, float]:
-    """The mean of each channel in a hash."""
+    """Return the mean of each channel in a hash."""
     first = int.from_bytes(code[:3], "little")
     return (first & 63) / 63, (first >> 6 & 63) / 31.5 - 1, (first >> 12 & 63) / 31.5 - 1
 
