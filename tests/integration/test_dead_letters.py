@@ -315,7 +315,7 @@ async def all_letters_back(url: str, name: str) -> bool:
 @pytest.mark.parametrize(
     "url",
     [
-        "amqp://nobody:SECRET@{address}/",
+        "amqp://unknown:SECRET@{address}/",
         "amqp://guest:SE/CRET@{address}/",
         "http://guest:SECRET@{address}/",
         "not a url SECRET",

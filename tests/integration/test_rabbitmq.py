@@ -168,7 +168,7 @@ async def test_connects_to_a_broker_that_starts_later(own_rabbitmq: RabbitMQServ
 @pytest.mark.parametrize(
     "url",
     [
-        "amqp://nobody:SECRET@{address}/",
+        "amqp://unknown:SECRET@{address}/",
         "amqp://guest:guest@{address}/no-such-vhost-SECRET",
         "amqp://guest:SE/CRET@{address}/",
         "http://guest:SECRET@{address}/",

@@ -28,7 +28,7 @@ async def test_healthy_service_returns_200(api: Api, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready"])
 async def test_queue_outage_is_degraded_but_ready(sqlite_url: str, tmp_path: Path, path: str) -> None:
-    async with api_on(sqlite_url, tmp_path, UnavailableQueue(), rabbitmq_url="amqp://nobody.invalid/") as api:
+    async with api_on(sqlite_url, tmp_path, UnavailableQueue(), rabbitmq_url="amqp://unknown.invalid/") as api:
         answer = await api.client.get(path)
     body = answer.json()
     assert answer.status_code == 200
@@ -45,7 +45,7 @@ def unreachable_database(kind: str, folder: Path) -> str:
     """Returns the URL of a database that cannot be reached."""
     if kind == "sqlite":
         return f"sqlite+aiosqlite:///{folder / 'missing' / 'images.db'}"
-    return f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing"
+    return f"postgresql+asyncpg://unknown@127.0.0.1:{free_port()}/nothing"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -121,7 +121,7 @@ def dimensions(content: Content) -> tuple[int, int]:
 
 
 def metadata(content: bytes) -> Iterator[Metadata]:
-    """Yield the metadata in the chunks; a text is told by its keyword."""
+    """Yield the metadata in the chunks; a keyword identifies a text."""
     for chunk in islice(chunks(content), _MAX_CHUNKS_FOR_METADATA):
         if chunk.kind in _KINDS:
             yield Metadata(_KINDS[chunk.kind], chunk.body.start, chunk.body.stop)
