@@ -11,7 +11,7 @@ DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
 # Tests at a time: most wait for a server or a timer, so that a few processors carry half as many again.
-JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : n + n / 2)))
+
 # The Python to make .venv with: make run PYTHON=python3.12
 PYTHON ?=
 export PYTHON

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import re
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -34,6 +33,7 @@ from harness.api import (
 from harness.fakes import TRAITS
 from harness.forms import CONTENT_TYPE, form, part
 from harness.images import encoded, gradient, png_header
+from harness.pace import Stopwatch
 from harness.processes import free_port
 from harness.proxy import Mode, Proxy
 from image_service.api.admission import Admission
@@ -350,11 +350,11 @@ async def test_a_service_without_its_storage_is_unhealthy_and_accepts_nothing(sq
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_without_the_database_every_request_is_answered_in_time(tmp_path: Path, kind: str) -> None:
     async with api_on(away(kind, tmp_path), tmp_path) as api:
-        began = time.monotonic()
+        watch = Stopwatch()
         answers = await asyncio.gather(
             upload(api), api.client.get(f"/images/{UNKNOWN}"), api.client.get(f"/images/{UNKNOWN}/original")
         )
-        assert time.monotonic() - began < 6
+        assert watch.seconds < 6
         for answer in answers:
             problem(answer, 503, "database-unavailable")
             assert answer.headers["retry-after"] == "5"
@@ -367,16 +367,16 @@ async def test_a_database_that_hangs_delays_no_answer_beyond_its_time(
     async with Proxy.before(postgres_database_url) as proxy, api_on(proxy.url(postgres_database_url), tmp_path) as api:
         image_id = await accepted(api)
         proxy.switch(Mode.BLACK_HOLE)
-        began = time.monotonic()
+        watch = Stopwatch()
         health = asyncio.create_task(api.client.get("/health"))
         answers = asyncio.gather(upload(api), api.client.get(f"/images/{image_id}"))
         report = await health
-        assert time.monotonic() - began < 3
+        assert watch.seconds < 3
         assert report.status_code == 503
         assert report.json()["services"] == {"database": False, "rabbitmq": True, "storage": True}
         for answer in await answers:
             problem(answer, 503, "database-unavailable")
-        assert time.monotonic() - began < 6
+        assert watch.seconds < 6
         assert not api.scratch
 
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from harness.fakes import LONG_TIMEOUT
 from harness.proxy import Mode, Proxy
 from harness.service_harness import ServiceHarness
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.database import Database
 from image_service.errors import BacklogFull, DatabaseUnavailable
 from image_service.services import backlog
@@ -120,7 +120,7 @@ async def test_uploads_that_come_during_a_count_do_not_wait_for_it(sqlite_stage:
     sqlite_stage.script.before("open_count", lambda *_: counted.wait())
     first = asyncio.create_task(admits(service))
     await eventually(lambda: sqlite_stage.script.tried["open_count"])
-    assert await asyncio.wait_for(admits(service), 10)
+    assert await wait_for(admits(service), 10)
     assert not first.done()
     counted.set()
     assert await first
@@ -143,7 +143,7 @@ async def test_a_count_that_hangs_is_not_waited_for(env: ServiceHarness) -> None
     service = env.backlog(limit=1)
     began = asyncio.get_running_loop().time()
     with capture_logs() as logs:
-        assert await asyncio.wait_for(admits(service), 10)
+        assert await wait_for(admits(service), 10)
     assert asyncio.get_running_loop().time() - began >= backlog._COUNT_LIMIT
     assert [(line["event"], line["reason"]) for line in logs] == [("backlog not counted", "no answer in time")]
 
@@ -160,7 +160,7 @@ async def test_a_locked_table_is_not_waited_for(database: Database) -> None:
     async with database.transaction() as repositories:
         await repositories.connection.execute(text("LOCK TABLE images IN ACCESS EXCLUSIVE MODE"))
         with capture_logs() as logs:
-            assert await asyncio.wait_for(admits(service), 10)
+            assert await wait_for(admits(service), 10)
     assert [line["reason"] for line in logs] == ["no answer in time"]
     await database.probe()
 
@@ -172,7 +172,7 @@ async def test_a_database_behind_a_black_hole_is_not_waited_for(postgres_databas
         proxy.switch(Mode.BLACK_HOLE)
         began = asyncio.get_running_loop().time()
         with capture_logs() as logs:
-            assert await asyncio.wait_for(admits(Backlog(database=database, limit=1)), 20)
+            assert await wait_for(admits(Backlog(database=database, limit=1)), 20)
         assert [line["reason"] for line in logs] == ["no answer in time"]
         assert asyncio.get_running_loop().time() - began < 5
         proxy.switch(Mode.PASS)
