@@ -10,7 +10,8 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
 DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
-# Tests at a time: most wait for a server or a timer, so that a few processors carry half as many again.
+# Tests at a time: many wait for a server or a timer, so that a few processors carry twice as many.
+JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 2 * n)))
 
 # The Python to make .venv with: make run PYTHON=python3.12
 PYTHON ?=
