@@ -9,7 +9,7 @@ from aio_pika import connect
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from harness.waiting import eventually, finish
+from harness.waiting import eventually, wait_for
 from image_service.domain.lane import Lane
 from image_service.ports import Delivery, Drain
 from image_service.queue.rabbitmq import RabbitMQQueue
@@ -60,7 +60,7 @@ async def consuming(
     try:
         yield stop
         stop.set()
-        await finish(task, 15.0)
+        await wait_for(task, 15.0)
     finally:
         task.cancel()
         await asyncio.wait({task})
