@@ -13,7 +13,7 @@ DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
 # Tests at a time. Most tests wait for a server or a timer, so use more of them than processors on small machines.
-JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : n + n / 2)))
+JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 2 * n)))
 # The Python for .venv: make run PYTHON=python3.12
 PYTHON ?=
 export PYTHON

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 from aio_pika import connect
 from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
 
-from harness.waiting import eventually, finish
+from harness.waiting import eventually, wait_for
 from image_service.domain.lane import Lane
 from image_service.ports import Delivery, Drain
 from image_service.queue.rabbitmq import RabbitMQQueue
 
 RECOVERY = 30.0
+CONNECT_LIMIT = 30.0
+QUEUES = ("images", "images.express", "images.backfill", "images.dead")
+"""The queues of a service with default settings."""
 
 
 @asynccontextmanager
@@ -33,6 +37,16 @@ async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
         yield channel
 
 
+async def purge_queues(url: str) -> None:
+    """Remove all messages of a service with default settings."""
+    async with await connect(url, timeout=CONNECT_LIMIT) as connection:
+        for name in QUEUES:
+            async with connection.channel() as channel:
+                with suppress(ChannelNotFoundEntity):
+                    queue = await channel.get_queue(name)
+                    await queue.purge()
+
+
 @asynccontextmanager
 async def consuming(
     queue: RabbitMQQueue, handler: Callable[[Delivery], Awaitable[None]], slots: int = 1, lane: Lane = Lane.NORMAL
@@ -46,7 +60,7 @@ async def consuming(
     try:
         yield stop
         stop.set()
-        await finish(task, 15.0)
+        await wait_for(task, 15.0)
     finally:
         task.cancel()
         await asyncio.wait({task})

@@ -142,7 +142,7 @@ class _ScriptedRepository:
         self._prefix = prefix
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
-        async def ask(*args: Any, **options: Any) -> object:  # noqa: ANN401  (any query's own)
+        async def ask(*args: Any, **options: Any) -> object:  # noqa: ANN401  (arguments of any query)
             await self._script.begin(self._prefix + name, *args)
             self._asked.append(self._prefix + name)
             answer: object = await getattr(self._repository, name)(*args, **options)

@@ -1,10 +1,13 @@
 """Time limits that scale with the measured speed of the machine.
 
 A test waits for a condition, not for a time. Its limit only ends a wait that would never end, so on a busy or slow
-machine it grows with the time that a fixed amount of processor work takes there.
+machine it grows with the time that a fixed amount of processor work takes there. Where time is what a test is about, it
+measures what the process did, without the time in which other processes had the processor.
 """
 
 import time
+from contextlib import suppress
+from pathlib import Path
 
 _WORK = range(2_500_000)
 _REFERENCE = 0.05
@@ -47,3 +50,25 @@ class Deadline:
             return False
         self._slowest = max(self._slowest, slowness())
         return self.elapsed > self._seconds * self._slowest
+
+
+class Stopwatch:
+    """Measures what this process did: elapsed time without the time that its threads waited for a processor."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._delayed = _run_delay()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, without the waiting time; on kernels that do not count it, all seconds."""
+        return time.monotonic() - self._began - max(0.0, _run_delay() - self._delayed)
+
+
+def _run_delay() -> float:
+    """Return the seconds for which this process's threads have been runnable without running."""
+    delays = 0
+    for statistics in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # the thread has just ended
+            delays += int(statistics.read_text().split()[1])
+    return delays / 1e9

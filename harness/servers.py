@@ -17,8 +17,10 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from base64 import b64encode
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -114,6 +116,11 @@ class PrivateServer(ABC):
         else:
             self._group.end(process, self._quick_stop_signal, timeout=self.stop_timeout)
         shutil.rmtree(self.folder)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server was started, and not stopped or killed since."""
+        return self._process is not None
 
     @property
     def process(self) -> psutil.Popen:
@@ -258,9 +265,11 @@ class RabbitMQServer(PrivateServer):
     _stop_signal = signal.SIGTERM
     _quick_stop_signal = signal.SIGKILL
 
-    def __init__(self, folder: Path, joins: "RabbitMQServer | None" = None) -> None:
+    def __init__(self, folder: Path, joins: "RabbitMQServer | None" = None, virtual_hosts: Sequence[str] = ()) -> None:
+        """``virtual_hosts`` are created at the first start, beside the default one."""
         super().__init__(folder)
         self.port = free_port()
+        self._virtual_hosts = virtual_hosts
         self._distribution_port = free_port()
         self._joins = joins
         self.epmd_port: int = joins.epmd_port if joins else free_port()
@@ -269,6 +278,10 @@ class RabbitMQServer(PrivateServer):
     @property
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def url_of(self, virtual_host: str) -> str:
+        """Return the URL of a virtual host."""
+        return f"{self.url}{virtual_host}"
 
     def control(self, *arguments: str) -> str:
         """Run ``rabbitmqctl``, which takes about a second; return its output."""
@@ -301,7 +314,13 @@ class RabbitMQServer(PrivateServer):
             cookie.write_text("tests")
             cookie.chmod(0o400)  # Erlang refuses other modes
         cluster = [self._joins.node, self.node] if self._joins else []
+        if self._virtual_hosts:
+            (self.folder / "definitions.json").write_text(_definitions(("/", *self._virtual_hosts)))
+            definitions = [f"load_definitions = {self.folder.absolute()}/definitions.json"]
+        else:
+            definitions = []
         settings = (
+            *definitions,
             *(f"cluster_formation.classic_config.nodes.{number} = {node}" for number, node in enumerate(cluster, 1)),
             "loopback_users = none",
             "log.file = false",
@@ -350,6 +369,21 @@ class RabbitMQServer(PrivateServer):
     def _answers(self) -> bool:
         name = amqp.cluster_name(self.url)  # the node name, with the host's full name after the @
         return name is not None and name.split("@")[0] == self.node.split("@")[0]
+
+
+def _definitions(virtual_hosts: Sequence[str]) -> str:
+    """Return RabbitMQ definitions with virtual hosts and the user ``guest``, password ``guest``, with all rights."""
+    salt = b"test"
+    password = b64encode(salt + sha256(salt + b"guest").digest()).decode()
+    guest = {"name": "guest", "password_hash": password, "hashing_algorithm": "rabbit_password_hashing_sha256"}
+    rights = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+    return json.dumps(
+        {
+            "users": [{**guest, "tags": ["administrator"]}],
+            "vhosts": [{"name": name} for name in virtual_hosts],
+            "permissions": [{**rights, "vhost": name} for name in virtual_hosts],
+        }
+    )
 
 
 class PrometheusServer(PrivateServer):

@@ -108,20 +108,20 @@ class ServiceHarness:
     def processing(self, renderer: Renderer | None = None, **policy: Any) -> Processing:  # noqa: ANN401  (the fields of ProcessingPolicy)
         return _processing(self.database, self.storage, renderer or self.renderer, self.metrics, **policy)
 
-    def reconciler(self, database: Database | None = None, **options: Any) -> Reconciler:  # noqa: ANN401  (any of its own)
+    def reconciler(self, database: Database | None = None, **options: Any) -> Reconciler:  # noqa: ANN401  (options of the constructor)
         database = database or self.database
         return Reconciler(database=database, queue=self.queue, publisher=self.publisher(database), **options)
 
-    def deletion(self, **options: Any) -> Deletion:  # noqa: ANN401  (any of its own)
+    def deletion(self, **options: Any) -> Deletion:  # noqa: ANN401  (options of the constructor)
         return Deletion(database=self.database, storage=self.storage, **options)
 
-    def reprocessing(self, **options: Any) -> Reprocessing:  # noqa: ANN401  (any of its own)
+    def reprocessing(self, **options: Any) -> Reprocessing:  # noqa: ANN401  (options of the constructor)
         return Reprocessing(database=self.database, publisher=self.publisher(), **options)
 
-    def backfill(self, **options: Any) -> Backfill:  # noqa: ANN401  (any of its own)
+    def backfill(self, **options: Any) -> Backfill:  # noqa: ANN401  (options of the constructor)
         return Backfill(database=self.database, recipe=DEFAULT_RECIPE, **options)
 
-    def backlog(self, limit: int, **options: Any) -> Backlog:  # noqa: ANN401  (any of its own)
+    def backlog(self, limit: int, **options: Any) -> Backlog:  # noqa: ANN401  (options of the constructor)
         return Backlog(database=self.database, limit=limit, **options)
 
     def retention(
@@ -129,15 +129,15 @@ class ServiceHarness:
     ) -> Retention:
         return Retention(database=self.database, originals_for=originals_for, images_for=images_for, batch=batch)
 
-    def sweeper(self, clock: Callable[[], float] = time.monotonic, **options: Any) -> Sweeper:  # noqa: ANN401  (any of its own)
+    def sweeper(self, clock: Callable[[], float] = time.monotonic, **options: Any) -> Sweeper:  # noqa: ANN401  (options of the constructor)
         return Sweeper(database=self.database, storage=self.storage, grace=GRACE, clock=clock, **options)
 
-    async def sweep(self, **options: Any) -> int:  # noqa: ANN401  (any of a sweeper's own)
+    async def sweep(self, **options: Any) -> int:  # noqa: ANN401  (options of the constructor)
         """Run a sweeper twice, the second time after its grace; returns how many files it deleted."""
         sweeper = self.sweeper(count(0.0, GRACE).__next__, **options)
         return await sweeper.run_once() + await sweeper.run_once()
 
-    def audit(self, *, with_queue: bool = True, **options: Any) -> Audit:  # noqa: ANN401  (any of its own)
+    def audit(self, *, with_queue: bool = True, **options: Any) -> Audit:  # noqa: ANN401  (options of the constructor)
         return Audit(
             database=self.database,
             storage=self.storage,

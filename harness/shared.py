@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
@@ -16,11 +17,17 @@ from harness.s3 import SeaweedServer
 from harness.servers import PostgresServer, PrivateServer, RabbitMQServer, new_folder
 
 PORT = "TEST_SHARED_SERVERS_PORT"
+VIRTUAL_HOSTS = tuple(f"gw{number}" for number in range(2 * (os.cpu_count() or 1) + 1))
+"""Of the shared RabbitMQ broker: one for each worker process of pytest-xdist."""
 KINDS: dict[str, Callable[[Path], PrivateServer]] = {
     "postgresql": lambda folder: PostgresServer(folder, fsync=False),
-    "rabbitmq": RabbitMQServer,
+    "rabbitmq": lambda folder: RabbitMQServer(folder, virtual_hosts=VIRTUAL_HOSTS),
     "s3": SeaweedServer,
 }
+
+
+VARIABLES = {"postgresql": "TEST_DATABASE_URL", "rabbitmq": "TEST_RABBITMQ_URL", "s3": "TEST_S3_URL"}
+"""Environment variables that name a server to use instead."""
 
 
 def shared_url(kind: str) -> str:
@@ -39,7 +46,8 @@ class SharedServers:
 
     def __init__(self) -> None:
         self._servers: dict[str, PrivateServer] = {}
-        self._lock = threading.Lock()
+        self._locks = {kind: threading.Lock() for kind in KINDS}
+        self._starting: list[threading.Thread] = []
         self._listener = _Listener(self)
         self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
@@ -47,15 +55,29 @@ class SharedServers:
 
     def url(self, kind: str) -> str:
         """Return the URL of a server; start it if necessary."""
-        with self._lock:
+        with self._locks[kind]:
             if kind not in self._servers:
                 server = KINDS[kind](new_folder())
                 server.start()
                 self._servers[kind] = server
             return self._servers[kind].url
 
+    def start_all(self) -> None:
+        """Start all servers that no environment variable replaces, in the background."""
+        for kind, variable in VARIABLES.items():
+            if variable not in os.environ:
+                thread = threading.Thread(target=self._try_to_start, args=(kind,))
+                thread.start()
+                self._starting.append(thread)
+
+    def _try_to_start(self, kind: str) -> None:
+        with suppress(ServerError):  # reported to the first test that needs the server, which tries again
+            self.url(kind)
+
     def close(self) -> None:
         """Stop all servers and remove their folders."""
+        for thread in self._starting:
+            thread.join()
         del os.environ[PORT]
         self._listener.shutdown()
         self._thread.join()

@@ -12,8 +12,8 @@ import pytest
 from harness.pace import Deadline
 
 Result = TypeVar("Result")
-_LOOK = 0.5
-"""Seconds between two checks of the limit in ``finish``."""
+_CHECK_INTERVAL = 0.5
+"""Seconds between two checks of the limit in ``wait_for``."""
 
 
 @overload
@@ -44,7 +44,7 @@ async def eventually(
         await asyncio.sleep(interval)
 
 
-async def finish(work: Awaitable[Result], timeout: float = 10.0) -> Result:
+async def wait_for(work: Awaitable[Result], timeout: float = 10.0) -> Result:
     """Return the result of the work; cancel it and fail the test when the time limit is over."""
     task = asyncio.ensure_future(work)
     deadline = Deadline(timeout)
@@ -52,7 +52,7 @@ async def finish(work: Awaitable[Result], timeout: float = 10.0) -> Result:
         while not task.done():
             if deadline.passed:
                 pytest.fail(f"not finished within {deadline.elapsed:.0f} s (limit {timeout:g} s on an idle machine)")
-            await asyncio.wait({task}, timeout=min(_LOOK, timeout))
+            await asyncio.wait({task}, timeout=min(_CHECK_INTERVAL, timeout))
         return task.result()
     finally:
         task.cancel()

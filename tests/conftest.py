@@ -1,9 +1,9 @@
-"""Databases, brokers and storages for the tests. They are real ones, and are never skipped: where they are missing,
-tests fail.
+"""Real databases, brokers and storages for the tests. Nothing is skipped: where a server is missing, tests fail.
 
 TEST_DATABASE_URL, TEST_RABBITMQ_URL and TEST_S3_URL name servers to use; without them the run starts its own.
 """
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from harness.broker import purge_queues
 from harness.processes import SOURCE, ServerError
 from harness.s3 import SeaweedServer, environment, make_bucket
 from harness.servers import PostgresServer, RabbitMQServer, create_database, drop_database, new_folder
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist asks the process that started it
         config.stash[SHARED] = SharedServers()
+        if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            config.stash[SHARED].start_all()  # all tests are run: start the servers while the tests are collected
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -36,28 +39,30 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[SHARED].close()
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the markers in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module that has a server of its own in one worker, which starts it once (``--dist loadgroup``)."""
+    """Run all tests that share a private server in one worker, which starts it once (``--dist loadgroup``)."""
     for item in items:
-        if isinstance(item, pytest.Function) and OWN_SERVERS.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+        if isinstance(item, pytest.Function) and (own := OWN_SERVERS.intersection(item.fixturenames)):
+            group = "own_rabbitmq" if "own_rabbitmq" in own else item.module.__name__
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> str:
-    """A PostgreSQL server, shared by all tests: make a database of your own there."""
+    """A PostgreSQL server shared by all tests; each creates its own databases."""
     return os.environ.get("TEST_DATABASE_URL") or _shared("postgresql")
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_url() -> str:
-    """A RabbitMQ broker, shared by all tests: give your queues names of their own, and never restart it."""
+    """A RabbitMQ broker shared by all tests; use unique queue names, and never restart it."""
     return os.environ.get("TEST_RABBITMQ_URL") or _shared("rabbitmq")
 
 
 @pytest.fixture(scope="session")
 def s3_url() -> str:
-    """An S3 server, shared by all tests, with a bucket ``tests``: give your objects a prefix of their own there."""
+    """An S3 server shared by all tests with the bucket ``tests``; each test uses its own prefix."""
     url = os.environ.get("TEST_S3_URL") or _shared("s3")
     make_bucket(url, BUCKET)
     return url
@@ -65,7 +70,7 @@ def s3_url() -> str:
 
 @pytest.fixture
 def s3_prefix(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A STORAGE_URL with nothing below it; how to reach it is in the environment."""
+    """A STORAGE_URL with an unused prefix; the environment has endpoint and keys."""
     for name, value in environment(s3_url).items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{_unique('test')}"
@@ -73,21 +78,43 @@ def s3_prefix(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server for this module alone, to stop, kill and restart."""
+    """A PostgreSQL server for one module, to stop, kill and restart."""
     with PostgresServer(new_folder()) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def own_rabbitmq() -> Iterator[RabbitMQServer]:
-    """A RabbitMQ broker for this module alone, to stop, kill and restart."""
+@pytest.fixture
+def rabbitmq_virtual_host(rabbitmq_url: str, request: pytest.FixtureRequest) -> str:
+    """A virtual host of the shared broker for one test at a time, with empty queues."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    if "TEST_RABBITMQ_URL" in os.environ:  # has no virtual hosts of ours
+        server: RabbitMQServer = request.getfixturevalue("private_rabbitmq")
+        url = server.url
+    else:
+        url = rabbitmq_url + worker
+    _outside_event_loop(lambda: asyncio.run(purge_queues(url)))
+    return url
+
+
+@pytest.fixture(scope="session")
+def private_rabbitmq() -> Iterator[RabbitMQServer]:
+    """A RabbitMQ broker for one worker process; use ``own_rabbitmq``."""
     with RabbitMQServer(new_folder()) as server:
         yield server
 
 
+@pytest.fixture
+def own_rabbitmq(private_rabbitmq: RabbitMQServer) -> RabbitMQServer:
+    """A RabbitMQ broker for one test at a time, with empty queues, to stop, kill and restart."""
+    if not private_rabbitmq.running:
+        private_rabbitmq.start()
+    _outside_event_loop(lambda: asyncio.run(purge_queues(private_rabbitmq.url)))
+    return private_rabbitmq
+
+
 @pytest.fixture(scope="module")
 def own_s3() -> Iterator[SeaweedServer]:
-    """An S3 server for this module alone, to stop, kill and restart."""
+    """An S3 server for one module, to stop, kill and restart."""
     with SeaweedServer(new_folder()) as server:
         yield server
 
@@ -134,7 +161,7 @@ def empty_postgres_url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite database to copy, which is faster than to migrate."""
+    """A migrated SQLite database to copy, which is faster than migrating."""
     database = tmp_path_factory.mktemp("template") / "images.db"
     _outside_event_loop(lambda: upgrade(f"sqlite+aiosqlite:///{database}"))
     leftovers = [path.name for path in database.parent.iterdir() if path != database]
@@ -164,6 +191,6 @@ def _unique(prefix: str) -> str:
 
 
 def _outside_event_loop(function: Callable[[], None]) -> None:
-    """In a thread of its own, so that it makes no difference whether the first to ask is an async test."""
+    """Run a function in a new thread, so that it works in tests with and without an event loop."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         executor.submit(function).result()

@@ -50,7 +50,7 @@ class ResourceUsage:
         return [pid for name, pid in self._processes() if name == group]
 
     def reset_peaks(self) -> None:
-        """Start to measure peak memory anew."""
+        """Restart the measurement of peak memory."""
         for _, pid in self._processes():
             with suppress(OSError):  # it has just ended
                 Path(f"/proc/{pid}/clear_refs").write_text(_RESET_PEAK, encoding="ascii")

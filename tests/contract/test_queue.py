@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler, TaskQueue
@@ -94,7 +94,7 @@ class Running:
 
     async def drained(self) -> None:
         self.stop.set()
-        await asyncio.wait_for(self.task, LIMIT)
+        await wait_for(self.task, LIMIT)
 
 
 @asynccontextmanager

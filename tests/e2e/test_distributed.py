@@ -42,10 +42,19 @@ RECOVERY = 60.0
 
 
 @pytest.fixture
-def env(postgres_database_url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path) -> dict[str, str]:
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The private broker for tests that restart it, else a virtual host of the shared one."""
+    if "own_rabbitmq" not in request.fixturenames:
+        return str(request.getfixturevalue("rabbitmq_virtual_host"))
+    server: RabbitMQServer = request.getfixturevalue("own_rabbitmq")
+    return server.url
+
+
+@pytest.fixture
+def env(postgres_database_url: str, broker_url: str, tmp_path: Path) -> dict[str, str]:
     return {
         "DATABASE_URL": postgres_database_url,
-        "RABBITMQ_URL": own_rabbitmq.url,
+        "RABBITMQ_URL": broker_url,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
     }

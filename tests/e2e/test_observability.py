@@ -119,7 +119,6 @@ async def test_every_dashboard_panel_has_data(watched: Watched, tmp_path: Path) 
     assert firing(watched.prometheus) == set()
 
 
-@pytest.mark.timeout(300)  # several faults in sequence, each with its own limit
 async def test_every_alert_fires_for_its_fault(
     watched: Watched, own_postgres: PostgresServer, own_rabbitmq: RabbitMQServer
 ) -> None:

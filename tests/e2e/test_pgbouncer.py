@@ -11,7 +11,7 @@ from sqlalchemy import text
 from harness.fakes import LONG_TIMEOUT
 from harness.images import encoded, gradient
 from harness.rows import upload as an_upload
-from harness.servers import PgBouncerServer, RabbitMQServer, new_folder
+from harness.servers import PgBouncerServer, new_folder
 from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from image_service.database import Database, Repositories
 
@@ -70,11 +70,11 @@ async def test_transactions_have_server_side_timeouts(url: str) -> None:
 
 
 async def test_all_uploads_through_few_connections_become_done(
-    url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path
+    url: str, rabbitmq_virtual_host: str, tmp_path: Path
 ) -> None:
     env = {
         "DATABASE_URL": url,
-        "RABBITMQ_URL": own_rabbitmq.url,
+        "RABBITMQ_URL": rabbitmq_virtual_host,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
     }

@@ -9,7 +9,6 @@ import httpx
 
 from harness.images import encoded, gradient
 from harness.proxy import Proxy
-from harness.servers import RabbitMQServer
 from harness.service import FAST_SETTINGS, Api, Worker, client, finished
 from harness.waiting import eventually
 
@@ -20,11 +19,11 @@ EACH = 10
 
 
 async def test_every_upload_during_a_rollout_becomes_done(
-    postgres_database_url: str, own_rabbitmq: RabbitMQServer, tmp_path: Path
+    postgres_database_url: str, rabbitmq_virtual_host: str, tmp_path: Path
 ) -> None:
     env = {
         "DATABASE_URL": postgres_database_url,
-        "RABBITMQ_URL": own_rabbitmq.url,
+        "RABBITMQ_URL": rabbitmq_virtual_host,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
     }

@@ -10,7 +10,9 @@ from uuid import uuid4
 import httpx
 
 from harness.forms import CONTENT_TYPE, form, part
+from harness.pace import Stopwatch, slowness
 from tests.faults.history import Exchange, History, Operation, Seen, Sent
+from tests.faults.rules import ANSWER_LIMIT
 
 PROBLEM = "application/problem+json"
 KEY_HEADER = "Idempotency-Key"
@@ -91,7 +93,7 @@ class Client:
             answer = await self._http.request(request.method, url, content=body.pieces(), headers=body.headers)
         except httpx.HTTPError as caught:
             error = repr(caught)
-        waited = time.monotonic() - body.sent_at
+        waited = body.sent.seconds
         body_json = {} if answer is None else _json(answer)
         exchange = Exchange(
             operation=request.operation,
@@ -99,6 +101,7 @@ class Client:
             began=began,
             ended=time.time(),
             waited=waited,
+            slowness=slowness() if waited > ANSWER_LIMIT else 1.0,
             status_code=None if answer is None else answer.status_code,
             problem=answer is not None and answer.headers.get("content-type", "").startswith(PROBLEM),
             code=body_json.get("code"),
@@ -133,7 +136,7 @@ class _Body:
             self.headers |= {"Content-Type": CONTENT_TYPE, "Content-Length": str(len(self._form))}
         if request.sent is not None and request.sent.key is not None:
             self.headers[KEY_HEADER] = request.sent.key
-        self.sent_at = time.monotonic()
+        self.sent = Stopwatch()
 
     def pieces(self) -> AsyncIterator[bytes] | None:
         return None if self._form is None else self._send(self._form)
@@ -141,7 +144,7 @@ class _Body:
     async def _send(self, content: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(content), _PIECE):
             yield content[start : start + _PIECE]
-        self.sent_at = time.monotonic()
+        self.sent = Stopwatch()
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.servers import RabbitMQServer
-from tests.faults import queues
 from tests.faults.fork_server import ForkServer
 from tests.faults.host import Host
 
@@ -28,18 +26,17 @@ async def hosts() -> AsyncIterator[AsyncExitStack]:
 
 
 @pytest.fixture
-async def make_host(
+def make_host(
     hosts: AsyncExitStack,
     tmp_path: Path,
     fork_server: ForkServer,
     postgres_database_url: str,
-    own_rabbitmq: RabbitMQServer,
+    rabbitmq_virtual_host: str,
 ) -> HostFactory:
-    """Makes a host for API and worker with given settings, on a new database and this module's broker."""
-    await queues.empty(own_rabbitmq.url)
+    """Makes a host for API and worker with given settings, on a new database and a private virtual host."""
 
     def make_host(**settings: str) -> Host:
-        host = Host(tmp_path, fork_server, postgres_database_url, own_rabbitmq.url, settings)
+        host = Host(tmp_path, fork_server, postgres_database_url, rabbitmq_virtual_host, settings)
         hosts.push_async_callback(host.close)
         return host
 

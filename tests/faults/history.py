@@ -77,6 +77,8 @@ class Exchange:
     ended: float
     waited: float
     """Seconds from the last byte sent to the response, by a monotonic clock."""
+    slowness: float = 1.0
+    """Of the machine at the time of a late response (see ``harness.pace``)."""
     status_code: int | None = None
     code: str | None = None
     """The code of a problem document."""

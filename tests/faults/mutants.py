@@ -20,9 +20,9 @@ from typing import Final
 
 import pytest
 
+from harness.broker import purge_queues
 from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from image_service.database.migrations import upgrade
-from tests.faults import queues
 from tests.faults.fork_server import PROJECT, ForkServer
 from tests.faults.host import Host
 from tests.faults.scenarios import SCENARIOS
@@ -81,7 +81,7 @@ class Servers:
     async def violated(self, fork_server: ForkServer, scenario_name: str) -> list[str]:
         """Return the names of the invariants that the fork server's source violates in a scenario."""
         scenario = SCENARIOS[scenario_name]
-        await queues.empty(self.rabbitmq.url)
+        await purge_queues(self.rabbitmq.url)
         database = f"scenario_{time.monotonic_ns()}"
         url = await asyncio.to_thread(self.postgres.create_database, database)
         await asyncio.to_thread(upgrade, url)

@@ -16,7 +16,6 @@ from typer.testing import Result as Outcome
 
 from harness.logs import logging_kept
 from harness.processes import free_port, wait_until
-from harness.servers import RabbitMQServer
 from harness.service import PROGRAM
 from harness.service_harness import GRACE, ServiceHarness
 from image_service.cli import app
@@ -277,11 +276,11 @@ async def _depth(url: str) -> int:
 
 
 def test_dead_letters_are_listed_and_retried(
-    own_rabbitmq: RabbitMQServer, postgres_database_url: str, tmp_path: Path
+    rabbitmq_virtual_host: str, postgres_database_url: str, tmp_path: Path
 ) -> None:
     environment = {
         "DATABASE_URL": postgres_database_url,
-        "RABBITMQ_URL": own_rabbitmq.url,
+        "RABBITMQ_URL": rabbitmq_virtual_host,
         "STORAGE_PATH": str(tmp_path / "storage"),
     }
 
@@ -291,7 +290,7 @@ def test_dead_letters_are_listed_and_retried(
 
     image_id, gone = asyncio.run(prepare()), uuid4()
     bodies = [b'{"v":1,"image_id":"%s"}' % str(each).encode() for each in (image_id, gone)]
-    asyncio.run(_dead(own_rabbitmq.url, *bodies, b"nonsense"))
+    asyncio.run(_dead(rabbitmq_virtual_host, *bodies, b"nonsense"))
 
     listed = run("dead-letters", "list", **environment)
     assert listed.exit_code == 0, listed.output
@@ -303,5 +302,5 @@ def test_dead_letters_are_listed_and_retried(
 
     retried = run("dead-letters", "retry", "--discard-unreadable", **environment)
     assert lines(retried) == ["2 queued again, 1 name no image.", "1 of these deleted."]
-    assert asyncio.run(_depth(own_rabbitmq.url)) == 2
+    assert asyncio.run(_depth(rabbitmq_virtual_host)) == 2
     assert lines(run("dead-letters", "list", **environment)) == ["0 dead letters."]

@@ -1,7 +1,6 @@
 """Listing, retrying and discarding dead letters on a real broker."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +12,7 @@ from aio_pika import Message
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from harness.broker import channel_to, consuming, eventually_ready, publish, ready, started
+from harness.pace import Stopwatch
 from harness.processes import free_port
 from harness.proxy import Mode, Proxy
 from harness.waiting import eventually
@@ -268,10 +268,10 @@ async def test_discard_removes_unreadable_letters_only(
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_closed_port_is_an_outage_at_once(name: str, operation: str) -> None:
     letters = RabbitMQDeadLetters(f"amqp://guest:guest@127.0.0.1:{free_port()}/", name)
-    start = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(QueueUnavailable):
         await OPERATIONS[operation](letters)
-    assert time.monotonic() - start < AT_ONCE
+    assert watch.seconds < AT_ONCE
 
 
 @pytest.mark.parametrize("moment", ["from the start", "in the middle"])
@@ -289,10 +289,10 @@ async def test_black_hole_times_out_and_loses_no_letter(rabbitmq_url: str, name:
         if moment == "in the middle":
             await eventually_less(rabbitmq_url, f"{name}.dead", MANY)
             proxy.switch(Mode.BLACK_HOLE)
-        start = time.monotonic()
+        watch = Stopwatch()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [QueueUnavailable] * len(tasks)
-        assert time.monotonic() - start < ANSWER_LIMIT
+        assert watch.seconds < ANSWER_LIMIT
     assert await all_letters_back(rabbitmq_url, name)
 
 
@@ -315,7 +315,7 @@ async def all_letters_back(url: str, name: str) -> bool:
 @pytest.mark.parametrize(
     "url",
     [
-        "amqp://nobody:SECRET@{address}/",
+        "amqp://unknown:SECRET@{address}/",
         "amqp://guest:SE/CRET@{address}/",
         "http://guest:SECRET@{address}/",
         "not a url SECRET",

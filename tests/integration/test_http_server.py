@@ -18,7 +18,7 @@ import pytest
 from harness.api import Api, api_on
 from harness.forms import CONTENT_TYPE, form, part
 from harness.images import encoded, gradient
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.api.server import serve
 from image_service.domain.image import ImageFormat, ImageHeader, Original
 from image_service.domain.keys import original_key
@@ -137,7 +137,7 @@ async def serving(database_url: str, folder: Path, **settings: Any) -> AsyncIter
         port = listener.getsockname()[1]
         stop, started = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(serve(api.app, listener, stop, drain_timeout=10, started=started.set))
-        await asyncio.wait_for(started.wait(), 10)
+        await wait_for(started.wait(), 10)
         yield Server(api, port, stop, task)
         stop.set()
         async with asyncio.timeout(10):

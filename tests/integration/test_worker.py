@@ -19,7 +19,7 @@ from structlog.typing import EventDict
 from harness.fakes import FakeRenderer, Script
 from harness.images import encoded, gradient
 from harness.service_harness import OUTDATED, ServiceHarness
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.bootstrap import (
     Resources,
     WorkerServices,
@@ -72,7 +72,7 @@ class Running:
 
     async def ended(self) -> None:
         self.stop.set()
-        await asyncio.wait_for(self.task, 20)
+        await wait_for(self.task, 20)
 
 
 def with_handlers(plan: LanePlan, handlers: Mapping[Lane, Handler]) -> LanePlan:

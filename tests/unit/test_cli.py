@@ -136,7 +136,7 @@ def test_unusable_listen_address_is_reported(host: str, reason: str) -> None:
 
 
 def test_failed_migration_is_reported() -> None:
-    result = run("migrate", DATABASE_URL=f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
+    result = run("migrate", DATABASE_URL=f"postgresql+asyncpg://unknown@127.0.0.1:{free_port()}/nothing")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("image-service: The database cannot be migrated: ")

@@ -149,7 +149,7 @@ async def test_deletion_during_database_outage_deletes_nothing(sqlite_url: str, 
     async with api_on(sqlite_url, tmp_path) as api:
         image_id = await accepted(api)
         kept = files(api)
-    async with api_on(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
+    async with api_on(f"postgresql+asyncpg://unknown@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
         answer = await api.client.delete(f"/images/{image_id}")
         problem(answer, 503, "database-unavailable")
         assert answer.headers["retry-after"] == "5"

@@ -193,7 +193,7 @@ async def test_listed_urls_use_the_public_address(
 
 
 async def test_list_during_database_outage_returns_503(tmp_path: Path) -> None:
-    async with api_on(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
+    async with api_on(f"postgresql+asyncpg://unknown@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
         answer = await api.client.get("/images")
         problem(answer, 503, "database-unavailable")
         assert answer.headers["retry-after"] == "5"

@@ -175,7 +175,7 @@ async def test_request_body_is_ignored(sqlite_api: Api, content: bytes) -> None:
 
 
 async def test_reprocessing_during_database_outage_returns_503(tmp_path: Path) -> None:
-    async with api_on(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
+    async with api_on(f"postgresql+asyncpg://unknown@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
         answer = await api.client.post(f"/images/{UNKNOWN}/reprocess")
         problem(answer, 503, "database-unavailable")
         assert answer.headers["retry-after"] == "5"

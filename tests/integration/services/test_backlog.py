@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from harness.fakes import LONG_TIMEOUT
 from harness.proxy import Mode, Proxy
 from harness.service_harness import ServiceHarness
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.database import Database
 from image_service.errors import BacklogFull, DatabaseUnavailable
 from image_service.services.backlog import Backlog
@@ -106,7 +106,7 @@ async def test_uploads_during_a_count_do_not_wait_for_it(sqlite_env: ServiceHarn
     sqlite_env.script.before("open_count", lambda *_: counted.wait())
     first = asyncio.create_task(admits(service))
     await eventually(lambda: sqlite_env.script.tried["open_count"])
-    assert await asyncio.wait_for(admits(service), 10)
+    assert await wait_for(admits(service), 10)
     assert not first.done()
     counted.set()
     assert await first
@@ -128,7 +128,7 @@ async def test_a_count_that_hangs_times_out(env: ServiceHarness) -> None:
     service = env.backlog(limit=1, count_timeout=COUNT_TIMEOUT)
     began = asyncio.get_running_loop().time()
     with capture_logs() as logs:
-        assert await asyncio.wait_for(admits(service), 10)
+        assert await wait_for(admits(service), 10)
     assert asyncio.get_running_loop().time() - began >= COUNT_TIMEOUT
     assert [(line["event"], line["reason"]) for line in logs] == [("backlog not counted", "no answer in time")]
 
@@ -145,7 +145,7 @@ async def test_a_count_of_a_locked_table_times_out(database: Database) -> None:
     async with database.transaction() as repositories:
         await repositories.connection.execute(text("LOCK TABLE images IN ACCESS EXCLUSIVE MODE"))
         with capture_logs() as logs:
-            assert await asyncio.wait_for(admits(service), 10)
+            assert await wait_for(admits(service), 10)
     assert [line["reason"] for line in logs] == ["no answer in time"]
     await database.probe()
 
@@ -157,7 +157,7 @@ async def test_a_count_over_a_black_holed_connection_times_out(postgres_database
         proxy.switch(Mode.BLACK_HOLE)
         began = asyncio.get_running_loop().time()
         with capture_logs() as logs:
-            assert await asyncio.wait_for(admits(Backlog(database=database, limit=1)), 20)
+            assert await wait_for(admits(Backlog(database=database, limit=1)), 20)
         assert [line["reason"] for line in logs] == ["no answer in time"]
         assert asyncio.get_running_loop().time() - began < 5
         proxy.switch(Mode.PASS)

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from harness.fakes import LONG_TIMEOUT
 from harness.service_harness import GRACE, ServiceHarness
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.database import Database
 from image_service.database.clock import in_seconds
 from image_service.domain.keys import original_key, thumbnail_key
@@ -162,7 +162,7 @@ async def test_a_worker_cancels_the_rendering_of_a_deleted_image(env: ServiceHar
     task = process(env.processing(heartbeat=0.02), image_id)
     await eventually(lambda: env.renderer.running)
     await env.deletion().delete(image_id)
-    await asyncio.wait_for(task, 10)
+    await wait_for(task, 10)
     assert env.renderer.cancelled == 1
     await nothing_is_left(env)
 

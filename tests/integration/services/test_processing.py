@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from harness.fakes import FakeRenderer, Script
 from harness.service_harness import LEASE, ServiceHarness
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.domain.image import ImageError
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import DEFAULT_RECIPE
@@ -319,7 +319,7 @@ async def test_a_cancelled_attempt_does_not_wait_for_an_unavailable_database(env
     await eventually(lambda: env.renderer.running)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 10)
+        await wait_for(task, 10)
     assert env.script.tried["release"] == 1
 
 
@@ -350,7 +350,7 @@ async def test_when_the_claim_is_lost_the_render_is_cancelled_and_nothing_is_sto
     other = await env.claim(image_id)
     before = await env.row(image_id)
     heartbeat.set()
-    await asyncio.wait_for(task, 10)
+    await wait_for(task, 10)
     assert env.renderer.cancelled == 1
     assert env.script.tried["adopt"] == 0
     assert env.scratch() == []

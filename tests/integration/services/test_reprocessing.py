@@ -23,6 +23,7 @@ from image_service.errors import (
     StillProcessing,
 )
 from image_service.ports import Delivery
+from image_service.services.reprocessing import RequeueResult
 
 Make = Callable[[ServiceHarness], Awaitable[UUID]]
 FINISHED: tuple[Make, ...] = (ServiceHarness.done, ServiceHarness.failed)
@@ -288,3 +289,44 @@ async def test_replaced_files_are_not_swept_before_they_are_due(env: ServiceHarn
         env.grow_old(key, GRACE + 60)
     assert await env.sweep() == 0
     assert {each.key for each in old} <= await env.files()
+
+
+async def without_original(env: ServiceHarness) -> UUID:
+    image_id = await env.done()
+    await env.ask(lambda r: r.images.remove_originals([image_id]))
+    return image_id
+
+
+REQUEUED: dict[RequeueResult, tuple[Make, ...]] = {
+    RequeueResult.REPROCESSING: FINISHED,
+    RequeueResult.MADE_DUE: (ServiceHarness.new, ServiceHarness.queued, ServiceHarness.renewed),
+}
+UNCHANGED: dict[RequeueResult, Make] = {
+    RequeueResult.BUSY: ServiceHarness.leased,
+    RequeueResult.ORIGINAL_REMOVED: without_original,
+}
+
+
+@pytest.mark.parametrize(("result", "make"), [(result, make) for result, makes in REQUEUED.items() for make in makes])
+async def test_a_requeued_image_is_queued_by_the_next_run_of_the_reconciler(
+    env: ServiceHarness, result: RequeueResult, make: Make
+) -> None:
+    image_id = await make(env)
+    assert await env.reprocessing().requeue(image_id) is result
+    assert env.queue.published == []
+    assert await env.reconciler().run_once() == 1
+    assert [delivery.image_id for delivery in env.queue.published] == [image_id]
+
+
+@pytest.mark.parametrize("result", UNCHANGED)
+async def test_requeue_does_not_change_an_image_that_cannot_be_queued(
+    env: ServiceHarness, result: RequeueResult
+) -> None:
+    image_id = await UNCHANGED[result](env)
+    before = await env.row(image_id)
+    assert await env.reprocessing().requeue(image_id) is result
+    assert await env.row(image_id) == before
+
+
+async def test_requeue_of_an_unknown_image_finds_nothing(env: ServiceHarness) -> None:
+    assert await env.reprocessing().requeue(uuid4()) is RequeueResult.NOT_FOUND

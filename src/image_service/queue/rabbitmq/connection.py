@@ -23,7 +23,7 @@ _CLOSE_TIMEOUT: Final = 3.0
 _BACKOFF_BASE: Final = 0.2
 _BACKOFF_CAP: Final = 5.0
 _STABLE_AFTER: Final = 5.0
-"""Seconds that a connection must have lasted for the backoff to start anew."""
+"""Seconds that a connection must have lasted before the backoff starts again from its minimum."""
 
 _log = structlog.get_logger(__name__)
 
