@@ -1,22 +1,23 @@
-# Everything works from a fresh checkout: each target installs what it needs, in .venv, and only when that has changed.
+# Every target works in a new checkout: it installs what it needs in .venv, and only when that has changed.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 COMPOSE := $(wildcard docker-compose*.yml)
-UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header
-# What the API's image does without.
+# With the extras in the pins: where hashes are checked, the pip of Debian 12 refuses coverage== for coverage[toml].
+UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-strip-extras
+# Packages that the API's image leaves out.
 DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
-# Tests at a time: many wait for a server or a timer, so that a few processors carry twice as many.
+# Tests at a time. Many wait for a server or a timer, so that a few processors carry twice as many.
 JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 2 * n)))
-
-# The Python to make .venv with: make run PYTHON=python3.12
+# The Python for .venv: make run PYTHON=python3.12
 PYTHON ?=
 export PYTHON
-# What was installed last; another PYTHON means to do it again.
+# Marks of what is installed. Another PYTHON has other marks, so that everything is installed again.
 RUN := .venv/.installed-run$(subst /,-,$(PYTHON))
 DEV := .venv/.installed-dev$(subst /,-,$(PYTHON))
 BENCH := .venv-bench/.installed$(subst /,-,$(PYTHON))
@@ -29,7 +30,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 .PHONY: run
-run: $(RUN) ## Start the whole service on this machine, with no other server (options in ARGS)
+run: $(RUN) ## Start the whole service in one process, without other servers (options in ARGS)
 	@exec $(BIN)/image-service standalone $(ARGS)
 
 .PHONY: test
@@ -53,65 +54,74 @@ faults-mutants: $(DEV) test-servers ## Check that the invariants detect defects:
 	@sh scripts/with-test-servers $(BIN)/python -m tests.faults.mutants $(ARGS)
 
 .PHONY: lint
-lint: $(DEV) ## Check style, formatting, types and the layers
+lint: $(DEV) ## Check style, formatting, types and import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 .PHONY: check
-check: lint ## Check everything that needs no server: lint, requirements, compose file and workflows
+check: lint ## Run all checks that need no server: lint, requirements, compose files and workflows
 	$(BIN)/python scripts/check_requirements.py
 	$(BIN)/python -m pip check
 	$(if $(COMPOSE),$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(COMPOSE))
 	$(if $(WORKFLOWS),$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS))
 	$(if $(WORKFLOWS),$(BIN)/zizmor --offline --quiet .github/workflows)
 
+.PHONY: check-commands
+check-commands: $(DEV) ## Run the pip, pytest and alembic commands of README in new virtual environments
+	@sh scripts/check-commands $(BIN)/python
+
 .PHONY: k8s-check
-k8s-check: $(DEV) $(K8S) ## Render k8s/ and check it strictly, without a cluster
+k8s-check: $(DEV) $(K8S) ## Render k8s/ and validate it strictly, without a cluster
 	@mkdir -p build/k8s
 	@$(foreach overlay,$(OVERLAYS),$(BIN)/kubectl kustomize k8s/overlays/$(overlay) --output build/k8s/$(overlay).yaml &&) true
 	.venv-k8s/bin/python scripts/check_k8s.py $(RENDERED)
 	.venv-k8s/bin/checkov --config-file k8s/checkov.yaml --file $(RENDERED)
 
 .PHONY: format
-format: $(DEV) ## Format the code and mend what can be mended by itself
+format: $(DEV) ## Format the code and apply automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: $(DEV) ## Write docs/settings.md, and README's speed figures from docs/performance.md
+	@$(BIN)/python scripts/settings_docs.py
+	@$(BIN)/python -m benchmarks.figures
+
 .PHONY: bench
-bench: $(DEV) test-servers ## Measure the whole service under load, beside its renderer's ceiling (options in ARGS)
+bench: $(DEV) test-servers ## Measure the whole service under load, and its bare renderer (options in ARGS; --publish)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service $(ARGS)
 
 .PHONY: bench-flame
-bench-flame: $(DEV) $(BENCH) test-servers ## Draw what the processor time of an image goes into, function by function (options in ARGS)
+bench-flame: $(DEV) $(BENCH) test-servers ## Draw the processor time of an image by function, as a flame graph (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.service.flame $(ARGS)
 
 .PHONY: bench-imaging
-bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with its peers, which are installed apart (options in ARGS)
+bench-imaging: $(DEV) $(BENCH) ## Compare the renderer with other libraries, installed in .venv-bench (options in ARGS)
 	@sh scripts/install-bench-peers build/bench-imaging
 	@.venv-bench/bin/python -m benchmarks.imaging $(ARGS)
 
 .PHONY: bench-backfill
-bench-backfill: $(DEV) test-servers ## Measure what new uploads notice of a back-fill (options in ARGS)
+bench-backfill: $(DEV) test-servers ## Measure the effect of a back-fill on new uploads (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.backfill $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: $(DEV) test-servers ## Measure what a table of a million images and a queue of 100,000 change (options in ARGS)
+bench-growth: $(DEV) test-servers ## Measure the effect of a million images in the table and 100,000 in the queue (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.growth $(ARGS)
 
 .PHONY: bench-scale
-bench-scale: $(DEV) test-servers ## Measure what more workers bring, and what sets an end to it (options in ARGS)
+bench-scale: $(DEV) test-servers ## Measure the throughput of several workers, and what limits it (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.scale_out $(ARGS)
 
 .PHONY: bench-publish
-bench-publish: ## Take all figures of docs/performance.md anew, on a machine that does nothing else
+bench-publish: ## Measure and write all figures of docs/performance.md and README; needs an idle machine
 	@$(MAKE) --no-print-directory bench ARGS=--publish
 	@$(MAKE) --no-print-directory bench-growth ARGS=--publish
 	@$(MAKE) --no-print-directory bench-scale ARGS=--publish
 
 .PHONY: bench-storage
-bench-storage: $(DEV) test-servers ## Measure the memory of API and worker with all files on an S3 server (options in ARGS)
+bench-storage: $(DEV) test-servers ## Measure the memory of API and worker with files on an S3 server (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.object_storage $(ARGS)
 
 .PHONY: plans
@@ -119,15 +129,15 @@ plans: $(DEV) test-servers ## Show how PostgreSQL runs every query on a million 
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.plans $(ARGS)
 
 .PHONY: soak
-soak: $(DEV) test-servers ## Put 10,000 images through while the broker and workers go down each minute (options in ARGS)
+soak: $(DEV) test-servers ## Upload 10,000 images while the broker and workers are killed each minute (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.soak $(ARGS)
 
 .PHONY: trace
-trace: $(DEV) test-servers ## Show one upload's trace, from the request to DONE, with times (a file of yours in ARGS)
+trace: $(DEV) test-servers ## Show one upload's trace, from the request to DONE, with times (an image file in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.trace $(ARGS)
 
 .PHONY: requirements
-requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that still fit keep their version
+requirements: $(DEV) ## Pin the dependencies in pyproject.toml; pins that still fit keep their version
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
 	$(UV_COMPILE) pyproject.toml --constraint requirements.txt $(DECODERS:%=--no-emit-package %) --output-file requirements-api.txt
 	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
@@ -135,9 +145,9 @@ requirements: $(DEV) ## Pin what pyproject.toml asks for; requirements that stil
 	$(UV_COMPILE) --group k8s --output-file requirements-k8s.txt
 
 .PHONY: clean
-clean: ## Remove what can be made again; stored images stay
+clean: ## Remove virtual environments, caches and build results; stored images stay
 	rm -rf .venv .venv-bench .venv-k8s build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
-	find src tests migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests harness migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.
 $(RUN): pyproject.toml requirements.txt scripts/make-venv
@@ -149,7 +159,7 @@ $(DEV): pyproject.toml requirements-dev.txt scripts/make-venv
 	@sh scripts/make-venv .venv requirements-dev.txt
 	@touch $@
 
-# What the renderer is compared with never becomes a dependency of it.
+# The libraries for the comparison are kept apart, so that the program never depends on them.
 $(BENCH): requirements-bench.txt scripts/make-venv
 	@sh scripts/make-venv .venv-bench requirements-bench.txt
 	@touch $@

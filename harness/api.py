@@ -1,9 +1,10 @@
-"""The API put together as the program does it, on a database and a folder of the test's own."""
+"""The API as the program builds it, on a database and a folder of the test's own, and requests to it."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
-from harness.fakes import TRAITS
+from harness.fakes import LONG_TIMEOUT, TRAITS
 from harness.images import encoded, gradient
 from image_service.api.main import create_app
 from image_service.bootstrap import Resources, api_services
@@ -19,11 +20,13 @@ from image_service.config import Settings, load_settings
 from image_service.database import Database
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
 from image_service.domain.keys import thumbnail_key
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import QueueUnavailable
 from image_service.observability.metrics import Metrics
 from image_service.ports import Delivery, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
+from image_service.services.backlog import Backlog
 from image_service.storage.local import LocalStorage
 
 BASE = "http://api.example:8000"
@@ -37,7 +40,7 @@ FAILURE = ImageError(code="corrupt-image", detail="Export it again.")
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """An application and what it stands on."""
+    """An application with its client, settings and resources."""
 
     app: FastAPI
     client: httpx.AsyncClient
@@ -50,9 +53,9 @@ class Api:
 
     @property
     def scratch(self) -> list[Path]:
-        """Scratch folders in use, and whatever else is among them."""
+        """Scratch directories in use, and any other entry beside them."""
         assert isinstance(self.resources.storage, LocalStorage)
-        spare = {folder for _, folder in self.resources.storage._spare}  # noqa: SLF001 (reused directories are no leftovers)
+        spare = {folder for _, folder in self.resources.storage._scratch._kept}  # noqa: SLF001 (reused directories are no leftovers)
         return [path for path in (self.settings.storage_path / "scratch").glob("*") if path not in spare]
 
     @property
@@ -62,11 +65,11 @@ class Api:
 
     @property
     def thumbnails(self) -> list[Path]:
-        """The files of all thumbnails, whether a row names them or not."""
+        """The files of all thumbnails, with or without a row that names them."""
         return self._files("thumbnails")
 
     async def depth(self) -> int:
-        """How many messages wait in the queue."""
+        """Returns the number of messages in the queue."""
         return sum((await self.resources.queue.depth()).values())
 
     def _files(self, prefix: str) -> list[Path]:
@@ -75,9 +78,22 @@ class Api:
 
 @asynccontextmanager
 async def api_on(
-    database_url: str, folder: Path, queue: TaskQueue | None = None, **settings: object
+    database_url: str,
+    folder: Path,
+    queue: TaskQueue | None = None,
+    *,
+    backlog_refresh: float | None = None,
+    **settings: object,
 ) -> AsyncIterator[Api]:
-    """The API on a database that is there, with its files in ``folder/storage``, and the embedded queue or another."""
+    """Runs the API on an existing database, with its files in ``folder/storage``.
+
+    Args:
+        database_url: A migrated database.
+        folder: A directory for files.
+        queue: A queue instead of the embedded one.
+        backlog_refresh: Seconds between two counts of the backlog, instead of the default.
+        settings: Settings that differ from the defaults.
+    """
     chosen = load_settings(
         **{
             "database_url": database_url,
@@ -93,7 +109,16 @@ async def api_on(
         metrics=Metrics(),
     )
     await resources.queue.start()
-    app = create_app(api_services(chosen, resources), chosen, resources.metrics)
+    services = api_services(chosen, resources)
+    if backlog_refresh is not None:
+        backlog = Backlog(
+            database=resources.database,
+            limit=chosen.max_backlog,
+            refresh_interval=backlog_refresh,
+            count_timeout=LONG_TIMEOUT,
+        )
+        services = replace(services, backlog=backlog)
+    app = create_app(services, chosen, resources.metrics)
     transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
     try:
         async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
@@ -103,33 +128,33 @@ async def api_on(
         await resources.database.close()
 
 
-class QueueThatIsAway(EmbeddedQueue):
-    """A broker that cannot be reached."""
+class UnavailableQueue(EmbeddedQueue):
+    """A queue whose broker cannot be reached."""
 
     async def publish(self, delivery: Delivery) -> None:
         raise QueueUnavailable(f"Cannot take {delivery.image_id}.")
 
-    async def probe(self) -> None:
+    async def depth(self) -> Mapping[Lane, int]:
         raise QueueUnavailable
 
 
 async def upload(
     api: Api, content: bytes = PNG, name: str = "a.png", kind: str = "image/png", *, key: str | None = None
 ) -> httpx.Response:
-    """The answer to an upload, under an idempotency key if there is one."""
+    """Uploads a file, optionally under an idempotency key; returns the response."""
     headers = {} if key is None else {"Idempotency-Key": key}
     return await api.client.post("/images", files={"file": (name, content, kind)}, headers=headers)
 
 
 async def accepted(api: Api, content: bytes = PNG, *, key: str | None = None) -> str:
-    """The id of an image whose upload must be accepted."""
+    """Uploads a file that must be accepted; returns the image's id."""
     answer = await upload(api, content, key=key)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
 
-async def told(api: Api, image_id: str) -> dict[str, Any]:
-    """What the API says about an image that there must be."""
+async def status_of(api: Api, image_id: str) -> dict[str, Any]:
+    """Returns the status of an existing image."""
     answer = await api.client.get(f"/images/{image_id}")
     assert answer.status_code == 200, answer.text
     status: dict[str, Any] = answer.json()
@@ -137,7 +162,7 @@ async def told(api: Api, image_id: str) -> dict[str, Any]:
 
 
 async def claimed(api: Api, image_id: str) -> Claim:
-    """What a worker does first."""
+    """Claims an image, as a worker does."""
     async with api.database.transaction() as repositories:
         claim = await repositories.claims.claim(UUID(image_id), lease=60)
     assert claim is not None
@@ -145,7 +170,7 @@ async def claimed(api: Api, image_id: str) -> Claim:
 
 
 async def complete(api: Api, claim: Claim, quality: int = 75) -> dict[str, bytes]:
-    """Make a claimed image DONE; returns the thumbnails' bytes, which depend on the quality."""
+    """Makes a claimed image DONE; returns the thumbnails' bytes, which depend on the quality."""
     contents = {name: encoded(gradient(*size), "JPEG", quality=quality) for name, size in SIZES.items()}
     keys = {name: thumbnail_key(claim.image_id, claim.attempt, name) for name in contents}
     async with api.resources.storage.scratch() as scratch:
@@ -171,25 +196,31 @@ async def complete(api: Api, claim: Claim, quality: int = 75) -> dict[str, bytes
 
 
 async def finish(api: Api, image_id: str, quality: int = 75) -> dict[str, bytes]:
-    """Make an image DONE, with the thumbnails' bytes as they are returned."""
+    """Claims an image and makes it DONE; returns the thumbnails' bytes."""
     return await complete(api, await claimed(api, image_id), quality)
 
 
 async def fail(api: Api, image_id: str) -> None:
-    """Have an image end in ERROR."""
+    """Claims an image and makes it end in ERROR."""
     claim = await claimed(api, image_id)
     async with api.database.transaction() as repositories:
         assert await repositories.claims.fail(claim, FAILURE)
 
 
 async def remove_original(api: Api, image_id: str) -> None:
-    """What the end of an original's retention does first."""
+    """Marks an original as removed, as retention does."""
     async with api.database.transaction() as repositories:
         assert await repositories.images.remove_originals([UUID(image_id)])
 
 
+def is_recent(text: str) -> bool:
+    """Whether a timestamp of the API is in UTC and at most a minute old."""
+    assert text.endswith("Z")
+    return abs(datetime.now(UTC) - datetime.fromisoformat(text)) < timedelta(minutes=1)
+
+
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem document that an answer must be."""
+    """Asserts that a response is a problem document; returns it."""
     document: dict[str, Any] = answer.json()
     assert (answer.status_code, document["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""Requests and answers without a server: what the layers of the HTTP API say to each other."""
+"""ASGI requests and responses without a server."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope
 
 
 def scope(method: str = "GET", path: str = "/", headers: Mapping[str, str] | None = None, **more: Any) -> Scope:  # noqa: ANN401 (whatever ASGI has)
-    """A request as our server passes it on; its peer is 203.0.113.7."""
+    """Returns the scope of a request as the server passes it on; its peer is 203.0.113.7."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -35,25 +35,25 @@ def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def request(method: str = "GET", path: str = "/", headers: Mapping[str, str] | None = None, **more: Any) -> Request:  # noqa: ANN401 (as above)
-    """A request without a body."""
+    """Returns a request without a body."""
     return Request(scope(method, path, headers, **more))
 
 
 class Body:
-    """A request's body, piece by piece; then it ends, the connection does, or nothing more comes at all."""
+    """The ``receive`` of a request: chunks of a body, then the end of the body, a disconnect, or silence."""
 
-    def __init__(self, pieces: Iterable[bytes], then: str = "end") -> None:
+    def __init__(self, chunks: Iterable[bytes], then: str = "end") -> None:
         endings: dict[str, list[Message]] = {
             "end": [{"type": "http.request", "body": b"", "more_body": False}],
             "disconnect": [{"type": "http.disconnect"}],
             "silence": [],
         }
         self._messages: list[Message] = [
-            *({"type": "http.request", "body": piece, "more_body": True} for piece in pieces),
+            *({"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks),
             *endings[then],
         ]
         self.received = 0
-        """How many pieces have been asked for."""
+        """How many messages were requested."""
 
     async def __call__(self) -> Message:
         self.received += 1
@@ -64,11 +64,11 @@ class Body:
 
 @dataclass
 class Answer:
-    """What an application sends, as it comes."""
+    """Collects the response that an application sends."""
 
     status: int | None = None
     headers: Headers = field(default_factory=Headers)
-    pieces: list[bytes] = field(default_factory=list)
+    chunks: list[bytes] = field(default_factory=list)
 
     async def send(self, message: Message) -> None:
         """The application's ``send``."""
@@ -77,15 +77,15 @@ class Answer:
             self.status = message["status"]
             self.headers = Headers(raw=list(message["headers"]))
         else:
-            self.pieces.append(message.get("body", b""))
+            self.chunks.append(message.get("body", b""))
 
     @property
     def body(self) -> bytes:
-        return b"".join(self.pieces)
+        return b"".join(self.chunks)
 
 
 async def call(app: ASGIApp, request_scope: Scope, receive: Receive | None = None) -> Answer:
-    """The application's answer to a request; by default to one whose client waits quietly."""
+    """Returns the application's response to a request; by default one without a body whose client stays connected."""
     answer = Answer()
     await app(request_scope, receive or Body([], then="silence"), answer.send)
     return answer

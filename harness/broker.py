@@ -22,7 +22,7 @@ QUEUES = ("images", "images.express", "images.backfill", "images.dead")
 
 @asynccontextmanager
 async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
-    queue = RabbitMQQueue(url, queue_name=name, give_back_pause=0.05)
+    queue = RabbitMQQueue(url, queue_name=name, requeue_delay=0.05)
     await queue.start()
     try:
         yield queue
@@ -66,8 +66,8 @@ async def consuming(
         await asyncio.wait({task})
 
 
-class Seen(list[UUID]):
-    """A handler that records image ids."""
+class ReceivedIds(list[UUID]):
+    """A handler that records the images' ids."""
 
     async def __call__(self, delivery: Delivery) -> None:
         self.append(delivery.image_id)

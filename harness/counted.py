@@ -1,4 +1,4 @@
-"""What metrics tell, in the form in which Prometheus gets it."""
+"""Reads metrics as Prometheus receives them."""
 
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,12 +9,12 @@ PREFIX = "image_service_"
 
 
 def counted(metrics: Metrics, name: str, **labels: str) -> float | None:
-    """The value of a series, by its name without the prefix; None where there is no such series."""
+    """Returns the value of a series, by its name without the prefix; None if the series does not exist."""
     return metrics.registry.get_sample_value(PREFIX + name, labels)
 
 
 def series(metrics: Metrics) -> dict[str, set[tuple[tuple[str, str], ...]]]:
-    """The labels of every series, by its name."""
+    """Returns the labels of every series, by its name."""
     found: dict[str, set[tuple[tuple[str, str], ...]]] = {}
     for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""Stand-ins for what the use cases depend on: they note what is done, and fail when the script says so."""
+"""Fakes of what the use cases depend on: they record calls, and fail as the script says."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ from image_service.storage.local import LocalStorage
 LONG_TIMEOUT = 60.0
 
 IMAGE = b"IMAGE"
-"""What a file begins with that ``FakeInspector`` takes for an image."""
+"""The first bytes of a file that ``FakeInspector`` accepts."""
 DAMAGED = b"IMAGE damaged"
 HEADER = ImageHeader(format=ImageFormat.PNG, width=640, height=480)
 TRAITS = ImageTraits(
@@ -44,10 +44,10 @@ Queries = TypeVar("Queries", bound=SingleStatements)
 
 
 class Script:
-    """What has been done, by name and in order; what fails next; and what happens meanwhile.
+    """Records the calls of the fakes in order, and makes calls fail or run a hook first.
 
-    The names are those of the methods: ``adopt`` of a storage, ``publish`` of a queue, ``add`` of the images; those of
-    the files to be removed are ``removals.add`` and so on.
+    Calls have the names of the methods: ``adopt`` of a storage, ``publish`` of a queue, ``add`` of a repository. Those
+    of the removals are named ``removals.add`` and so on.
     """
 
     def __init__(self) -> None:
@@ -58,15 +58,15 @@ class Script:
         self._hooks: dict[str, Callable[..., Awaitable[object]]] = {}
 
     def fail(self, name: str, failures: Iterable[Failure]) -> None:
-        """Let the next calls fail before they have any effect, one with each of the failures."""
+        """Make the next calls fail before they have any effect, one for each failure."""
         self._failures[name] = iter(failures)
 
     def lose_replies(self, name: str, failures: Iterable[Failure]) -> None:
-        """Let the next calls fail after they have taken effect."""
+        """Make the next calls fail after they took effect, one for each failure."""
         self._lost_replies[name] = iter(failures)
 
     def before(self, name: str, hook: Callable[..., Awaitable[object]]) -> None:
-        """Let something happen before each call takes effect; the hook gets the call's positional arguments."""
+        """Run a hook before each call takes effect; it gets the call's positional arguments."""
         self._hooks[name] = hook
 
     async def begin(self, name: str, *args: object) -> None:
@@ -89,7 +89,7 @@ class Script:
 
 
 class ScriptedDatabase(Database):
-    """A real database. A query's effect is its commit, so that a lost reply is one to COMMIT."""
+    """A real database. A query takes effect with its COMMIT, so a lost reply is a reply to COMMIT."""
 
     def __init__(self, url: str, script: Script) -> None:
         super().__init__(url, time_limit=LONG_TIMEOUT)
@@ -103,8 +103,8 @@ class ScriptedDatabase(Database):
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[SingleStatements]:
         inner = super().statement()
-        # What is no statement by itself becomes a transaction, which has its script already.
-        async with self._scripted(_alone(inner)) if self.commits_at_once else inner as repositories:
+        # On a database that cannot commit at once, ``statement`` calls ``transaction``, which is scripted already.
+        async with self._scripted(_single_statement(inner)) if self.commits_at_once else inner as repositories:
             yield repositories
 
     @asynccontextmanager
@@ -121,8 +121,8 @@ class ScriptedDatabase(Database):
 
 
 @asynccontextmanager
-async def _alone(inner: AbstractAsyncContextManager[SingleStatements]) -> AsyncIterator[SingleStatements]:
-    """Refuse a second statement in a block: each would be committed by itself."""
+async def _single_statement(inner: AbstractAsyncContextManager[SingleStatements]) -> AsyncIterator[SingleStatements]:
+    """Allow a block one statement only, because a second one would not be in the same transaction."""
     made: list[str] = []
 
     def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -142,7 +142,7 @@ class _ScriptedRepository:
         self._prefix = prefix
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
-        async def ask(*args: Any, **options: Any) -> object:  # noqa: ANN401  (any query's own)
+        async def ask(*args: Any, **options: Any) -> object:  # noqa: ANN401  (arguments of any query)
             await self._script.begin(self._prefix + name, *args)
             self._asked.append(self._prefix + name)
             answer: object = await getattr(self._repository, name)(*args, **options)
@@ -152,7 +152,7 @@ class _ScriptedRepository:
 
 
 class ScriptedStorage(LocalStorage):
-    """A real folder."""
+    """A real directory."""
 
     def __init__(self, root: Path, script: Script) -> None:
         super().__init__(root)
@@ -178,7 +178,7 @@ class ScriptedStorage(LocalStorage):
 
 
 class ScriptedQueue(EmbeddedQueue):
-    """A real queue that nothing consumes."""
+    """A real queue without a consumer."""
 
     def __init__(self, script: Script) -> None:
         super().__init__()
@@ -195,12 +195,12 @@ class ScriptedQueue(EmbeddedQueue):
             return await super().depth()
 
     def lose_everything(self) -> None:
-        """Forget the messages that wait, as a broker does whose disk was lost."""
+        """Drop all waiting messages, as a broker does that lost its disk."""
         self._waiting = {lane: asyncio.Queue() for lane in Lane}
 
 
 class FakeInspector:
-    """Takes for an image what begins with ``IMAGE``."""
+    """Accepts files that begin with ``IMAGE``."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
@@ -220,7 +220,7 @@ class FakeInspector:
 
 
 class FakeRenderer:
-    """Writes a few bytes for each preset, and lets nothing pass its gate while that is shut."""
+    """Writes a few bytes for each preset, once ``gate`` is set."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -247,7 +247,7 @@ class FakeRenderer:
 
 
 def _thumbnail(preset: Preset, content: bytes, out: Path) -> RenderedThumbnail:
-    made = b"%s of %s, like no other: %s" % (preset.name.encode(), content[:20], os.urandom(16))
+    made = b"%s of %s, unique: %s" % (preset.name.encode(), content[:20], os.urandom(16))
     path = out / preset.name
     path.write_bytes(made)
     return RenderedThumbnail(

@@ -1,11 +1,11 @@
-"""Bodies of multipart/form-data, byte by byte."""
+"""Builds multipart/form-data bodies."""
 
 BOUNDARY = b"-----boundary"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY.decode()}"
 
 
 def part(content: bytes, name: bytes = b"file", file_name: bytes | None = b"photo.jpg", *headers: bytes) -> bytes:
-    """One field of a form, with headers beside its Content-Disposition."""
+    """Returns one field of a form, with additional headers."""
     disposition = b'Content-Disposition: form-data; name="' + name + b'"'
     if file_name is not None:
         disposition += b'; filename="' + file_name + b'"'
@@ -14,5 +14,5 @@ def part(content: bytes, name: bytes = b"file", file_name: bytes | None = b"phot
 
 
 def form(*parts: bytes) -> bytes:
-    """A whole body."""
+    """Returns a complete body."""
     return b"".join(parts) + b"--" + BOUNDARY + b"--\r\n"

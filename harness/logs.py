@@ -1,4 +1,4 @@
-"""Logging is the process's own: what a test makes of it must not reach the next one."""
+"""Isolates the process-wide logging configuration of a test."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import structlog
 
 @contextmanager
 def logging_kept() -> Iterator[None]:
-    """Begin with no logger configured, and leave logging as it was, whatever the block makes of it."""
+    """Start with no logger configured, and restore the configuration after the block."""
     before = {logger: (logger.level, logger.propagate, list(logger.handlers)) for logger in _loggers()}
     for logger in before:
         if logger is not logging.root:

@@ -16,6 +16,8 @@ from harness.pace import Deadline
 
 # Below the kernel's range of ephemeral ports: the port of a stopped server stays free.
 PORTS = range(15_000, 32_000)
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+"""The program's source. In the PYTHONPATH of child processes it makes the program run without being installed."""
 
 
 class ServerError(Exception):
@@ -68,7 +70,12 @@ class ProcessGroup:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={"PATH": os.environ["PATH"], "TMPDIR": str(self.folder.absolute()), **env},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(SOURCE),
+                    "TMPDIR": str(self.folder.absolute()),
+                    **env,
+                },
                 process_group=self._members[0].pid if self._members else 0,
                 user=self.account,
                 group=self.account,

@@ -20,12 +20,13 @@ import pytest
 from harness.processes import ProcessGroup, free_port, wait_until
 from harness.waiting import eventually
 
-PROGRAM = Path(sys.executable).with_name("image-service")
+PROGRAM = (sys.executable, "-m", "image_service")
+"""The command `image-service`. It needs `harness.processes.SOURCE` in its PYTHONPATH where it is not installed."""
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 ANSWER_LIMIT = 30.0
-STOPPING = "stopping; once more to stop at once"
-"""Logged on SIGTERM."""
+STOPPING = "stopping; send the signal again to stop at once"
+"""What it logs when it is asked to end."""
 FAST_SETTINGS = {
     "LEASE_SECONDS": "3",
     "HEARTBEAT_SECONDS": "0.5",
@@ -127,7 +128,7 @@ class Api(Service):
     def __init__(self, folder: Path, env: Mapping[str, str], *options: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command: tuple[str | Path, ...] = (PROGRAM, "api", "--host", "127.0.0.1", "--port", str(port), *options)
+        command: tuple[str | Path, ...] = (*PROGRAM, "api", "--host", "127.0.0.1", "--port", str(port), *options)
         super().__init__(folder / "api", *command, started='"api started"', env=env)
 
 
@@ -136,7 +137,7 @@ class Worker(Service):
 
     def __init__(self, folder: Path, env: Mapping[str, str], name: str = "worker") -> None:
         env = {**env, "LIVENESS_FILE": str(folder / f"{name}.alive")}
-        super().__init__(folder / name, PROGRAM, "worker", started='"worker started"', env=env)
+        super().__init__(folder / name, *PROGRAM, "worker", started='"worker started"', env=env)
 
 
 class Standalone(Service):
@@ -144,7 +145,7 @@ class Standalone(Service):
 
     def __init__(self, folder: Path, env: Mapping[str, str] | None = None, disk_megabytes: int | None = None) -> None:
         self.data = folder / "data"
-        command: tuple[str | Path, ...] = (PROGRAM, "standalone", "--port", "0", "--data", self.data)
+        command: tuple[str | Path, ...] = (*PROGRAM, "standalone", "--port", "0", "--data", self.data)
         if disk_megabytes is not None:
             self.data.mkdir(parents=True)
             command = (*_on_small_disk(self.data, disk_megabytes), *command)

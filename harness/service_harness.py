@@ -1,4 +1,4 @@
-"""The use cases on a real database and a real folder, with a view of both from outside."""
+"""Use cases on a real database and a real directory, with access to both from outside."""
 
 import hashlib
 import os
@@ -35,20 +35,19 @@ from image_service.models import ImageRow, RemovalRow
 from image_service.observability.metrics import Metrics
 from image_service.ports import NULL_OBSERVER, Delivery, Observer, Renderer, Storage
 from image_service.services.audit import Audit
+from image_service.services.backfill import Backfill
 from image_service.services.backlog import Backlog
 from image_service.services.backlog_gauges import BacklogGauges
 from image_service.services.deletion import Deletion
 from image_service.services.health import HealthCheck
-from image_service.services.ingest import Ingest
+from image_service.services.ingest import Ingest, IngestLimits
 from image_service.services.lookup import Lookup
 from image_service.services.processing import Processing, ProcessingPolicy
-from image_service.services.queueing import Queueing
-from image_service.services.reconcile import Reconciler
-from image_service.services.reprocessing import Backfill, Reprocessing
-from image_service.services.requeueing import Requeueing
+from image_service.services.publishing import Publisher, QueueTiming
+from image_service.services.reconciler import Reconciler
+from image_service.services.reprocessing import Reprocessing
 from image_service.services.retention import Retention
-from image_service.services.sweep import Sweeper
-from image_service.services.timing import QueueTiming
+from image_service.services.sweeper import Sweeper
 from image_service.storage.local import LocalStorage
 
 Result = TypeVar("Result")
@@ -62,13 +61,13 @@ LANE = lane_of(HEADER)
 ERROR = ImageError(code="corrupt-image", detail="Export the image again.")
 
 OUTDATED = "another recipe"
-"""The fingerprint of a recipe that is no longer in use."""
+"""The fingerprint of an earlier recipe."""
 
 _TIMES = ("created_at", "updated_at", "queued_at", "lease_until", "due_at", "finished_at")
 
 
 class ServiceHarness:
-    """What one test plays on. The use cases share ``script``; the methods that look or prepare do not."""
+    """The use cases of one test. They share ``script``; the methods that inspect or prepare state do not use it."""
 
     def __init__(self, database_url: str, folder: Path) -> None:
         self.folder = folder
@@ -93,60 +92,62 @@ class ServiceHarness:
             await env.database.close()
             await env._outside.close()
 
-    def queueing(self) -> Queueing:
-        return Queueing(database=self.database, queue=self.queue, timing=self._timing)
+    def publisher(self, database: Database | None = None) -> Publisher:
+        return Publisher(database=database or self.database, queue=self.queue, timing=self._timing)
 
-    def ingest(self, max_file_size: int = 1_000_000) -> Ingest:
+    def ingest(self, **limits: Any) -> Ingest:  # noqa: ANN401  (the fields of IngestLimits)
         return Ingest(
             database=self.database,
             storage=self.storage,
-            queueing=self.queueing(),
+            publisher=self.publisher(),
             inspector=self.inspector,
-            max_file_size=max_file_size,
+            limits=IngestLimits(**{"max_file_size": 1_000_000, **limits}),
             observer=self.metrics,
         )
 
-    def processing(self, renderer: Renderer | None = None, **policy: Any) -> Processing:  # noqa: ANN401  (a policy's own fields)
+    def processing(self, renderer: Renderer | None = None, **policy: Any) -> Processing:  # noqa: ANN401  (the fields of ProcessingPolicy)
         return _processing(self.database, self.storage, renderer or self.renderer, self.metrics, **policy)
 
-    def reconciler(self, database: Database | None = None) -> Reconciler:
-        return Reconciler(database=database or self.database, queue=self.queue, timing=self._timing)
+    def reconciler(self, database: Database | None = None, **options: Any) -> Reconciler:  # noqa: ANN401  (options of the constructor)
+        database = database or self.database
+        return Reconciler(database=database, queue=self.queue, publisher=self.publisher(database), **options)
 
-    def deletion(self) -> Deletion:
-        return Deletion(database=self.database, storage=self.storage)
+    def deletion(self, **options: Any) -> Deletion:  # noqa: ANN401  (options of the constructor)
+        return Deletion(database=self.database, storage=self.storage, **options)
 
-    def reprocessing(self) -> Reprocessing:
-        return Reprocessing(database=self.database, queueing=self.queueing())
+    def reprocessing(self, **options: Any) -> Reprocessing:  # noqa: ANN401  (options of the constructor)
+        return Reprocessing(database=self.database, publisher=self.publisher(), **options)
 
-    def requeueing(self) -> Requeueing:
-        return Requeueing(database=self.database)
+    def backfill(self, **options: Any) -> Backfill:  # noqa: ANN401  (options of the constructor)
+        return Backfill(database=self.database, recipe=DEFAULT_RECIPE, **options)
 
-    def backfill(self, database: Database | None = None) -> Backfill:
-        return Backfill(database=database or self.database, recipe=DEFAULT_RECIPE)
+    def backlog(self, limit: int, **options: Any) -> Backlog:  # noqa: ANN401  (options of the constructor)
+        return Backlog(database=self.database, limit=limit, **options)
 
-    def backlog(self, limit: int, database: Database | None = None) -> Backlog:
-        return Backlog(database=database or self.database, limit=limit)
+    def retention(
+        self, *, originals_for: float | None = None, images_for: float | None = None, batch: int = 100
+    ) -> Retention:
+        return Retention(database=self.database, originals_for=originals_for, images_for=images_for, batch=batch)
 
-    def retention(self, *, originals_for: float | None = None, images_for: float | None = None) -> Retention:
-        return Retention(database=self.database, originals_for=originals_for, images_for=images_for)
+    def sweeper(self, clock: Callable[[], float] = time.monotonic, **options: Any) -> Sweeper:  # noqa: ANN401  (options of the constructor)
+        return Sweeper(database=self.database, storage=self.storage, grace=GRACE, clock=clock, **options)
 
-    def sweeper(self, clock: Callable[[], float] = time.monotonic) -> Sweeper:
-        return Sweeper(database=self.database, storage=self.storage, grace=GRACE, clock=clock)
-
-    async def sweep(self) -> int:
-        """What a sweeper removes that comes round once more after its grace."""
-        sweeper = self.sweeper(count(0.0, GRACE).__next__)
+    async def sweep(self, **options: Any) -> int:  # noqa: ANN401  (options of the constructor)
+        """Run a sweeper twice, the second time after its grace; returns how many files it deleted."""
+        sweeper = self.sweeper(count(0.0, GRACE).__next__, **options)
         return await sweeper.run_once() + await sweeper.run_once()
 
-    def audit(self, *, with_queue: bool = True) -> Audit:
+    def audit(self, *, with_queue: bool = True, **options: Any) -> Audit:  # noqa: ANN401  (options of the constructor)
         return Audit(
             database=self.database,
             storage=self.storage,
             sweeper=self.sweeper(),
+            reprocessing=self.reprocessing(),
             reconciler=self.reconciler() if with_queue else None,
+            **options,
         )
 
-    def survey(self, limit: int = 1000) -> BacklogGauges:
+    def backlog_gauges(self, limit: int = 1000) -> BacklogGauges:
         health = HealthCheck(database=self.database, queue=self.queue, storage=self.storage, observer=self.metrics)
         return BacklogGauges(database=self.database, health=health, observer=self.metrics, limit=limit)
 
@@ -154,7 +155,7 @@ class ServiceHarness:
         return Lookup(database=self.database, storage=self.storage)
 
     async def ask(self, query: Callable[[Repositories], Awaitable[Result]]) -> Result:
-        """One query in a transaction of its own, on a connection that no use case has."""
+        """Run a query in a transaction of its own, on a connection that no use case uses."""
         async with self._outside.transaction() as repositories:
             return await query(repositories)
 
@@ -164,29 +165,29 @@ class ServiceHarness:
         return image
 
     async def row(self, image_id: UUID) -> dict[str, Any]:
-        """Everything recorded about an image."""
+        """Returns all columns of an image."""
         statement = select(*ImageRow.__table__.c).where(ImageRow.id == image_id)
         result = await self.ask(lambda r: r.connection.execute(statement))
         return dict(result.mappings().one())
 
     async def count(self) -> int:
-        """How many images are recorded."""
+        """Returns the number of recorded images."""
         result = await self.ask(lambda r: r.connection.execute(select(func.count(ImageRow.id))))
         return int(result.scalar_one())
 
     async def time_passes(self, image_id: UUID, seconds: float) -> None:
-        """Move everything that is timed about an image into the past."""
+        """Move all timestamps of an image into the past."""
         row = await self.row(image_id)
         earlier = {name: row[name] - timedelta(seconds=seconds) for name in _TIMES if row[name] is not None}
         await self.change(image_id, **earlier)
 
     async def change(self, image_id: UUID, **values: object) -> None:
-        """Record something else about an image, past all rules."""
+        """Change columns of an image directly."""
         statement = update(ImageRow).where(ImageRow.id == image_id).values(**values)
         await self.ask(lambda r: r.connection.execute(statement))
 
     async def new(self, content: bytes = IMAGE) -> UUID:
-        """An image whose API was killed after the commit: stored and recorded, and not queued."""
+        """Returns an image that is stored and recorded but not queued, as after a crash of the API after the commit."""
         digest = hashlib.sha256(content).hexdigest()
         original = Original(id=uuid4(), header=HEADER, size_bytes=len(content), sha256=digest)
         await self.put(original_key(original.id), content)
@@ -194,37 +195,41 @@ class ServiceHarness:
         return original.id
 
     async def queued(self) -> UUID:
-        """An image that counts as queued; there is no message, unless the test publishes one."""
+        """Returns an image that is marked as queued; it has no message unless the test publishes one."""
         image_id = await self.new()
         assert await self.ask(lambda r: r.scheduling.mark_queued(image_id, due_in=UNCLAIMED_AFTER))
         return image_id
 
     async def claim(self, image_id: UUID) -> Claim:
-        """What another worker does first."""
+        """Claim an image as another worker."""
         claim = await self.ask(lambda r: r.claims.claim(image_id, lease=LEASE))
         assert claim is not None
         return claim
 
     async def claimed(self) -> Claim:
-        """An image that another worker holds."""
+        """Returns the claim of another worker on a queued image."""
         return await self.claim(await self.queued())
+
+    async def leased(self) -> UUID:
+        """Returns an image that another worker has claimed."""
+        return (await self.claimed()).image_id
 
     async def fail(self, claim: Claim) -> None:
         assert await self.ask(lambda r: r.claims.fail(claim, ERROR))
 
     async def failed(self) -> UUID:
-        """An image that ended in ERROR."""
+        """Returns an image that ended in ERROR."""
         claim = await self.claimed()
         await self.fail(claim)
         return claim.image_id
 
     async def render(self, image_id: UUID) -> None:
-        """What a worker makes of an image that it can claim, and that the script does not know of."""
+        """Process an image as another worker, without the script."""
         unscripted = _processing(self._outside, LocalStorage(self.folder), FakeRenderer(Script()))
         await unscripted.process(Delivery(image_id=image_id))
 
     async def done(self, recipe: str | None = None) -> UUID:
-        """An image that is DONE; under another recipe than the one in use, if there is one."""
+        """Returns an image that is DONE, made with the recipe of the given fingerprint."""
         image_id = await self.queued()
         await self.render(image_id)
         if recipe is not None:
@@ -232,11 +237,17 @@ class ServiceHarness:
         return image_id
 
     async def reprocess(self, image_id: UUID, lane: Lane = LANE) -> None:
-        """A finished image that is NEW again, and not queued."""
+        """Make a finished image NEW again, without queueing it."""
         assert await self.ask(lambda r: r.images.reprocess([image_id], lane=lane, due_in=UNQUEUED_AFTER))
 
+    async def renewed(self) -> UUID:
+        """Returns an image that was DONE and is NEW again, not queued."""
+        image_id = await self.done()
+        await self.reprocess(image_id)
+        return image_id
+
     async def removals(self) -> dict[str, float]:
-        """The files that are to be removed, with the seconds until then."""
+        """Returns the files that are due for removal, with the seconds until then."""
         seconds = RemovalRow.due_at, in_seconds(0)
         result = await self.ask(lambda r: r.connection.execute(select(RemovalRow.key, *seconds)))
         return {row[0]: (row[1] - row[2]).total_seconds() for row in result}
@@ -245,7 +256,7 @@ class ServiceHarness:
         return (await self.image(image_id)).status
 
     async def put(self, key: str, content: bytes = b"x", age: float = 0) -> None:
-        """Store a file, as if so many seconds ago."""
+        """Store a file whose age is ``age`` seconds."""
         storage = LocalStorage(self.folder)
         async with storage.scratch() as scratch:
             path = scratch / "file"
@@ -264,7 +275,7 @@ class ServiceHarness:
         return {item.key async for item in LocalStorage(self.folder).list(prefix)}
 
     def scratch(self) -> list[Path]:
-        """Scratch folders that hold something."""
+        """Returns the scratch directories that are not empty."""
         return [path for path in (self.folder / "scratch").iterdir() if any(path.iterdir())]
 
 
@@ -273,9 +284,9 @@ def _processing(
     storage: Storage,
     renderer: Renderer,
     observer: Observer = NULL_OBSERVER,
-    **policy: Any,  # noqa: ANN401  (a policy's own fields)
+    **policy: Any,  # noqa: ANN401  (the fields of ProcessingPolicy)
 ) -> Processing:
-    usual = {
+    defaults = {
         "lease": LEASE,
         "heartbeat": 20.0,
         "max_attempts": 5,
@@ -285,8 +296,8 @@ def _processing(
     return Processing(
         database=database,
         storage=storage,
-        renderer=renderer,
+        renderers=dict.fromkeys(Lane, renderer),
         recipe=DEFAULT_RECIPE,
-        policy=ProcessingPolicy(**{**usual, **policy}),
+        policy=ProcessingPolicy(**{**defaults, **policy}),
         observer=observer,
     )

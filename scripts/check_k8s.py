@@ -1,5 +1,5 @@
 # ruff: noqa: INP001  (a program, not a package)
-"""Checks rendered manifests strictly: each object has a schema, and no field that the schema does not name.
+"""Validates rendered manifests strictly: each object needs a schema, and unknown fields are errors.
 
 Usage: check_k8s.py FILE...
 """
@@ -14,17 +14,17 @@ import kubernetes_validate
 import yaml
 
 SCHEMAS = Path("k8s/schemas")
-"""For the kinds that Kubernetes itself does not know."""
+"""Schemas of custom resources."""
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
-"""The oldest that has what we use, and the newest."""
+"""The oldest version that has all the fields in use, and the newest."""
 
 
 def problems(manifest: dict[str, Any]) -> list[str]:
-    """What is wrong with an object, in any of the versions."""
-    own = SCHEMAS / f"{manifest['kind'].lower()}.json"
+    """Returns what is wrong with an object in any of the versions."""
+    schema = SCHEMAS / f"{manifest['kind'].lower()}.json"
     try:
-        if own.exists():
-            jsonschema.validate(manifest, json.loads(own.read_text()))
+        if schema.exists():
+            jsonschema.validate(manifest, json.loads(schema.read_text()))
         else:
             for version in VERSIONS:
                 kubernetes_validate.validate(manifest, version, strict=True)
@@ -36,7 +36,7 @@ def problems(manifest: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Print what is wrong, or how much is right."""
+    """Validate the files, print the number of objects, and exit with the problems if there are any."""
     found = []
     for file in map(Path, sys.argv[1:]):
         manifests = [manifest for manifest in yaml.safe_load_all(file.read_text()) if manifest]

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001  (a program, not a package)
-"""Checks that the pinned requirement files are in step with pyproject.toml; `make requirements` brings them there."""
+"""Checks that the pinned requirement files match pyproject.toml; `make requirements` updates them."""
 
 import re
 import sys
@@ -10,12 +10,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 DECODERS = {"cykooz-resizer", "kornia-rs", "numpy", "pillow"}
-"""What the API's image does without."""
-PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
+"""Packages that the API's image leaves out."""
+PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]+\])?==([^\s;]+)", re.MULTILINE)
 
 
 def problems() -> list[str]:
-    """What is missing from the files, outside its bounds, different between them, or should not be there."""
+    """Returns pins that are missing, out of bounds, different between the files, or not allowed."""
     project = tomllib.loads(Path("pyproject.toml").read_text())
     program, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"]
     needed = {
@@ -31,16 +31,16 @@ def problems() -> list[str]:
         for requirement in map(Requirement, wanted):
             version = pins[name].get(canonicalize_name(requirement.name))
             if version is None or not requirement.specifier.contains(version, prereleases=True):
-                found.append(f"{name} pins {requirement.name} to {version}, but pyproject.toml asks for {requirement}")
+                found.append(f"{name} pins {requirement.name} to {version}, but pyproject.toml requires {requirement}")
         if re.search(r"https?://|file:|^--(index|extra|find)", Path(name).read_text(), re.MULTILINE):
-            found.append(f"{name} names a place to download from")
+            found.append(f"{name} names an index or URL")
     for package, version in pins["requirements.txt"].items():
         if pins["requirements-dev.txt"].get(package) != version:
             found.append(f"requirements-dev.txt does not pin {package} to {version}, as requirements.txt does")
     if pins["requirements-api.txt"] != {
         name: pin for name, pin in pins["requirements.txt"].items() if name not in DECODERS
     }:
-        found.append("requirements-api.txt is not requirements.txt without what decodes")
+        found.append("requirements-api.txt is not requirements.txt without the decoders")
     return found
 
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from harness.broker import purge_queues
-from harness.processes import ServerError
+from harness.processes import SOURCE, ServerError
 from harness.s3 import SeaweedServer, environment, make_bucket
 from harness.servers import PostgresServer, RabbitMQServer, create_database, drop_database, new_folder
 from harness.shared import SharedServers, shared_url
@@ -26,6 +26,8 @@ SHARED = pytest.StashKey[SharedServers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Child processes import the program from this checkout, installed or not.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist asks the process that started it
         config.stash[SHARED] = SharedServers()
         if config.args_source is pytest.Config.ArgsSource.TESTPATHS:

@@ -1,4 +1,4 @@
-"""Compare this renderer with its peers: time, processor time, memory and likeness, all in one run.
+"""Compares this renderer with its peers: time, processor time, memory and quality, in one run.
 
     make bench-imaging                    or: make bench-imaging ARGS="--quick --only '12 MP JPEG'"
 
@@ -25,26 +25,26 @@ QUICK = ("12 MP JPEG", "12 MP PNG", "12 MP WebP")
 
 def main() -> None:
     """Measure, print tables, and write JSON and a plot."""
-    given = _options()
-    wanted = [one for one in inputs.INPUTS if one.name in (given.only or (QUICK if given.quick else _names()))]
-    rounds = given.rounds or (5 if given.quick else 15)
+    options = _options()
+    wanted = [one for one in inputs.INPUTS if one.name in (options.only or (QUICK if options.quick else _names()))]
+    rounds = options.rounds or (5 if options.quick else 15)
     processor = max(os.sched_getaffinity(0))
     compared = list(engines(FOLDER))
-    source = given.photographs or f"{', '.join(inputs.PHOTOGRAPHS)} of {' and '.join(inputs.PACKAGES)}"
+    source = options.photographs or f"{', '.join(inputs.PHOTOGRAPHS)} of {' and '.join(inputs.PACKAGES)}"
     print(f"{rounds} rounds, all engines on processor {processor} with one thread each")
     print(f"pictures: tiles of {inputs.TILE[0]}x{inputs.TILE[1]} pixels, unscaled, from {source}\n")
     rows: dict[str, list[measuring.Result]] = {}
     for one in wanted:
-        file = inputs.make(one, FOLDER, given.photographs)
+        file = inputs.make(one, FOLDER, options.photographs)
         print(f"{one.name}: {one.size[0]}x{one.size[1]}, {file.stat().st_size / 1e6:.1f} MB")
         rows[one.name] = measuring.measure(file, compared, rounds, processor)
         print("\n".join(report.table(rows[one.name])), end="\n\n", flush=True)
     print("versions:", "; ".join(f"{one.engine}: {one.version}" for one in next(iter(rows.values()))))
-    _write(given.json, rounds, str(source), rows)
+    _write(options.json, rounds, str(source), rows)
     complete = len(wanted) == len(inputs.INPUTS)
     drawing = PLOT if complete else FOLDER / PLOT.name
     plot.write(drawing, rows)
-    print(f"written: {given.json}, {drawing}")
+    print(f"written: {options.json}, {drawing}")
 
 
 def _names() -> list[str]:
@@ -64,10 +64,10 @@ def _write(path: Path, rounds: int, source: str, rows: dict[str, list[measuring.
 
 def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, help="how often each engine renders each picture (15; quick: 5)")
-    options.add_argument("--only", action="append", choices=_names(), help="this picture (may be repeated)")
+    options.add_argument("--rounds", type=int, help="renderings of each picture by each engine (15; quick: 5)")
+    options.add_argument("--only", action="append", choices=_names(), help="only this picture (repeatable)")
     options.add_argument("--quick", action="store_true", help=f"few rounds of {', '.join(QUICK)}")
-    options.add_argument("--json", type=Path, default=FOLDER / "results.json", help="where the figures go")
+    options.add_argument("--json", type=Path, default=FOLDER / "results.json", help="file for the results")
     options.add_argument("--photographs", type=Path, help="a folder with JPEG photographs of your own to use")
     return options.parse_args()
 

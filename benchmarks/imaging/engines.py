@@ -1,4 +1,4 @@
-"""The engines that are compared, each a long-lived process that speaks lines of JSON."""
+"""The compared engines, each a long-lived process that reads and writes lines of JSON."""
 
 import json
 import os
@@ -44,18 +44,18 @@ class Worker:
         self.version = str(self._answer()["version"])
 
     def render(self, source: Path, out: Path) -> dict[str, Any]:
-        """What one job cost: ``seconds``, ``cpu`` and ``children_peak``, or an ``error``."""
+        """Render one picture; returns ``seconds``, ``cpu`` and ``children_peak``, or an ``error``."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"source": str(source), "out": str(out)}) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def peak_memory(self) -> int:
-        """The most resident memory, in bytes, that the process or one of its living children ever had."""
+        """Return the peak resident memory, in bytes, of the process or one of its running children."""
         return max(_peak(pid) for pid in _family(self._process.pid))
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.communicate()
 
     def _answer(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Worker:
 
 
 def engines(folder: Path) -> Iterator[Engine]:
-    """Every engine that is there; says which are not.
+    """Yield every installed engine; prints the missing ones.
 
     Args:
         folder: Where sharp was installed.
@@ -97,7 +97,7 @@ def engines(folder: Path) -> Iterator[Engine]:
 
 
 def _magick() -> str | None:
-    """The program on the PATH that really is ImageMagick; others have the same names."""
+    """Return the ImageMagick program on the PATH; other programs have the same names."""
     for folder in os.get_exec_path():
         for name in ("magick", "convert"):
             program = shutil.which(name, path=folder)

@@ -1,4 +1,4 @@
-"""Whether a decoder process grows: thousands of files of every kind through one, inside all its limits.
+"""Measures the memory growth of a decoder process over thousands of files of every kind, inside all its limits.
 
     .venv/bin/python -m benchmarks.imaging.flatness                  after `make bench-imaging`, which makes the files
 
@@ -16,8 +16,8 @@ from PIL import Image
 
 from benchmarks.imaging.workers.serve import SIZES
 from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 
 LARGE = Path("build/bench-imaging")
 SMALL = {"jpg": {"quality": 85}, "png": {}, "webp": {"quality": 80}, "avif": {"speed": 10}, "gif": {}}
@@ -25,18 +25,18 @@ SHARE_OF_LARGE = 0.05
 
 
 def main() -> None:
-    """Render, and print what the process holds on the way."""
+    """Render, and print the memory of the process at intervals."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--renders", type=int, default=5000, help="how many in all (5000)")
+    options.add_argument("--renders", type=int, default=5000, help="number of renderings (5000)")
     renders = options.parse_args().renders
     with tempfile.TemporaryDirectory() as scratch:
         asyncio.run(_run(renders, _small(Path(scratch)), sorted(LARGE.glob("*mp-*.[!hm]*")), Path(scratch)))
 
 
 async def _run(renders: int, small: list[Path], large: list[Path], out: Path) -> None:
-    # Never replaced, unlike in the service, where it would be after 500.
+    # Never replaced, unlike in the service, which replaces it after 500 images.
     pool = RenderPool(1, replace(RenderLimits(), jobs_per_child=renders + 1))
-    rng = random.Random(1)  # noqa: S311 — the same every time
+    rng = random.Random(1)  # noqa: S311 — the same order every time
     try:
         for number in range(1, renders + 1):
             await pool.render(rng.choice(large if rng.random() < SHARE_OF_LARGE else small), DEFAULT_RECIPE, out)
@@ -47,7 +47,7 @@ async def _run(renders: int, small: list[Path], large: list[Path], out: Path) ->
 
 
 def _small(folder: Path) -> list[Path]:
-    """Files of about a megapixel, all sizes different."""
+    """Write files of about a megapixel, each of a different size."""
     made = []
     with Image.open(LARGE / "12-mp-jpeg.jpg") as photograph:
         for number, (extension, options) in enumerate(4 * list(SMALL.items())):
@@ -59,7 +59,7 @@ def _small(folder: Path) -> list[Path]:
 
 
 def _memory() -> int:
-    """Resident memory of this process's only child, in megabytes."""
+    """Return the resident memory of this process's only child, in megabytes."""
     tasks = Path("/proc/self/task").iterdir()
     (child,) = (pid for task in tasks for pid in (task / "children").read_text(encoding="ascii").split())
     pages = int(Path(f"/proc/{child}/statm").read_text(encoding="ascii").split()[1])

@@ -1,4 +1,4 @@
-"""The pictures that are measured: real photographs, laid side by side at their own resolution."""
+"""The input pictures: mosaics of real photographs at their own resolution."""
 
 import json
 import os
@@ -65,11 +65,11 @@ INPUTS = (
 
 
 def make(wanted: Input, folder: Path, photographs: Path | None) -> Path:
-    """The file of one input, made unless it is there.
+    """Return the file of one input, made unless it exists.
 
     Args:
-        wanted: What to make.
-        folder: Where it is kept.
+        wanted: The input.
+        folder: The folder for it.
         photographs: JPEG photographs to use instead of the packages'.
     """
     key = json.dumps([wanted.name, wanted.size, str(photographs or PACKAGES)])
@@ -83,7 +83,7 @@ def make(wanted: Input, folder: Path, photographs: Path | None) -> Path:
 
 
 def _mosaic(size: tuple[int, int], files: list[Path]) -> Image.Image:
-    """So much of the photographs as fills the size, tile by tile, none of them resized."""
+    """Fill the size with tiles of the photographs, none of them resized."""
     mosaic, tiles = Image.new("RGB", size), _tiles(files)
     for top in range(0, size[1], TILE[1]):
         for left in range(0, size[0], TILE[0]):
@@ -92,7 +92,7 @@ def _mosaic(size: tuple[int, int], files: list[Path]) -> Image.Image:
 
 
 def _tiles(files: list[Path]) -> Iterator[Image.Image]:
-    """Tiles that do not overlap: one of every photograph, then another of those that are large enough, and so on."""
+    """Yield tiles that do not overlap: one of every photograph, then another of those large enough, and so on."""
     images = [Image.open(file).convert("RGB") for file in files]
     for turn in range(max(_across(image) * _down(image) for image in images)):
         for image in images:
@@ -121,13 +121,13 @@ def _photographs(folder: Path, own: Path | None) -> list[Path]:
 
 
 def _unpack(target: Path) -> None:
-    """Download the packages and take their files out; nothing is installed."""
+    """Download the packages and unpack them; nothing is installed."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        sys.exit(f"The photographs come from the Debian packages {', '.join(PACKAGES)}: name a folder of your own.")
+        sys.exit(f"The photographs come from the Debian packages {', '.join(PACKAGES)}: pass your own folder.")
     with tempfile.TemporaryDirectory() as scratch:
         if subprocess.run(["apt-get", "download", "-qq", *PACKAGES], cwd=scratch, check=False).returncode:
             if os.geteuid():
-                sys.exit("apt-get does not know the packages with the photographs: run apt-get update as root.")
+                sys.exit("apt-get does not find the packages with the photographs: run apt-get update as root.")
             subprocess.run(["apt-get", "update", "-qq"], check=True)
             subprocess.run(["apt-get", "download", "-qq", *PACKAGES], cwd=scratch, check=True)
         for package in Path(scratch).glob("*.deb"):

@@ -1,4 +1,4 @@
-"""Interleaved rounds: every engine renders the same picture once a round, in warm processes."""
+"""Measures in interleaved rounds: every engine renders the same picture once a round, in warm processes."""
 
 import statistics
 import tempfile
@@ -17,7 +17,7 @@ WARM_UP = 2
 
 @dataclass(slots=True)
 class Result:
-    """What one engine needed for one picture, over all rounds."""
+    """The measurements of one engine on one picture, over all rounds."""
 
     engine: str
     version: str
@@ -28,23 +28,23 @@ class Result:
     error: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the result as JSON."""
         return asdict(self)
 
 
 def ratio(one: Result, other: Result, *, cpu: bool = False) -> float:
-    """The median over the rounds of one's time through the other's: what slows a round down slows both."""
+    """Return the median over the rounds of one's time divided by the other's: disturbances of a round slow both."""
     ones, others = (one.cpu, other.cpu) if cpu else (one.seconds, other.seconds)
     return statistics.median(a / b for a, b in zip(ones, others, strict=True))
 
 
 def measure(source: Path, engines: Iterable[Engine], rounds: int, processor: int) -> list[Result]:
-    """Results of the engines, in their order; one that cannot read the picture has an error.
+    """Return the results of the engines, in their order; one that cannot read the picture has an error.
 
     Args:
         source: The picture.
-        engines: What to compare; each runs in a process of its own.
-        rounds: How often each renders it, apart from the warm-up.
+        engines: The engines to compare; each runs in a process of its own.
+        rounds: Renderings by each, without the warm-up.
         processor: The one that all processes run on.
     """
     wanted = [engine for engine in engines if engine.name != FLOOR or source.suffix == ".jpg"]
@@ -61,7 +61,7 @@ def measure(source: Path, engines: Iterable[Engine], rounds: int, processor: int
         finally:
             for worker in workers:
                 worker.close()
-        _judge(source, results, folders)
+        _compare_quality(source, results, folders)
         return list(results.values())
 
 
@@ -79,13 +79,13 @@ def _once(worker: Worker, source: Path, out: Path, result: Result, *, counts: bo
     if result.error or not counts:
         return
     result.seconds.append(answer["seconds"])
-    if worker.name != ISOLATED:  # whose decoder process still runs, so that its time is unknown
+    if worker.name != ISOLATED:  # its decoder process still runs, so that its processor time is unknown
         result.cpu.append(answer["cpu"])
     result.peak_memory = max(result.peak_memory, worker.peak_memory(), answer["children_peak"])
 
 
-def _judge(source: Path, results: dict[str, Result], folders: dict[str, Path]) -> None:
-    """Compare what was made with ideal thumbnails of the sizes that most engines chose."""
+def _compare_quality(source: Path, results: dict[str, Result], folders: dict[str, Path]) -> None:
+    """Compare the thumbnails with ideal ones of the sizes that most engines chose."""
     made = {name: folder for name, folder in folders.items() if not results[name].error and name != FLOOR}
     sizes: dict[str, tuple[int, int]] = {}
     for preset in ("1200x1200", "300x300", "100x100"):

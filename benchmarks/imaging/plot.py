@@ -1,4 +1,4 @@
-"""The measurements as a picture for the README: how many times as long as this renderer each engine takes."""
+"""Draws the measurements as a picture for the docs: the time of each engine as a multiple of this renderer's."""
 
 import math
 from collections.abc import Iterator

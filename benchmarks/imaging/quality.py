@@ -1,4 +1,4 @@
-"""How close a thumbnail comes to an ideal one: SSIM against a reference computed in 64-bit floating point."""
+"""Measures the quality of thumbnails: SSIM against a reference computed in 64-bit floating point."""
 
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +17,9 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def references(source: Path, sizes: dict[str, tuple[int, int]]) -> dict[str, Pixels]:
-    """The ideal thumbnail of each size: decoded in full, upright, and resampled once with Lanczos (a = 3)."""
+    """Return the ideal thumbnail of each size: decoded in full, upright, and resampled once with Lanczos (a = 3)."""
     if source.suffix == ".heic":
-        heif: Any = import_module("pillow_heif")  # of the benchmark's own environment, unseen by the type checker
+        heif: Any = import_module("pillow_heif")  # only in the benchmark's environment, not in the type checker's
         heif.register_heif_opener()
     with Image.open(source) as image:
         full = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -27,7 +27,7 @@ def references(source: Path, sizes: dict[str, tuple[int, int]]) -> dict[str, Pix
 
 
 def ssim(reference: Pixels, thumbnail: Path) -> float:
-    """Structural similarity of the luma (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5)."""
+    """Return the structural similarity of the luma (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5)."""
     with Image.open(thumbnail) as image:
         pixels = np.asarray(image.convert("RGB"), np.float64)
     if pixels.shape != reference.shape:
@@ -46,7 +46,7 @@ def _resample(pixels: NDArray[Any], size: tuple[int, int]) -> Pixels:
 
 
 def _rows(pixels: NDArray[Any], count: int) -> Pixels:
-    """The picture with so many rows, each a weighted mean of those around it."""
+    """Return the picture with so many rows, each a weighted mean of those around it."""
     scale = pixels.shape[0] / count
     reach = _LOBES * max(scale, 1.0)
     result = np.empty((count, *pixels.shape[1:]))
@@ -60,7 +60,7 @@ def _rows(pixels: NDArray[Any], count: int) -> Pixels:
 
 
 def _blur(plane: Pixels) -> Pixels:
-    """The window's mean at every place where the window fits."""
+    """Return the window's weighted mean at every position where it fits."""
     window = _WINDOW / _WINDOW.sum()
     for axis in (0, 1):
         length = plane.shape[axis] - len(window) + 1

@@ -1,4 +1,4 @@
-"""The measurements as a table."""
+"""Formats the measurements as a table."""
 
 import statistics
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ NOT_PEERS = (OURS, ISOLATED, FLOOR)
 
 
 def table(results: list[Result]) -> Iterator[str]:
-    """Lines of text: one engine each, the fastest first, then what could not be measured."""
+    """Yield lines of text: one engine each, the fastest first, then those that failed."""
     done = sorted(
         (result for result in results if result.seconds), key=lambda result: statistics.median(result.seconds)
     )
@@ -29,7 +29,7 @@ def table(results: list[Result]) -> Iterator[str]:
         )
     for result in results:
         if result.error:
-            yield f"  {result.engine:<24} cannot: {result.error.splitlines()[0][:90]}"
+            yield f"  {result.engine:<24} failed: {result.error.splitlines()[0][:90]}"
     ours, peers = by_name.get(OURS), [result for result in done if result.engine not in NOT_PEERS]
     if ours and peers:
         best = max(peers, key=lambda peer: ratio(ours, peer))

@@ -1,11 +1,10 @@
-"""What new uploads notice of a back-fill: the time from the first byte of a request until its image is DONE.
+"""Measures the effect of a back-fill on new uploads: the time from the first byte of a request until DONE.
 
     make bench-backfill                   or: python -m benchmarks.operations.backfill --rounds 5
 
-One private service with one worker, and so many images that are marked as rendered under an old recipe. In each round
-the same uploads are made twice: while nothing else is to be done, and while `image-service backfill` has all of those
-in the workers' hands. Exits with 1 if the 95th percentile is more than twice as long, or if a back-fill was over before
-the uploads were.
+A private service with one worker has many images that are marked as rendered under an old recipe. In each round the
+same uploads are made twice: on the idle service, and while `image-service backfill` has queued all of those images.
+Exits with 1 if the 95th percentile is more than twice as long, or if a back-fill finished before the uploads.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from harness.service import PROGRAM, client, upload, upload_all
 
 SIZES: Final = {"816x612": (816, 612), "12 MP": (4000, 3000)}
 LARGE: Final = 10
-"""One in so many of the images that are rendered again is a large one."""
+"""One in so many images of the back-fill is a large one."""
 GOAL: Final = 2.0
 UPLOADS_AT_ONCE: Final = 4
 FINISH_LIMIT: Final = 600.0
@@ -51,7 +50,7 @@ Times = dict[str, list[float]]
 async def uploads(
     api: httpx.AsyncClient, database: AsyncConnection, pictures: dict[str, bytes], count: int, pause: float
 ) -> Times:
-    """Make so many uploads, of each size in turn; returns the seconds that each took to become DONE."""
+    """Upload pictures of each size in turn; returns the seconds from each upload to DONE."""
     begun: dict[UUID, tuple[str, float]] = {}
     names = list(pictures)
     began = time.monotonic()
@@ -77,21 +76,23 @@ async def uploads(
 
 @asynccontextmanager
 async def back_fill(cluster: LocalCluster, database: AsyncConnection, old: list[str]) -> AsyncIterator[None]:
-    """Outdate images and have them all rendered again, from before the block until after it."""
+    """Mark images as outdated and run a back-fill of them that lasts longer than the block."""
     await database.execute(OUTDATE, {"images": list(map(UUID, old))})
     group = ProcessGroup(folder=cluster.folder / "backfill")
     group.folder.mkdir(exist_ok=True)
-    program = group.spawn(PROGRAM, "backfill", "--window", str(len(old)), env=cluster.env)
+    program = group.spawn(*PROGRAM, "backfill", "--window", str(len(old)), env=cluster.env)
     try:
         await _until(database, len(old) // 2, at_least=True)
         began = time.monotonic()
-        most = (await database.execute(OLD)).scalar_one()
+        outdated = (await database.execute(OLD)).scalar_one()
         yield
         left = (await database.execute(OLD)).scalar_one()
         seconds = time.monotonic() - began
-        print(f"  back-fill: {left} of {most} left after {seconds:.0f} s: {(most - left) / seconds:.1f} a second")
+        print(
+            f"  back-fill: {left} of {outdated} left after {seconds:.0f} s: {(outdated - left) / seconds:.1f} a second"
+        )
         if not left:
-            sys.exit("the back-fill was over before the uploads were: give it more images")
+            sys.exit("the back-fill finished before the uploads: use more images")
         await _until(database, 0)
         if status := await asyncio.to_thread(program.wait, FINISH_LIMIT):
             sys.exit(f"image-service backfill ended with {status}:\n{group.tail()}")
@@ -100,14 +101,14 @@ async def back_fill(cluster: LocalCluster, database: AsyncConnection, old: list[
 
 
 async def _until(database: AsyncConnection, waiting: int, *, at_least: bool = False) -> None:
-    """Wait until so many images wait for their back-fill."""
+    """Wait until a number of images wait for the back-fill."""
     deadline = time.monotonic() + FINISH_LIMIT
     while True:
         found = (await database.execute(WAITING)).scalar_one()
         if found >= waiting if at_least else found <= waiting:
             return
         if time.monotonic() > deadline:
-            sys.exit(f"{found} images wait for their back-fill")
+            sys.exit(f"{found} images still wait for the back-fill")
         await asyncio.sleep(0.2)
 
 
@@ -126,7 +127,7 @@ def quantiles(times: list[float]) -> tuple[float, float]:
 
 
 def table(idle: Times, busy: Times) -> float:
-    """Print both and their ratio; returns the 95th percentile's for all uploads."""
+    """Print both and their ratios; returns the ratio of the 95th percentiles of all uploads."""
     print(
         f"\n{'picture':>8} {'uploads':>8}  {'idle p50':>9} {'p95 ms':>7}  {'back-fill p50':>14} {'p95 ms':>7}  ratios"
     )
@@ -134,17 +135,17 @@ def table(idle: Times, busy: Times) -> float:
     for name in [*idle, "all"]:
         alone = idle[name] if name in idle else [seconds for times in idle.values() for seconds in times]
         beside = busy[name] if name in busy else [seconds for times in busy.values() for seconds in times]
-        (half, most), (busy_half, busy_most) = quantiles(alone), quantiles(beside)
-        ratio = busy_most / most
+        (median, p95), (busy_median, busy_p95) = quantiles(alone), quantiles(beside)
+        ratio = busy_p95 / p95
         print(
-            f"{name:>8} {len(alone):>8}  {half:>9.1f} {most:>7.1f}  {busy_half:>14.1f} {busy_most:>7.1f}  "
-            f"{busy_half / half:.2f} {ratio:.2f}"
+            f"{name:>8} {len(alone):>8}  {median:>9.1f} {p95:>7.1f}  {busy_median:>14.1f} {busy_p95:>7.1f}  "
+            f"{busy_median / median:.2f} {ratio:.2f}"
         )
     return ratio
 
 
 async def measure(cluster: LocalCluster, given: argparse.Namespace) -> float:
-    """Measure both in turn; returns the ratio of the 95th percentiles."""
+    """Measure alternately without and with a back-fill; returns the ratio of the 95th percentiles."""
     pictures = {name: picture(*size) for name, size in SIZES.items()}
     small, large = pictures.values()
     cluster.worker("worker")
@@ -168,12 +169,12 @@ async def measure(cluster: LocalCluster, given: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    """Measure, print a table, and say whether the goal is met."""
+    """Measure and print a table; exit with 1 if the goal is missed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=3, help="of both measurements (default 3)")
-    options.add_argument("--uploads", type=int, default=60, help="in each of them (default 60)")
+    options.add_argument("--rounds", type=int, default=3, help="repetitions (default 3)")
+    options.add_argument("--uploads", type=int, default=60, help="uploads in each measurement (default 60)")
     options.add_argument("--pause", type=float, default=0.3, help="seconds from one upload to the next (default 0.3)")
-    options.add_argument("--back-fill", type=int, default=2000, help="images that are rendered again (default 2000)")
+    options.add_argument("--back-fill", type=int, default=2000, help="images of the back-fill (default 2000)")
     given = options.parse_args()
     with local_cluster() as cluster:
         ratio = asyncio.run(measure(cluster, given))

@@ -1,4 +1,4 @@
-"""A backlog that nobody had to upload: rows, files and messages as uploads would have left them."""
+"""Creates a backlog without uploads: the rows, files and messages that uploads would leave."""
 
 import asyncio
 import os
@@ -22,8 +22,8 @@ from image_service.ports import Delivery
 QUEUE: Final = "images"
 """The broker's name for the normal lane."""
 _AT_ONCE: Final = 500
-_MOST_LINKS: Final = 10_000
-"""File systems allow so many names for one file, and some more."""
+_MAX_LINKS: Final = 10_000
+"""Hard links to one file; ext4 allows 65,000."""
 _CONNECT_LIMIT: Final = 60.0
 _ROWS: Final = text(
     """
@@ -38,13 +38,13 @@ _ROWS: Final = text(
 
 
 async def record(cluster: LocalCluster, count: int, original: Path, *, files: int | None = None) -> list[UUID]:
-    """Record so many images in the normal lane as queued, with their files, though nothing is published yet.
+    """Record images in the normal lane as queued, with their files, without publishing a message.
 
     Args:
         cluster: The service.
-        count: How many.
-        original: The file that each of them is; it has to be on the storage's disk.
-        files: How many of them, from the first on, get their file, where not all are going to be rendered.
+        count: Number of images.
+        original: The original of all of them, on the disk of the storage.
+        files: Number of images, from the first on, that get a file; None for all.
 
     Returns:
         Their ids.
@@ -61,27 +61,27 @@ async def record(cluster: LocalCluster, count: int, original: Path, *, files: in
 
 
 async def publish(cluster: LocalCluster, ids: Sequence[UUID]) -> None:
-    """Publish a message for each."""
+    """Publish a message for each image."""
     async with started(cluster.rabbitmq.url, QUEUE) as queue:
         for batch in _batches(ids, _AT_ONCE):
             await asyncio.gather(*(queue.publish(Delivery(image_id=image_id)) for image_id in batch))
 
 
 async def until_consumed_by(cluster: LocalCluster, workers: int) -> None:
-    """Return when so many consumers wait for messages."""
+    """Return when ``workers`` consumers wait for messages."""
     async with channel_to(cluster.rabbitmq.url) as channel:
 
-        async def all_there() -> bool:
+        async def all_connected() -> bool:
             return (await channel.declare_queue(QUEUE, passive=True)).declaration_result.consumer_count == workers
 
-        await eventually(all_there, timeout=_CONNECT_LIMIT)
+        await eventually(all_connected, timeout=_CONNECT_LIMIT)
 
 
 def _link(cluster: LocalCluster, ids: Sequence[UUID], original: Path) -> None:
-    """Files that share their bytes: a hundred thousand pictures need no room."""
+    """Hard-link the originals to one file, so that a hundred thousand of them need no space."""
     template = original
     for number, image_id in enumerate(ids):
-        if number and number % _MOST_LINKS == 0:
+        if number and number % _MAX_LINKS == 0:
             template = original.with_name(f"{original.name}-{number}")
             template.write_bytes(original.read_bytes())
         file = cluster.file(original_key(image_id))

@@ -1,18 +1,18 @@
-"""What an upload notices of a large table, and of a deep queue.
+"""Measures the effect of a large table, and of a deep queue, on the latency of uploads.
 
     make bench-growth                     or: python -m benchmarks.operations.growth --quick
 
-Four services of their own run side by side, and are asked in turn, so that whatever the machine does meets all:
+Four private services run side by side and are measured in turn, so that changes of the machine's speed affect all:
 
-- empty: no images but those that are measured, which a worker renders;
-- table: a million finished images with their thumbnails besides;
-- short queue, deep queue: 1,000 and 100,000 images wait in the normal lane, and the worker works them off all the time.
+- empty: only the measured images, which a worker renders;
+- table: in addition a million finished images with their thumbnails;
+- short queue, deep queue: 1,000 and 100,000 images wait in the normal lane, which the worker processes all the time.
 
-What is measured are uploads of 100 KB, one at a time: from the first byte to 202, from there to DONE as a reader of the
-database sees it, and GET of the status of one of the images that are finished, picked at random. They go through the
-express lane, for in one lane an image necessarily waits for those ahead of it. The worker of the two queues waits 0.2 s
-for each image instead of rendering it: so both do the same, and no processor is short. That wait is taken off, from
-DONE, and from the time between two images of the normal lane, by which is told what the depth costs those in it.
+The measured uploads have 100 KB and are made one at a time: from the first byte to 202, to DONE as another connection
+to the database sees it, and GET of the status of a random finished image. They use the express lane, because within a
+lane an image waits for those ahead of it. The worker of the two queues sleeps 0.2 s for each image instead of rendering
+it, so that both do the same work and processors are free. The sleep is subtracted from DONE, and from the time between
+two images of the normal lane, which shows the cost of the queue's depth for the images in it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from sqlalchemy import text
 from benchmarks import figures
 from benchmarks.operations.backlog import publish, record
 from benchmarks.operations.local_cluster import LocalCluster, local_cluster
-from benchmarks.operations.waiting_worker import WaitingWorker
+from benchmarks.operations.sleeping_worker import SleepingWorker
 from benchmarks.service.load import Connection, get, post
 from benchmarks.service.pictures import SMALL
 from benchmarks.service.records import Records, records
@@ -42,7 +42,7 @@ from harness.plans import fill, superuser
 from image_service.observability.logging import configure_logging
 
 JSON: Final = Path("build/bench/growth.json")
-WAIT: Final = 0.2
+RENDER_SECONDS: Final = 0.2
 GOAL: Final = 1.10
 EMPTY: Final = "empty"
 TABLE: Final = "table"
@@ -68,52 +68,52 @@ _SIZE: Final = text("SELECT pg_total_relation_size('images') + pg_total_relation
 
 @dataclass(kw_only=True)
 class System:
-    """One of the services, and what it was measured at, in seconds."""
+    """One of the services, and its measurements in seconds."""
 
     name: str
     cluster: LocalCluster
-    wait: float
-    """That each of its images takes beside."""
-    known: list[UUID] = field(default_factory=list)
-    """Images that are finished, to ask for."""
+    sleep: float
+    """Time that the worker sleeps for each image."""
+    finished: list[UUID] = field(default_factory=list)
+    """Images for GET."""
     posts: list[float] = field(default_factory=list)
     gets: list[float] = field(default_factory=list)
     dones: list[float] = field(default_factory=list)
     backlog: float | None = None
-    """What it takes between two images of the backlog, the wait left out."""
+    """Time between two images of the backlog, without the sleep."""
 
     async def round(self, connection: Connection, database: Records, request: bytes) -> None:
-        """Measure each once."""
+        """Measure one upload and one GET."""
         began = time.perf_counter()
         upload = await connection.upload(request)
         await database.until_done(upload.id, _DONE_LIMIT)
-        self.dones.append(time.perf_counter() - began - self.wait)
+        self.dones.append(time.perf_counter() - began - self.sleep)
         self.posts.append(upload.answered)
-        self.known.append(upload.id)
-        asked = get(random.choice(self.known))  # noqa: S311 — a sample, not cryptography
+        self.finished.append(upload.id)
+        request = get(random.choice(self.finished))  # noqa: S311 — a sample, not cryptography
         began = time.perf_counter()
-        status, _ = await connection.ask(asked)
+        status, _ = await connection.request(request)
         self.gets.append(time.perf_counter() - began)
         assert status == _OK
 
-    def forget(self) -> None:
-        """What the first rounds measured is not counted."""
+    def discard(self) -> None:
+        """Discard the measurements of the warm-up."""
         self.posts.clear()
         self.gets.clear()
         self.dones.clear()
 
 
 async def prepare(systems: dict[str, System], images: int, deep: int) -> int:
-    """Fill table and queues; returns the bytes of database that an image takes."""
+    """Fill table and queues; returns the bytes of an image in the database."""
     async with superuser(systems[TABLE].cluster.postgres.url) as database:
         began = time.monotonic()
         await fill(database, images)
-        await database.execute(_FINISH)  # whoever found them unfinished would begin to work on them
+        await database.execute(_FINISH)  # unfinished images would be processed
         await database.execute(text("TRUNCATE removals"))
         await database.execute(text("VACUUM (ANALYZE) images, thumbnails"))
         await database.execute(text("CHECKPOINT"))
         size = int((await database.execute(_SIZE)).scalar_one())
-        systems[TABLE].known += (await database.execute(_SOME, {"count": _SAMPLE})).scalars()
+        systems[TABLE].finished += (await database.execute(_SOME, {"count": _SAMPLE})).scalars()
         print(f"{images:,} images recorded in {time.monotonic() - began:.0f} s", flush=True)
     content = SMALL.content()
     for name, count in ((SHORT, _SHORT_QUEUE), (DEEP, deep)):
@@ -128,7 +128,7 @@ async def prepare(systems: dict[str, System], images: int, deep: int) -> int:
 
 @asynccontextmanager
 async def _opened(systems: dict[str, System]) -> AsyncIterator[list[tuple[System, Connection, Records]]]:
-    """A connection to each service, and one to its database."""
+    """Opens a connection to each service, and one to its database."""
     async with AsyncExitStack() as stack:
         opened = []
         for system in systems.values():
@@ -140,7 +140,7 @@ async def _opened(systems: dict[str, System]) -> AsyncIterator[list[tuple[System
 
 
 async def measure(systems: dict[str, System], rounds: int) -> None:
-    """Ask all in turn, so many times."""
+    """Measure all services in turn, ``rounds`` times."""
     request = post(SMALL.content())
     began = time.time()
     async with _opened(systems) as opened:
@@ -148,7 +148,7 @@ async def measure(systems: dict[str, System], rounds: int) -> None:
             if number == WARM_UP:
                 began = time.time()
                 for system in systems.values():
-                    system.forget()
+                    system.discard()
             for system, connection, database in opened:
                 await system.round(connection, database, request)
     for name in (SHORT, DEEP):
@@ -156,18 +156,18 @@ async def measure(systems: dict[str, System], rounds: int) -> None:
         async with superuser(system.cluster.postgres.url) as connected:
             done, seconds = (await connected.execute(_BACKLOG_DONE, {"since": began})).one()
         if done >= _SHORT_QUEUE * 0.9:
-            sys.exit(f"the {name} was over before the measurement was: make fewer rounds")
-        system.backlog = float(seconds) / (done - 1) - WAIT
+            sys.exit(f"the {name} was empty before the end of the measurement: use fewer rounds")
+        system.backlog = float(seconds) / (done - 1) - RENDER_SECONDS
 
 
 def figures_of(system: System) -> dict[str, list[float]]:
-    """What can be compared, by its name."""
+    """Returns the measurements that are compared, by name."""
     found = {"POST": system.posts, "GET": system.gets, "DONE": system.dones}
     return found if system.backlog is None else {**found, "backlog, per image": [system.backlog]}
 
 
 def table(systems: dict[str, System]) -> Iterator[str]:
-    """Medians in milliseconds, their ratios, and whether these are within the goal."""
+    """Returns a table of medians in milliseconds, their ratios, and whether these meet the goal."""
     rows = []
     for grown, plain in _RATIOS:
         before = figures_of(systems[plain])
@@ -191,16 +191,18 @@ def main() -> None:
     configure_logging("WARNING", "auto", sys.stderr)
     print(figures.machine(), end="\n\n")
     with ExitStack() as running:
-        waits = {EMPTY: 0.0, TABLE: 0.0, SHORT: WAIT, DEEP: WAIT}
+        render_seconds = {EMPTY: 0.0, TABLE: 0.0, SHORT: RENDER_SECONDS, DEEP: RENDER_SECONDS}
         systems = {
-            name: System(name=name, cluster=running.enter_context(local_cluster(DECODE_SLOTS="1")), wait=wait)
-            for name, wait in waits.items()
+            name: System(name=name, cluster=running.enter_context(local_cluster(DECODE_SLOTS="1")), sleep=seconds)
+            for name, seconds in render_seconds.items()
         }
         size = asyncio.run(prepare(systems, given.images, given.queue))
         for name, system in systems.items():
             cluster = system.cluster
             if name in {SHORT, DEEP}:
-                cluster.running.enter_context(WaitingWorker(cluster.folder, cluster.env, wait=WAIT))
+                cluster.running.enter_context(
+                    SleepingWorker(cluster.folder, cluster.env, render_seconds=RENDER_SECONDS)
+                )
             else:
                 cluster.worker("worker")
         asyncio.run(measure(systems, given.rounds))
@@ -220,18 +222,18 @@ def main() -> None:
 def _write(path: Path, systems: dict[str, System], size: int) -> None:
     content = {name: figures_of(system) for name, system in systems.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"machine": figures.machine(), "bytes_per_image": size, **content}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    document = {"machine": figures.machine(), "bytes_per_image": size, **content}
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help="a tenth of all")
+    options.add_argument("--quick", action="store_true", help="a tenth of the images")
     options.add_argument("--images", type=int, help="in the table (default 1,000,000)")
     options.add_argument("--queue", type=int, help="images in the deep queue (default 100,000)")
     options.add_argument("--rounds", type=int, help="uploads to each service (default 150)")
-    options.add_argument("--json", type=Path, default=JSON, help="where the figures go")
-    options.add_argument("--publish", action="store_true", help="also put the table into docs/performance.md")
+    options.add_argument("--json", type=Path, default=JSON, help="file for the figures")
+    options.add_argument("--publish", action="store_true", help="also write the table to docs/performance.md")
     given = options.parse_args()
     given.images = given.images or (100_000 if given.quick else 1_000_000)
     given.queue = given.queue or (10_000 if given.quick else 100_000)

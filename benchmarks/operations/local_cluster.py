@@ -1,4 +1,4 @@
-"""A whole service of its own: PostgreSQL, RabbitMQ, an API and workers, each in processes that end with this one."""
+"""A private service: PostgreSQL, RabbitMQ, an API and workers, in processes that end with this one."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from image_service.database.migrations import upgrade
 
 @dataclass(frozen=True, kw_only=True)
 class LocalCluster:
-    """What plays, and how to reach it."""
+    """The running servers and processes."""
 
     folder: Path
     env: dict[str, str]
@@ -23,17 +23,17 @@ class LocalCluster:
     running: ExitStack
 
     def worker(self, name: str) -> Worker:
-        """Start a worker, which ends with the local_cluster."""
+        """Start a worker, which ends with the cluster."""
         return self.running.enter_context(Worker(self.folder, self.env, name))
 
     def file(self, key: str) -> Path:
-        """Where the service stores what has this key."""
+        """Returns the path of the file with this key."""
         return self.folder / "storage" / key
 
 
 @contextmanager
 def local_cluster(**settings: str) -> Iterator[LocalCluster]:
-    """Start everything but the workers; the settings by their environment names."""
+    """Start everything except workers; ``settings`` are environment variables."""
     with ExitStack() as running:
         postgres = running.enter_context(PostgresServer(new_folder()))
         rabbitmq = running.enter_context(RabbitMQServer(new_folder()))

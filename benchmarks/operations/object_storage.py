@@ -1,10 +1,10 @@
-"""The memory of API and worker while pictures of 5 MB are uploaded and rendered, with all files on an S3 server.
+"""Measures the memory of API and worker while pictures of 5 MB are uploaded and rendered, with files on an S3 server.
 
     make bench-storage                    or: python -m benchmarks.operations.object_storage --images 40 --at-once 4
 
-Servers, API and a worker run as processes of their own with the default settings. First one picture alone, whose curve
-is printed; then many, some at once; then all their originals are read, through the API. What is shown is the resident
-memory in MB: of the API, of the worker, and of its decoder processes together.
+Servers, an API and a worker run as processes of their own with the default settings. First one picture is uploaded, and
+the curve of its memory printed; then many, some at once; then all their originals are read through the API. The figures
+are the resident memory in MB of the API, of the worker, and of its decoder processes together.
 """
 
 import argparse
@@ -28,29 +28,29 @@ from harness.service import Worker, client, done, finished, upload, upload_all
 _INTERVAL: Final = 0.02
 _MEGABYTE: Final = 1024 * 1024
 _LINES: Final = 24
-"""Of the curve."""
+"""Lines of the printed curve."""
 _BAR: Final = 70
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What each holds, in bytes."""
+    """Resident memory at one moment, in bytes."""
 
     at: float
-    """Seconds since the beginning."""
+    """Seconds since the start."""
     api: int
     worker: int
     decoders: int
 
 
 def main() -> None:
-    """Run it."""
+    """Measure and print."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images", type=int, default=40, help="pictures in the second round (default 40)")
     options.add_argument("--at-once", type=int, default=4, help="uploads at a time (default 4)")
     given = options.parse_args()
     photo = encoded(noise(2520, 1890), "JPEG", quality=96)
-    # A JPEG may be followed by anything.
+    # Decoders ignore what follows the image.
     photo += bytes(max(0, 5 * _MEGABYTE + 1 - len(photo)))
     with SeaweedServer(new_folder()) as s3:
         make_bucket(s3.url, "images")
@@ -75,8 +75,8 @@ async def _run(cluster: LocalCluster, worker: Worker, photo: bytes, images: int,
         for number in (1, 2):
             before = len(samples)
             ids = await upload_all(http, [photo] * images, at_once)
-            told = await finished(http, ids, timeout=300)
-            assert {image["status"] for image in told} == {"DONE"}
+            images_finished = await finished(http, ids, timeout=300)
+            assert {image["status"] for image in images_finished} == {"DONE"}
             _summary(f"{images} pictures, {at_once} at once, round {number}", samples[before:])
         before = len(samples)
         await _read(http, ids)
@@ -93,7 +93,7 @@ async def _read(http: httpx.AsyncClient, ids: Iterable[str]) -> None:
 
 @asynccontextmanager
 async def _sampled(cluster: LocalCluster, worker: Worker) -> AsyncIterator[list[Sample]]:
-    """A list that grows by what the processes hold, fifty times a second."""
+    """Samples the processes' memory fifty times a second; yields the growing list of samples."""
     samples: list[Sample] = []
     began = time.perf_counter()
 
@@ -121,25 +121,25 @@ def _resident(process: psutil.Process) -> int:
 
 
 def _curve(samples: list[Sample]) -> None:
-    """One line for each of some spans of time, with the most that was held in it."""
+    """Print the curve: one line for each span of time, with the peak in it."""
     print("\n     ms   API  worker  decoders")
     each = -(-len(samples) // _LINES)
-    most = max(sample.api + sample.worker + sample.decoders for sample in samples)
+    peak = max(sample.api + sample.worker + sample.decoders for sample in samples)
     for start in range(0, len(samples), each):
         span = samples[start : start + each]
         api, worker = max(s.api for s in span), max(s.worker for s in span)
         decoders = max(s.decoders for s in span)
         at = (span[0].at - samples[0].at) * 1000
-        bar = "█" * round(_BAR * api / most) + "▓" * round(_BAR * worker / most) + "▒" * round(_BAR * decoders / most)
+        bar = "█" * round(_BAR * api / peak) + "▓" * round(_BAR * worker / peak) + "▒" * round(_BAR * decoders / peak)
         print(f"{at:7.0f}{api / _MEGABYTE:6.0f}{worker / _MEGABYTE:8.0f}{decoders / _MEGABYTE:10.0f}  {bar}")
     print()
 
 
 def _summary(what: str, samples: list[Sample]) -> None:
-    most = Sample(0.0, max(s.api for s in samples), max(s.worker for s in samples), max(s.decoders for s in samples))
+    peak = Sample(0.0, max(s.api for s in samples), max(s.worker for s in samples), max(s.decoders for s in samples))
     print(
-        f"{what:40} at most: API {most.api / _MEGABYTE:.0f}, worker {most.worker / _MEGABYTE:.0f}, "
-        f"decoders {most.decoders / _MEGABYTE:.0f}; at its end: API {samples[-1].api / _MEGABYTE:.0f}, "
+        f"{what:40} peak: API {peak.api / _MEGABYTE:.0f}, worker {peak.worker / _MEGABYTE:.0f}, "
+        f"decoders {peak.decoders / _MEGABYTE:.0f}; at the end: API {samples[-1].api / _MEGABYTE:.0f}, "
         f"worker {samples[-1].worker / _MEGABYTE:.0f}"
     )
 

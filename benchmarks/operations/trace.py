@@ -1,9 +1,10 @@
-"""What an upload does, and where its time goes: one trace, from the request to DONE, through all three processes.
+"""Prints the trace of one upload, from the request to DONE, through all three processes, with times.
 
     make trace                            or: python -m benchmarks.operations.trace photo.jpg
 
-Servers, API and worker run as processes of their own, and send their spans here. A few images go before, since the
-first one pays for connections and a decoder process; then the one that is shown.
+PostgreSQL, RabbitMQ, an API and a worker run as processes of their own, and send their spans to this one. Some images
+are uploaded before the traced one, because the first upload includes opening connections and starting a decoder
+process.
 """
 
 import argparse
@@ -22,7 +23,7 @@ _SIDES = (4000, 3000)
 
 
 def main() -> None:
-    """Run it."""
+    """Upload the image and print its trace."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("image", type=Path, nargs="?", help="a file to upload (default: a JPEG of 12 megapixels)")
     given = options.parse_args()
@@ -30,12 +31,12 @@ def main() -> None:
     with Collector() as collector, local_cluster(**collector.env) as cluster:
         cluster.worker("worker")
         image_id = asyncio.run(_upload(cluster.api.url, content))
-        spans = asyncio.run(eventually(_whole(collector, image_id)))
+        spans = asyncio.run(eventually(_complete_trace(collector, image_id)))
     print("\n".join(tree(spans)))
 
 
 async def _upload(url: str, content: bytes) -> str:
-    """Put the image through several times; returns the id of the last one."""
+    """Upload the image several times; returns the id of the last upload."""
     async with client(url) as api:
         for _ in range(_WARM_UP + 1):
             image_id = str((await upload(api, content))["id"])
@@ -43,14 +44,14 @@ async def _upload(url: str, content: bytes) -> str:
     return image_id
 
 
-def _whole(collector: Collector, image_id: str) -> Callable[[], list[Span]]:
-    """Gives an image's trace, once it has its beginning and its end."""
+def _complete_trace(collector: Collector, image_id: str) -> Callable[[], list[Span]]:
+    """Returns a function that gives an image's trace once it is complete, else an empty list."""
 
-    def whole() -> list[Span]:
+    def complete() -> list[Span]:
         spans = collector.trace_of(image_id)
         return spans if {"POST /images", "process"} <= {span.name for span in spans} else []
 
-    return whole
+    return complete
 
 
 if __name__ == "__main__":

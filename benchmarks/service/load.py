@@ -1,8 +1,8 @@
-"""A client that costs little: it shares the processors with what it measures.
+"""Load generator with little processor time of its own, since it shares the processors with the service.
 
-In a process of its own (``python -m benchmarks.service.load``) it reads what to do as one line of JSON, answers
-``ready``, waits for a line, uploads, and writes what it saw as JSON. Requests are made once and sent as they are, over
-connections that are kept; of an answer it reads no more than the status and the id.
+In a process of its own (``python -m benchmarks.service.load``) it reads a job as one line of JSON, prints ``ready``,
+waits for another line, uploads, and prints its measurements as JSON. The request is encoded once and sent over
+persistent connections; of a response only the status and the image's id are parsed.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ import uvloop
 
 _BOUNDARY: Final = b"f4c1c4de0e7b4b8c"
 _ACCEPTED: Final = 202
-_PIECE: Final = 65_536
+_CHUNK: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What to upload."""
+    """The uploads to make."""
 
     url: str
     file: str
@@ -38,30 +38,30 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """One upload that was accepted."""
+    """An accepted upload."""
 
     id: UUID
     begun: float
-    """The time of its first byte."""
+    """Time when its first byte was sent."""
     answered: float
-    """Seconds from there to the whole answer."""
+    """Seconds from then until the whole response was received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """What the clients saw."""
+class LoadResult:
+    """Measurements of a job."""
 
     uploads: tuple[Upload, ...]
     cpu: float
-    """Seconds of processor time that they took."""
+    """Seconds of processor time that the clients used."""
 
 
-class Refused(Exception):
-    """An upload was not accepted."""
+class LoadError(Exception):
+    """An upload was not accepted, or the clients failed."""
 
 
 class Connection:
-    """A kept connection to the API; one request at a time."""
+    """A persistent connection to the API, for one request at a time."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -77,44 +77,44 @@ class Connection:
         await asyncio.get_running_loop().sock_connect(connected, (address.hostname, address.port))
         return cls(connected)
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """The status and the body of the answer to a request."""
+    async def request(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request; returns the status and the body of the response."""
         await self._loop.sock_sendall(self._socket, request)
         received = bytearray()
         while (end := received.find(b"\r\n\r\n")) < 0:
-            received += await self._piece()
+            received += await self._receive()
         head = bytes(received[:end]).lower()
         length = int(head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
         while len(received) < end + 4 + length:
-            received += await self._piece()
+            received += await self._receive()
         return int(head[9:12]), bytes(received[end + 4 :])
 
     async def upload(self, request: bytes) -> Upload:
         """Upload a file.
 
         Raises:
-            Refused: it was not accepted.
+            LoadError: It was not accepted.
         """
         begun, clock = time.time(), time.perf_counter()
-        status, body = await self.ask(request)
+        status, body = await self.request(request)
         answered = time.perf_counter() - clock
         if status != _ACCEPTED:
-            raise Refused(f"{status}: {body.decode(errors='replace')}")
+            raise LoadError(f"{status}: {body.decode(errors='replace')}")
         return Upload(id=UUID(json.loads(body)["id"]), begun=begun, answered=answered)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
-    async def _piece(self) -> bytes:
-        piece = await self._loop.sock_recv(self._socket, _PIECE)
-        if not piece:
-            raise Refused("the connection was closed before the answer was complete")
-        return piece
+    async def _receive(self) -> bytes:
+        chunk = await self._loop.sock_recv(self._socket, _CHUNK)
+        if not chunk:
+            raise LoadError("the connection was closed before the response was complete")
+        return chunk
 
 
 def post(content: bytes) -> bytes:
-    """The request that uploads a file."""
+    """Returns the request that uploads a file."""
     body = (
         b"--%b\r\nContent-Disposition: form-data; name=file; filename=photo.jpg\r\n"
         b"Content-Type: image/jpeg\r\n\r\n%b\r\n--%b--\r\n" % (_BOUNDARY, content, _BOUNDARY)
@@ -127,37 +127,37 @@ def post(content: bytes) -> bytes:
 
 
 def get(image_id: UUID) -> bytes:
-    """The request for an image's status."""
+    """Returns the request for an image's status."""
     return f"GET /images/{image_id} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
 @asynccontextmanager
-async def loading(job: Job) -> AsyncIterator[Callable[[], Awaitable[Loaded]]]:
-    """A process of clients that are ready; to be told once to begin, which gives what they saw."""
+async def load(job: Job) -> AsyncIterator[Callable[[], Awaitable[LoadResult]]]:
+    """Starts a process of connected clients; yields the function that starts the uploads and awaits their result."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE)
     assert process.stdin
     assert process.stdout
     try:
         process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
         if await process.stdout.readline() != b"ready\n":
-            raise Refused("the clients did not start")
+            raise LoadError("the clients did not start")
 
-        async def begin() -> Loaded:
-            told, _ = await process.communicate(b"\n")
-            if not told:
-                raise Refused("the clients gave up; what they met is above")
-            return _loaded(json.loads(told))
+        async def start() -> LoadResult:
+            output, _ = await process.communicate(b"\n")
+            if not output:
+                raise LoadError("the clients failed; their error is above")
+            return _result(json.loads(output))
 
-        yield begin
+        yield start
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-def _loaded(told: dict[str, Any]) -> Loaded:
-    uploads = (Upload(id=UUID(image), begun=begun, answered=answered) for image, begun, answered in told["uploads"])
-    return Loaded(uploads=tuple(uploads), cpu=told["cpu"])
+def _result(output: dict[str, Any]) -> LoadResult:
+    uploads = (Upload(id=UUID(image), begun=begun, answered=answered) for image, begun, answered in output["uploads"])
+    return LoadResult(uploads=tuple(uploads), cpu=output["cpu"])
 
 
 async def _run(job: Job, content: bytes) -> None:
@@ -168,23 +168,23 @@ async def _run(job: Job, content: bytes) -> None:
     numbers = iter(range(job.images))
     uploads: list[Upload] = []
 
-    async def one(connection: Connection) -> None:
+    async def client(connection: Connection) -> None:
         for _ in numbers:
             uploads.append(await connection.upload(request))  # noqa: PERF401 — all clients add to one list
 
     processor = time.process_time()
     async with asyncio.TaskGroup() as clients:
         for connection in connections:
-            clients.create_task(one(connection))
+            clients.create_task(client(connection))
     processor = time.process_time() - processor
     for connection in connections:
         connection.close()
-    told = [[str(each.id), each.begun, each.answered] for each in uploads]
-    print(json.dumps({"uploads": told, "cpu": processor}))
+    measured = [[str(each.id), each.begun, each.answered] for each in uploads]
+    print(json.dumps({"uploads": measured, "cpu": processor}))
 
 
 def main() -> None:
-    """Do the job that standard input names."""
+    """Run the job that is read from standard input."""
     job = Job(**json.loads(sys.stdin.readline()))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(job, Path(job.file).read_bytes()))

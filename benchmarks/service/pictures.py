@@ -1,4 +1,4 @@
-"""The pictures that are uploaded."""
+"""Test pictures to upload."""
 
 import io
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A JPEG of that size, in pixels."""
+    """A JPEG of a width and height in pixels."""
 
     name: str
     width: int
@@ -18,7 +18,7 @@ class Picture:
     quality: int = 85
 
     def content(self) -> bytes:
-        """The file."""
+        """Returns the file's content."""
         return picture(self.width, self.height, self.quality)
 
 
@@ -28,7 +28,7 @@ MEGABYTE: Final = Picture("1 MB", 2080, 1560)
 
 
 def picture(width: int, height: int, quality: int = 85) -> bytes:
-    """A JPEG with the statistics of a photograph: detail at every scale, the less the finer (1/f noise)."""
+    """Returns a JPEG with the statistics of a photograph: 1/f noise, that is, detail at every scale."""
     random = np.random.default_rng(7)
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
     falloff = 1 / np.maximum(np.hypot(rows, columns), 1 / max(width, height))
@@ -43,5 +43,5 @@ def picture(width: int, height: int, quality: int = 85) -> bytes:
 
 
 def padded(content: bytes, size: int) -> bytes:
-    """A JPEG made longer: it may be followed by anything."""
+    """Returns a JPEG that is extended to ``size`` bytes: decoders ignore what follows the image."""
     return content + bytes(size - len(content))

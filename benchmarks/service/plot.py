@@ -1,4 +1,4 @@
-"""The measurements as two pictures: how close to the ceiling, and what the processor time of an image goes into."""
+"""Draws two diagrams: speed as a share of the ceiling, and the processor time of an image by process."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -26,7 +26,7 @@ _COLOURS: Final = {
 
 
 def write_speed(path: Path, runs: Sequence[Run]) -> None:
-    """Draw one bar for each run: its images a second, the client's share taken off, of the bare renderer's."""
+    """Draw a bar for each run: its images a second, without the client's share, as a share of the bare renderer's."""
     most = max(_FULL, *(run.of_ceiling for run in runs))
     body: list[str] = []
     for number, run in enumerate(runs):
@@ -36,11 +36,11 @@ def write_speed(path: Path, runs: Sequence[Run]) -> None:
         body.append(_text(_LEFT + width + 6, y + 15, f"{run.of_ceiling:.0%}, {run.rate:.0f}/s"))
     ceiling = round(_LEFT + _span() * _FULL / most, 1)
     body.append(f'<path d="M{ceiling} {_TOP - 8}V{_TOP + _ROW * len(runs)}" stroke="#222" stroke-dasharray="4 3"/>')
-    _write(path, "Images a second, of what the bare renderer makes on the same processors", body, len(runs))
+    _write(path, "Images a second, as a share of the bare renderer's on the same processors", body, len(runs))
 
 
 def write_processor_time(path: Path, runs: Sequence[Run]) -> None:
-    """Draw one bar for each run, of as many pieces as there are kinds of processes."""
+    """Draw a bar for each run, with a segment for each group of processes."""
     body: list[str] = []
     x = 16
     for name, colour in _COLOURS.items():
@@ -58,7 +58,7 @@ def write_processor_time(path: Path, runs: Sequence[Run]) -> None:
             )
             at += width
         body.append(_text(at + 6, y + 15, f"{total / run.images * 1000:.1f} ms"))
-    _write(path, "What the processor time of an image goes into", body, len(runs))
+    _write(path, "Processor time of an image, by process", body, len(runs))
 
 
 def _span() -> int:
@@ -70,8 +70,8 @@ def _label(run: Run, y: int) -> Iterator[str]:
     yield _text(_LEFT - 12, y + 15, f"{run.picture}, {run.mode}, {clients}", anchor="end")
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return f'<text x="{round(x, 1)}" y="{y}" text-anchor="{anchor}" fill="#222">{escape(words)}</text>'
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text x="{round(x, 1)}" y="{y}" text-anchor="{anchor}" fill="#222">{escape(text)}</text>'
 
 
 def _write(path: Path, title: str, body: Sequence[str], rows: int) -> None:

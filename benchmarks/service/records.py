@@ -1,4 +1,4 @@
-"""What the database knows of the images, read past the service, so that asking costs the service nothing."""
+"""Reads image states directly from the database, which puts no load on the service's processes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
@@ -14,76 +14,76 @@ from image_service.domain.status import Status
 from image_service.models import ImageRow
 
 _BATCH: Final = 500
-_LOOK_EVERY: Final = 0.05
-_LOOK_CLOSELY_EVERY: Final = 0.002
+_POLL_INTERVAL: Final = 0.05
+_SHORT_POLL_INTERVAL: Final = 0.002
 _WAL: Final = text("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
 _COMMITS: Final = text("SELECT sum(xact_commit) FROM pg_stat_database")
 
 
 class Records:
-    """A database, PostgreSQL or SQLite."""
+    """The records of a database, PostgreSQL or SQLite."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._postgres = connection.dialect.name == "postgresql"
 
     async def unfinished(self) -> int:
-        """How many images are neither DONE nor ERROR."""
+        """Returns the number of images that are neither DONE nor ERROR."""
         return (await self._connection.execute(select(func.count()).where(ImageRow.due_at.is_not(None)))).scalar_one()
 
     async def until_finished(self, limit: float) -> None:
         """Return when all images are DONE or ERROR.
 
         Raises:
-            TimeoutError: they are not within so many seconds.
+            TimeoutError: They are not within ``limit`` seconds.
         """
         async with asyncio.timeout(limit):
-            while await self.unfinished():  # noqa: ASYNC110 — the database tells nobody by itself
-                await asyncio.sleep(_LOOK_EVERY)
+            while await self.unfinished():  # noqa: ASYNC110 — the database sends no notifications
+                await asyncio.sleep(_POLL_INTERVAL)
 
     async def until_done(self, image_id: UUID, limit: float) -> None:
-        """Return when this image is DONE, or up to two milliseconds later.
+        """Return when this image is DONE, at most two milliseconds later.
 
         Raises:
-            TimeoutError: it is not within so many seconds.
+            TimeoutError: It is not within ``limit`` seconds.
         """
         async with asyncio.timeout(limit):
             while await self.status(image_id) != Status.DONE:  # noqa: ASYNC110 — see above
-                await asyncio.sleep(_LOOK_CLOSELY_EVERY)
+                await asyncio.sleep(_SHORT_POLL_INTERVAL)
 
     async def status(self, image_id: UUID) -> Status:
-        """An image's."""
+        """Returns the status of an image."""
         return (await self._connection.execute(select(ImageRow.status).where(ImageRow.id == image_id))).scalar_one()
 
     async def finished(self, image_ids: Collection[UUID]) -> dict[UUID, float]:
-        """When each became DONE, by the clock of this machine.
+        """Returns the time at which each image became DONE, by the clock of this machine.
 
         Raises:
-            ValueError: one did not.
+            ValueError: An image is not DONE, or not recorded.
         """
         times: dict[UUID, float] = {}
         columns = select(ImageRow.id, ImageRow.status, ImageRow.finished_at)
         for batch in _batches(image_ids):
             for image_id, status, finished_at in await self._connection.execute(columns.where(ImageRow.id.in_(batch))):
                 if status != Status.DONE or finished_at is None:
-                    raise ValueError(f"an image is {status}: {image_id}")
+                    raise ValueError(f"image {image_id} is {status}, not DONE")
                 times[image_id] = finished_at.timestamp()
         if len(times) != len(image_ids):
             raise ValueError(f"{len(image_ids) - len(times)} images are not recorded")
         return times
 
     async def log_bytes(self) -> int:
-        """Bytes of write-ahead log that PostgreSQL has written in its life; 0 for SQLite."""
+        """Returns the bytes of write-ahead log that PostgreSQL has written since its first start; 0 for SQLite."""
         return int((await self._connection.execute(_WAL)).scalar_one()) if self._postgres else 0
 
     async def commits(self) -> int:
-        """Transactions that PostgreSQL has committed in its life; 0 for SQLite. It is told with a second's delay."""
+        """Returns the transactions that PostgreSQL has committed; 0 for SQLite. PostgreSQL updates it once a second."""
         return int((await self._connection.execute(_COMMITS)).scalar_one()) if self._postgres else 0
 
 
 @asynccontextmanager
 async def records(url: str) -> AsyncIterator[Records]:
-    """A connection on which every statement is a transaction of its own."""
+    """Opens a connection on which every statement is a transaction of its own."""
     engine = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:

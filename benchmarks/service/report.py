@@ -1,37 +1,38 @@
-"""The measurements as tables, and the goals beside them."""
+"""Formats measurements as tables, and compares them with the goals."""
 
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.figures import table
+from benchmarks.figures import SUMMARY_CLIENTS, table
+from benchmarks.service.idle import IdleLatency
+from benchmarks.service.large_uploads import LargeUploads
 from benchmarks.service.pictures import LARGE, MEGABYTE, SMALL
 from benchmarks.service.processes import API, BOTH, BROKER, CLIENT, DATABASE, DECODE, WORKER
 from benchmarks.service.runs import DISTRIBUTED, Run
-from benchmarks.service.special import Idle, Many
 
-JUDGED_CLIENTS = 8
-"""Goals that do not name a number of clients are judged by the runs with so many."""
+GOAL_CLIENTS = int(SUMMARY_CLIENTS)
+"""Goals are compared with the runs with so many clients, where they name no number."""
 _PARTS = (API, WORKER, BOTH, DECODE, DATABASE, BROKER)
 _MEGABYTE = 1024 * 1024
 _DAY = 86_400
 FACTORS = (1, 10, 100, 1000)
 COMMITS = 4
-"""Of an image: it is recorded, marked as queued, claimed and completed."""
+"""For each image: record, mark as queued, claim, complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Everything that was measured."""
+    """All measurements."""
 
     runs: tuple[Run, ...]
-    idles: tuple[Idle, ...]
-    many: tuple[Many, ...]
+    idle: tuple[IdleLatency, ...]
+    large_uploads: tuple[LargeUploads, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What was to be reached, and what was."""
+    """A goal, and the measured value."""
 
     what: str
     goal: str
@@ -40,13 +41,13 @@ class Goal:
 
 
 def percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
-    """The 50th, the 95th and the 99th, in milliseconds."""
+    """Returns the 50th, the 95th and the 99th percentile, in milliseconds."""
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     return cuts[49] * 1000, cuts[94] * 1000, cuts[98] * 1000
 
 
 def speed(runs: Sequence[Run]) -> Iterator[str]:
-    """Images a second, and how long each takes."""
+    """Returns a table of images a second, and of the time that each takes."""
     head = ("picture, mode", "clients", "images", "ceiling/s", "images/s", "of ceiling", "202 ms", "DONE ms")
     yield from table(head, (_speed(run) for run in runs))
 
@@ -65,7 +66,7 @@ def _speed(run: Run) -> tuple[str, ...]:
 
 
 def processor_time(runs: Sequence[Run]) -> Iterator[str]:
-    """Milliseconds of processor time that an image takes, by process."""
+    """Returns a table of the processor time of an image in milliseconds, by process."""
     head = ("picture, mode, CPU ms/image", "clients", *_PARTS, "client", "all but decode", "bare decode")
     yield from table(head, (_processor_time(run) for run in runs))
 
@@ -82,7 +83,7 @@ def _processor_time(run: Run) -> tuple[str, ...]:
 
 
 def memory(runs: Sequence[Run]) -> Iterator[str]:
-    """The most memory that the largest process of each kind held, and what an image adds to the database's log."""
+    """Returns a table of the peak memory of the largest process of each group, and of an image's write-ahead log."""
     head = ("picture, mode, peak RSS MB", "clients", *_PARTS, "WAL KB/image")
     yield from table(head, (_memory(run) for run in runs))
 
@@ -96,28 +97,28 @@ def _memory(run: Run) -> tuple[str, ...]:
     )
 
 
-def idle(idles: Sequence[Idle]) -> Iterator[str]:
-    """One upload at a time."""
+def idle(measured: Sequence[IdleLatency]) -> Iterator[str]:
+    """Returns a table of the latency of an idle service."""
     head = ("picture, mode", "KB", "202 p50 ms", "p95", "DONE p50 ms", "p95", "render ms", "DONE less render")
-    yield from table(head, (_idle(one) for one in idles))
+    yield from table(head, (_idle(one) for one in measured))
 
 
-def _idle(one: Idle) -> tuple[str, ...]:
-    (answered, answered_most, _), (done, done_most, _) = percentiles(one.answered), percentiles(one.done)
+def _idle(one: IdleLatency) -> tuple[str, ...]:
+    (answered, answered_p95, _), (done, done_p95, _) = percentiles(one.answered), percentiles(one.done)
     return (
         f"{one.picture}, {one.mode}",
         f"{one.kilobytes:.0f}",
         f"{answered:.1f}",
-        f"{answered_most:.1f}",
+        f"{answered_p95:.1f}",
         f"{done:.1f}",
-        f"{done_most:.1f}",
+        f"{done_p95:.1f}",
         f"{one.rendered * 1000:.1f}",
         f"{one.beside_render * 1000:.1f}",
     )
 
 
-def large(many: Sequence[Many]) -> Iterator[str]:
-    """The API's memory with many large uploads at once."""
+def large_uploads(measured: Sequence[LargeUploads]) -> Iterator[str]:
+    """Returns a table of the API's memory with many large uploads at once."""
     head = ("mode", "clients", "MB each", "RSS before MB", "peak MB", "growth MB")
     rows = (
         (
@@ -128,16 +129,16 @@ def large(many: Sequence[Many]) -> Iterator[str]:
             f"{one.peak / _MEGABYTE:.0f}",
             f"{one.growth / _MEGABYTE:.0f}",
         )
-        for one in many
+        for one in measured
     )
     yield from table(head, rows)
 
 
 def plan(runs: Sequence[Run]) -> Iterator[str]:
-    """What multiples of the measured speed need, if an image costs what it costs here and nothing gets in the way."""
+    """Returns a table of the resources for multiples of the measured speed, at the same cost for each image."""
     for run in runs:
-        if run.clients == JUDGED_CLIENTS and run.mode == DISTRIBUTED:
-            head = (f"{run.picture}, {run.mode}", *(f"{factor}×" for factor in FACTORS))  # noqa: RUF001 — it multiplies
+        if run.clients == GOAL_CLIENTS and run.mode == DISTRIBUTED:
+            head = (f"{run.picture}, {run.mode}", *(f"{factor}×" for factor in FACTORS))  # noqa: RUF001 — the multiplication sign
             yield from table(head, _plan(run))
             yield ""
 
@@ -159,20 +160,20 @@ def _plan(run: Run) -> Iterator[tuple[str, ...]]:
 
 
 def goals(measured: Measured) -> Iterator[str]:
-    """Each goal, and whether it is met."""
-    rows = ((one.what, one.goal, one.measured, "yes" if one.met else "NO") for one in judged(measured))
+    """Returns a table of the goals, and whether each is met."""
+    rows = ((one.what, one.goal, one.measured, "yes" if one.met else "NO") for one in compared(measured))
     yield from table(("goal", "wanted", "measured", "met"), rows)
 
 
-def judged(measured: Measured) -> Iterator[Goal]:
-    """The goals, with what was measured."""
+def compared(measured: Measured) -> Iterator[Goal]:
+    """Yields the goals with the measured values."""
     for run in measured.runs:
-        if run.clients == JUDGED_CLIENTS and run.picture == LARGE.name:
+        if run.clients == GOAL_CLIENTS and run.picture == LARGE.name:
             yield Goal(
                 what=f"{run.picture}: of the bare renderer's images/s, {run.mode}",
                 goal="≥ 90 %",
                 measured=f"{run.of_ceiling * 100:.1f} %",
-                met=run.of_ceiling >= 0.9,  # noqa: PLR2004 — the goal's own number, as in the line above; so below
+                met=run.of_ceiling >= 0.9,  # noqa: PLR2004 — the goal's number, as in the line above; also below
             )
             yield Goal(
                 what=f"{run.picture}: CPU that is not decoding, {run.mode}",
@@ -180,14 +181,14 @@ def judged(measured: Measured) -> Iterator[Goal]:
                 measured=f"{run.beside_decode * 100:.1f} %",
                 met=run.beside_decode <= 0.15,  # noqa: PLR2004 — see above
             )
-        if run.clients == JUDGED_CLIENTS and run.picture == SMALL.name:
+        if run.clients == GOAL_CLIENTS and run.picture == SMALL.name:
             yield Goal(
                 what=f"{run.picture}: images/s to DONE, {run.mode}",
                 goal="≥ 200",
                 measured=f"{run.rate:.1f}",
                 met=run.rate >= 200,  # noqa: PLR2004 — see above
             )
-    for one in measured.idles:
+    for one in measured.idle:
         if one.picture == MEGABYTE.name:
             answered = percentiles(one.answered)[0]
             yield Goal(
@@ -202,7 +203,7 @@ def judged(measured: Measured) -> Iterator[Goal]:
             measured=f"{one.beside_render * 1000:.1f} ms",
             met=one.beside_render <= 0.020,  # noqa: PLR2004 — see above
         )
-    for each in measured.many:
+    for each in measured.large_uploads:
         yield Goal(
             what=f"{each.clients} uploads of {each.megabytes:.0f} MB: growth of the API, {each.mode}",
             goal="≤ 64 MB",

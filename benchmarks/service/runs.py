@@ -1,4 +1,4 @@
-"""One run: so many pictures, from so many clients, until all are DONE; and the bare renderer beside it."""
+"""One run: upload a number of pictures from a number of clients until all are DONE; and the bare renderer's ceiling."""
 
 import asyncio
 import shutil
@@ -12,13 +12,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from benchmarks.operations.local_cluster import local_cluster
-from benchmarks.service.load import Job, Loaded, loading
-from benchmarks.service.processes import API, BOTH, BROKER, CLIENT, DATABASE, WORKER, Watch, decoder_seconds
+from benchmarks.service.load import Job, LoadResult, load
+from benchmarks.service.processes import API, BOTH, BROKER, CLIENT, DATABASE, WORKER, ResourceUsage, decoder_seconds
 from benchmarks.service.records import Records, records
 from harness.servers import new_folder
 from harness.service import Standalone
 from image_service.domain.recipe import DEFAULT_RECIPE
-from image_service.imaging.pool import RenderPool
+from image_service.imaging.isolation.pool import RenderPool
 
 DISTRIBUTED: Final = "distributed"
 STANDALONE: Final = "standalone"
@@ -26,27 +26,28 @@ _FINISH_LIMIT: Final = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
-    """A service that runs."""
+class ServiceUnderTest:
+    """A running service and its processes."""
 
     mode: str
     url: str
     database_url: str
     storage: Path
-    watch: Watch
+    usage: ResourceUsage
 
     def file_bytes(self) -> int:
-        """Bytes of all files kept.
+        """Returns the bytes of all stored files.
 
-        They stay until the end: for minutes, ext4 looks at each inode that was removed before it makes a new one.
+        No file is removed before the end of the benchmark: for minutes after a removal, ext4 examines each removed
+        inode before it creates a file.
         """
         folders = (self.storage / name for name in ("originals", "thumbnails"))
         return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
 
 
 @contextmanager
-def distributed(slots: int) -> Iterator[Running]:
-    """PostgreSQL with fsync, RabbitMQ, an API and a worker, each in processes of its own."""
+def distributed(slots: int) -> Iterator[ServiceUnderTest]:
+    """Starts PostgreSQL with fsync, RabbitMQ, an API and a worker, each in processes of its own."""
     with local_cluster(DECODE_SLOTS=str(slots)) as cluster:
         worker = cluster.worker("worker")
         groups = {
@@ -55,27 +56,27 @@ def distributed(slots: int) -> Iterator[Running]:
             DATABASE: (cluster.postgres.process,),
             BROKER: (cluster.rabbitmq.process,),
         }
-        yield Running(
+        yield ServiceUnderTest(
             mode=DISTRIBUTED,
             url=cluster.api.url,
             database_url=cluster.postgres.url,
             storage=cluster.folder / "storage",
-            watch=Watch(groups),
+            usage=ResourceUsage(groups),
         )
 
 
 @contextmanager
-def standalone(slots: int) -> Iterator[Running]:
-    """Everything in one process, and its decoders."""
+def standalone(slots: int) -> Iterator[ServiceUnderTest]:
+    """Starts the standalone service: one process and its decoder processes."""
     folder = new_folder()
     try:
         with Standalone(folder, {"DECODE_SLOTS": str(slots)}) as service:
-            yield Running(
+            yield ServiceUnderTest(
                 mode=STANDALONE,
                 url=service.url,
                 database_url=f"sqlite+aiosqlite:///{service.data / 'images.db'}",
                 storage=service.data / "storage",
-                watch=Watch({BOTH: (service.process,)}),
+                usage=ResourceUsage({BOTH: (service.process,)}),
             )
     finally:
         shutil.rmtree(folder)
@@ -83,17 +84,17 @@ def standalone(slots: int) -> Iterator[Running]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """What the renderer makes when it does nothing else."""
+    """Speed of the bare renderer, without the service."""
 
     rate: float
     """Images a second."""
     decode: float
-    """Seconds of processor time that an image takes in the decoder."""
+    """Seconds of a decoder's processor time for an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run measured. Times in seconds, sizes in bytes."""
+    """Measurements of one run. Times are in seconds, sizes in bytes."""
 
     mode: str
     picture: str
@@ -102,17 +103,17 @@ class Run:
     wall: float
     """From the first byte of the first upload to the last DONE."""
     answered: tuple[float, ...]
-    """From the first byte of each upload to the whole of its answer."""
+    """From the first byte of each upload to the end of its response."""
     done: tuple[float, ...]
-    """From there to its DONE."""
+    """From the first byte of each upload to its DONE."""
     cpu: dict[str, float]
-    """Processor time of all images, by process."""
+    """Processor time for all images, by group of processes."""
     peaks: dict[str, int]
-    """Memory of the largest process of each kind."""
+    """Peak memory of the largest process of each group."""
     log_bytes: float
-    """Write-ahead log of the database, for each image."""
+    """Write-ahead log of the database for an image."""
     stored: float
-    """Original and thumbnails, of each image."""
+    """Original and thumbnails of an image."""
     processors: int
     ceiling: Ceiling
 
@@ -123,26 +124,26 @@ class Run:
 
     @property
     def rate_without_client(self) -> float:
-        """The same if the client had processors of its own: what it used is taken off the time of all."""
+        """Images a second if the client had processors of its own: its share of the processor time is subtracted."""
         return self.images / (self.wall - self.cpu[CLIENT] / self.processors)
 
     @property
     def of_ceiling(self) -> float:
-        """Images a second, the client's share taken off, through those of the bare renderer."""
+        """Images a second without the client's share, divided by those of the bare renderer."""
         return self.rate_without_client / self.ceiling.rate
 
     @property
     def service_cpu(self) -> float:
-        """Processor time of an image, the client's left out."""
+        """Processor time for an image without the client's."""
         return sum(seconds for name, seconds in self.cpu.items() if name != CLIENT) / self.images
 
     @property
     def beside_decode(self) -> float:
-        """The share of it that is not decoding."""
+        """Share of the service's processor time that is not decoding."""
         return 1 - self.cpu["decode"] / self.images / self.service_cpu
 
     def summary(self) -> dict[str, Any]:
-        """As JSON."""
+        """Returns the measurements as JSON values."""
         return asdict(self) | {
             "rate": self.rate,
             "rate_without_client": self.rate_without_client,
@@ -153,7 +154,7 @@ class Run:
 
 @asynccontextmanager
 async def warm_pool(slots: int, source: Path, out: Path) -> AsyncIterator[RenderPool]:
-    """The bare renderer with so many decoders, each of which has made this picture before."""
+    """Starts the bare renderer, with ``slots`` decoder processes that have each rendered the picture once."""
     pool = RenderPool(slots)
     try:
         await asyncio.gather(*(render(pool, source, out) for _ in range(slots)))
@@ -163,14 +164,14 @@ async def warm_pool(slots: int, source: Path, out: Path) -> AsyncIterator[Render
 
 
 async def render(pool: RenderPool, source: Path, out: Path) -> float:
-    """Seconds that one picture takes."""
+    """Render a picture; returns the seconds that it took."""
     began = time.perf_counter()
     await pool.render(source, DEFAULT_RECIPE, out)
     return time.perf_counter() - began
 
 
-async def ceiling(content: bytes, count: int, slots: int) -> Ceiling:
-    """Render the picture as often, as many at a time as there are decoders, and nothing else."""
+async def measure_ceiling(content: bytes, count: int, slots: int) -> Ceiling:
+    """Render the picture ``count`` times, as many at a time as there are decoder processes, without the service."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.write_bytes(content)
@@ -179,20 +180,20 @@ async def ceiling(content: bytes, count: int, slots: int) -> Ceiling:
             outs.put_nowait(Path(tempfile.mkdtemp(prefix=f"{slot}-", dir=folder)))
         async with warm_pool(slots, source, Path(folder)) as pool:
 
-            async def one() -> None:
+            async def render_one() -> None:
                 out = await outs.get()
                 await render(pool, source, out)
                 outs.put_nowait(out)
 
             processor, began = decoder_seconds(), time.perf_counter()
-            await asyncio.gather(*(one() for _ in range(count)))
+            await asyncio.gather(*(render_one() for _ in range(count)))
             wall = time.perf_counter() - began
             return Ceiling(rate=count / wall, decode=(decoder_seconds() - processor) / count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is to do."""
+    """Parameters of a run."""
 
     picture: str
     file: Path
@@ -201,36 +202,36 @@ class Plan:
     processors: int
 
 
-async def measure(running: Running, plan: Plan, most: Ceiling) -> Run:
+async def measure(service: ServiceUnderTest, plan: Plan, ceiling: Ceiling) -> Run:
     """Upload, and wait until all are DONE."""
-    job = Job(url=running.url, file=str(plan.file), clients=plan.clients, images=plan.images)
-    stored = await asyncio.to_thread(running.file_bytes)
-    async with records(running.database_url) as known, loading(job) as begin:
-        running.watch.forget_peaks()
-        before, log = running.watch.seconds(), await known.log_bytes()
-        loaded = await begin()
-        finished = await _finished(known, loaded)
-        after = running.watch.seconds()
-        log = await known.log_bytes() - log
-    peaks = running.watch.peaks()
-    stored = await asyncio.to_thread(running.file_bytes) - stored
+    job = Job(url=service.url, file=str(plan.file), clients=plan.clients, images=plan.images)
+    stored = await asyncio.to_thread(service.file_bytes)
+    async with records(service.database_url) as database, load(job) as start:
+        service.usage.reset_peaks()
+        before, log = service.usage.seconds(), await database.log_bytes()
+        result = await start()
+        finished = await _finished(database, result)
+        after = service.usage.seconds()
+        log = await database.log_bytes() - log
+    peaks = service.usage.peaks()
+    stored = await asyncio.to_thread(service.file_bytes) - stored
     return Run(
-        mode=running.mode,
+        mode=service.mode,
         picture=plan.picture,
         clients=plan.clients,
         images=plan.images,
-        wall=max(finished.values()) - min(upload.begun for upload in loaded.uploads),
-        answered=tuple(upload.answered for upload in loaded.uploads),
-        done=tuple(finished[upload.id] - upload.begun for upload in loaded.uploads),
-        cpu={**{name: spent - before[name] for name, spent in after.items()}, CLIENT: loaded.cpu},
+        wall=max(finished.values()) - min(upload.begun for upload in result.uploads),
+        answered=tuple(upload.answered for upload in result.uploads),
+        done=tuple(finished[upload.id] - upload.begun for upload in result.uploads),
+        cpu={**{name: spent - before[name] for name, spent in after.items()}, CLIENT: result.cpu},
         peaks=peaks,
         log_bytes=log / plan.images,
         stored=stored / plan.images,
         processors=plan.processors,
-        ceiling=most,
+        ceiling=ceiling,
     )
 
 
-async def _finished(known: Records, loaded: Loaded) -> dict[UUID, float]:
-    await known.until_finished(_FINISH_LIMIT)
-    return await known.finished([upload.id for upload in loaded.uploads])
+async def _finished(database: Records, result: LoadResult) -> dict[UUID, float]:
+    await database.until_finished(_FINISH_LIMIT)
+    return await database.finished([upload.id for upload in result.uploads])

@@ -1,4 +1,4 @@
-"""``python -m image_service`` is the same program as ``image-service``."""
+"""Makes ``python -m image_service`` the same program as ``image-service``."""
 
 from image_service.cli import main
 

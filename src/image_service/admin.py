@@ -1,4 +1,4 @@
-"""What the commands for operators do: short runs beside a running service, on its database, storage and queue."""
+"""Runs the commands for operators, on the database, storage and queue of a service that may be running."""
 
 import asyncio
 import sys
@@ -15,65 +15,89 @@ from image_service.domain.image import Image
 from image_service.errors import StartError
 from image_service.observability.logging import configure_logging
 from image_service.ports import DeadLetter, DeadLetters
+from image_service.services.audit import Finding, Remedy
+from image_service.services.reprocessing import RequeueResult
 
-_PAUSE: Final = 1.0
-"""Seconds between two looks at a back-fill."""
+_STEP_INTERVAL: Final = 1.0
+"""Seconds between two steps of a backfill."""
+
+_REQUEUED: Final[dict[RequeueResult, str]] = {
+    RequeueResult.NOT_FOUND: "there is no such image",
+    RequeueResult.REPROCESSING: "will be reprocessed",
+    RequeueResult.MADE_DUE: "will be queued again within seconds",
+    RequeueResult.BUSY: "unchanged: a worker is processing it, or it waits for its next attempt",
+    RequeueResult.ORIGINAL_REMOVED: "cannot be reprocessed: its original was removed",
+}
+
+_REPAIRED: Final[dict[Remedy, str]] = {
+    Remedy.REPROCESS: "the image will be reprocessed",
+    Remedy.DELETE: "deleted",
+    Remedy.REQUEUE: "queued",
+}
+
+_UNREPAIRED: Final[dict[Remedy, str]] = {
+    Remedy.RESTORE_ORIGINAL: "restore the file from a backup, or delete the image",
+    Remedy.RESTORE_THUMBNAIL: "cannot be made again: restore the file from a backup, or delete the image",
+    Remedy.REPROCESS: "--repair reprocesses the image",
+    Remedy.DELETE: "a worker will delete it; --repair deletes it now",
+    Remedy.REQUEUE: "start a worker and check that it reaches the queue; it will queue the image",
+}
 
 Say = Callable[[str], None]
 T = TypeVar("T")
 
 
 def run_check(settings: Settings, *, repair: bool, contents: bool, say: Say) -> int:
-    """Compare what is recorded with what there is; returns how many findings are left.
+    """Compares database, storage and queue; returns the number of findings that were not repaired.
 
     Raises:
-        Outage: the database or the storage is away.
+        Outage: the database or the storage is unavailable.
     """
 
-    async def check(care: AdminServices) -> int:
+    async def check(services: AdminServices) -> int:
         found: Counter[str] = Counter()
         left = 0
-        async for finding in care.audit.run(repair=repair, contents=contents):
-            found[finding.trouble] += 1
-            left += not finding.mended
-            say(f"{finding.trouble:10}  {finding.subject}  {finding.remedy}")
-        mended = found.total() - left
-        counts = ", ".join(f"{count} {trouble}" for trouble, count in sorted(found.items())) or "Nothing is wrong"
-        say(f"{counts}{f'; {mended} mended' if mended else ''}.")
+        async for finding in services.audit.run(repair=repair, contents=contents):
+            found[finding.kind] += 1
+            left += not finding.repaired
+            say(f"{finding.kind:10}  {finding.subject}  {_remedy(finding)}")
+        repaired = found.total() - left
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items())) or "Nothing is wrong"
+        say(f"{counts}{f'; {repaired} repaired' if repaired else ''}.")
         return left
 
     return _run(settings, check)
 
 
 def run_requeue(settings: Settings, *, images: Sequence[UUID] | None, code: str | None, say: Say) -> None:
-    """Have images processed (again): those named, or all in ERROR, or those of them with an error code.
+    """Queues images for (re)processing: the given ones, or all in ERROR, or those in ERROR with a code.
 
     Raises:
-        DatabaseUnavailable: some may have been marked.
+        DatabaseUnavailable: some images may have been queued already.
     """
 
-    async def requeue(care: AdminServices) -> None:
+    async def requeue(services: AdminServices) -> None:
         if images is None:
-            say(f"{await care.requeueing.failed(code=code)} images are to be processed again.")
+            say(f"{await services.reprocessing.requeue_failed(code=code)} images will be reprocessed.")
             return
         for image_id in images:
-            say(f"{image_id}  {await care.requeueing.one(image_id)}")
+            say(f"{image_id}  {_REQUEUED[await services.reprocessing.requeue(image_id)]}")
 
     _run(settings, requeue)
 
 
 def run_backfill(settings: Settings, *, window: int, say: Say) -> None:
-    """Feed outdated images to the workers, and watch them, until there are none.
+    """Queues images of other recipes for the workers, and waits, until there are none.
 
     Raises:
-        DatabaseUnavailable: the next run goes on.
+        DatabaseUnavailable: the next run continues.
     """
 
-    async def backfill(care: AdminServices) -> None:
+    async def backfill(services: AdminServices) -> None:
         done = 0
         marked = 0
         while True:
-            progress = await care.backfill.step(window=window)
+            progress = await services.backfill.step(window=window)
             marked += progress.marked
             if (now_done := marked - progress.waiting) > done:
                 done = now_done
@@ -81,23 +105,23 @@ def run_backfill(settings: Settings, *, window: int, say: Say) -> None:
             if not progress.marked and not progress.waiting:
                 say(f"Finished: {marked} images were rendered again.")
                 return
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_STEP_INTERVAL)
 
     _run(settings, backfill)
 
 
 def run_list_dead_letters(settings: Settings, *, limit: int, say: Say) -> None:
-    """Tell of the messages that the queue has given up on.
+    """Lists dead letters with the states of their images.
 
     Raises:
-        Outage: the broker or the database is away.
+        Outage: the broker or the database is unavailable.
         StartError: there is no broker.
     """
 
-    async def list_dead_letters(care: AdminServices) -> None:
-        letters = await _dead_letters(care).list(limit)
+    async def list_dead_letters(services: AdminServices) -> None:
+        letters = await _dead_letters(services).list(limit)
         for letter in letters:
-            image = None if letter.image_id is None else await care.lookup.find(letter.image_id)
+            image = None if letter.image_id is None else await services.lookup.find(letter.image_id)
             say(_describe(letter, image))
         say(f"{len(letters)} dead letters{' or more' if len(letters) == limit else ''}.")
 
@@ -105,27 +129,31 @@ def run_list_dead_letters(settings: Settings, *, limit: int, say: Say) -> None:
 
 
 def run_retry_dead_letters(settings: Settings, *, discard: bool, say: Say) -> None:
-    """Send the dead letters on again.
+    """Queues dead letters again, and optionally deletes those that name no image.
 
     Raises:
-        QueueUnavailable: the broker is away; nothing is lost.
+        QueueUnavailable: the broker is unavailable; nothing is lost.
         StartError: there is no broker.
     """
 
-    async def retry_dead_letters(care: AdminServices) -> None:
-        letters = _dead_letters(care)
+    async def retry_dead_letters(services: AdminServices) -> None:
+        letters = _dead_letters(services)
         retried = await letters.retry()
         say(f"{retried.handed_over} queued again, {retried.remaining} name no image.")
         if discard:
-            say(f"{await letters.discard_unreadable()} of these thrown away.")
+            say(f"{await letters.discard_unreadable()} of these deleted.")
 
     _run(settings, retry_dead_letters)
 
 
-def _dead_letters(care: AdminServices) -> DeadLetters:
-    if care.dead_letters is None:
+def _remedy(finding: Finding) -> str:
+    return (_REPAIRED if finding.repaired else _UNREPAIRED)[finding.remedy]
+
+
+def _dead_letters(services: AdminServices) -> DeadLetters:
+    if services.dead_letters is None:
         raise StartError("The standalone service has no broker, and so no dead letters.")
-    return care.dead_letters
+    return services.dead_letters
 
 
 def _describe(letter: DeadLetter, image: Image | None) -> str:
@@ -138,7 +166,7 @@ def _describe(letter: DeadLetter, image: Image | None) -> str:
 
 
 def _run(settings: Settings, work: Callable[[AdminServices], Coroutine[Any, Any, T]]) -> T:
-    """Do something with the use cases for operators. What goes wrong on the way is logged to standard error."""
+    """Runs a coroutine with the services for operators. Warnings and errors are logged to standard error."""
     configure_logging("WARNING", settings.log_format, sys.stderr)
 
     async def run() -> T:

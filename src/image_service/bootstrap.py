@@ -1,4 +1,4 @@
-"""From settings to a wired application: the only place where adapters are chosen."""
+"""Wires the application from its settings: the only place where adapters are chosen."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,66 +9,58 @@ from typing import Final
 from image_service.config import Settings
 from image_service.database import Database
 from image_service.domain.image import ImageFormat
-from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.domain.lane import Lane
 from image_service.imaging.inspect import HeaderInspector
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
-from image_service.imaging.share import Share
 from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedRenderer, ObservedStorage
 from image_service.ports import NULL_OBSERVER, DeadLetters, Observer, PresignedUrls, Renderer, Storage, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
 from image_service.services.audit import Audit
+from image_service.services.backfill import Backfill
 from image_service.services.backlog import Backlog
 from image_service.services.backlog_gauges import BacklogGauges
 from image_service.services.deletion import Deletion
 from image_service.services.health import HealthCheck
-from image_service.services.ingest import Ingest
+from image_service.services.ingest import Ingest, IngestLimits
 from image_service.services.lookup import Lookup
 from image_service.services.processing import Processing, ProcessingPolicy
-from image_service.services.queueing import Queueing
-from image_service.services.reconcile import Reconciler
-from image_service.services.reprocessing import Backfill, Reprocessing
-from image_service.services.requeueing import Requeueing
+from image_service.services.publishing import Publisher, QueueTiming
+from image_service.services.reconciler import Reconciler
+from image_service.services.reprocessing import Reprocessing
 from image_service.services.retention import Retention
-from image_service.services.sweep import Sweeper
-from image_service.services.timing import QueueTiming
+from image_service.services.sweeper import Sweeper
+from image_service.storage.conventions import SCRATCH
 from image_service.storage.local import LocalStorage
-from image_service.storage.names import SCRATCH
 
-EXPRESS_SLOTS: Final = 1
-"""Decoders beyond the configured number, which only images of the express lane may use."""
-BACKFILL_SLOTS: Final = 1
-"""Decoders of their own that images of the back-fill lane have."""
-_BACKFILL_NICENESS: Final = 10
-"""Steps back behind everything else, yet a tenth of a processor's time even when all others want it."""
 _DAY: Final = 86_400.0
-_LARGEST_COPY: Final = 1024**3
-"""Bytes beyond which no object is an original, unless even larger ones are accepted."""
+_MAX_OBJECT_BYTES: Final = 1024**3
+"""Size above which no object is taken for an original, unless MAX_FILE_SIZE is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """The connections to what the service depends on; API and worker of one process share them."""
+    """Connections to the dependencies, shared by the API and the worker of one process."""
 
     database: Database
     storage: Storage
     queue: TaskQueue
     presigned_urls: PresignedUrls | None = None
-    """The storage, if clients are to be sent there for files."""
+    """The storage, if clients download files directly from it."""
     metrics: Metrics | None = None
-    """None where nobody watches: then nothing is counted."""
+    """None if nothing is measured."""
 
     @property
     def observer(self) -> Observer:
-        """Who is told what happens."""
+        """The observer that the use cases notify."""
         return self.metrics or NULL_OBSERVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiServices:
-    """The use cases behind the API."""
+    """The use cases of the API."""
 
     ingest: Ingest
     backlog: Backlog
@@ -80,16 +72,8 @@ class ApiServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerServices:
-    """The use cases behind a worker."""
+    """The use cases of a worker's periodic jobs."""
 
-    renderers: tuple[RenderPool, ...]
-    """The main one first."""
-    processing: Processing
-    """Of images of the normal lane."""
-    expressing: Processing
-    """The same, for those of the express lane."""
-    backfilling: Processing
-    """The same, for the images that can wait."""
     reconciler: Reconciler
     sweeper: Sweeper
     deletion: Deletion
@@ -99,34 +83,34 @@ class WorkerServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminServices:
-    """The use cases behind the commands for operators."""
+    """The use cases of the commands for operators."""
 
     audit: Audit
-    requeueing: Requeueing
+    reprocessing: Reprocessing
     backfill: Backfill
     lookup: Lookup
     dead_letters: DeadLetters | None
-    """None where the queue has no broker."""
+    """None if the queue has no broker."""
 
 
 @asynccontextmanager
 async def open_resources(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[Resources]:
-    """Everything that has to be closed again. Nothing has to be reachable yet.
+    """Open the connections for the duration of the block. The dependencies need not be reachable yet.
 
     Raises:
-        StartError: the object storage is not set up as it must be.
+        StartError: the object storage is not configured correctly.
     """
     storage, presigned_urls = _storage(settings)
     database = Database(settings.database_url)
     if settings.traced:
-        from image_service.observability.exporting import watch_engine  # noqa: PLC0415 — an extra
+        from image_service.observability.exporting import trace_engine  # noqa: PLC0415 — an optional dependency
 
-        watch_engine(database.engine)
+        trace_engine(database.engine)
     queue = _queue(settings, metrics)
     if metrics is not None:
         queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
-        metrics.watch_connections("in-use", lambda: database.connections[0])
-        metrics.watch_connections("idle", lambda: database.connections[1])
+        metrics.track_connections("in-use", lambda: database.connections[0])
+        metrics.track_connections("idle", lambda: database.connections[1])
     await queue.start()
     try:
         yield Resources(database=database, storage=storage, queue=queue, presigned_urls=presigned_urls, metrics=metrics)
@@ -136,41 +120,34 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
 
 
 def api_services(settings: Settings, resources: Resources) -> ApiServices:
-    """The use cases of the API on these resources."""
-    queueing = Queueing(database=resources.database, queue=resources.queue, timing=_timing(settings))
+    """Returns the use cases of the API."""
+    publisher = _publisher(settings, resources)
     if resources.metrics is not None:
         resources.metrics.expect_api(backlog_limit=settings.max_backlog)
     return ApiServices(
         ingest=Ingest(
             database=resources.database,
             storage=resources.storage,
-            queueing=queueing,
+            publisher=publisher,
             inspector=HeaderInspector(
                 max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=_formats(settings)
             ),
-            max_file_size=settings.max_file_size,
+            limits=IngestLimits(max_file_size=settings.max_file_size),
             observer=resources.observer,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
         lookup=Lookup(database=resources.database, storage=resources.storage, presigned_urls=resources.presigned_urls),
-        reprocessing=Reprocessing(database=resources.database, queueing=queueing),
+        reprocessing=Reprocessing(database=resources.database, publisher=publisher),
         deletion=_deletion(resources),
         health=_health(resources),
     )
 
 
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
-    """The use cases of a worker on these resources."""
-    limits = _limits(settings)
-    renderer = RenderPool(settings.decode_slots + EXPRESS_SLOTS, limits)
-    yielding = RenderPool(BACKFILL_SLOTS, replace(limits, niceness=_BACKFILL_NICENESS))
+    """Returns the use cases of a worker's periodic jobs."""
     if resources.metrics is not None:
-        _watch_pools(resources.metrics, {"main": renderer, "backfill": yielding})
+        resources.metrics.expect_worker()
     return WorkerServices(
-        renderers=(renderer, yielding),
-        processing=_processing(settings, resources, renderer, settings.decode_slots),
-        expressing=_processing(settings, resources, renderer, renderer.slots),
-        backfilling=_processing(settings, resources, yielding, yielding.slots),
         reconciler=_reconciler(settings, resources),
         sweeper=_sweeper(settings, resources),
         deletion=_deletion(resources),
@@ -183,8 +160,8 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
     )
 
 
-def survey(settings: Settings, resources: Resources) -> BacklogGauges:
-    """What asks for the metrics that nothing else asks for."""
+def backlog_gauges(settings: Settings, resources: Resources) -> BacklogGauges:
+    """Returns the periodic measurement of the backlog."""
     return BacklogGauges(
         database=resources.database,
         health=_health(resources),
@@ -194,35 +171,70 @@ def survey(settings: Settings, resources: Resources) -> BacklogGauges:
 
 
 def admin_services(settings: Settings, resources: Resources) -> AdminServices:
-    """The use cases of the commands for operators, on these resources."""
+    """Returns the use cases of the commands for operators."""
     broker = not settings.embedded_queue
+    reprocessing = Reprocessing(database=resources.database, publisher=_publisher(settings, resources))
     return AdminServices(
         audit=Audit(
             database=resources.database,
             storage=resources.storage,
             sweeper=_sweeper(settings, resources),
-            # A queue inside another process cannot be reached from here.
+            reprocessing=reprocessing,
+            # The embedded queue of another process cannot be reached from here.
             reconciler=_reconciler(settings, resources) if broker else None,
         ),
-        requeueing=Requeueing(database=resources.database),
-        backfill=Backfill(database=resources.database, recipe=DEFAULT_RECIPE),
+        reprocessing=reprocessing,
+        backfill=Backfill(database=resources.database, recipe=settings.recipe),
         lookup=Lookup(database=resources.database, storage=resources.storage),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url) if broker else None,
     )
 
 
+def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane, Renderer]) -> Processing:
+    """Returns the use case that renders images, with the renderer of each lane."""
+    return Processing(
+        database=resources.database,
+        storage=resources.storage,
+        renderers=renderers,
+        recipe=settings.recipe,
+        observer=resources.observer,
+        policy=ProcessingPolicy(
+            lease=settings.lease_seconds,
+            heartbeat=settings.heartbeat_seconds,
+            max_attempts=settings.max_attempts,
+            max_decoder_failures=settings.max_decoder_failures,
+            retry_delay=settings.retry_delay,
+        ),
+    )
+
+
+def decoder_pool(settings: Settings, resources: Resources, name: str, slots: int, niceness: int = 0) -> RenderPool:
+    """Returns a pool of up to ``slots`` decoder processes; none is started. The metrics show it under its name."""
+    pool = RenderPool(slots, replace(_limits(settings), niceness=niceness))
+    if resources.metrics is not None:
+        resources.metrics.track_decoder_pool(
+            name, slots=slots, busy=partial(getattr, pool, "busy"), idle=partial(getattr, pool, "idle")
+        )
+    return pool
+
+
+def observed_renderer(resources: Resources, renderer: Renderer) -> Renderer:
+    """Returns the renderer, measured if anything is."""
+    return renderer if resources.metrics is None else ObservedRenderer(renderer, resources.metrics)
+
+
 def _storage(settings: Settings) -> tuple[Storage, PresignedUrls | None]:
-    """What keeps the files, and what makes links to them if clients are to get any."""
+    """Returns the storage, and the same as a source of presigned URLs if clients are to get these."""
     if settings.object_storage is None:
         return LocalStorage(settings.storage_folder), None
-    # Where files are in a folder, its library costs nobody the memory.
+    # Loaded only if it is used: its library takes memory.
     from image_service.storage.objects import ObjectStorage  # noqa: PLC0415 — see above
 
     storage = ObjectStorage.at(
         settings.object_storage,
         settings.storage_folder,
         limit=settings.storage_timeout,
-        largest_copy=max(_LARGEST_COPY, settings.max_file_size),
+        largest_copy=max(_MAX_OBJECT_BYTES, settings.max_file_size),
     )
     return storage, storage if settings.files_delivery == "redirect" else None
 
@@ -232,15 +244,8 @@ def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
         return EmbeddedQueue()
     queue = RabbitMQQueue(settings.rabbitmq_url, settings.publish_timeout)
     if metrics is not None:
-        metrics.watch_dead_letters(lambda: queue.dead_letters)
+        metrics.track_dead_letters(lambda: queue.dead_letters)
     return queue
-
-
-def _watch_pools(metrics: Metrics, pools: Mapping[str, RenderPool]) -> None:
-    metrics.expect_worker({name: pool.slots for name, pool in pools.items()})
-    for name, pool in pools.items():
-        metrics.watch_decoders("busy", name, partial(getattr, pool, "busy"))
-        metrics.watch_decoders("idle", name, partial(getattr, pool, "idle"))
 
 
 def _limits(settings: Settings) -> RenderLimits:
@@ -257,30 +262,13 @@ def _limits(settings: Settings) -> RenderLimits:
     )
 
 
-def _processing(settings: Settings, resources: Resources, renderer: Renderer, slots: int) -> Processing:
-    observed = renderer if resources.metrics is None else ObservedRenderer(renderer, resources.metrics)
-    return Processing(
-        database=resources.database,
-        storage=resources.storage,
-        renderer=Share(observed, slots),
-        recipe=DEFAULT_RECIPE,
-        observer=resources.observer,
-        policy=ProcessingPolicy(
-            lease=settings.lease_seconds,
-            heartbeat=settings.heartbeat_seconds,
-            max_attempts=settings.max_attempts,
-            max_decoder_failures=settings.max_decoder_failures,
-            retry_delay=settings.retry_delay,
-        ),
-    )
-
-
 def _formats(settings: Settings) -> tuple[ImageFormat, ...]:
     return tuple(sorted(map(ImageFormat, settings.enabled_formats)))
 
 
-def _timing(settings: Settings) -> QueueTiming:
-    return QueueTiming(unqueued_after=settings.unqueued_after, unclaimed_after=settings.unclaimed_after)
+def _publisher(settings: Settings, resources: Resources) -> Publisher:
+    timing = QueueTiming(unqueued_after=settings.unqueued_after, unclaimed_after=settings.unclaimed_after)
+    return Publisher(database=resources.database, queue=resources.queue, timing=timing)
 
 
 def _seconds(days: float | None) -> float | None:
@@ -288,7 +276,7 @@ def _seconds(days: float | None) -> float | None:
 
 
 def _reconciler(settings: Settings, resources: Resources) -> Reconciler:
-    return Reconciler(database=resources.database, queue=resources.queue, timing=_timing(settings))
+    return Reconciler(database=resources.database, queue=resources.queue, publisher=_publisher(settings, resources))
 
 
 def _sweeper(settings: Settings, resources: Resources) -> Sweeper:

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, by what the caller can do about it.
+"""The errors of the service, grouped by what the caller can do about them.
 
 ::
 
@@ -13,9 +13,10 @@
     │   ├── NotMultipart             not-multipart
     │   ├── UploadStalled            upload-stalled
     │   ├── UploadTooLarge           upload-too-large
-    │   ├── UnsupportedFormat        unsupported-format
-    │   ├── CorruptImage             corrupt-image
-    │   └── ImageTooLarge            image-too-large
+    │   └── InvalidImage             the file cannot be processed as an image
+    │       ├── UnsupportedFormat        unsupported-format
+    │       ├── CorruptImage             corrupt-image
+    │       └── ImageTooLarge            image-too-large
     ├── NotFound                 not-found
     │   ├── ImageNotFound            image-not-found
     │   └── ThumbnailNotFound        thumbnail-not-found
@@ -27,7 +28,7 @@
     ├── Busy                     try again later; nothing is broken
     │   ├── TooManyUploads           too-many-uploads
     │   └── BacklogFull              backlog-full
-    ├── Outage                   try again later; never the image's fault
+    ├── Outage                   a dependency is unavailable: try again later; never counts against an image
     │   ├── DatabaseUnavailable      database-unavailable
     │   ├── QueueUnavailable         queue-unavailable
     │   ├── StorageUnavailable       storage-unavailable
@@ -42,17 +43,19 @@
     ├── ForeignStorage           foreign-storage
     └── StartError               start-failed
 
-A class's docstring is the sentence a user reads when nothing more exact is known. The codes are stable: programs
-may depend on them. Nothing here knows HTTP; ``api.problems`` gives each code its status.
+A class's docstring is its default message, which users read. The codes are stable: programs may depend on them.
+Nothing here depends on HTTP; ``api.problems`` maps each code to its status.
 """
 
 from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Something went wrong inside the service. Try again, and report it with the request id if it stays."""
+    """Something went wrong inside the service. Try again, and report it with the request id if it persists."""
 
     code: ClassVar[str] = "internal-error"
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which a client should try again; None where that does not help."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or (type(self).__doc__ or "").strip()
@@ -94,7 +97,7 @@ class MissingFile(UploadRejected):
 
 
 class TooManyFiles(UploadRejected):
-    """The form has more than one field `file`. Send one image a request."""
+    """The form has more than one field `file`. Send one image per request."""
 
     code = "too-many-files"
 
@@ -106,7 +109,7 @@ class NotMultipart(UploadRejected):
 
 
 class UploadStalled(UploadRejected):
-    """No byte of the upload arrived for too long. Send it again over a steadier connection."""
+    """No byte of the upload arrived for too long. Send it again over a more stable connection."""
 
     code = "upload-stalled"
 
@@ -117,19 +120,23 @@ class UploadTooLarge(UploadRejected):
     code = "upload-too-large"
 
 
-class UnsupportedFormat(UploadRejected):
+class InvalidImage(UploadRejected):
+    """The file cannot be processed as an image. Export it again, or send another file."""
+
+
+class UnsupportedFormat(InvalidImage):
     """The file's content is not an image in a supported format. Send another; name and Content-Type do not matter."""
 
     code = "unsupported-format"
 
 
-class CorruptImage(UploadRejected):
+class CorruptImage(InvalidImage):
     """The file is damaged and cannot be decoded. Export the image again and upload the new file."""
 
     code = "corrupt-image"
 
 
-class ImageTooLarge(UploadRejected):
+class ImageTooLarge(InvalidImage):
     """The image has more pixels than this service accepts. Scale it down and upload it again."""
 
     code = "image-too-large"
@@ -142,13 +149,13 @@ class NotFound(ServiceError):
 
 
 class ImageNotFound(NotFound):
-    """There is no image with this id. Check the id; an image that was refused at upload has none."""
+    """There is no image with this id. Check the id; an upload that was refused has none."""
 
     code = "image-not-found"
 
 
 class ThumbnailNotFound(NotFound):
-    """This image has no such thumbnail (yet). Ask for the image's status; thumbnails exist once it is DONE."""
+    """This image has no such thumbnail (yet). Check the image's status; thumbnails exist once it is DONE."""
 
     code = "thumbnail-not-found"
 
@@ -160,57 +167,63 @@ class InvalidRequest(ServiceError):
 
 
 class MethodNotAllowed(ServiceError):
-    """This address does not take requests with this method. The API's documentation is at /docs."""
+    """This address does not support this method. The API's documentation is at /docs."""
 
     code = "method-not-allowed"
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The requested range lies outside the file. Ask for one within it, or for the whole file."""
+    """The requested range lies outside the file. Ask for a range within it, or for the whole file."""
 
     code = "range-not-satisfiable"
 
 
 class StillProcessing(ServiceError):
-    """The image is waiting or being processed already. Ask again once its status is DONE or ERROR."""
+    """The image is already waiting or being processed. Try again once its status is DONE or ERROR."""
 
     code = "still-processing"
 
 
 class OriginalRemoved(ServiceError):
-    """The original was removed when the time ended for which originals are kept. Upload the image again."""
+    """The original was removed because its retention period ended. Upload the image again."""
 
     code = "original-removed"
 
 
 class Busy(ServiceError):
-    """The service has enough to do at the moment. Try again in a few seconds."""
+    """The service is busy at the moment. Try again in a few seconds."""
+
+    retry_after = 5
 
 
 class TooManyUploads(Busy):
-    """The service is taking in as many uploads as it can at the moment. Try again in a few seconds."""
+    """The service is receiving as many uploads as it can at the moment. Try again in a few seconds."""
 
     code = "too-many-uploads"
+    retry_after = 2
 
 
 class BacklogFull(Busy):
-    """Too many images wait to be processed already. Try again later, when some are done."""
+    """Too many images are already waiting to be processed. Try again later."""
 
     code = "backlog-full"
+    retry_after = 5
 
 
 class Outage(ServiceError):
-    """A part that the service depends on is away for the moment. Try again in a few seconds."""
+    """A part that the service depends on is unavailable at the moment. Try again in a few seconds."""
+
+    retry_after = 5
 
 
 class DatabaseUnavailable(Outage):
-    """The database cannot be reached. Nothing was changed that you were told of; try again in a few seconds."""
+    """The database cannot be reached. An unconfirmed change may have been made; try again in a few seconds."""
 
     code = "database-unavailable"
 
 
 class QueueUnavailable(Outage):
-    """The queue cannot be reached. Wait until it is back: accepted images are kept, and processed then."""
+    """The queue cannot be reached. Wait until it is available again: accepted images are kept, and processed then."""
 
     code = "queue-unavailable"
 
@@ -222,13 +235,14 @@ class StorageUnavailable(Outage):
 
 
 class StorageFull(Outage):
-    """The image storage is full. Nothing was stored; try again once the operator has made room."""
+    """The image storage is full. Nothing was stored; try again later."""
 
     code = "storage-full"
+    retry_after = 60
 
 
 class DecoderFailure(ServiceError):
-    """The decoder died on this image."""
+    """The decoder process ended while decoding this image. Export the image again and upload the new file."""
 
 
 class DecoderCrashed(DecoderFailure):
@@ -250,7 +264,7 @@ class DecoderOutOfMemory(DecoderFailure):
 
 
 class AttemptsExhausted(ServiceError):
-    """Processing this image was interrupted too often. Upload it again; report it with the image id if it stays."""
+    """Processing this image was interrupted too often. Upload it again; report it with the image id if it persists."""
 
     code = "attempts-exhausted"
 
@@ -268,12 +282,12 @@ class FolderInUse(ServiceError):
 
 
 class ForeignStorage(ServiceError):
-    """The files are another database's, so nothing is swept. Check DATABASE_URL, STORAGE_PATH and STORAGE_URL."""
+    """The storage holds another database's files. Check DATABASE_URL, STORAGE_PATH and STORAGE_URL."""
 
     code = "foreign-storage"
 
 
 class StartError(ServiceError):
-    """The process cannot start. Look at its log, mend the cause and start it again."""
+    """The process cannot start. Check its log, fix the cause and start it again."""
 
     code = "start-failed"

@@ -1,4 +1,4 @@
-"""What the commands run: a process's life from its settings to its last breath."""
+"""Process entry points: wire, run until a signal, shut down."""
 
 import asyncio
 import gc
@@ -14,57 +14,58 @@ import uvloop
 
 from image_service.api.main import create_app
 from image_service.api.server import serve
-from image_service.bootstrap import Resources, api_services, open_resources, survey, worker_services
+from image_service.bootstrap import Resources, api_services, backlog_gauges, open_resources, worker_services
 from image_service.config import Settings
 from image_service.database.migrations import upgrade
 from image_service.errors import Outage, StartError
-from image_service.observability.exposition import exposed
+from image_service.observability.exposition import serve_metrics
 from image_service.observability.logging import configure_logging
 from image_service.observability.metrics import Metrics
 from image_service.storage.lock import FolderLock
+from image_service.worker.lanes import plan_lanes
 from image_service.worker.periodic import every
 from image_service.worker.runner import Worker
 
-_BACKLOG: Final = 2048
-_NEW_OBJECTS: Final = 10_000
-"""After so many, the collector looks at them: nearly all of what a request makes goes by itself."""
+_LISTEN_BACKLOG: Final = 2048
+_GC_THRESHOLD: Final = 10_000
+"""New objects after which the garbage collector runs: reference counting frees nearly all of a request's."""
 
 _log = structlog.get_logger(__name__)
 
 
 def run_api(settings: Settings, *, migrate: bool) -> None:
-    """Serve the API until a signal asks to stop.
+    """Serve the API until SIGTERM or SIGINT.
 
     Raises:
-        StartError: the address cannot be listened on, or the database not be migrated.
+        StartError: the address cannot be listened on, or the database cannot be migrated.
     """
     configure_logging(settings.log_level, settings.log_format)
     if migrate:
         run_migrations(settings)
-    with _watched(settings, "api") as metrics:
+    with _telemetry(settings, "api") as metrics:
         listener = _listen(settings)
         _run(_api(settings, listener, metrics, lambda: _log.info("api started", address=_address(listener))))
 
 
 def run_worker(settings: Settings) -> None:
-    """Process images until a signal asks to stop.
+    """Process images until SIGTERM or SIGINT.
 
     Raises:
         Outage: no decoder process can be started.
-        StartError: decoders cannot be shut in, and REQUIRE_SANDBOX says that they must.
+        StartError: REQUIRE_SANDBOX is set, and the sandbox is not available.
     """
     configure_logging(settings.log_level, settings.log_format)
-    with _watched(settings, "worker") as metrics:
+    with _telemetry(settings, "worker") as metrics:
         _run(_worker(settings, metrics))
 
 
 def run_standalone(settings: Settings, data: Path, announce: Callable[[str], None]) -> None:
-    """Do everything in one process, on one folder, until a signal asks to stop.
+    """Run API and worker in one process, on one folder, until SIGTERM or SIGINT.
 
     Args:
         settings: From ``standalone_settings``.
-        data: The folder, which no other process may use meanwhile.
-        announce: Called with the address once requests are answered.
+        data: The folder, locked for this process.
+        announce: Called with the address once the API accepts requests.
 
     Raises:
         FolderInUse: another process uses the folder.
@@ -75,7 +76,7 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
     try:
         with FolderLock(data):
             run_migrations(settings)
-            with _watched(settings, "standalone") as metrics:
+            with _telemetry(settings, "standalone") as metrics:
                 listener = _listen(settings)
                 _run(_standalone(settings, listener, metrics, lambda: announce(_address(listener))))
     except OSError as error:
@@ -83,15 +84,15 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
 
 
 def run_migrations(settings: Settings) -> None:
-    """Bring the database's tables to what this version needs.
+    """Migrate the database to the schema of this version.
 
     Raises:
-        StartError: the database cannot be reached, or refuses.
+        StartError: the database cannot be reached or migrated.
     """
     try:
         upgrade(settings.database_url)
     except Exception as error:
-        # Whatever the driver, SQLAlchemy or Alembic says; its first line is the one for people.
+        # From the driver, SQLAlchemy or Alembic; the first line of the message is the useful one.
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise StartError(
             f"The database cannot be migrated: {reason}. Check that it runs and that DATABASE_URL is right."
@@ -102,24 +103,24 @@ async def _api(
     settings: Settings, listener: socket.socket, metrics: Metrics | None, started: Callable[[], None]
 ) -> None:
     stop = _stop_on_signals()
-    async with open_resources(settings, metrics) as resources, _surveyed(settings, resources):
+    async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
         app = create_app(api_services(settings, resources), settings, metrics)
         await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started)
 
 
 async def _worker(settings: Settings, metrics: Metrics | None) -> None:
     stop = _stop_on_signals()
-    async with open_resources(settings, metrics) as resources, _surveyed(settings, resources):
-        await Worker(worker_services(settings, resources), resources, settings).run(stop)
+    async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
+        await _make_worker(settings, resources).run(stop)
 
 
 async def _standalone(
     settings: Settings, listener: socket.socket, metrics: Metrics | None, started: Callable[[], None]
 ) -> None:
     stop = _stop_on_signals()
-    async with open_resources(settings, metrics) as resources, _surveyed(settings, resources):
+    async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
         app = create_app(api_services(settings, resources), settings, metrics)
-        worker = Worker(worker_services(settings, resources), resources, settings)
+        worker = _make_worker(settings, resources)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(worker.run(stop))
@@ -129,63 +130,68 @@ async def _standalone(
 
 
 @contextmanager
-def _watched(settings: Settings, part: str) -> Iterator[Metrics | None]:
-    """What the process counts, served to Prometheus, while its traces are sent; None where nothing of it is wanted."""
+def _telemetry(settings: Settings, part: str) -> Iterator[Metrics | None]:
+    """Serve metrics and export traces, as configured, for the duration of the block; None if neither is."""
     if settings.metrics_port is None and not settings.traced:
         yield None
         return
     metrics = Metrics()
     with ExitStack() as stack:
         if settings.traced:
-            from image_service.observability.exporting import exporting  # noqa: PLC0415 — an extra
+            from image_service.observability.exporting import export_spans  # noqa: PLC0415 — an optional dependency
 
-            stack.enter_context(exporting(f"image-service-{part}"))
-            _log.info("traces are sent")
+            stack.enter_context(export_spans(f"image-service-{part}"))
+            _log.info("tracing enabled")
         if settings.metrics_port is not None:
-            address = stack.enter_context(exposed(metrics, settings.metrics_host, settings.metrics_port))
+            address = stack.enter_context(serve_metrics(metrics, settings.metrics_host, settings.metrics_port))
             _log.info("metrics served", address=address)
         yield metrics
 
 
 @asynccontextmanager
-async def _surveyed(settings: Settings, resources: Resources) -> AsyncIterator[None]:
-    """Ask now and then for what the metrics need to know, beside whatever the block does."""
+async def _measure_backlog(settings: Settings, resources: Resources) -> AsyncIterator[None]:
+    """Measure the backlog periodically for the duration of the block, if metrics are served."""
     if settings.metrics_port is None:
         yield
         return
-    asking = asyncio.create_task(
-        every(settings.metrics_interval, survey(settings, resources).run_once, "survey", resources.observer)
+    gauges = backlog_gauges(settings, resources)
+    measuring = asyncio.create_task(
+        every(settings.metrics_interval, gauges.run_once, "backlog-gauges", resources.observer)
     )
     try:
         yield
     finally:
-        asking.cancel()
-        await asyncio.wait({asking})
+        measuring.cancel()
+        await asyncio.wait({measuring})
+
+
+def _make_worker(settings: Settings, resources: Resources) -> Worker:
+    return Worker(worker_services(settings, resources), plan_lanes(settings, resources), resources, settings)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
-    # What is here now stays, a hundred thousand objects of modules for the most part: no garbage is to be found there.
+    # The present objects, a hundred thousand and mostly those of modules, stay: the collector need not scan them again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(_GC_THRESHOLD)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets; a second one ends the process at once."""
+    """Returns an event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def ask() -> None:
-        _log.info("stopping; once more to stop at once")
+    def request_stop() -> None:
+        _log.info("stopping; send the signal again to stop at once")
         stop.set()
         for sign in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(sign)
             signal.signal(sign, signal.SIG_DFL)
 
     for sign in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(sign, ask)
+        loop.add_signal_handler(sign, request_stop)
     return stop
 
 
@@ -193,9 +199,9 @@ def _listen(settings: Settings) -> socket.socket:
     host, port = settings.api_host, settings.api_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)
     except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address there
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address after it
         raise StartError(
             f"Cannot listen on {host} port {port}: {reason}. "
             "Stop what uses it, or choose another with --port or API_PORT."
@@ -203,7 +209,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _address(listener: socket.socket) -> str:
-    """Where a browser on this machine finds the API."""
+    """Returns the API's URL, as seen from this machine."""
     host, port = listener.getsockname()[:2]
     if host in {"0.0.0.0", "::"}:  # noqa: S104 — compared, not listened on
         host = "localhost"

@@ -147,14 +147,14 @@ async def test_statement_that_times_out_on_a_lock_is_cancelled_on_the_server(
     image_id = await recorded(database)
     waiting = Database(database_url, time_limit=0.3)
 
-    async def claim_in_vain() -> None:
+    async def claim_a_locked_row() -> None:
         async with waiting.statement() as repositories:
             await repositories.claims.claim(image_id, lease=60)
 
     async with database.transaction() as repositories:
         assert await repositories.scheduling.mark_queued(image_id, due_in=60)
         with pytest.raises(DatabaseUnavailable):
-            await claim_in_vain()
+            await claim_a_locked_row()
     assert (await claimed(database, image_id)).attempt == 1
     await waiting.close()
 

@@ -1,4 +1,4 @@
-"""What every task queue owes its users; written against the port alone."""
+"""The contract of ``ports.TaskQueue``, for every adapter."""
 
 import asyncio
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,20 +20,27 @@ from image_service.queue.rabbitmq import RabbitMQQueue
 
 LIMIT = 10.0
 GRACE = 5.0
-PAUSE = 0.05
+REQUEUE_DELAY = 0.05
+
+
+class MakeQueue(Protocol):
+    """Makes a new queue that is not started."""
+
+    def __call__(self, requeue_delay: float = ...) -> TaskQueue: ...
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
-def make_queue(request: pytest.FixtureRequest) -> Callable[[], TaskQueue]:
-    """Makes a new queue that is not started."""
+def make_queue(request: pytest.FixtureRequest) -> MakeQueue:
     if request.param == "embedded":
-        return lambda: EmbeddedQueue(give_back_pause=PAUSE)
+        return lambda requeue_delay=REQUEUE_DELAY: EmbeddedQueue(requeue_delay)
     url: str = request.getfixturevalue("rabbitmq_url")
-    return lambda: RabbitMQQueue(url, queue_name=f"contract-{uuid4().hex}", give_back_pause=PAUSE)
+    return lambda requeue_delay=REQUEUE_DELAY: RabbitMQQueue(
+        url, queue_name=f"contract-{uuid4().hex}", requeue_delay=requeue_delay
+    )
 
 
 @pytest.fixture
-async def queue(make_queue: Callable[[], TaskQueue]) -> AsyncIterator[TaskQueue]:
+async def queue(make_queue: MakeQueue) -> AsyncIterator[TaskQueue]:
     queue = make_queue()
     await queue.start()
     yield queue
@@ -41,7 +49,7 @@ async def queue(make_queue: Callable[[], TaskQueue]) -> AsyncIterator[TaskQueue]
 
 @dataclass
 class Recorder:
-    """A handler that notes what it gets, and lets nothing pass its gate while that is shut."""
+    """A handler that records its deliveries, and blocks while its gate is closed."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     started: list[Delivery] = field(default_factory=list)
@@ -64,22 +72,22 @@ class Recorder:
         self.finished.append(delivery)
 
 
-def recorder(*, shut: bool = False) -> Recorder:
+def recorder(*, closed: bool = False) -> Recorder:
     made = Recorder()
-    if not shut:
+    if not closed:
         made.gate.set()
     return made
 
 
 @dataclass
 class Running:
-    """A consumer at work."""
+    """A running consumer."""
 
     task: asyncio.Task[None]
     stop: asyncio.Event
 
     async def request_drain(self) -> None:
-        """Returns when the consumer must have noticed: that takes turns of the event loop, and no time."""
+        """Request the drain, and let the event loop run until the consumer has noticed."""
         self.stop.set()
         for _ in range(20):
             await asyncio.sleep(0)
@@ -121,7 +129,7 @@ def ids(deliveries: list[Delivery]) -> set[UUID]:
 
 
 async def waiting(queue: TaskQueue) -> int:
-    """How many messages wait in all lanes together."""
+    """The number of waiting messages in all lanes."""
     return sum((await queue.depth()).values())
 
 
@@ -132,7 +140,7 @@ async def depth_is(queue: TaskQueue, expected: int) -> None:
 
 
 async def take(queue: TaskQueue, count: int) -> set[UUID]:
-    """What a new consumer gets, until it has ``count`` deliveries; and there are no more of them."""
+    """Consume ``count`` deliveries, which must be all there are."""
     handler = recorder()
     async with consuming(queue, handler, slots=5):
         await eventually(lambda: len(handler.finished) >= count, timeout=LIMIT)
@@ -142,7 +150,7 @@ async def take(queue: TaskQueue, count: int) -> set[UUID]:
 
 
 @pytest.mark.parametrize("request_id", [None, "r-1", "ünïcode ✓"])
-async def test_what_is_published_is_delivered_with_its_request_id(queue: TaskQueue, request_id: str | None) -> None:
+async def test_published_delivery_arrives_with_its_request_id(queue: TaskQueue, request_id: str | None) -> None:
     delivery = Delivery(image_id=uuid4(), request_id=request_id)
     handler = recorder()
     async with consuming(queue, handler):
@@ -152,7 +160,7 @@ async def test_what_is_published_is_delivered_with_its_request_id(queue: TaskQue
 
 
 @pytest.mark.parametrize("lane", Lane)
-async def test_a_delivery_knows_the_lane_it_waited_in(queue: TaskQueue, lane: Lane) -> None:
+async def test_delivery_has_its_lane(queue: TaskQueue, lane: Lane) -> None:
     delivery = Delivery(image_id=uuid4(), lane=lane)
     handler = recorder()
     async with consuming(queue, handler, lane=lane):
@@ -161,17 +169,17 @@ async def test_a_delivery_knows_the_lane_it_waited_in(queue: TaskQueue, lane: La
     assert handler.finished == [delivery]
 
 
-async def test_what_was_published_before_there_was_a_consumer_is_delivered(queue: TaskQueue) -> None:
+async def test_messages_published_before_the_consumer_are_delivered(queue: TaskQueue) -> None:
     published = await publish(queue, 20)
     assert await take(queue, 20) == published
 
 
-async def test_publishing_at_once_from_many_tasks_loses_nothing(queue: TaskQueue) -> None:
+async def test_concurrent_publishing_loses_nothing(queue: TaskQueue) -> None:
     published = await asyncio.gather(*(publish(queue, 2) for _ in range(50)))
     assert await take(queue, 100) == set().union(*published)
 
 
-async def test_a_delivery_published_twice_is_delivered_twice(queue: TaskQueue) -> None:
+async def test_message_published_twice_is_delivered_twice(queue: TaskQueue) -> None:
     delivery = Delivery(image_id=uuid4())
     await queue.publish(delivery)
     await queue.publish(delivery)
@@ -182,9 +190,9 @@ async def test_a_delivery_published_twice_is_delivered_twice(queue: TaskQueue) -
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-async def test_no_more_than_the_slots_run_at_once(queue: TaskQueue, slots: int) -> None:
+async def test_at_most_slots_handlers_run_at_once(queue: TaskQueue, slots: int) -> None:
     await publish(queue, 8)
-    handler = recorder(shut=True)
+    handler = recorder(closed=True)
     async with consuming(queue, handler, slots):
         await eventually(lambda: handler.running == slots)
         await depth_is(queue, 8 - slots)
@@ -193,7 +201,7 @@ async def test_no_more_than_the_slots_run_at_once(queue: TaskQueue, slots: int) 
     assert handler.most == slots
 
 
-async def test_one_slow_delivery_does_not_hold_up_the_other_slots(queue: TaskQueue) -> None:
+async def test_slow_delivery_does_not_block_other_slots(queue: TaskQueue) -> None:
     first = Delivery(image_id=uuid4())
     gate = asyncio.Event()
     finished: list[UUID] = []
@@ -210,7 +218,7 @@ async def test_one_slow_delivery_does_not_hold_up_the_other_slots(queue: TaskQue
         gate.set()
 
 
-async def test_a_handled_delivery_never_comes_back(queue: TaskQueue) -> None:
+async def test_handled_delivery_is_not_delivered_again(queue: TaskQueue) -> None:
     published = await publish(queue, 5)
     assert await take(queue, 5) == published
     last = await publish(queue, 1)
@@ -218,7 +226,7 @@ async def test_a_handled_delivery_never_comes_back(queue: TaskQueue) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, QueueUnavailable, OSError])
-async def test_a_delivery_whose_handler_raises_is_delivered_again(queue: TaskQueue, error: type[Exception]) -> None:
+async def test_delivery_is_requeued_if_its_handler_raises(queue: TaskQueue, error: type[Exception]) -> None:
     tries: Counter[UUID] = Counter()
 
     async def handler(delivery: Delivery) -> None:
@@ -233,7 +241,7 @@ async def test_a_delivery_whose_handler_raises_is_delivered_again(queue: TaskQue
     assert tries == dict.fromkeys(published, 3)
 
 
-async def test_a_failing_delivery_is_not_retried_in_a_hot_loop(queue: TaskQueue) -> None:
+async def test_requeue_delay_grows_with_each_try(queue: TaskQueue) -> None:
     moments: list[float] = []
 
     async def handler(_: Delivery) -> None:
@@ -244,13 +252,13 @@ async def test_a_failing_delivery_is_not_retried_in_a_hot_loop(queue: TaskQueue)
     async with consuming(queue, handler):
         await eventually(lambda: len(moments) == 4, timeout=LIMIT)
     gaps = [later - earlier for earlier, later in pairwise(moments)]
-    assert all(gap >= PAUSE / 2 for gap in gaps)
-    assert gaps[2] > gaps[0], "the pause grows"
+    assert all(gap >= REQUEUE_DELAY / 2 for gap in gaps)
+    assert gaps[2] > gaps[0], "the delay grows"
 
 
-async def test_on_the_drain_the_running_finish_and_the_rest_goes_back(queue: TaskQueue) -> None:
+async def test_drain_finishes_running_handlers_and_requeues_the_rest(queue: TaskQueue) -> None:
     published = await publish(queue, 6)
-    handler = recorder(shut=True)
+    handler = recorder(closed=True)
     async with consuming(queue, handler, slots=2) as consumer:
         await eventually(lambda: handler.running == 2)
         await consumer.request_drain()
@@ -263,8 +271,8 @@ async def test_on_the_drain_the_running_finish_and_the_rest_goes_back(queue: Tas
     assert await take(queue, 4) == published - ids(handler.finished)
 
 
-async def test_nothing_is_taken_once_the_drain_is_requested(queue: TaskQueue) -> None:
-    handler = recorder(shut=True)
+async def test_nothing_is_consumed_after_the_drain_request(queue: TaskQueue) -> None:
+    handler = recorder(closed=True)
     await publish(queue, 1)
     async with consuming(queue, handler, slots=3) as consumer:
         await eventually(lambda: handler.running == 1)
@@ -277,9 +285,9 @@ async def test_nothing_is_taken_once_the_drain_is_requested(queue: TaskQueue) ->
     assert await take(queue, 3) == late
 
 
-async def test_a_handler_that_outlasts_the_grace_is_cancelled_and_its_delivery_goes_back(queue: TaskQueue) -> None:
+async def test_handler_that_exceeds_the_grace_period_is_cancelled_and_requeued(queue: TaskQueue) -> None:
     published = await publish(queue, 1)
-    handler = recorder(shut=True)
+    handler = recorder(closed=True)
     async with consuming(queue, handler, grace=0.1) as consumer:
         await eventually(lambda: handler.running == 1)
         await consumer.drained()
@@ -287,9 +295,8 @@ async def test_a_handler_that_outlasts_the_grace_is_cancelled_and_its_delivery_g
     assert await take(queue, 1) == published
 
 
-async def test_on_the_drain_a_failed_delivery_goes_back_without_a_pause(make_queue: Callable[[], TaskQueue]) -> None:
-    queue = make_queue()
-    queue._give_back_pause = 60.0  # type: ignore[attr-defined]
+async def test_drain_requeues_a_failed_delivery_without_a_delay(make_queue: MakeQueue) -> None:
+    queue = make_queue(requeue_delay=60.0)
     await queue.start()
     failed = asyncio.Event()
 
@@ -306,22 +313,22 @@ async def test_on_the_drain_a_failed_delivery_goes_back_without_a_pause(make_que
     await queue.close()
 
 
-async def test_an_idle_consumer_drains_at_once(queue: TaskQueue) -> None:
+async def test_idle_consumer_drains_at_once(queue: TaskQueue) -> None:
     async with consuming(queue, recorder(), slots=4, grace=60.0) as consumer:
-        await take_one_through(queue)
+        await consume_one(queue)
         async with asyncio.timeout(5):
             await consumer.drained()
 
 
-async def take_one_through(queue: TaskQueue) -> None:
-    """Returns once a consumer has taken a delivery."""
+async def consume_one(queue: TaskQueue) -> None:
+    """Publish a delivery, and wait until a consumer has it."""
     await publish(queue, 1)
     await depth_is(queue, 0)
 
 
-async def test_cancelling_a_consumer_cancels_its_handlers_and_gives_everything_back(queue: TaskQueue) -> None:
+async def test_cancelled_consumer_cancels_its_handlers_and_requeues_everything(queue: TaskQueue) -> None:
     published = await publish(queue, 4)
-    handler = recorder(shut=True)
+    handler = recorder(closed=True)
     async with consuming(queue, handler, slots=2, grace=60.0) as consumer:
         await eventually(lambda: handler.running == 2)
         consumer.task.cancel()
@@ -334,8 +341,8 @@ async def test_cancelling_a_consumer_cancels_its_handlers_and_gives_everything_b
     assert await take(queue, 4) == published
 
 
-async def test_two_consumers_share_the_work(queue: TaskQueue) -> None:
-    one, other = recorder(shut=True), recorder(shut=True)
+async def test_two_consumers_share_the_messages(queue: TaskQueue) -> None:
+    one, other = recorder(closed=True), recorder(closed=True)
     async with consuming(queue, one, slots=2), consuming(queue, other, slots=2):
         published = await publish(queue, 4)
         await eventually(lambda: one.running == other.running == 2)
@@ -345,11 +352,11 @@ async def test_two_consumers_share_the_work(queue: TaskQueue) -> None:
     assert ids(one.finished) | ids(other.finished) == published
 
 
-async def test_depth_counts_what_waits_and_not_what_is_held(queue: TaskQueue) -> None:
+async def test_depth_excludes_held_messages(queue: TaskQueue) -> None:
     assert await waiting(queue) == 0
     await publish(queue, 3)
     assert await waiting(queue) == 3
-    handler = recorder(shut=True)
+    handler = recorder(closed=True)
     async with consuming(queue, handler):
         await eventually(lambda: handler.running == 1)
         assert await waiting(queue) == 2
@@ -357,12 +364,8 @@ async def test_depth_counts_what_waits_and_not_what_is_held(queue: TaskQueue) ->
         await depth_is(queue, 0)
 
 
-async def test_an_open_queue_passes_its_probe(queue: TaskQueue) -> None:
-    await queue.probe()
-
-
-async def test_a_lane_does_not_wait_for_another(queue: TaskQueue) -> None:
-    busy, free = recorder(shut=True), recorder()
+async def test_lanes_do_not_wait_for_each_other(queue: TaskQueue) -> None:
+    busy, free = recorder(closed=True), recorder()
     normal = await publish(queue, 3)
     async with consuming(queue, busy), consuming(queue, free, lane=Lane.EXPRESS):
         await eventually(lambda: busy.started)
@@ -375,7 +378,7 @@ async def test_a_lane_does_not_wait_for_another(queue: TaskQueue) -> None:
     assert ids(busy.finished) == normal
 
 
-async def test_the_depth_counts_each_lane(queue: TaskQueue) -> None:
+async def test_depth_is_per_lane(queue: TaskQueue) -> None:
     assert await queue.depth() == dict.fromkeys(Lane, 0)
     expected = {lane: number for number, lane in enumerate(Lane, start=1)}
     for lane, count in expected.items():
@@ -390,7 +393,7 @@ async def consuming_every_lane(queue: TaskQueue, handlers: dict[Lane, Handler]) 
 
 
 @pytest.mark.parametrize("broken", Lane)
-async def test_a_lane_in_an_outage_does_not_disturb_the_others(queue: TaskQueue, broken: Lane) -> None:
+async def test_outage_in_one_lane_does_not_affect_the_others(queue: TaskQueue, broken: Lane) -> None:
     tries = 0
 
     async def in_an_outage(_: Delivery) -> None:
@@ -398,17 +401,17 @@ async def test_a_lane_in_an_outage_does_not_disturb_the_others(queue: TaskQueue,
         tries += 1
         raise QueueUnavailable
 
-    well = recorder()
-    async with consuming_every_lane(queue, {**dict.fromkeys(Lane, well), broken: in_an_outage}):
+    healthy = recorder()
+    async with consuming_every_lane(queue, {**dict.fromkeys(Lane, healthy), broken: in_an_outage}):
         await publish(queue, 1, broken)
         await eventually(lambda: tries >= 2, timeout=LIMIT)
         published = set[UUID]().union(*[await publish(queue, 3, lane) for lane in Lane if lane is not broken])
-        await eventually(lambda: ids(well.finished) == published)
+        await eventually(lambda: ids(healthy.finished) == published)
     await depth_is(queue, 1)
     assert (await queue.depth())[broken] == 1
 
 
-async def test_an_outage_during_the_drain_gives_back_what_every_lane_holds(queue: TaskQueue) -> None:
+async def test_outage_during_the_drain_requeues_every_lane(queue: TaskQueue) -> None:
     gate = asyncio.Event()
     running: set[UUID] = set()
 
@@ -434,38 +437,37 @@ async def test_an_outage_during_the_drain_gives_back_what_every_lane_holds(queue
 OPERATIONS: dict[str, Callable[[TaskQueue], Awaitable[object]]] = {
     "publish": lambda queue: queue.publish(Delivery(image_id=uuid4())),
     "depth": lambda queue: queue.depth(),
-    "probe": lambda queue: queue.probe(),
     "consume": lambda queue: queue.consume(recorder(), 1, Drain(asyncio.Event().wait, GRACE)),
 }
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_nothing_works_after_close(queue: TaskQueue, operation: str) -> None:
+async def test_operations_fail_after_close(queue: TaskQueue, operation: str) -> None:
     await queue.close()
     with pytest.raises(QueueUnavailable):
         await OPERATIONS[operation](queue)
 
 
-@pytest.mark.parametrize("operation", ["publish", "depth", "probe"])
-async def test_nothing_works_before_start(make_queue: Callable[[], TaskQueue], operation: str) -> None:
+@pytest.mark.parametrize("operation", ["publish", "depth"])
+async def test_operations_fail_before_start(make_queue: MakeQueue, operation: str) -> None:
     with pytest.raises(QueueUnavailable):
         await OPERATIONS[operation](make_queue())
 
 
-async def test_start_and_close_may_be_repeated(queue: TaskQueue) -> None:
+async def test_start_and_close_can_be_repeated(queue: TaskQueue) -> None:
     await queue.start()
-    await queue.probe()
+    await queue.depth()
     await queue.close()
     await queue.close()
 
 
-async def test_a_queue_that_was_never_started_can_be_closed(make_queue: Callable[[], TaskQueue]) -> None:
+async def test_queue_that_was_not_started_can_be_closed(make_queue: MakeQueue) -> None:
     await make_queue().close()
 
 
-async def test_close_ends_a_consumer(queue: TaskQueue) -> None:
+async def test_close_stops_a_consumer(queue: TaskQueue) -> None:
     await publish(queue, 1)
-    handler = recorder(shut=True)
+    handler = recorder(closed=True)
     async with consuming(queue, handler, grace=60.0) as consumer:
         await eventually(lambda: handler.running == 1)
         await queue.close()

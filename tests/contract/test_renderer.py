@@ -1,4 +1,4 @@
-"""What every renderer owes its users, written against the port; and what the pool of processes owes on top."""
+"""The contract of every renderer, written against the port; and the additional guarantees of the process pool."""
 
 import asyncio
 import gc
@@ -31,14 +31,14 @@ from image_service.errors import (
     StorageUnavailable,
     UnsupportedFormat,
 )
+from image_service.imaging.isolation.pool import RenderPool
+from image_service.imaging.isolation.protocol import Job, decode_reply
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
-from image_service.imaging.protocol import Job, decode_reply
 from image_service.ports import Renderer
 
 GOOD = encoded(gradient(640, 480), "JPEG")
 SLOW = encoded(noise(4000, 4000), "PNG", compress_level=1)
-"""Takes a good part of a second: long enough to be caught in the middle of it."""
+"""Takes a good part of a second: long enough to be interrupted."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def renderer(make_pool: MakePool) -> Renderer:
 
 @pytest.fixture
 def give(tmp_path: Path) -> Callable[[bytes], tuple[Path, Path]]:
-    """A source file with the content, and a folder for its thumbnails."""
+    """Return a source file with the content, and a folder for its thumbnails."""
     given = iter(range(1000))
 
     def give(content: bytes) -> tuple[Path, Path]:
@@ -81,9 +81,8 @@ Give = Callable[[bytes], tuple[Path, Path]]
 
 
 def children() -> set[int]:
-    return {
-        process.pid for process in psutil.Process().children() if "image_service.imaging.child" in process.cmdline()
-    }
+    module = "image_service.imaging.isolation.child"
+    return {process.pid for process in psutil.Process().children() if module in process.cmdline()}
 
 
 async def render(renderer: Renderer, paths: tuple[Path, Path], recipe: Recipe = DEFAULT_RECIPE) -> Rendering:
@@ -111,7 +110,7 @@ class TestEveryRenderer:
             (encoded(Image.new("1", (8000, 7000)), "PNG"), ImageTooLarge),
         ],
     )
-    async def test_gives_verdicts(
+    async def test_raises_verdicts(
         self, renderer: Renderer, give: Give, content: bytes, verdict: type[Exception]
     ) -> None:
         with pytest.raises(verdict):
@@ -121,24 +120,22 @@ class TestEveryRenderer:
     async def test_renders_many_at_once(self, renderer: Renderer, give: Give) -> None:
         assert len(await asyncio.gather(*(render(renderer, give(GOOD)) for _ in range(10)))) == 10
 
-    async def test_storage_at_fault_is_no_verdict(self, renderer: Renderer, give: Give, tmp_path: Path) -> None:
+    async def test_missing_folder_raises_storage_unavailable(
+        self, renderer: Renderer, give: Give, tmp_path: Path
+    ) -> None:
         source, _ = give(GOOD)
         for missing in (source, tmp_path / "missing"):
             with pytest.raises(StorageUnavailable):
                 await renderer.render(missing, DEFAULT_RECIPE, tmp_path / "missing")
 
-    async def test_a_source_that_is_gone_is_told_from_a_storage_at_fault(
-        self, renderer: Renderer, give: Give, tmp_path: Path
-    ) -> None:
+    async def test_missing_source_raises_object_missing(self, renderer: Renderer, give: Give, tmp_path: Path) -> None:
         _, out = give(GOOD)
         with pytest.raises(ObjectMissing):
             await renderer.render(tmp_path / "deleted", DEFAULT_RECIPE, out)
 
 
 @pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
-async def test_a_process_decodes_the_formats_that_are_enabled_and_no_others(
-    make_pool: MakePool, give: Give, name: str
-) -> None:
+async def test_process_decodes_only_enabled_formats(make_pool: MakePool, give: Give, name: str) -> None:
     content = encoded(gradient(640, 480), name)
     assert (await render(make_pool(formats=tuple(ImageFormat)), give(content))).thumbnails
     for formats in ({}, {"formats": (ImageFormat.JPEG,)}):
@@ -146,20 +143,18 @@ async def test_a_process_decodes_the_formats_that_are_enabled_and_no_others(
             await render(make_pool(**formats), give(content))
 
 
-async def test_a_process_renders_what_there_is_if_it_may(make_pool: MakePool, give: Give) -> None:
+async def test_process_renders_truncated_file_if_enabled(make_pool: MakePool, give: Give) -> None:
     rendering = await render(make_pool(truncated=True), give(GOOD[: len(GOOD) // 2]))
     assert (rendering.width, rendering.height) == (640, 480)
 
 
-async def test_an_optional_output_that_takes_too_long_costs_nothing_but_the_process(
-    make_pool: MakePool, give: Give
-) -> None:
+async def test_slow_optional_output_is_left_out_and_replaces_the_process(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(wall_seconds=6)
     await pool.start()
     (first,) = children()
-    dear = Preset(name="dear", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
+    slow = Preset(name="slow", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
     source, out = give(SLOW)
-    rendering = await pool.render(source, Recipe(presets=(dear, *DEFAULT_RECIPE.presets)), out)
+    rendering = await pool.render(source, Recipe(presets=(slow, *DEFAULT_RECIPE.presets)), out)
     assert [each.preset for each in rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
     assert {path.name for path in out.iterdir()} == {"source", "100x100", "300x300", "1200x1200"}
     assert first not in children()
@@ -175,7 +170,7 @@ async def test_makes_optional_outputs(make_pool: MakePool, give: Give) -> None:
     assert len(children()) == 1
 
 
-async def test_tells_what_it_found_out(renderer: Renderer, give: Give) -> None:
+async def test_returns_traits(renderer: Renderer, give: Give) -> None:
     content = encoded(Image.new("RGB", (640, 480), "#ff0000"), "PNG", exif=oriented(Image.new("L", (1, 1)), 1))
     traits = (await render(renderer, give(content))).traits
     assert traits.metadata_removed == (MetadataKind.EXIF,)
@@ -192,7 +187,7 @@ async def test_keeps_one_process_warm(make_pool: MakePool, give: Give) -> None:
     assert children() == {first}
 
 
-async def test_a_crash_costs_one_job_and_no_neighbour(make_pool: MakePool, give: Give) -> None:
+async def test_crash_fails_one_job_and_no_other(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(2)
     await asyncio.gather(pool.start(), pool.start())
     victim, _ = children()
@@ -211,12 +206,12 @@ async def test_replaces_a_process_that_died_while_idle(make_pool: MakePool, give
     await pool.start()
     (idle,) = children()
     os.kill(idle, signal.SIGKILL)
-    child = pool._slots[0]._child
+    child = pool._slots[0]._process
     await eventually(lambda: child is not None and not child.alive)
     assert (await render(pool, give(GOOD))).thumbnails
 
 
-async def test_ends_work_that_takes_too_long(make_pool: MakePool, give: Give) -> None:
+async def test_wall_time_limit(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(wall_seconds=0.05)
     await pool.start()
     with pytest.raises(DecoderTimeout):
@@ -224,7 +219,7 @@ async def test_ends_work_that_takes_too_long(make_pool: MakePool, give: Give) ->
     assert not children()
 
 
-async def test_ends_work_that_takes_too_much_processor_time(make_pool: MakePool, give: Give) -> None:
+async def test_processor_time_limit(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(cpu_seconds=1)
     endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
     with pytest.raises(DecoderTimeout):
@@ -232,26 +227,26 @@ async def test_ends_work_that_takes_too_much_processor_time(make_pool: MakePool,
     assert (await render(pool, give(GOOD))).thumbnails
 
 
-async def test_processor_time_counts_per_job(make_pool: MakePool, give: Give) -> None:
+async def test_processor_time_limit_is_per_job(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(cpu_seconds=2)
     for _ in range(5):
         await render(pool, give(SLOW))
     assert len(children()) == 1
 
 
-async def test_ends_work_that_takes_too_much_memory(make_pool: MakePool, give: Give) -> None:
+async def test_memory_limit(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(memory_bytes=160 << 20)
     await pool.start()
     (first,) = children()
     with pytest.raises(DecoderOutOfMemory):
-        # Little enough to be tried.
+        # Small enough to pass the estimate.
         await render(pool, give(encoded(Image.new("RGB", (5400, 5000)), "PNG")))
     assert (await render(pool, give(GOOD))).thumbnails
     assert first not in children()
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
-async def test_lack_of_memory_is_never_taken_for_damage(make_pool: MakePool, give: Give, name: str) -> None:
+async def test_lack_of_memory_is_never_reported_as_damage(make_pool: MakePool, give: Give, name: str) -> None:
     pool = make_pool(memory_bytes=96 << 20)
     with pytest.raises((DecoderOutOfMemory, DecoderCrashed, ImageTooLarge)):
         await render(
@@ -261,13 +256,13 @@ async def test_lack_of_memory_is_never_taken_for_damage(make_pool: MakePool, giv
         )
 
 
-async def test_a_full_disk_is_no_verdict(make_pool: MakePool, give: Give) -> None:
+async def test_full_disk_raises_storage_full(make_pool: MakePool, give: Give) -> None:
     huge = Recipe(presets=(Preset(name="huge", width=2000, height=2000, quality=100),))
     with pytest.raises(StorageFull):
         await render(make_pool(file_bytes=500_000), give(SLOW), huge)
 
 
-async def test_cancelling_ends_the_work(make_pool: MakePool, give: Give) -> None:
+async def test_cancelling_kills_the_process(make_pool: MakePool, give: Give) -> None:
     pool = make_pool()
     await pool.start()
     task = asyncio.create_task(render(pool, give(SLOW)))
@@ -289,7 +284,7 @@ async def test_cancelling_while_the_process_starts_leaves_none(make_pool: MakePo
     assert not children()
 
 
-async def test_closing_leaves_no_process(make_pool: MakePool, give: Give) -> None:
+async def test_close_leaves_no_process(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(2)
     await asyncio.gather(*(render(pool, give(GOOD)) for _ in range(4)))
     await pool.close()
@@ -299,7 +294,7 @@ async def test_closing_leaves_no_process(make_pool: MakePool, give: Give) -> Non
         await render(pool, give(GOOD))
 
 
-async def test_closing_ends_running_work(make_pool: MakePool, give: Give) -> None:
+async def test_close_kills_busy_process(make_pool: MakePool, give: Give) -> None:
     pool = make_pool()
     await pool.start()
     endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
@@ -307,7 +302,7 @@ async def test_closing_ends_running_work(make_pool: MakePool, give: Give) -> Non
     await asyncio.sleep(0)
     await pool.close()
     assert not children()
-    # No fault of the image's: it must not count against it.
+    # An outage, which does not count against the image.
     with pytest.raises(Outage):
         await task
 
@@ -322,7 +317,7 @@ async def test_replaces_a_process_after_some_jobs(make_pool: MakePool, give: Giv
     assert len(seen) == 3
 
 
-async def test_confines_its_processes(make_pool: MakePool) -> None:
+async def test_limits_resources_of_processes(make_pool: MakePool) -> None:
     pool = make_pool()
     await pool.start()
     (child,) = children()
@@ -341,14 +336,14 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from image_service.domain.recipe import DEFAULT_RECIPE
-from image_service.imaging.pool import RenderPool
+from image_service.imaging.isolation.pool import RenderPool
 
 async def main():
     pool = RenderPool(1)
     await pool.start()
     task = asyncio.create_task(pool.render(Path(sys.argv[1]), DEFAULT_RECIPE, Path(sys.argv[2])))
     await asyncio.sleep(0)
-    print(pool._slots[0]._child._process.pid, flush=True)
+    print(pool._slots[0]._process._process.pid, flush=True)
     await task
     await asyncio.sleep(100)
 
@@ -357,7 +352,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("content", [SLOW, b""], ids=["busy", "idle"])
-async def test_processes_do_not_outlive_a_killed_parent(give: Give, content: bytes) -> None:
+async def test_process_ends_when_parent_is_killed(give: Give, content: bytes) -> None:
     source, out = give(content)
     parent = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -378,7 +373,7 @@ async def test_processes_do_not_outlive_a_killed_parent(give: Give, content: byt
     await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
-async def test_says_when_no_process_can_be_started(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_raises_outage_when_no_process_starts(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Outage):
         await make_pool(start_seconds=0).start()
     for executable in ("/bin/false", "/nonexistent/python"):
@@ -389,6 +384,6 @@ async def test_says_when_no_process_can_be_started(make_pool: MakePool, monkeypa
 
 
 @pytest.mark.parametrize("line", [b"", b"segmentation", b"[]", b"{}", b'{"code":"nonsense","detail":""}', b"7"])
-def test_trusts_no_reply_that_makes_no_sense(line: bytes, tmp_path: Path) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 (nothing is said about which)
+def test_rejects_invalid_replies(line: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (the message depends on the flaw)
         decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path))

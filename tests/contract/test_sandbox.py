@@ -1,6 +1,6 @@
-"""What a decoder cannot do once a file has taken it over, tried in the real process; and what is said where it could.
+"""What an exploited decoder process can and cannot do, tried in a real process.
 
-The process runs everything as ever, but the renderer in it: that runs Python code which the file brings.
+The process runs all of its own code except the renderer, which is replaced: it executes the file as Python code.
 """
 
 import os
@@ -18,18 +18,18 @@ from harness.images import encoded, gradient
 from harness.waiting import eventually
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import CorruptImage, DecoderCrashed, DecoderTimeout, StartError
-from image_service.imaging import pool as pool_module
+from image_service.imaging.isolation import process as process_module
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 
-TAKEN_OVER = """
-import image_service.imaging.rendering as rendering
-import image_service.imaging.sandbox as sandbox
+EXPLOIT = """
+import image_service.imaging.isolation.sandbox as sandbox
+import image_service.imaging.render.pipeline as pipeline
 
 def render(source, recipe, out, limits):
     exec(source.read_text(), {"out": out})
 
-rendering.render = render
+pipeline.render = render
 """
 TRY = """
 import ctypes, errno, os, resource, socket, threading
@@ -40,30 +40,30 @@ except OSError as error:
     raise CorruptImage(errno.errorcode[error.errno])
 raise CorruptImage("done")
 """
-NO_FENCE = """
+NO_LANDLOCK = """
 def absent(*_):
     raise OSError(38, "Function not implemented")
 
-sandbox._fence = absent
+sandbox._apply_landlock = absent
 """
-NO_SANDBOX = "sandbox.shut_in = lambda *_: ()"
+NO_SANDBOX = "sandbox.enter_sandbox = lambda *_: ()"
 
-TakeOver = Callable[..., None]
+Exploit = Callable[..., None]
 MakePool = Callable[..., RenderPool]
 
 
 @pytest.fixture
-def take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TakeOver:
-    """Make decoder processes run code, after this further preparation."""
+def exploit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exploit:
+    """Make decoder processes execute their input, after an optional preparation."""
 
-    def take_over(preparation: str = "") -> None:
+    def exploit(preparation: str = "") -> None:
         folder = tmp_path / "site"
         folder.mkdir()
-        (folder / "sitecustomize.py").write_text(TAKEN_OVER + preparation)
+        (folder / "sitecustomize.py").write_text(EXPLOIT + preparation)
         path = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *([path] if path else [])]))
 
-    return take_over
+    return exploit
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ async def run(pool: RenderPool, storage: Path, code: str) -> None:
 
 
 async def outcome(make_pool: MakePool, storage: Path, attack: str) -> str:
-    """The name of the error that ``attack`` met, or "done"."""
+    """Return the name of the error that ``attack`` raises, or "done"."""
     names = {"STORAGE": storage, "ELSEWHERE": storage.parent / "elsewhere", "PARENT": os.getpid()}
     for name, value in names.items():
         attack = attack.replace(name, str(value))
     with pytest.raises(CorruptImage) as caught:
-        # Required, so that a kernel without it fails the test, and says how to mend that.
+        # Required, so that the test fails on a kernel without it, with a message that says what to do.
         await run(make_pool(require_sandbox=True), storage, TRY.replace("ATTACK", attack))
     return str(caught.value)
 
@@ -140,8 +140,8 @@ async def outcome(make_pool: MakePool, storage: Path, attack: str) -> str:
         "os.setpriority(os.PRIO_PROCESS, PARENT, 19)",
     ],
 )
-async def test_refuses(take_over: TakeOver, make_pool: MakePool, storage: Path, attack: str) -> None:
-    take_over()
+async def test_refuses(exploit: Exploit, make_pool: MakePool, storage: Path, attack: str) -> None:
+    exploit()
     assert await outcome(make_pool, storage, attack) in {"EPERM", "EACCES"}
     assert (storage / "original").read_text() == "secret"
     assert (storage.parent / "elsewhere").read_text() == "secret"
@@ -158,19 +158,19 @@ async def test_refuses(take_over: TakeOver, make_pool: MakePool, storage: Path, 
         "ctypes.CDLL(None).syscall(0x40000000 + 39)",
     ],
 )
-async def test_ends_a_process_that_tries(
-    take_over: TakeOver, make_pool: MakePool, storage: Path, logged: list[EventDict], attack: str
+async def test_seccomp_kills_process(
+    exploit: Exploit, make_pool: MakePool, storage: Path, logged: list[EventDict], attack: str
 ) -> None:
-    take_over()
+    exploit()
     if "0x40000000" in attack and os.uname().machine != "x86_64":
         attack = "os.fork()"
     with pytest.raises(DecoderCrashed):
         await run(make_pool(require_sandbox=True), storage, TRY.replace("ATTACK", attack.replace("PARENT", "1")))
-    assert "a file took over its decoder, which the sandbox ended" in [each["event"] for each in logged]
+    assert "decoder killed by seccomp: possible exploit" in [each["event"] for each in logged]
 
 
 @pytest.mark.parametrize(
-    "deed",
+    "action",
     [
         "open('STORAGE/original')",
         "open('STORAGE/scratch/job/new', 'w').write('thumbnail')",
@@ -179,25 +179,25 @@ async def test_ends_a_process_that_tries(
         "thread = threading.Thread(target=int); thread.start(); thread.join()",
     ],
 )
-async def test_lets_work_go_on(take_over: TakeOver, make_pool: MakePool, storage: Path, deed: str) -> None:
-    take_over()
-    assert await outcome(make_pool, storage, deed) == "done"
+async def test_sandbox_allows(exploit: Exploit, make_pool: MakePool, storage: Path, action: str) -> None:
+    exploit()
+    assert await outcome(make_pool, storage, action) == "done"
 
 
-async def test_finds_folders_that_were_mounted_later(make_pool: MakePool, storage: Path) -> None:
+async def test_renders_from_folder_mounted_after_start(make_pool: MakePool, storage: Path) -> None:
     pool = make_pool()
-    shutil.move(storage, away := storage.parent / "away")
+    shutil.move(storage, moved := storage.parent / "moved")
     await pool.start()
-    shutil.move(away, storage)
+    shutil.move(moved, storage)
     (storage / "source").write_bytes(encoded(gradient(640, 480), "JPEG"))
     assert (await pool.render(storage / "source", DEFAULT_RECIPE, storage / "scratch" / "job")).thumbnails
 
 
-async def test_warns_once_where_the_kernel_offers_less(
-    take_over: TakeOver, make_pool: MakePool, storage: Path, logged: list[EventDict]
+async def test_warns_once_without_landlock(
+    exploit: Exploit, make_pool: MakePool, storage: Path, logged: list[EventDict]
 ) -> None:
-    pool_module._warn.cache_clear()
-    take_over(NO_FENCE)
+    process_module._warn.cache_clear()
+    exploit(NO_LANDLOCK)
     for _ in range(2):
         with pytest.raises(CorruptImage, match="done"):
             await run(make_pool(), storage, TRY.replace("ATTACK", f"open('{storage.parent / 'elsewhere'}')"))
@@ -205,8 +205,8 @@ async def test_warns_once_where_the_kernel_offers_less(
     assert warning["lacking"] == ("Landlock (Function not implemented)",)
 
 
-async def test_refuses_such_a_kernel_where_it_is_told_to(take_over: TakeOver, make_pool: MakePool) -> None:
-    take_over(NO_FENCE)
+async def test_start_fails_without_required_sandbox(exploit: Exploit, make_pool: MakePool) -> None:
+    exploit(NO_LANDLOCK)
     with pytest.raises(StartError, match=r"REQUIRE_SANDBOX .* Landlock \(Function not implemented\)"):
         await make_pool(require_sandbox=True).start()
 
@@ -214,10 +214,10 @@ async def test_refuses_such_a_kernel_where_it_is_told_to(take_over: TakeOver, ma
 @pytest.mark.parametrize(
     ("end", "error"), [("time.sleep(100)", DecoderTimeout), ("os.abort()", DecoderCrashed)], ids=["slow", "crashed"]
 )
-async def test_nothing_outlives_a_process_that_could_start_others(
-    take_over: TakeOver, make_pool: MakePool, storage: Path, end: str, error: type[Exception]
+async def test_kills_children_of_decoder_process(
+    exploit: Exploit, make_pool: MakePool, storage: Path, end: str, error: type[Exception]
 ) -> None:
-    take_over(NO_SANDBOX)
+    exploit(NO_SANDBOX)
     start = (
         f"import os, subprocess, time\nfrom pathlib import Path\nother = subprocess.Popen([{sys.executable!r}, '-c', "
     )

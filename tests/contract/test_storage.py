@@ -1,4 +1,4 @@
-"""What every storage owes its users; written against the port alone."""
+"""The contract of ``ports.Storage``, for every adapter."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from image_service.storage.objects import ObjectStorage
 LIMIT = 30.0
 LARGEST = 64 * 1024 * 1024
 KEY = "originals/7f/0190"
-BIG = os.urandom(1024) * 1500 + b"and an odd end"
+BIG = os.urandom(1024) * 1500 + b"an odd length"
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -50,7 +50,7 @@ async def keys(storage: Storage, prefix: str) -> set[str]:
     return set(found)
 
 
-async def test_scratch_is_a_new_empty_folder_that_is_removed_with_all_it_holds(storage: Storage) -> None:
+async def test_scratch_is_an_empty_directory_removed_with_its_content(storage: Storage) -> None:
     async with storage.scratch() as one, storage.scratch() as other:
         assert one != other
         assert list(one.iterdir()) == []
@@ -61,9 +61,7 @@ async def test_scratch_is_a_new_empty_folder_that_is_removed_with_all_it_holds(s
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, asyncio.CancelledError])
-async def test_scratch_is_removed_when_the_block_fails_and_the_error_is_kept(
-    storage: Storage, error: type[BaseException]
-) -> None:
+async def test_scratch_is_removed_after_an_error_which_is_raised(storage: Storage, error: type[BaseException]) -> None:
     folder = None
 
     async def fail() -> None:
@@ -78,25 +76,25 @@ async def test_scratch_is_removed_when_the_block_fails_and_the_error_is_kept(
     assert not folder.exists()
 
 
-async def test_an_adopted_file_reads_back_byte_for_byte(storage: Storage) -> None:
+async def test_adopted_file_reads_back_unchanged(storage: Storage) -> None:
     await put(storage, {KEY: BIG, "thumbnails/7f/0190.1.100x100": b"small", "thumbnails/7f/0190.1.empty": b""})
     assert await get(storage, KEY) == BIG
     assert await get(storage, "thumbnails/7f/0190.1.100x100") == b"small"
     assert await get(storage, "thumbnails/7f/0190.1.empty") == b""
 
 
-async def test_adopting_nothing_is_fine(storage: Storage) -> None:
+async def test_adopting_nothing_stores_nothing(storage: Storage) -> None:
     await storage.adopt({})
     assert await keys(storage, "") == set()
 
 
-async def test_adopting_again_replaces_the_whole_file(storage: Storage) -> None:
+async def test_adopting_a_key_again_replaces_the_file(storage: Storage) -> None:
     await put(storage, {KEY: BIG})
     await put(storage, {KEY: b"short"})
     assert await get(storage, KEY) == b"short"
 
 
-async def test_a_failed_adopt_leaves_nothing_under_any_key(storage: Storage) -> None:
+async def test_failed_adopt_stores_nothing(storage: Storage) -> None:
     async with storage.scratch() as scratch:
         whole = scratch / "whole"
         whole.write_bytes(b"whole")
@@ -105,13 +103,13 @@ async def test_a_failed_adopt_leaves_nothing_under_any_key(storage: Storage) -> 
     assert await keys(storage, "") == set()
 
 
-async def test_many_adopt_at_once(storage: Storage) -> None:
+async def test_concurrent_adopts(storage: Storage) -> None:
     contents = {f"originals/{number % 8:02x}/{number}": str(number).encode() for number in range(40)}
     await asyncio.gather(*(put(storage, {key: content}) for key, content in contents.items()))
     assert {key: await get(storage, key) for key in await keys(storage, "originals/")} == contents
 
 
-async def test_pieces_are_bounded(storage: Storage) -> None:
+async def test_pieces_have_a_bounded_size(storage: Storage) -> None:
     await put(storage, {KEY: BIG})
     sizes = [len(piece) async for piece in storage.read(KEY)]
     assert max(sizes) <= 1024 * 1024
@@ -122,13 +120,13 @@ async def test_pieces_are_bounded(storage: Storage) -> None:
     ("start", "length"),
     [(0, 0), (0, 1), (1, 3), (700_000, 600_000), (0, 10_000_000), (len(BIG) - 3, None), (len(BIG), None), (10**9, 5)],
 )
-async def test_a_part_is_what_slicing_gives(storage: Storage, start: int, length: int | None) -> None:
+async def test_range_equals_the_slice(storage: Storage, start: int, length: int | None) -> None:
     await put(storage, {KEY: BIG})
     expected = BIG[start:] if length is None else BIG[start : start + length]
     assert await get(storage, KEY, start, length) == expected
 
 
-async def test_reading_may_be_given_up_half_way(storage: Storage) -> None:
+async def test_read_can_be_abandoned(storage: Storage) -> None:
     await put(storage, {KEY: BIG})
     pieces = aiter(storage.read(KEY))
     first = await anext(pieces)
@@ -137,7 +135,7 @@ async def test_reading_may_be_given_up_half_way(storage: Storage) -> None:
     assert await get(storage, KEY) == BIG
 
 
-async def test_a_local_path_has_the_bytes(storage: Storage) -> None:
+async def test_local_path_has_the_content(storage: Storage) -> None:
     await put(storage, {KEY: BIG})
     async with storage.scratch() as scratch:
         path = await storage.local_path(KEY, scratch)
@@ -146,7 +144,7 @@ async def test_a_local_path_has_the_bytes(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("missing", [KEY, "originals/80/0191", "originals/7f", "originals", f"{KEY}/below"])
-async def test_nothing_under_the_key(storage: Storage, missing: str) -> None:
+async def test_missing_key_is_object_missing(storage: Storage, missing: str) -> None:
     if missing != KEY:
         await put(storage, {KEY: b"x"})
     with pytest.raises(ObjectMissing):
@@ -160,7 +158,7 @@ async def test_nothing_under_the_key(storage: Storage, missing: str) -> None:
     assert await keys(storage, "") == (set() if missing == KEY else {KEY})
 
 
-async def test_delete_removes_exactly_what_it_is_given(storage: Storage) -> None:
+async def test_delete_removes_the_given_keys_only(storage: Storage) -> None:
     names = {f"originals/7f/{number}" for number in range(600)}
     async with storage.scratch() as scratch:
         for name in names:
@@ -172,7 +170,7 @@ async def test_delete_removes_exactly_what_it_is_given(storage: Storage) -> None
     await storage.delete([])
 
 
-async def test_list_gives_what_starts_with_the_prefix_and_nothing_of_scratch(storage: Storage) -> None:
+async def test_list_yields_keys_with_the_prefix_and_no_scratch_files(storage: Storage) -> None:
     await put(
         storage, {"originals/7f/a": b"x", "originals/7f/ab": b"x", "originals/80/a": b"x", "thumbnails/7f/a": b"x"}
     )
@@ -187,16 +185,16 @@ async def test_list_gives_what_starts_with_the_prefix_and_nothing_of_scratch(sto
         assert await keys(storage, "nothing/") == set()
 
 
-async def test_list_tells_the_age(storage: Storage) -> None:
+async def test_list_yields_the_age(storage: Storage) -> None:
     before = time.time()
     await put(storage, {KEY: b"x"})
     ages = [item.age_seconds async for item in storage.list("")]
     assert len(ages) == 1
-    # Some storages keep whole seconds.
+    # Some storages record whole seconds.
     assert 0 <= ages[0] <= time.time() - before + 1
 
 
-async def test_objects_may_be_deleted_while_they_are_listed(storage: Storage) -> None:
+async def test_objects_can_be_deleted_while_listed(storage: Storage) -> None:
     await put(storage, {f"originals/{number % 4:02x}/{number}": b"x" for number in range(300)})
     async for item in storage.list("originals/"):
         await storage.delete([item.key])
@@ -204,14 +202,14 @@ async def test_objects_may_be_deleted_while_they_are_listed(storage: Storage) ->
     assert await keys(storage, "") == set()
 
 
-async def test_listing_may_be_given_up_half_way(storage: Storage) -> None:
+async def test_list_can_be_abandoned(storage: Storage) -> None:
     await put(storage, {f"originals/7f/{number}": b"x" for number in range(300)})
     items = aiter(storage.list(""))
     await anext(items)
     await items.aclose()  # type: ignore[attr-defined]  # a generator in every adapter
 
 
-async def test_sweep_removes_old_scratch_folders_only(storage: Storage) -> None:
+async def test_sweep_removes_old_scratch_directories_only(storage: Storage) -> None:
     await put(storage, {KEY: b"x"})
     async with storage.scratch() as live, storage.scratch() as left_behind:
         (live / "file").write_bytes(b"x")
@@ -226,7 +224,7 @@ async def test_sweep_removes_old_scratch_folders_only(storage: Storage) -> None:
     assert await keys(storage, "") == {KEY}
 
 
-async def test_sweep_spares_an_old_folder_whose_file_is_still_being_written(storage: Storage) -> None:
+async def test_sweep_keeps_a_directory_with_a_recently_written_file(storage: Storage) -> None:
     async with storage.scratch() as live:
         (live / "upload").write_bytes(b"x")
         os.utime(live, (time.time() - 7200, time.time() - 7200))
@@ -234,11 +232,11 @@ async def test_sweep_spares_an_old_folder_whose_file_is_still_being_written(stor
         assert (live / "upload").exists()
 
 
-async def test_sweep_before_anything_was_stored(storage: Storage) -> None:
+async def test_sweep_of_an_unused_storage(storage: Storage) -> None:
     assert await storage.sweep_scratch(0) == 0
 
 
-async def test_probe_leaves_nothing_behind(storage: Storage) -> None:
+async def test_probe_stores_nothing(storage: Storage) -> None:
     await asyncio.gather(storage.probe(), storage.probe())
     await storage.probe()
     assert await keys(storage, "") == set()
@@ -264,7 +262,7 @@ async def test_probe_leaves_nothing_behind(storage: Storage) -> None:
         "originals/",
     ],
 )
-async def test_what_is_no_key_is_refused(storage: Storage, key: str, tmp_path: Path) -> None:
+async def test_invalid_key_is_refused(storage: Storage, key: str, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"x")
     with pytest.raises(ValueError, match="not a storage key"):
@@ -280,12 +278,12 @@ async def test_what_is_no_key_is_refused(storage: Storage, key: str, tmp_path: P
 
 
 @pytest.mark.parametrize("prefix", ["/", "../", "originals/../", "scratch/", "/etc/"])
-async def test_what_no_key_starts_with_is_no_prefix(storage: Storage, prefix: str) -> None:
+async def test_invalid_prefix_is_refused(storage: Storage, prefix: str) -> None:
     with pytest.raises(ValueError, match="not a storage key"):
         await keys(storage, prefix)
 
 
-async def test_who_claims_it_first_is_its_owner(storage: Storage) -> None:
+async def test_storage_stays_bound_to_the_first_database(storage: Storage) -> None:
     assert await storage.bind_to_database("one") == "one"
     assert await storage.bind_to_database("other") == "one"
     assert await keys(storage, "") == set()

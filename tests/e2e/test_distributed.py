@@ -31,7 +31,7 @@ from harness.waiting import eventually
 from image_service.database import Database
 from image_service.models import ImageRow
 from image_service.queue.rabbitmq import RabbitMQQueue
-from image_service.worker.runner import AHEAD
+from image_service.worker.lanes import AHEAD
 
 SMALL = encoded(gradient(64, 48), "JPEG")
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
@@ -117,7 +117,7 @@ async def test_api_with_migrate_option_creates_the_tables(
 async def test_migrate_command_creates_the_tables(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
     env |= {"DATABASE_URL": empty_postgres_url}
     migrated = subprocess.run(  # noqa: S603, ASYNC221  (constant command, nothing else to do)
-        [PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
+        [*PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
     )
     assert (migrated.returncode, migrated.stdout) == (0, "The database's tables are up to date.\n"), migrated.stderr
     with Api(tmp_path, env) as api:
@@ -261,7 +261,7 @@ async def test_worker_resumed_after_its_lease_changes_nothing(
         start_worker("other")
         before = await done(http, image_id)
         stale.process.resume()
-        await eventually(lambda: stale.lines("claim lost: the image was given to another worker, or deleted"))
+        await eventually(lambda: stale.lines("claim lost: claimed by another worker, or deleted"))
         after = await status(http, image_id)
         assert after == before
         for url in after["thumbnails"].values():

@@ -1,6 +1,7 @@
 """API and worker as separate processes on PostgreSQL, RabbitMQ and a real S3 server."""
 
 import hashlib
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -91,7 +92,7 @@ async def test_multipart_upload_of_five_megabytes_becomes_thumbnails(
         assert (await http.get("/health")).json()["status"] == "healthy"
         assert len(stored(env)) == 1 + len(SIZES)
         checked = subprocess.run(  # noqa: S603, ASYNC221  (constant command, nothing else to do)
-            [PROGRAM, "check"], env=env, capture_output=True, text=True, timeout=60, check=False
+            [*PROGRAM, "check"], env=os.environ | env, capture_output=True, text=True, timeout=60, check=False
         )
         assert (checked.returncode, checked.stdout) == (0, "Nothing is wrong.\n"), checked.stderr
         assert (await http.delete(f"/images/{accepted['id']}")).status_code == 204

@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import text
 
 from harness.images import encoded, gradient
+from harness.monitoring import FAST_METRICS, fired, firing, panels, prometheus, rules, values
 from harness.plans import superuser
 from harness.processes import free_port
 from harness.servers import PostgresServer, PrometheusServer, RabbitMQServer
 from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from harness.waiting import eventually
-from harness.watched import AT_ONCE, fired, firing, panels, prometheus, rules, values
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
@@ -42,7 +42,7 @@ class Watched:
         self._folder = folder
         self._running = running
         self._ports = {"api": free_port(), "worker": free_port()}
-        self._env = env | FAST_SETTINGS | AT_ONCE | {"STORAGE_PATH": str(folder / "storage")}
+        self._env = env | FAST_SETTINGS | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
         self.storage = folder / "storage"
         self.fired: set[str] = set()
 
@@ -147,12 +147,12 @@ async def kill_decoders(watched: Watched, http: httpx.AsyncClient) -> None:
     """Let rendering exceed its timeout."""
     began = time.monotonic()
     watched.worker.stop()
-    impatient = watched.start_worker("impatient", DECODE_TIMEOUT="0.01", RETRY_DELAY="0.01")
-    await watched.wait_until_scraped(impatient)
+    limited = watched.start_worker("limited", DECODE_TIMEOUT="0.01", RETRY_DELAY="0.01")
+    await watched.wait_until_scraped(limited)
     images = await finished(http, await upload_all(http, [POSTER] * 6))
     assert {image["error"]["code"] for image in images} == {"decoder-timeout"}
-    await watched.wait_for_alerts("ImageServiceDecodersDie", "ImageServiceDeadLetters", since=began)
-    impatient.stop()
+    await watched.wait_for_alerts("ImageServiceDecoderFailures", "ImageServiceDeadLetters", since=began)
+    limited.stop()
     watched.worker.start()
     await watched.wait_until_scraped(watched.worker)
 
@@ -203,7 +203,7 @@ async def lock_row(watched: Watched) -> None:
 async def remove_storage(watched: Watched) -> None:
     began = time.monotonic()
     away = watched.storage.rename(watched.storage.with_name("away"))
-    await watched.wait_for_alerts("ImageServiceStorageAway", since=began)
+    await watched.wait_for_alerts("ImageServiceStorageUnavailable", since=began)
     away.rename(watched.storage)
 
 
@@ -243,5 +243,5 @@ async def kill_servers(
         await asyncio.to_thread(server.kill)
     assert (await http.get("/health")).json()["status"] == "unhealthy"
     await watched.wait_for_alerts(
-        "ImageServiceDatabaseAway", "ImageServiceBrokerAway", "ImageServiceMetricsStale", since=began
+        "ImageServiceDatabaseUnavailable", "ImageServiceBrokerUnavailable", "ImageServiceMetricsStale", since=began
     )

@@ -87,7 +87,7 @@ async def test_stop_finishes_the_image_in_progress(standalone: Standalone) -> No
 
 def test_second_process_on_the_same_folder_is_refused(standalone: Standalone) -> None:
     second = subprocess.run(  # noqa: S603  (a constant command)
-        [PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
+        [*PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
         capture_output=True,
         text=True,
         timeout=30,
@@ -101,7 +101,7 @@ def test_second_process_on_the_same_folder_is_refused(standalone: Standalone) ->
 def test_port_in_use_is_reported(standalone: Standalone, tmp_path: Path) -> None:
     port = standalone.url.rpartition(":")[2]
     second = subprocess.run(  # noqa: S603  (a constant command)
-        [PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
+        [*PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
         capture_output=True,
         text=True,
         timeout=30,

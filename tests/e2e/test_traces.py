@@ -84,7 +84,7 @@ async def test_trace_connects_request_publish_and_rendering_steps(
 
 
 async def stop_worker_without_collector(worker: Worker) -> None:
-    """In good order, that is, and with everything sent; the collector is not waited for, should it be away."""
+    """The process exits cleanly and sends its spans; an unavailable collector does not delay it."""
     worker.stop()
 
 

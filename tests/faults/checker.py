@@ -35,7 +35,7 @@ async def violations(
 ) -> list[Violation]:
     """Wait until the service is idle, at most ``evidence.grace`` seconds; then check all invariants.
 
-    The time begins anew when the last lease ends: a claim whose reply was lost holds its image for a lease.
+    The time starts again when the last lease ends: a claim whose reply was lost holds its image for a lease.
     """
     deadline, longest_lease = Deadline(evidence.grace), Deadline(_LONGEST_LEASE)
     leased = False

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from harness.processes import free_port
+from harness.processes import SOURCE, free_port
 from harness.proxy import Proxy
 from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from harness.service import FAST_SETTINGS, PROGRAM, Service
@@ -32,7 +32,7 @@ SETTINGS = {
     "DECODE_CPU_SECONDS": str(POISON_LIMIT),
     "MAX_FILE_SIZE": str(20 << 20),
     "DRAIN_TIMEOUT": "5",
-    "PYTHONPATH": str(PROCESS_FAULTS),
+    "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}",
 }
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
 
@@ -81,7 +81,7 @@ class Cluster:
     def _add_services(self) -> None:
         for name in (*APIS, *WORKERS):
             role = name.partition("-")[0]
-            command: tuple[str | Path, ...] = (PROGRAM, role)
+            command: tuple[str | Path, ...] = (*PROGRAM, role)
             if role == "api":
                 port = free_port()
                 self.urls[name] = f"http://127.0.0.1:{port}"

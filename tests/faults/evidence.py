@@ -37,7 +37,7 @@ SCRATCH = "scratch"
 OWNER = ".owner"
 """A file that belongs to no image."""
 TABLES = {name: f"SELECT * FROM {name}" for name in ("images", "thumbnails", "removals")}  # noqa: S608  (constant names)
-DECODER = "image_service.imaging.child"
+DECODER = "image_service.imaging.isolation.child"
 """The module that a decoder process runs."""
 
 _CONCURRENCY = 8

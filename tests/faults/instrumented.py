@@ -24,7 +24,7 @@ from image_service.cli import main as image_service
 from image_service.database import Database, Repositories, SingleStatements
 from image_service.errors import DatabaseUnavailable, Outage, QueueUnavailable, StorageUnavailable
 from image_service.imaging.inspect import HeaderInspector
-from image_service.imaging.pool import RenderPool
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
 from image_service.storage.local import LocalStorage

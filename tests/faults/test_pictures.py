@@ -8,8 +8,8 @@ import pytest
 
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import CorruptImage, DecoderTimeout
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 from tests.faults.pictures import POISON_LIMIT, Pictures
 
 

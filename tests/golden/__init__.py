@@ -1,6 +1,6 @@
-"""The renderer's pictures against a reference that shares no code with it: float64 arithmetic on known pixels.
+"""Compares the renderer's pictures with a reference that shares no code with it: float64 arithmetic on known pixels.
 
-``pictures`` draws, ``files`` and ``profiles`` write what is rendered, ``reference`` computes what must come out, and
-``comparison`` holds the two against each other. A picture that differs too much is saved, beside what it should have
-been, under ``build/golden``.
+``pictures`` draws the pictures, ``files`` and ``profiles`` write the files to render, ``reference`` computes the
+expected result, and ``comparison`` compares. A picture that differs too much is saved, beside the expected one, under
+``build/golden``.
 """

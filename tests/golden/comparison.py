@@ -1,4 +1,4 @@
-"""Holds a picture against what it should be, and saves both where they differ too much."""
+"""Compares a picture with the expected one, and saves both where they differ too much."""
 
 import os
 import re
@@ -17,19 +17,19 @@ _AMPLIFIED: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How much two pictures may differ: any good filter and encoder stays within, and no mistake does."""
+    """How much two pictures may differ: good filters and encoders stay within these limits, errors exceed them."""
 
     mean: float = 2.0
-    """Levels of 255, on average over everything."""
+    """Mean absolute difference in levels of 255, at most."""
     psnr: float = 39.0
     """Decibels, at least."""
     ssim: float = 0.98
-    """At least; a picture too small for a window needs none."""
+    """At least; not computed for pictures smaller than a window."""
 
 
 USUAL: Final = Tolerance()
 SMALL: Final = Tolerance(mean=3.0, psnr=34.0, ssim=0.965)
-"""For thumbnails of so few pixels that half the resolution for colours, which JPEG and WebP have, shows."""
+"""For thumbnails of so few pixels that the chroma subsampling of JPEG and WebP is visible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,12 @@ class Difference:
     ssim: float
 
     def exceeds(self, tolerance: Tolerance) -> bool:
-        """Whether it is too much."""
+        """Whether it exceeds the tolerance."""
         return self.mean > tolerance.mean or self.psnr < tolerance.psnr or self.ssim < tolerance.ssim
 
 
 def assert_alike(found: Pixels, expected: Pixels, tolerance: Tolerance = USUAL, folder: Path = FAILURES) -> None:
-    """Fail if the pictures differ by more than is tolerated, and say where their difference can be seen."""
+    """Fail if the pictures differ by more than the tolerance, and name the file that shows the difference."""
     assert found.shape == expected.shape
     difference = measure(found, expected)
     if difference.exceeds(tolerance):
@@ -57,7 +57,7 @@ def assert_alike(found: Pixels, expected: Pixels, tolerance: Tolerance = USUAL, 
 
 
 def measure(found: Pixels, expected: Pixels) -> Difference:
-    """How much the pictures differ."""
+    """Return how much the pictures differ."""
     error = found - expected
     square = max(float(np.mean(error**2)), 1e-10)
     return Difference(
@@ -66,7 +66,7 @@ def measure(found: Pixels, expected: Pixels) -> Difference:
 
 
 def _ssim(one: Pixels, other: Pixels, window: int = 7) -> float:
-    """Structural similarity in plain windows (Wang et al., 2004), on average over all channels."""
+    """Return structural similarity in uniform windows (Wang et al., 2004), averaged over all channels."""
     if min(one.shape[:2]) < window:
         return 1.0
     mean_one, mean_other = _mean(one, window), _mean(other, window)
@@ -91,7 +91,7 @@ def _mean(pixels: Pixels, window: int) -> Pixels:
 
 
 def _save(found: Pixels, expected: Pixels, folder: Path) -> Path:
-    """The two pictures and their amplified difference side by side, in a file named after the running test."""
+    """Save the two pictures and their amplified difference side by side, in a file named after the running test."""
     pictures = [found, expected, np.abs(found - expected) * _AMPLIFIED]
     visible = [np.round(np.clip(_as_rgb(each), 0, 1) * 255).astype(np.uint8) for each in pictures]
     name = re.sub(r"[^\w.-]+", "_", os.environ["PYTEST_CURRENT_TEST"].split(" (")[0].rpartition("/")[2])
@@ -102,7 +102,7 @@ def _save(found: Pixels, expected: Pixels, folder: Path) -> Path:
 
 
 def _as_rgb(pixels: Pixels) -> Pixels:
-    """Grey as such; alpha as a picture of its own below the colours."""
+    """Return grey as RGB, and alpha as a picture of its own below the colours."""
     if pixels.ndim == 2:
         return np.stack((pixels,) * 3, axis=-1)
     alpha = pixels[..., 3:]

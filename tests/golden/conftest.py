@@ -5,14 +5,14 @@ import pytest
 
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Recipe
-from image_service.imaging import render
 from image_service.imaging.limits import RenderLimits
+from image_service.imaging.render.pipeline import render
 from tests.golden.rendering import Rendered
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Rendered]:
-    """Renders a file of the given content and name."""
+    """Render a file of the given content and name."""
 
     def make(content: bytes, recipe: Recipe, name: str = "source") -> Rendered:
         source, out = tmp_path / name, tmp_path / "out"

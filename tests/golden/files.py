@@ -1,4 +1,4 @@
-"""Files of every format, from the parts that their specifications name."""
+"""Files of every format, written part by part as in their specifications where no encoder can."""
 
 import io
 import struct
@@ -44,17 +44,17 @@ ENCODERS: Final[dict[str, Callable[..., bytes]]] = {
 if find_spec("pillow_heif"):
     ENCODERS["heic"] = _heic
 FORMATS: Final = [each.value for each in ImageFormat if each.value in ENCODERS]
-"""What the renderer reads and these tests can write."""
+"""The formats that the renderer reads and these tests can write."""
 TRUE_COLOUR: Final = [each for each in FORMATS if each != "gif"]
 
 
 def write(image: Image.Image, image_format: str, **options: Any) -> bytes:  # noqa: ANN401 (an encoder's own options)
-    """The image as a file, with as little loss as the format allows."""
+    """Return the image as a file, with as little loss as the format allows."""
     return ENCODERS[image_format](image, **options)
 
 
 def exif(orientation: int = 1, *, thumbnail: bytes = b"", description: str = "") -> bytes:
-    """An EXIF block with an orientation, a position on the earth, a description and a thumbnail (EXIF 2.32 §4.6)."""
+    """Return an EXIF block with an orientation, a GPS position, a description and a thumbnail (EXIF 2.32 §4.6)."""
     text = description.encode() + b"\0\0\0\0"
     entries, gps, preview = 3, 1, 2
     after = 8 + 2 + 12 * entries + 4
@@ -81,7 +81,7 @@ def exif(orientation: int = 1, *, thumbnail: bytes = b"", description: str = "")
 
 
 def png_of(pixels: Pixels, *chunks: bytes, depth: int = 8) -> bytes:
-    """A PNG of 8 or 16 bits a sample, with chunks before the pixels."""
+    """Return a PNG of 8 or 16 bits a sample, with chunks before the pixels."""
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     colour = _COLOUR_TYPES[channels]
     height, width = pixels.shape[:2]
@@ -89,14 +89,14 @@ def png_of(pixels: Pixels, *chunks: bytes, depth: int = 8) -> bytes:
 
 
 def packed_png(values: Indices, depth: int, *chunks: bytes, colour: int = 3) -> bytes:
-    """A PNG of indices or grey values with fewer than 8 bits each."""
+    """Return a PNG of indices or grey values with fewer than 8 bits each."""
     height, width = values.shape
     bits = np.unpackbits(values[..., None], axis=2)[..., 8 - depth :].reshape(height, width * depth)
     return png(width, height, np.packbits(bits, axis=1).tobytes(), *chunks, depth=depth, colour=colour)
 
 
 def interlaced_png(pixels: Pixels) -> bytes:
-    """A PNG of RGB in the seven passes of Adam7."""
+    """Return a PNG of RGB in the seven passes of Adam7."""
     height, width = pixels.shape[:2]
     passes = [pixels[top::down, left::right] for top, left, down, right in _ADAM7]
     rows = b"".join(b"\0" + _samples(row, 8) for each in passes for row in each if row.size)
@@ -111,7 +111,7 @@ def _samples(pixels: Pixels, depth: int) -> bytes:
 
 
 def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of every segment up to the first scan of a well-formed JPEG file."""
+    """Yield marker and content of every segment up to the first scan of a well-formed JPEG file."""
     position = 2
     while True:
         code, length = content[position + 1], int.from_bytes(content[position + 2 : position + 4])
@@ -122,10 +122,10 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def ycck_jpeg(inks: Pixels, **options: Any) -> bytes:  # noqa: ANN401 (an encoder's own options)
-    """A JPEG of four inks as layout programs write it: the coloured ones as luma and chroma, black inverted."""
+    """Return a YCCK JPEG as layout programs write it: the coloured inks as luma and chroma, black inverted."""
     values = np.round(inks * 255).astype(np.uint8)
     planes = (*Image.fromarray(values[..., :3]).convert("YCbCr").split(), Image.fromarray(255 - values[..., 3]))
-    # The encoder inverts what it is told is CMYK, and says that it transformed nothing.
+    # The encoder inverts CMYK, and writes an Adobe segment without a transform.
     image = Image.merge("CMYK", [ImageChops.invert(plane) for plane in planes])
     content = encoded(image, "JPEG", quality=98, **options)
     at = content.index(b"Adobe") + len(b"Adobe") + 6
@@ -134,7 +134,7 @@ def ycck_jpeg(inks: Pixels, **options: Any) -> bytes:  # noqa: ANN401 (an encode
 
 
 def png_animation(frames: list[Image.Image], *, default: Image.Image | None = None) -> bytes:
-    """An APNG; ``default`` is what programs show that know no animations, where it is none of the frames."""
+    """Return an APNG; ``default`` is the image for programs without APNG support, if it is not the first frame."""
     options: dict[str, Any] = {"save_all": True, "duration": 100}
     if default is None:
         return encoded(frames[0], "PNG", append_images=frames[1:], **options)
@@ -142,7 +142,7 @@ def png_animation(frames: list[Image.Image], *, default: Image.Image | None = No
 
 
 def gif_animation(canvas: tuple[int, int], palette: bytes, *frames: bytes) -> bytes:
-    """A GIF of four colours and the frames."""
+    """Return a GIF of four colours and the frames."""
     return b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x81, 0, 0) + palette + b"".join(frames) + b";"
 
 
@@ -153,7 +153,7 @@ def gif_frame(
     transparent: int | None = None,
     disposal: int = 0,
 ) -> bytes:
-    """A frame of a GIF with two bits a pixel, uncompressed: every few codes the table of strings starts anew."""
+    """Return a GIF frame with two bits a pixel, uncompressed: a clear code precedes every pixel."""
     flags = disposal << 2 | (transparent is not None)
     control = b"!\xf9\4" + struct.pack("<BHBB", flags, 10, transparent or 0, 0)
     height, width = indices.shape
@@ -169,7 +169,7 @@ def gif_frame(
 
 
 def webp_animation(canvas: tuple[int, int], *frames: bytes) -> bytes:
-    """An animated WebP with alpha (RFC 9649 §2.7.1.1)."""
+    """Return an animated WebP with alpha (RFC 9649 §2.7.1.1)."""
     extended = b"\x12\0\0\0" + _uint24(canvas[0] - 1, canvas[1] - 1)
     chunks = (b"VP8X", extended), (b"ANIM", b"\xff\0\0\xff\0\0"), *((b"ANMF", frame) for frame in frames)
     body = b"".join(webp(kind, content)[12:] for kind, content in chunks)
@@ -177,7 +177,7 @@ def webp_animation(canvas: tuple[int, int], *frames: bytes) -> bytes:
 
 
 def webp_frame(image: Image.Image, at: tuple[int, int], **options: Any) -> bytes:  # noqa: ANN401 (as above)
-    """A frame of an animated WebP whose upper left corner is at two even numbers."""
+    """Return a frame of an animated WebP; its upper left corner must have even coordinates."""
     still = encoded(image, "WEBP", method=0, **options)
     start = 30 if still[12:16] == b"VP8X" else 12
     return _uint24(at[0] // 2, at[1] // 2, image.width - 1, image.height - 1, 100) + b"\0" + still[start:]
@@ -188,7 +188,7 @@ def _uint24(*values: int) -> bytes:
 
 
 def with_gain_map(base: bytes, gain_map: bytes) -> bytes:
-    """An Ultra HDR photograph: what plain screens show, and behind it how much brighter others may be."""
+    """Return an Ultra HDR photograph: the base picture, followed by its gain map."""
     container = (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
@@ -198,7 +198,7 @@ def with_gain_map(base: bytes, gain_map: bytes) -> bytes:
     head = base[:2] + xmp
     index_length = 4 + 4 + 8 + 2 + 12 * 3 + 4 + 32
     length = len(head) + index_length + len(base) - 2
-    # Offsets of the index count from its byte order mark, behind marker, length and identifier (CIPA DC-007 §5.2).
+    # Offsets of the index count from its byte order mark, after marker, length and identifier (CIPA DC-007 §5.2).
     start = len(head) + 8
     entries = (
         struct.pack(">HHI4s", 0xB000, 7, 4, b"0100"),
@@ -215,7 +215,7 @@ def with_gain_map(base: bytes, gain_map: bytes) -> bytes:
 
 
 def with_box_value(content: bytes, box: bytes, value: int) -> bytes:
-    """An ISO media file whose only box of a kind, which is one byte long, has another value."""
+    """Return an ISO media file whose only box of a kind, which is one byte long, has another value."""
     at = content.index(box) + 4
     assert content.count(box) == 1
     return content[:at] + bytes((value,)) + content[at + 1 :]

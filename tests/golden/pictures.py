@@ -1,4 +1,4 @@
-"""What the files show: pictures drawn from formulas, and charts of colours."""
+"""The pictures in the files: drawn from formulas, and charts of colours."""
 
 from typing import Final
 
@@ -33,27 +33,27 @@ _CHECKER: Final = (
     (85, 85, 85),
     (52, 52, 52),
 )
-"""The 24 patches of the usual colour checker, in sRGB."""
+"""The 24 patches of the common colour checker, in sRGB."""
 PATCH: Final = 40
 """The side of a chart's patch in pixels."""
 COLUMNS: Final = 8
 
 
 def colours() -> Pixels:
-    """48 colours of the sRGB gamut: those of the checker, and a grid that reaches its corners."""
+    """Return 48 colours of the sRGB gamut: those of the checker, and a grid that includes its corners."""
     steps = np.linspace(0, 1, 3)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     return quantised(np.concatenate((np.array(_CHECKER) / 255, grid[:24])))
 
 
 def chart(patches: Pixels) -> Pixels:
-    """The colours as a chart, row by row."""
+    """Return the colours as a chart, row by row."""
     rows = patches.reshape(-1, COLUMNS, *patches.shape[1:])
     return rows.repeat(PATCH, axis=0).repeat(PATCH, axis=1)
 
 
 def read_chart(pixels: Pixels, count: int) -> Pixels:
-    """The mean colour of the middle of every patch, from a chart of any size."""
+    """Return the mean colour of the middle of every patch, from a chart of any size."""
     side = pixels.shape[1] / COLUMNS
     corners = [(index // COLUMNS * side, index % COLUMNS * side) for index in range(count)]
     low, high = side * 0.3, side * 0.7
@@ -66,9 +66,9 @@ def read_chart(pixels: Pixels, count: int) -> Pixels:
 
 
 def scene(width: int, height: int) -> Pixels:
-    """A picture that looks different turned or mirrored: slopes, discs, stripes and a texture.
+    """Return a picture that differs when rotated or mirrored: slopes, discs, stripes and a texture.
 
-    Nothing in it is so fine that a good filter would lose it in a thumbnail, where good filters differ.
+    It has no detail so fine that a good filter would lose it in a thumbnail, because good filters differ there.
     """
     y, x = np.mgrid[:height, :width]
     x, y = (x + 0.5) / width, (y + 0.5) / height
@@ -92,28 +92,28 @@ def scene(width: int, height: int) -> Pixels:
 
 
 def grey_scene(width: int, height: int) -> Pixels:
-    """The same without colours, from black to white."""
+    """Return the same without colours, from black to white."""
     grey = scene(width, height) @ np.array((0.3, 0.6, 0.1))
     return quantised((grey - grey.min()) / np.ptp(grey))
 
 
 def quantised(pixels: Pixels, depth: int = 8) -> Pixels:
-    """The values that files of a depth can hold."""
+    """Return the nearest values that files of a depth can hold."""
     levels = 2**depth - 1
     return np.asarray(np.round(np.clip(pixels, 0, 1) * levels) / levels)
 
 
 def to_image(pixels: Pixels) -> Image.Image:
-    """The picture in 8 bits: grey, RGB, RGBA, or CMYK for what is called so."""
+    """Return the picture in 8 bits: grey, RGB or RGBA."""
     return Image.fromarray(np.round(pixels * 255).astype(np.uint8))
 
 
 def to_cmyk(inks: Pixels) -> Image.Image:
-    """The picture of four inks."""
+    """Return the picture of four inks."""
     values = np.round(inks * 255).astype(np.uint8)
     return Image.frombytes("CMYK", (inks.shape[1], inks.shape[0]), values.tobytes())
 
 
 def to_pixels(image: Image.Image, mode: str = "RGB") -> Pixels:
-    """An image's values."""
+    """Return an image's values."""
     return np.asarray(image.convert(mode), dtype=np.float64) / 255

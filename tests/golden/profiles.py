@@ -1,4 +1,4 @@
-"""Colour profiles written byte by byte (ICC.1:2022), each with the function that it stands for."""
+"""Colour profiles written byte by byte (ICC.1:2022), each with the function that it describes."""
 
 import struct
 from collections.abc import Callable
@@ -20,19 +20,19 @@ class Profile:
     name: str
     content: bytes
     to_xyz: Callable[[Pixels], Pixels]
-    """From stored values to XYZ under D50."""
+    """Converts stored values to XYZ under D50."""
 
     def to_srgb(self, stored: Pixels) -> Pixels:
-        """What stored values are in sRGB."""
+        """Convert stored values to sRGB."""
         return xyz_to_srgb(self.to_xyz(stored))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixProfile(Profile):
-    """One whose colours are mixed from three primaries."""
+    """A profile of three primaries and their tone curves."""
 
     from_srgb: Callable[[Pixels], Pixels]
-    """How colours of the sRGB gamut are stored."""
+    """Converts colours of the sRGB gamut to stored values."""
 
 
 def _matrix(
@@ -65,7 +65,7 @@ def _profile(
 ) -> bytes:
     tags = {b"desc": _text(name, version), b"cprt": _text("CC0", version), b"wtpt": _xyz(D50), **tags}
     if version < _V4:
-        # What paper or screen call white themselves, which is for proofs alone.
+        # The media white point, which only absolute colorimetric conversion uses.
         tags[b"wtpt"] = _xyz(_OWN_WHITE)
         tags[b"cprt"] = b"text\0\0\0\0CC0\0"
     start = 128 + 4 + 12 * len(tags)
@@ -125,7 +125,7 @@ _P3_PRIMARIES: Final = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 
 DISPLAY_P3: Final = _matrix("Display P3", _P3_PRIMARIES, D65, _parametric_srgb(), _V4)
 P3_NAMED_AFTER_ITS_CURVE: Final = _matrix("Display P3 Gamut with sRGB Transfer", _P3_PRIMARIES, D65, _parametric_srgb())
-"""As a widespread graphics library describes its own."""
+"""The description that a widespread graphics library writes."""
 ADOBE_RGB: Final = _matrix("Adobe RGB (1998)", ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), D65, _gamma(2.19921875))
 PROPHOTO: Final = _matrix(
     "ProPhoto RGB", ((0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001)), (0.3457, 0.3585), _gamma(1.80078125)
@@ -140,7 +140,7 @@ MATRIX_PROFILES: Final = (DISPLAY_P3, P3_NAMED_AFTER_ITS_CURVE, ADOBE_RGB, PROPH
 
 
 def _table_of_colours() -> Profile:
-    """RGB through a table of three dimensions, as camera and scanner profiles have it (lutAToBType)."""
+    """Return a profile with a three-dimensional table, as for cameras and scanners (lutAToBType)."""
     grid = 25
     axes = np.meshgrid(*[np.linspace(0, 1, grid)] * 3, indexing="ij")
     lab = xyz_to_lab(ADOBE_RGB.to_xyz(np.stack(axes, axis=-1)))
@@ -177,17 +177,17 @@ GREY_PROFILES: Final = (
 )
 
 _ABSORBED: Final = np.array(((0.98, 0.25, 0.03), (0.30, 0.92, 0.35), (0.08, 0.12, 0.95)))
-"""How much of each primary's light the full ink takes away, by primary and ink: no ink is clean."""
+"""The share of each primary's light that the full ink absorbs, by primary and ink: no ink is pure."""
 
 
 def _printed(inks: Pixels) -> Pixels:
-    """XYZ of cyan, magenta, yellow and black ink on white paper, which black covers wholly."""
+    """Return XYZ of cyan, magenta, yellow and black ink on white paper; black covers completely."""
     left = np.prod(1 - _ABSORBED * inks[..., None, :3], axis=-1) * (1 - inks[..., 3:])
     return np.asarray(left**2.2 @ SRGB.T)
 
 
 def _press() -> Profile:
-    """CMYK through a table of four dimensions (lut16Type)."""
+    """Return a CMYK profile with a four-dimensional table (lut16Type)."""
     grid = 11
     axes = np.meshgrid(*[np.linspace(0, 1, grid)] * 4, indexing="ij")
     lab = xyz_to_lab(_printed(np.stack(axes, axis=-1)))

@@ -1,4 +1,4 @@
-"""What must come out: resampling, colour and colour differences in float64, straight from their definitions.
+"""The expected result: resampling, colour and colour differences in float64, directly from their definitions.
 
 Pictures are arrays of rows, columns and channels, with values from 0 to 1; whole areas of one channel have none.
 """
@@ -26,12 +26,12 @@ D65: Final = (0.3127, 0.3290)
 
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:
-    """The picture at another size, with a Lanczos filter of three lobes as wide as the reduction asks for."""
+    """Return the picture at another size, with a Lanczos filter of three lobes scaled with the reduction."""
     return np.clip(_filtered(pixels, width, height), 0, 1)
 
 
 def resize_visible(pixels: Pixels, width: int, height: int) -> Pixels:
-    """The same for a picture with alpha: every colour counts as much as it is visible."""
+    """Do the same for a picture with alpha: colours are weighted by alpha."""
     alpha = _filtered(pixels[..., 3:], width, height)
     visible = _filtered(pixels[..., :3] * pixels[..., 3:], width, height)
     colour = np.divide(visible, alpha, out=np.zeros_like(visible), where=alpha > 1 / 510)
@@ -43,7 +43,7 @@ def _filtered(pixels: Pixels, width: int, height: int) -> Pixels:
 
 
 def _along_rows(pixels: Pixels, target: int) -> Pixels:
-    """As many rows as wanted, each a weighted sum of those around its place."""
+    """Return ``target`` rows, each a weighted sum of those around its position."""
     source = pixels.shape[0]
     scale = max(1.0, source / target)
     rows = []
@@ -56,24 +56,24 @@ def _along_rows(pixels: Pixels, target: int) -> Pixels:
 
 
 def over(pixels: Pixels, background: float) -> Pixels:
-    """A picture with alpha as seen in front of a grey."""
+    """Return a picture with alpha composed on a grey background."""
     alpha = pixels[..., 3:]
     return np.asarray(pixels[..., :3] * alpha + background * (1 - alpha))
 
 
 def srgb_to_linear(encoded: Pixels) -> Pixels:
-    """From what is stored to light (IEC 61966-2-1)."""
+    """Convert stored values to linear light (IEC 61966-2-1)."""
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
 def linear_to_srgb(linear: Pixels) -> Pixels:
-    """From light to what is stored, cut off at the edge of the gamut."""
+    """Convert linear light to stored values, clipped to the gamut."""
     linear = np.clip(linear, 0, 1)
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def colorants(primaries: tuple[tuple[float, float], ...], white: tuple[float, float]) -> Pixels:
-    """The matrix from light in these primaries to XYZ under D50."""
+    """Return the matrix from linear light in these primaries to XYZ under D50."""
     x, y = np.array(primaries).T
     columns = np.array((x / y, np.ones(3), (1 - x - y) / y))
     light = np.array((white[0] / white[1], 1, (1 - sum(white)) / white[1]))
@@ -86,17 +86,17 @@ SRGB: Final = colorants(_SRGB_PRIMARIES, D65)
 
 
 def xyz_to_srgb(xyz: Pixels) -> Pixels:
-    """From the connection space to stored sRGB."""
+    """Convert the connection space to stored sRGB."""
     return linear_to_srgb(xyz @ np.linalg.inv(SRGB).T)
 
 
 def srgb_to_lab(encoded: Pixels) -> Pixels:
-    """From stored sRGB to CIELAB under D50."""
+    """Convert stored sRGB to CIELAB under D50."""
     return xyz_to_lab(srgb_to_linear(encoded) @ SRGB.T)
 
 
 def xyz_to_lab(xyz: Pixels) -> Pixels:
-    """From XYZ to CIELAB, both under D50 (CIE 15)."""
+    """Convert XYZ to CIELAB, both under D50 (CIE 15)."""
     ratio = xyz / D50
     root = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
     x, y, z = np.moveaxis(root, -1, 0)
@@ -104,7 +104,7 @@ def xyz_to_lab(xyz: Pixels) -> Pixels:
 
 
 def delta_e(one: Pixels, other: Pixels) -> Pixels:
-    """The difference of CIELAB colours as CIEDE2000 has it (Sharma, Wu and Dalal, 2005)."""
+    """Return the CIEDE2000 difference of CIELAB colours (Sharma, Wu and Dalal, 2005)."""
     (l1, a1, b1), (l2, a2, b2) = np.moveaxis(one, -1, 0), np.moveaxis(other, -1, 0)
     mean_chroma = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2
     stretch = 1.5 - 0.5 * np.sqrt(mean_chroma**7 / (mean_chroma**7 + 25**7))
@@ -112,7 +112,7 @@ def delta_e(one: Pixels, other: Pixels) -> Pixels:
     h1, h2 = (np.degrees(np.arctan2(b, stretch * a)) % 360 for a, b in ((a1, b1), (a2, b2)))
     grey = c1 * c2 == 0
     turn = np.where(grey, 0, (h2 - h1 + 180) % 360 - 180)
-    # Opposite hues turn upwards in the published data, which only this case of them shows.
+    # Opposite hues turn upwards in the published data; only one case of it shows that.
     turn = np.where((turn == -180) & (h2 > h1), 180, turn)
     hue = np.where(grey, h1 + h2, (h1 + turn / 2) % 360)
     lightness, chroma = (l1 + l2) / 2, (c1 + c2) / 2

@@ -1,4 +1,4 @@
-"""Reads what the renderer made."""
+"""Reads the renderer's output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from tests.golden.reference import Pixels
 
 
 def boxes(*sides: int, quality: int = 96) -> Recipe:
-    """A recipe of square boxes, of so high a quality that the encoder's losses hide nothing."""
+    """Return a recipe of square boxes, of such a high quality that encoder losses hide no error."""
     return Recipe(presets=tuple(Preset(name=f"{side}", width=side, height=side, quality=quality) for side in sides))
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What came of one file."""
+    """The thumbnails of one file."""
 
     rendering: Rendering
 
@@ -28,11 +28,11 @@ class Rendered:
         return made
 
     def content(self, preset: int | str) -> bytes:
-        """The thumbnail's file."""
+        """Return the thumbnail's file."""
         return self[preset].path.read_bytes()
 
     def image(self, preset: int | str) -> Image.Image:
-        """The thumbnail, which is of the type and size that it is said to be of."""
+        """Return the thumbnail, after checking its reported type and size."""
         made = self[preset]
         with Image.open(made.path) as image:
             image.load()
@@ -41,17 +41,17 @@ class Rendered:
         return image
 
     def pixels(self, preset: int | str) -> Pixels:
-        """The colours of a thumbnail that has no alpha."""
+        """Return the colours of a thumbnail without alpha."""
         image = self.image(preset)
         assert image.mode in {"L", "RGB"}
         return to_pixels(image)
 
     def pixels_with_alpha(self, preset: int | str) -> Pixels:
-        """The colours and alpha of a thumbnail that has both."""
+        """Return the colours and alpha of a thumbnail with both."""
         image = self.image(preset)
         assert image.mode == "RGBA"
         return to_pixels(image, "RGBA")
 
 
 Make: TypeAlias = Callable[..., Rendered]
-"""Renders content under a recipe, from a file of a name that may be given."""
+"""Renders content under a recipe, from a file of an optional name."""

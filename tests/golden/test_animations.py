@@ -1,4 +1,4 @@
-"""Of what moves, the first frame: in its place, and with nothing of the others."""
+"""Of animations, the first frame is rendered: at its position on the canvas, without any other frame."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ ROUGH = Tolerance(mean=3, psnr=30, ssim=0.93)
 
 PALETTE = np.array(((70, 50, 60), (150, 140, 120), (240, 230, 215), (40, 200, 90)))
 INDICES = ((np.mgrid[:60, :100][0] // 20 + np.mgrid[:60, :100][1] // 25) % 3).astype(np.uint8)
-"""A board of three shades, smaller than the canvas."""
+"""A checkerboard of three shades, smaller than the canvas."""
 EVERYWHERE = np.full((HEIGHT, WIDTH), 3, dtype=np.uint8)
 OTHERS = (
     gif_frame(EVERYWHERE, (0, 0), disposal=1),
@@ -45,7 +45,7 @@ def assert_first(made: Rendered, expected: Pixels, tolerance: Tolerance = FINE) 
 
 
 def placed(pixels: Pixels, at: tuple[int, int]) -> Pixels:
-    """The picture on an invisible canvas."""
+    """Return the picture on a transparent canvas."""
     canvas = np.zeros((HEIGHT, WIDTH, 4))
     left, top = at
     opaque = np.ones((*pixels.shape[:2], 1)) if pixels.shape[2] == 3 else pixels[..., 3:]
@@ -58,7 +58,7 @@ def test_png(make: Make) -> None:
     assert_first(make(png_animation([to_image(FIRST), LIME, RED]), boxes(BOX)), FIRST)
 
 
-def test_png_whose_still_picture_is_no_frame(make: Make) -> None:
+def test_apng_with_separate_default_image(make: Make) -> None:
     assert_first(make(png_animation([LIME, RED], default=to_image(FIRST)), boxes(BOX)), FIRST)
 
 
@@ -82,25 +82,25 @@ def test_gif_by_another_encoder(make: Make) -> None:
 
 
 @pytest.mark.parametrize("disposal", range(4))
-def test_gif_whose_first_frame_leaves_room(make: Make, disposal: int) -> None:
+def test_gif_with_first_frame_smaller_than_canvas(make: Make, disposal: int) -> None:
     content = gif_animation(CANVAS, palette(), gif_frame(INDICES, (40, 30), disposal=disposal), *OTHERS)
     assert_first(make(content, boxes(BOX)), placed(colours(INDICES), (40, 30)), ROUGH)
 
 
-def test_gif_whose_first_frame_leaves_room_and_has_holes(make: Make) -> None:
+def test_gif_with_transparent_first_frame_smaller_than_canvas(make: Make) -> None:
     content = gif_animation(CANVAS, palette(), gif_frame(INDICES, (40, 30), transparent=1), *OTHERS)
     expected = np.concatenate((colours(INDICES), (INDICES != 1)[..., None]), axis=2)
     assert_first(make(content, boxes(BOX)), placed(expected, (40, 30)), ROUGH)
 
 
-def test_gif_whose_first_frame_has_holes(make: Make) -> None:
+def test_gif_with_transparent_first_frame(make: Make) -> None:
     board = np.tile(INDICES, (2, 2))[:, :WIDTH]
     content = gif_animation(CANVAS, palette(), gif_frame(board, (0, 0), transparent=2, disposal=2), *OTHERS)
     expected = np.concatenate((colours(board), (board != 2)[..., None]), axis=2)
     assert_first(make(content, boxes(BOX)), expected, ROUGH)
 
 
-def test_gif_whose_first_frame_is_invisible(make: Make) -> None:
+def test_gif_with_invisible_first_frame(make: Make) -> None:
     content = gif_animation(CANVAS, palette(), gif_frame(EVERYWHERE, (0, 0), transparent=3), *OTHERS)
     found = make(content, boxes(BOX)).pixels_with_alpha(BOX)
     assert found.shape == (60, 90, 4)
@@ -113,14 +113,14 @@ def test_webp(make: Make) -> None:
 
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 98}], ids=["lossless", "lossy"])
-def test_webp_whose_first_frame_leaves_room(make: Make, options: dict[str, int]) -> None:
+def test_webp_with_first_frame_smaller_than_canvas(make: Make, options: dict[str, int]) -> None:
     picture = scene(100, 60)
     frames = (webp_frame(to_image(picture), (40, 30), **options), webp_frame(LIME, (0, 0)))
     assert_first(make(webp_animation(CANVAS, *frames), boxes(BOX)), placed(picture, (40, 30)), ROUGH)
 
 
 @pytest.mark.parametrize("options", [{"lossless": True, "exact": True}, {"quality": 98}], ids=["lossless", "lossy"])
-def test_webp_whose_first_frame_leaves_room_and_has_alpha(make: Make, options: dict[str, int]) -> None:
+def test_webp_with_transparent_first_frame_smaller_than_canvas(make: Make, options: dict[str, int]) -> None:
     picture = quantised(np.concatenate((scene(100, 60), np.tile(np.linspace(0, 1, 100), (60, 1))[..., None]), axis=2))
     frames = (webp_frame(to_image(picture), (40, 30), **options), webp_frame(LIME, (0, 0)))
     assert_first(make(webp_animation(CANVAS, *frames), boxes(BOX)), placed(picture, (40, 30)), ROUGH)

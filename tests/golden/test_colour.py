@@ -1,4 +1,4 @@
-"""Every colour as it was meant, on a screen that knows sRGB alone."""
+"""Colours are converted to sRGB from profiles of every kind."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from harness.images import png_chunk
-from image_service.imaging.colour import MAX_PROFILE_BYTES
+from image_service.imaging.limits import MAX_PROFILE_BYTES
 from tests.golden.files import FORMATS, packed_png, png_of, write, ycck_jpeg
 from tests.golden.pictures import PATCH, chart, colours, quantised, read_chart, to_cmyk, to_image
 from tests.golden.profiles import (
@@ -25,9 +25,9 @@ from tests.golden.reference import Pixels, delta_e, srgb_to_lab
 from tests.golden.rendering import Make, boxes
 
 MEAN, LARGEST = 1.0, 4.0
-"""CIEDE2000 differences that are tolerated on a chart: on average, and for its worst patch."""
+"""Tolerated CIEDE2000 differences on a chart: the mean, and that of its worst patch."""
 NOTICEABLE = 2.0
-"""What a chart must differ by, on average, between the right and the naive reading of it."""
+"""The least mean difference between the colours with and without conversion, so that a test is meaningful."""
 BOX = boxes(160)
 PROFILED: Final = [each for each in FORMATS if each not in {"gif", "bmp"}]
 
@@ -49,7 +49,7 @@ def difference(found: Pixels, expected: Pixels) -> Pixels:
 
 
 def assert_colours(make: Make, content: bytes, expected: Pixels) -> None:
-    """The chart in the file shows the colours, which are in sRGB."""
+    """Check that the chart in the file renders as these sRGB colours."""
     found = read_chart(make(content, BOX).pixels(160), len(expected))
     differences = difference(found, expected)
     worst = int(differences.argmax())
@@ -59,7 +59,7 @@ def assert_colours(make: Make, content: bytes, expected: Pixels) -> None:
 
 
 @pytest.mark.parametrize("profile", MATRIX_PROFILES, ids=lambda profile: profile.name)
-def test_shows_colours_mixed_from_other_primaries(make: Make, profile: MatrixProfile) -> None:
+def test_converts_matrix_profiles(make: Make, profile: MatrixProfile) -> None:
     stored = quantised(profile.from_srgb(COLOURS))
     expected = profile.to_srgb(stored)
     assert difference(stored, expected).mean() > NOTICEABLE
@@ -74,19 +74,19 @@ def test_finds_the_profile_in_every_format(make: Make, image_format: str) -> Non
 
 
 @pytest.mark.parametrize("profile", [DISPLAY_P3, ADOBE_RGB, PROPHOTO], ids=lambda profile: profile.name)
-def test_cuts_off_colours_that_screens_lack(make: Make, profile: MatrixProfile) -> None:
+def test_clips_colours_outside_srgb(make: Make, profile: MatrixProfile) -> None:
     expected = profile.to_srgb(COLOURS)
     assert ((expected == 0) | (expected == 1)).any(axis=1).sum() > 8
     assert_colours(make, png_of(chart(COLOURS), icc(profile.content)), expected)
 
 
-def test_shows_colours_looked_up_in_a_table(make: Make) -> None:
+def test_converts_table_profiles(make: Make) -> None:
     stored = quantised(ADOBE_RGB.from_srgb(COLOURS))
     content = png_of(chart(stored), icc(TABLE_OF_COLOURS.content))
     assert_colours(make, content, TABLE_OF_COLOURS.to_srgb(stored))
 
 
-def test_shows_colours_of_a_palette(make: Make) -> None:
+def test_converts_palette(make: Make) -> None:
     stored = quantised(ADOBE_RGB.from_srgb(COLOURS))
     palette = png_chunk(b"PLTE", np.round(stored * 255).astype(np.uint8).tobytes())
     indices = chart(np.arange(len(stored), dtype=np.float64)).astype(np.uint8)
@@ -95,7 +95,7 @@ def test_shows_colours_of_a_palette(make: Make) -> None:
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_shows_colours_under_transparency(make: Make, depth: int) -> None:
+def test_converts_colours_with_alpha(make: Make, depth: int) -> None:
     stored = quantised(PROPHOTO.from_srgb(COLOURS))
     alpha = np.full((*chart(stored).shape[:2], 1), 0.6)
     made = make(png_of(np.concatenate((chart(stored), alpha), axis=2), icc(PROPHOTO.content), depth=depth), BOX)
@@ -107,20 +107,20 @@ def test_shows_colours_under_transparency(make: Make, depth: int) -> None:
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg"])
 @pytest.mark.parametrize("profile", GREY_PROFILES, ids=lambda profile: profile.name)
-def test_shows_greys(make: Make, profile: Profile, image_format: str) -> None:
+def test_converts_grey_profiles(make: Make, profile: Profile, image_format: str) -> None:
     content = write(to_image(chart(GREYS)), image_format, icc_profile=profile.content)
     expected = profile.to_srgb(GREYS)
     assert difference(np.stack((GREYS,) * 3, axis=-1), expected).mean() > NOTICEABLE
     assert_colours(make, content, expected)
 
 
-def test_shows_greys_of_16_bits(make: Make) -> None:
+def test_converts_16_bit_grey(make: Make) -> None:
     profile = GREY_PROFILES[0]
     assert_colours(make, png_of(chart(GREYS), icc(profile.content), depth=16), profile.to_srgb(GREYS))
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_shows_greys_under_transparency(make: Make, depth: int) -> None:
+def test_converts_grey_with_alpha(make: Make, depth: int) -> None:
     profile = GREY_PROFILES[0]
     pixels = np.stack((chart(GREYS), np.full((4 * PATCH, 8 * PATCH), 0.6)), axis=-1)
     found = make(png_of(pixels, icc(profile.content), depth=depth), BOX).pixels_with_alpha(160)
@@ -129,13 +129,13 @@ def test_shows_greys_under_transparency(make: Make, depth: int) -> None:
     assert differences.mean() <= MEAN
 
 
-def test_shows_greys_of_avif(make: Make) -> None:
+def test_converts_grey_avif(make: Make) -> None:
     profile = GREY_PROFILES[0]
     content = write(to_image(chart(GREYS)), "avif", subsampling="4:0:0", icc_profile=profile.content)
     assert_colours(make, content, profile.to_srgb(GREYS))
 
 
-def test_shows_what_a_press_prints(make: Make) -> None:
+def test_converts_cmyk_profile(make: Make) -> None:
     expected = PRESS.to_srgb(INKS)
     assert difference(without_profile(INKS), expected).mean() > NOTICEABLE
     for content in (
@@ -146,17 +146,17 @@ def test_shows_what_a_press_prints(make: Make) -> None:
         assert_colours(make, content, expected)
 
 
-def test_takes_inks_without_a_profile_for_perfect(make: Make) -> None:
+def test_converts_cmyk_without_profile(make: Make) -> None:
     for content in (write(to_cmyk(chart(INKS)), "jpeg"), ycck_jpeg(chart(INKS))):
         assert_colours(make, content, without_profile(INKS))
 
 
 def without_profile(inks: Pixels) -> Pixels:
-    """What browsers show: each ink takes away one of the screen's colours, and black all of them."""
+    """Return the colours that browsers show: each ink absorbs one primary, and black all of them."""
     return np.asarray((1 - inks[..., :3]) * (1 - inks[..., 3:]))
 
 
-def test_leaves_srgb_alone(make: Make) -> None:
+def test_does_not_convert_srgb(make: Make) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert_colours(make, png_of(chart(COLOURS), icc(profile)), COLOURS)
     assert_colours(make, png_of(chart(COLOURS)), COLOURS)
@@ -168,8 +168,8 @@ USELESS = {
     "cut off": DISPLAY_P3.content[:300],
     "without its tags": DISPLAY_P3.content[:128] + bytes(len(DISPLAY_P3.content) - 128),
     "without its table": TABLE_OF_COLOURS.content.replace(b"mAB ", b"none"),
-    "for greys": GREY_PROFILES[0].content,
-    "for inks": PRESS.content,
+    "for grey": GREY_PROFILES[0].content,
+    "for CMYK": PRESS.content,
     "too large": DISPLAY_P3.content + bytes(MAX_PROFILE_BYTES),
 }
 
@@ -180,7 +180,7 @@ def test_ignores_useless_profiles(make: Make, profile: bytes, image_format: str)
     assert_colours(make, write(to_image(chart(COLOURS)), image_format, icc_profile=profile), COLOURS)
 
 
-def test_ignores_a_profile_for_colours_on_greys_and_inks(make: Make) -> None:
+def test_ignores_rgb_profile_on_grey_and_cmyk(make: Make) -> None:
     greys, inks = to_image(chart(GREYS)), to_cmyk(chart(INKS))
     content = write(greys, "png", icc_profile=ADOBE_RGB.content)
     assert_colours(make, content, np.stack((GREYS,) * 3, axis=-1))
@@ -189,7 +189,7 @@ def test_ignores_a_profile_for_colours_on_greys_and_inks(make: Make) -> None:
 
 
 def icc(profile: bytes) -> bytes:
-    """The chunk of a PNG that holds the profile."""
+    """Return the PNG chunk that holds the profile."""
     file = write(Image.new("L", (1, 1)), "png", icc_profile=profile)
     start = file.index(b"iCCP") - 4
     return file[start : file.index(b"IDAT") - 4]

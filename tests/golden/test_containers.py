@@ -1,4 +1,4 @@
-"""What a file is called, and what else it carries, makes no difference; what it lacks does."""
+"""File names and additional content do not change the picture; truncated files are refused."""
 
 import io
 
@@ -26,13 +26,13 @@ NAMES = ("photo.jpg", "photo.png", "photo.gif", "photo.svg", "photo", "photo.web
 
 
 @pytest.mark.parametrize("image_format", [each for each in FORMATS if each != "gif"])
-def test_content_alone_decides(make: Make, image_format: str) -> None:
+def test_file_name_does_not_matter(make: Make, image_format: str) -> None:
     content = write(to_image(PICTURE), image_format)
     for name in NAMES:
         assert_alike(make(content, BOX, name=name).pixels(180), SHOWN)
 
 
-def test_stereo_pictures_give_the_first(make: Make) -> None:
+def test_multi_picture_file_gives_the_first(make: Make) -> None:
     content = encoded(to_image(PICTURE), "MPO", save_all=True, append_images=[OTHER, OTHER], quality=98)
     with Image.open(io.BytesIO(content)) as image:
         assert (image.format, getattr(image, "n_frames", 1)) == ("MPO", 3)
@@ -41,7 +41,7 @@ def test_stereo_pictures_give_the_first(make: Make) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:2:0"}])
-def test_high_dynamic_range_gives_what_plain_screens_show(make: Make, options: dict[str, object]) -> None:
+def test_ultra_hdr_gives_base_picture(make: Make, options: dict[str, object]) -> None:
     gain_map = write(to_image(np.full((HEIGHT // 4, WIDTH // 4), 0.9)), "jpeg")
     content = with_gain_map(write(to_image(PICTURE), "jpeg", **options), gain_map)
     index = JpegImageFile(io.BytesIO(content))._getmp()
@@ -56,7 +56,7 @@ def test_high_dynamic_range_gives_what_plain_screens_show(make: Make, options: d
 
 @pytest.mark.parametrize("part", [0.25, 0.5, 0.75, 0.95])
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_a_part_of_a_file_is_no_picture(make: Make, image_format: str, part: float) -> None:
+def test_truncated_file_is_corrupt(make: Make, image_format: str, part: float) -> None:
     content = write(noise(240, 180), image_format)
     with pytest.raises(CorruptImage):
         make(content[: int(len(content) * part)], BOX)
@@ -64,7 +64,7 @@ def test_a_part_of_a_file_is_no_picture(make: Make, image_format: str, part: flo
 
 @pytest.mark.parametrize("part", [0.25, 0.5, 0.75, 0.95])
 @pytest.mark.parametrize("mode", ["L", "RGBA", "progressive", "CMYK"])
-def test_a_part_of_an_unusual_file_is_no_picture(make: Make, mode: str, part: float) -> None:
+def test_truncated_file_of_unusual_mode_is_corrupt(make: Make, mode: str, part: float) -> None:
     image = noise(240, 180)
     content = {
         "L": lambda: write(image.convert("L"), "png"),

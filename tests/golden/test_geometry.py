@@ -1,4 +1,4 @@
-"""Every size as it must be: inside its box, never enlarged, true to the picture's shape."""
+"""Sizes of thumbnails: inside the box, never enlarged, with the picture's aspect ratio."""
 
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ LONGEST_WEBP = 16_383
 
 
 def small(width: int, height: int) -> bytes:
-    """A file of this size that costs little to make."""
+    """Return a file of this size that is cheap to make."""
     return packed_png(np.zeros((height, width), dtype=np.uint8), 1, colour=0)
 
 
@@ -42,7 +42,7 @@ def test_sizes(make: Make, width: int, height: int, box_width: int, box_height: 
 
 
 def assert_fits(found: tuple[int, int], size: tuple[int, int], box: tuple[int, int]) -> None:
-    """The size is the largest one in the box that is true to the shape, to half a pixel, and no larger than it was."""
+    """Check that the size is the largest in the box with the aspect ratio, to half a pixel, and not enlarged."""
     scale = min(Fraction(1), *(Fraction(limit, length) for limit, length in zip(box, size, strict=True)))
     for got, length, limit in zip(found, size, box, strict=True):
         assert 1 <= got <= min(length, limit)
@@ -61,8 +61,8 @@ def test_one_pixel(make: Make, image_format: str) -> None:
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp", "avif"])
 @pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
-def test_threads(make: Make, image_format: str, *, turned: bool) -> None:
-    picture = thread(LONGEST_WEBP if image_format == "webp" else LENGTH)
+def test_pictures_one_pixel_wide(make: Make, image_format: str, *, turned: bool) -> None:
+    picture = line(LONGEST_WEBP if image_format == "webp" else LENGTH)
     picture = picture.swapaxes(0, 1) if turned else picture
     made = make(write(to_image(picture), image_format), boxes(1200, 100))
     for box in (1200, 100):
@@ -71,22 +71,22 @@ def test_threads(make: Make, image_format: str, *, turned: bool) -> None:
         assert_alike(made.pixels(box), resize(picture, width, height), Tolerance(mean=3, psnr=33))
 
 
-def thread(length: int) -> Pixels:
-    """A picture one pixel high, whose colours change slowly enough for the smallest thumbnail."""
+def line(length: int) -> Pixels:
+    """Return a picture one pixel high, whose colours change slowly enough for the smallest thumbnail."""
     at = np.linspace(0, 1, length)
     return quantised(np.stack((0.1 + 0.8 * at, 0.5 + 0.3 * np.sin(12 * at), 0.8 - 0.5 * at), axis=-1)[None])
 
 
 @pytest.mark.parametrize("size", [(300, 200), (299, 200), (150, 100)])
-def test_small_pictures_stay_as_they_are(make: Make, size: tuple[int, int]) -> None:
+def test_small_pictures_keep_their_size(make: Make, size: tuple[int, int]) -> None:
     picture = scene(*size)
     assert_alike(make(png_of(picture), boxes(300)).pixels(300), picture)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1201, 803), (1999, 420), (97, 1303), (640, 480), (641, 479)])
 @pytest.mark.parametrize("image_format", ["jpeg", "png", "webp"])
-def test_any_ratio_shows_all_of_the_picture(make: Make, image_format: str, width: int, height: int) -> None:
-    # A decoder that skips detail rounds the edges of what it decodes; the picture must not move or stretch for it.
+def test_any_aspect_ratio_shows_the_whole_picture(make: Make, image_format: str, width: int, height: int) -> None:
+    # A scaled decode rounds the edges up; the picture must not be shifted or stretched by that.
     picture = scene(width, height)
     made = make(write(to_image(picture), image_format), boxes(160))
     size = made.image(160).size

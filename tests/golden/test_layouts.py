@@ -1,4 +1,4 @@
-"""Every way to lay out pixels in a file shows the same picture."""
+"""Every pixel layout of every format renders the same picture."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ALPHA = quantised(np.tile(0.5 + 0.45 * np.sin(np.linspace(0, 9, WIDTH)), (HEIGHT
 
 
 def ramp(count: int) -> Pixels:
-    """So many colours, each near the next."""
+    """Return so many colours, each close to the next."""
     at = np.linspace(0, 1, count)
     return quantised(np.stack((0.15 + 0.8 * at, 0.1 + 0.75 * at, 0.05 + 0.6 * at), axis=-1))
 
@@ -30,23 +30,23 @@ def palette_chunk(colours: Pixels) -> bytes:
 
 
 def indices(depth: int) -> Indices:
-    """The grey picture in so many shades that each has its own index."""
+    """Return the grey picture as palette indices of a depth."""
     return np.asarray(np.round(GREY * (2**depth - 1)), dtype=np.uint8)
 
 
 POSTER = Tolerance(mean=2.5, psnr=36, ssim=0.96)
-"""For pictures of few colours, whose hard edges filters render differently."""
+"""For pictures of few colours, on whose hard edges filters differ."""
 
 
 def assert_shows(make: Make, content: bytes, picture: Pixels, tolerance: Tolerance = USUAL) -> None:
-    """The file shows an opaque picture, in colours or greys."""
+    """Check that the file renders as an opaque picture, in colour or grey."""
     found = make(content, boxes(180)).pixels(180)
     expected = resize(picture, 180, 120)
     assert_alike(found, expected if expected.ndim > 2 else np.stack((expected,) * 3, axis=-1), tolerance)
 
 
-def assert_shows_through(make: Make, content: bytes, picture: Pixels, tolerance: Tolerance = USUAL) -> None:
-    """The file shows a picture with alpha, on whatever ground."""
+def assert_shows_with_alpha(make: Make, content: bytes, picture: Pixels, tolerance: Tolerance = USUAL) -> None:
+    """Check that the file renders as a picture with alpha, on any background."""
     found, expected = make(content, boxes(180)).pixels_with_alpha(180), resize_visible(picture, 180, 120)
     assert_alike(found[..., 3], expected[..., 3], tolerance)
     for background in (0, 0.5, 1):
@@ -72,7 +72,7 @@ def test_greys(make: Make, image_format: str) -> None:
 
 
 def test_16_bits(make: Make) -> None:
-    # The middle of the range has the most to lose where the upper byte is cut off, or all above it clipped.
+    # The middle of the range shows best whether a byte is cut off, or values are clipped.
     fine = quantised(0.25 + 0.5 * GREY, 16)
     assert_shows(make, png_of(fine, depth=16), fine)
     assert_shows(make, png_of(quantised(GREY, 16), depth=16), GREY)
@@ -80,23 +80,23 @@ def test_16_bits(make: Make) -> None:
 
 
 def test_16_bits_with_alpha(make: Make) -> None:
-    assert_shows_through(make, png_of(with_alpha(SCENE), depth=16), with_alpha(SCENE))
-    assert_shows_through(make, png_of(with_alpha(GREY), depth=16), coloured(GREY))
+    assert_shows_with_alpha(make, png_of(with_alpha(SCENE), depth=16), with_alpha(SCENE))
+    assert_shows_with_alpha(make, png_of(with_alpha(GREY), depth=16), coloured(GREY))
 
 
 def test_8_bits_with_alpha(make: Make) -> None:
-    assert_shows_through(make, png_of(with_alpha(SCENE)), with_alpha(SCENE))
-    assert_shows_through(make, png_of(with_alpha(GREY)), coloured(GREY))
-    assert_shows_through(make, write(to_image(with_alpha(SCENE)), "webp", lossless=True), with_alpha(SCENE))
+    assert_shows_with_alpha(make, png_of(with_alpha(SCENE)), with_alpha(SCENE))
+    assert_shows_with_alpha(make, png_of(with_alpha(GREY)), coloured(GREY))
+    assert_shows_with_alpha(make, write(to_image(with_alpha(SCENE)), "webp", lossless=True), with_alpha(SCENE))
 
 
 @pytest.mark.parametrize("image_format", [each for each in FORMATS if each in {"webp", "avif", "heic"}])
-def test_alpha_beside_lossy_colours(make: Make, image_format: str) -> None:
-    assert_shows_through(make, write(to_image(with_alpha(SCENE)), image_format), with_alpha(SCENE))
+def test_lossy_webp_with_alpha(make: Make, image_format: str) -> None:
+    assert_shows_with_alpha(make, write(to_image(with_alpha(SCENE)), image_format), with_alpha(SCENE))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_few_greys(make: Make, depth: int) -> None:
+def test_grey_of_few_bits(make: Make, depth: int) -> None:
     few = quantised(GREY, depth)
     values = np.round(few * (2**depth - 1)).astype(np.uint8)
     assert_shows(make, packed_png(values, depth, colour=0), few, POSTER)
@@ -114,7 +114,7 @@ def test_palettes_with_alpha(make: Make) -> None:
     colours, alphas = ramp(256), quantised(np.minimum(np.linspace(0.2, 1.4, 256), 1))
     values = np.round(alphas[alphas < 1] * 255).astype(np.uint8)
     content = packed_png(indices(8), 8, palette_chunk(colours), png_chunk(b"tRNS", values.tobytes()))
-    assert_shows_through(make, content, with_alpha(colours[indices(8)], alphas[indices(8)]))
+    assert_shows_with_alpha(make, content, with_alpha(colours[indices(8)], alphas[indices(8)]))
 
 
 @pytest.mark.parametrize("interlace", [0, 1])
@@ -126,7 +126,7 @@ def test_gif(make: Make, interlace: int, *, transparent: bool) -> None:
     if transparent:
         clear = int(np.bincount(indices(8).flat).argmax())
         content = write(image, "gif", interlace=interlace, transparency=clear)
-        assert_shows_through(make, content, with_alpha(picture, (indices(8) != clear) * 1.0), POSTER)
+        assert_shows_with_alpha(make, content, with_alpha(picture, (indices(8) != clear) * 1.0), POSTER)
     else:
         assert_shows(make, write(image, "gif", interlace=interlace), picture)
 
@@ -172,7 +172,7 @@ def test_avif_without_colours(make: Make) -> None:
 
 @pytest.mark.parametrize("image_format", TRUE_COLOUR)
 def test_photographs(make: Make, image_format: str) -> None:
-    # Large enough for decoders that are only worthwhile, or skip detail, then.
+    # Large enough for the decoders that are only used, or only skip detail, for large pictures.
     content = write(to_image(LARGE), image_format)
     assert_alike(make(content, boxes(180)).pixels(180), resize(LARGE, 180, 120))
 

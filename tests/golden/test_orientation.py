@@ -1,4 +1,4 @@
-"""Every picture upright, whatever its camera held: all orientations, each applied once."""
+"""Every orientation is applied exactly once, in every format."""
 
 import struct
 from collections.abc import Callable
@@ -26,11 +26,11 @@ STORED: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
     8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
 }
-"""Where the first row and column of what is stored belong, by orientation (EXIF 2.32 §4.6.4)."""
+"""From the upright to the stored picture, by orientation (EXIF 2.32 §4.6.4)."""
 ORIENTATION, UNUSED = 0x0112, 0x0113
 ORIENTABLE = [each for each in FORMATS if each not in {"gif", "bmp"}]
 ISO_MEDIA = [each for each in FORMATS if each in {"avif", "heic"}]
-"""Formats with a rotation and a mirroring of their own."""
+"""Formats with rotation and mirroring boxes."""
 
 
 def assert_upright(make: Make, content: bytes, upright: Pixels = UPRIGHT) -> None:
@@ -51,7 +51,7 @@ def test_applies_every_orientation(make: Make, image_format: str, orientation: i
 
 @pytest.mark.parametrize("orientation", STORED)
 def test_applies_every_orientation_to_a_scaled_decode(make: Make, orientation: int) -> None:
-    # Four times the size that is wanted, and no multiple of the blocks that are decoded together.
+    # Four times the wanted size, and no multiple of the size of decoded blocks.
     upright = scene(727, 483)
     made = make(write(to_image(STORED[orientation](upright)), "jpeg", exif=exif(orientation)), boxes(120))
     assert (made.rendering.width, made.rendering.height) == (727, 483)
@@ -77,7 +77,7 @@ def test_applies_every_orientation_to_transparency(make: Make, orientation: int)
     assert_alike(made.pixels_with_alpha(180)[..., 3], resize(alpha, 180, 120)[..., 0])
 
 
-@pytest.mark.parametrize("mirrored", [None, 0, 1], ids=["as it is", "top to bottom", "left to right"])
+@pytest.mark.parametrize("mirrored", [None, 0, 1], ids=["not mirrored", "top to bottom", "left to right"])
 @pytest.mark.parametrize("quarters", range(4))
 @pytest.mark.parametrize("image_format", ISO_MEDIA)
 def test_applies_the_boxes_of_iso_media(make: Make, image_format: str, quarters: int, mirrored: int | None) -> None:
@@ -94,22 +94,22 @@ def test_applies_the_boxes_of_iso_media(make: Make, image_format: str, quarters:
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("image_format", ISO_MEDIA)
-def test_turns_once_where_exif_repeats_the_boxes(make: Make, image_format: str, orientation: int) -> None:
-    told = Image.Exif()
-    told[ORIENTATION], told[UNUSED] = orientation, orientation
-    content = write(to_image(STORED[orientation](UPRIGHT)), image_format, exif=told.tobytes())
+def test_orients_once_where_exif_repeats_the_boxes(make: Make, image_format: str, orientation: int) -> None:
+    tags = Image.Exif()
+    tags[ORIENTATION], tags[UNUSED] = orientation, orientation
+    content = write(to_image(STORED[orientation](UPRIGHT)), image_format, exif=tags.tobytes())
     assert_upright(make, named_orientation(content))
 
 
 @pytest.mark.parametrize("image_format", ISO_MEDIA)
-def test_goes_by_the_boxes_of_iso_media_alone(make: Make, image_format: str) -> None:
-    told = Image.Exif()
-    told[UNUSED] = 6
-    assert_upright(make, named_orientation(write(to_image(UPRIGHT), image_format, exif=told.tobytes())))
+def test_iso_media_ignores_orientation_in_exif(make: Make, image_format: str) -> None:
+    tags = Image.Exif()
+    tags[UNUSED] = 6
+    assert_upright(make, named_orientation(write(to_image(UPRIGHT), image_format, exif=tags.tobytes())))
 
 
 def named_orientation(content: bytes) -> bytes:
-    """The file with its unused tag renamed: encoders take the orientation out of EXIF, and leave other tags."""
+    """Return the file with its unused tag renamed: encoders remove the orientation from EXIF, but keep other tags."""
     unused, orientation = (struct.pack(">HHI", tag, 3, 1) for tag in (UNUSED, ORIENTATION))
     assert content.count(unused) == 1
     return content.replace(unused, orientation)

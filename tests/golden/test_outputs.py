@@ -1,4 +1,4 @@
-"""What leaves: a picture of the type that it is said to have, and nothing besides."""
+"""Output files: a picture of the reported type, without metadata."""
 
 import io
 import struct
@@ -18,8 +18,8 @@ from tests.golden.rendering import Make, Rendered, boxes
 
 SECRET: Final = b"N 48.8584 E 2.2945"
 XMP: Final = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + SECRET + b"</x:xmpmeta>"
-OPAQUE, SEEN_THROUGH = to_image(scene(360, 240)), to_image(scene(360, 240)).convert("RGBA")
-SEEN_THROUGH.putalpha(OPAQUE.getchannel(0))
+OPAQUE, TRANSLUCENT = to_image(scene(360, 240)), to_image(scene(360, 240)).convert("RGBA")
+TRANSLUCENT.putalpha(OPAQUE.getchannel(0))
 LUMA: Final = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -30,13 +30,13 @@ LUMA: Final = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-"""ITU-T T.81, table K.1: what quality 50 stands for."""
+"""ITU-T T.81, table K.1: the luma quantisation at quality 50."""
 _JPEG_SEGMENTS: Final = {0xE0: "JFIF", 0xDB: "DQT", 0xC0: "SOF0", 0xC2: "SOF2", 0xC4: "DHT", 0xDD: "DRI", 0xDA: "SOS"}
 _HAS_ALPHA: Final = 0x10
 
 
 def full_of_secrets(image: Image.Image, image_format: str, *, plain: bool) -> bytes:
-    """The image with everything about the photographer that the format can carry; a plain one needs no work else."""
+    """Return the image with all metadata that the format can carry; a plain one needs no rotation or conversion."""
     thumbnail = encoded(Image.new("RGB", (64, 48), "red"), "JPEG", comment=SECRET)
     block = exif(1 if plain else 6, thumbnail=thumbnail, description=SECRET.decode())
     profile = {} if plain else {"icc_profile": DISPLAY_P3.content}
@@ -51,9 +51,9 @@ def full_of_secrets(image: Image.Image, image_format: str, *, plain: bool) -> by
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-@pytest.mark.parametrize("image", [OPAQUE, SEEN_THROUGH], ids=["opaque", "seen through"])
-@pytest.mark.parametrize("plain", [False, True], ids=["turned and converted", "plain"])
-def test_nothing_but_the_picture_leaves(make: Make, image_format: str, image: Image.Image, *, plain: bool) -> None:
+@pytest.mark.parametrize("image", [OPAQUE, TRANSLUCENT], ids=["opaque", "translucent"])
+@pytest.mark.parametrize("plain", [False, True], ids=["rotated and converted", "plain"])
+def test_output_has_no_metadata(make: Make, image_format: str, image: Image.Image, *, plain: bool) -> None:
     image = image.convert("RGB") if image_format in {"jpeg", "bmp"} else image
     content = full_of_secrets(image, image_format, plain=plain)
     assert SECRET in content or image_format == "bmp"
@@ -66,14 +66,14 @@ def test_nothing_but_the_picture_leaves(make: Make, image_format: str, image: Im
 
 
 def assert_bare(content: bytes, content_type: str) -> None:
-    """The file holds a picture, and no part that could hold anything else."""
+    """Check that the file holds a picture, and no part that could hold anything else."""
     with Image.open(io.BytesIO(content)) as image:
         image.load()
         assert image.get_format_mimetype() == content_type
         assert not {"exif", "xmp", "comment", "icc_profile", "photoshop", "dpi"} & set(image.info) - jfif_density(image)
     if content_type == "image/jpeg":
         assert {code for code, _ in jpeg_segments(content)} <= set(_JPEG_SEGMENTS)
-        # Version, density, and a preview of no size.
+        # Version, density, and no thumbnail.
         assert [held[-2:] for code, held in jpeg_segments(content) if code == 0xE0] == [b"\0\0"]
         assert content.endswith(b"\xff\xd9")
         assert content.count(b"\xff\xd9") == 1
@@ -85,7 +85,7 @@ def assert_bare(content: bytes, content_type: str) -> None:
 
 
 def jfif_density(image: Image.Image) -> set[str]:
-    """A JFIF header always gives a density; one without a unit says nothing."""
+    """Return the name of the density field where it has no unit: a JFIF header always has one."""
     return {"dpi"} if image.info.get("jfif_unit") == 0 else set()
 
 
@@ -99,7 +99,7 @@ def webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_types_are_told_right(make: Make, image_format: str) -> None:
+def test_content_type_is_correct(make: Make, image_format: str) -> None:
     made = make(write(OPAQUE, image_format), DEFAULT_RECIPE)
     for thumbnail in made.rendering.thumbnails:
         assert thumbnail.content_type == "image/jpeg"
@@ -108,7 +108,7 @@ def test_types_are_told_right(make: Make, image_format: str) -> None:
 
 
 @pytest.mark.parametrize("quality", [30, 50, 82, 95])
-def test_jpeg_has_the_quality_that_was_asked_for(make: Make, quality: int) -> None:
+def test_jpeg_has_the_requested_quality(make: Make, quality: int) -> None:
     tables, sampling = jpeg_parameters(make(write(noise(200, 200), "png"), boxes(100, quality=quality)).content(100))
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     expected = np.clip((np.array(LUMA) * scale + 50) // 100, 1, 255)
@@ -116,7 +116,7 @@ def test_jpeg_has_the_quality_that_was_asked_for(make: Make, quality: int) -> No
     assert sampling in {(0x22, 0x11, 0x11), (0x11, 0x11, 0x11)}
 
 
-def test_default_jpeg_has_half_the_colours(make: Make) -> None:
+def test_default_jpeg_has_subsampled_chroma(make: Make) -> None:
     content = make(write(OPAQUE, "png"), DEFAULT_RECIPE).content("300x300")
     tables, sampling = jpeg_parameters(content)
     assert sampling == (0x22, 0x11, 0x11)
@@ -130,7 +130,7 @@ def test_grey_stays_grey(make: Make) -> None:
 
 
 def jpeg_parameters(content: bytes) -> tuple[list[list[int]], tuple[int, ...]]:
-    """The 8-bit quantisation tables in zigzag order, and the sampling factors of each component."""
+    """Return the 8-bit quantisation tables in zigzag order, and the sampling factors of each component."""
     tables: list[list[int]] = []
     sampling: tuple[int, ...] = ()
     for code, held in jpeg_segments(content):
@@ -141,7 +141,7 @@ def jpeg_parameters(content: bytes) -> tuple[list[list[int]], tuple[int, ...]]:
     return tables, sampling
 
 
-def test_converted_colours_need_no_profile(make: Make) -> None:
+def test_converted_output_has_no_profile(make: Make) -> None:
     made: Rendered = make(write(OPAQUE, "png", icc_profile=ADOBE_RGB.content), DEFAULT_RECIPE)
     for thumbnail in made.rendering.thumbnails:
         assert b"ICC_PROFILE" not in thumbnail.path.read_bytes()

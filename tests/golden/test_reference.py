@@ -1,4 +1,4 @@
-"""The reference itself, held against published values and against what must be so."""
+"""The reference itself, checked against published values and mathematical properties."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def test_curves_are_inverse() -> None:
     assert np.abs(linear_to_srgb(srgb_to_linear(values)) - values).max() < 1e-7
 
 
-def test_resizing_keeps_what_is_even_and_the_middle_of_what_is_not() -> None:
+def test_resizing_preserves_constants_and_means() -> None:
     assert np.abs(resize(np.full((70, 50, 3), 0.3), 9, 11) - 0.3).max() < 1e-12
     slope = np.tile(np.linspace(0.2, 0.8, 100)[:, None], (1, 10))
     assert np.abs(resize(slope, 10, 20)[4:-4].mean() - 0.5) < 1e-3
@@ -63,18 +63,18 @@ def test_resizing_keeps_what_is_even_and_the_middle_of_what_is_not() -> None:
 
 
 @pytest.mark.parametrize("shift", [(0, 1), (1, 0)])
-def test_tells_half_a_pixel(shift: tuple[int, int]) -> None:
+def test_comparison_detects_half_a_pixel(shift: tuple[int, int]) -> None:
     picture = scene(360, 240)
     moved = resize(np.roll(picture, shift, (0, 1)), 180, 120)
     assert measure(moved, resize(picture, 180, 120)).exceeds(USUAL)
 
 
-def test_saves_what_differs(tmp_path: Path) -> None:
+def test_saves_pictures_that_differ(tmp_path: Path) -> None:
     found, expected = np.zeros((8, 10, 4)), np.ones((8, 10, 4))
     with pytest.raises(AssertionError, match="mean=255") as caught:
         assert_alike(found, expected, folder=tmp_path)
     (saved,) = tmp_path.iterdir()
     assert str(saved) in str(caught.value)
-    assert "test_saves_what_differs" in saved.name
+    assert "test_saves_pictures_that_differ" in saved.name
     with Image.open(saved) as image:
         assert image.size == (30, 16)

@@ -1,4 +1,4 @@
-"""What an operator can do about dead letters, on a real broker."""
+"""Listing, retrying and discarding dead letters on a real broker."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -41,9 +41,9 @@ def name() -> str:
 
 @pytest.fixture
 async def queue(rabbitmq_url: str, name: str) -> None:
-    """The queues, as the service leaves them behind."""
+    """Declare the queues as the service does."""
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def letters(rabbitmq_url: str, name: str) -> RabbitMQDeadLetters:
     return RabbitMQDeadLetters(rabbitmq_url, name)
 
 
-async def bury(url: str, name: str, *bodies: bytes, request_id: str | None = None) -> None:
-    """Let bodies die in the queue of that name, one by one."""
+async def dead_letter(url: str, name: str, *bodies: bytes, request_id: str | None = None) -> None:
+    """Dead-letter messages with these bodies from a queue, one by one."""
     async with channel_to(url) as channel:
         queue = await channel.get_queue(name)
         dead = f"{name.split('.', maxsplit=1)[0]}.dead"
@@ -64,7 +64,7 @@ async def bury(url: str, name: str, *bodies: bytes, request_id: str | None = Non
 
 
 def bodies(count: int) -> list[bytes]:
-    """Messages of images that were uploaded one after the other."""
+    """Messages of images that were uploaded one after another."""
     return [encode(Delivery(image_id=UUID(int=IMAGE_ID.int + number))) for number in range(count)]
 
 
@@ -73,7 +73,7 @@ def ids(listed: Sequence[DeadLetter]) -> list[UUID | None]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_where_the_service_never_ran_there_are_none_and_no_queue_is_made(
+async def test_unused_broker_has_no_dead_letters_and_gets_no_queue(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters, operation: str
 ) -> None:
     assert await OPERATIONS[operation](letters) in ([], RetryResult(handed_over=0, remaining=0), 0)
@@ -82,17 +82,19 @@ async def test_where_the_service_never_ran_there_are_none_and_no_queue_is_made(
 
 
 @pytest.mark.usefixtures("queue")
-async def test_where_nothing_died_there_are_none(letters: RabbitMQDeadLetters) -> None:
+async def test_empty_dead_letter_queue(letters: RabbitMQDeadLetters) -> None:
     assert await letters.list(MANY) == []
     assert await letters.retry() == RetryResult(handed_over=0, remaining=0)
     assert await letters.discard_unreadable() == 0
 
 
 @pytest.mark.usefixtures("queue")
-async def test_a_letter_tells_its_story(rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters) -> None:
+async def test_listed_letter_has_queue_reason_time_and_count(
+    rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
+) -> None:
     origins = [name, f"{name}.express", f"{name}.backfill"]
     for body, origin in zip(bodies(3), origins, strict=True):
-        await bury(rabbitmq_url, origin, body)
+        await dead_letter(rabbitmq_url, origin, body)
     listed = await letters.list(MANY)
     assert [(letter.image_id, letter.body, letter.queue) for letter in listed] == [
         (UUID(int=IMAGE_ID.int + number), bodies(3)[number], origin) for number, origin in enumerate(origins)
@@ -104,11 +106,13 @@ async def test_a_letter_tells_its_story(rabbitmq_url: str, name: str, letters: R
         assert abs(datetime.now(UTC) - letter.died_at) < timedelta(minutes=1)
 
 
-async def test_a_message_that_always_fails_tells_so(rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters) -> None:
+async def test_letter_after_the_delivery_limit_has_that_reason(
+    rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
+) -> None:
     async def handler(_: Delivery) -> None:
         raise QueueUnavailable
 
-    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, give_back_pause=0.0)
+    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, requeue_delay=0.0)
     await queue.start()
     async with consuming(queue, handler):
         image_id = await publish(queue)
@@ -119,11 +123,11 @@ async def test_a_message_that_always_fails_tells_so(rabbitmq_url: str, name: str
 
 
 @pytest.mark.usefixtures("queue")
-async def test_a_body_that_names_no_image_is_shown_up_to_a_length(
+async def test_unreadable_body_is_listed_up_to_a_length(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
-    await bury(rabbitmq_url, name, b"\xff garbage")
-    await bury(rabbitmq_url, name, b"x" * 100_000)
+    await dead_letter(rabbitmq_url, name, b"\xff garbage")
+    await dead_letter(rabbitmq_url, name, b"x" * 100_000)
     assert {(letter.image_id, letter.body) for letter in await letters.list(MANY)} == {
         (None, b"\xff garbage"),
         (None, b"x" * 200),
@@ -131,31 +135,31 @@ async def test_a_body_that_names_no_image_is_shown_up_to_a_length(
 
 
 @pytest.mark.usefixtures("queue")
-async def test_what_somebody_put_there_by_hand_has_no_story_and_is_retried_as_a_normal_image(
+async def test_letter_published_by_hand_is_listed_and_retried_in_the_normal_lane(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
-    odd: list[dict[str, Any]] = [
+    malformed: list[dict[str, Any]] = [
         {},
-        {"x-death": "plague"},
+        {"x-death": "text"},
         {"x-death": []},
-        {"x-death": ["plague"]},
-        {"x-death": [{"count": "often"}]},
+        {"x-death": ["text"]},
+        {"x-death": [{"count": "text"}]},
     ]
     async with channel_to(rabbitmq_url) as channel:
-        for headers, body in zip(odd, bodies(len(odd)), strict=True):
+        for headers, body in zip(malformed, bodies(len(malformed)), strict=True):
             await channel.default_exchange.publish(Message(body, headers=headers), f"{name}.dead")
     listed = await letters.list(MANY)
-    assert ids(listed) == [UUID(int=IMAGE_ID.int + number) for number in range(len(odd))]
+    assert ids(listed) == [UUID(int=IMAGE_ID.int + number) for number in range(len(malformed))]
     assert {(letter.queue, letter.reason, letter.died_at, letter.times) for letter in listed} == {(None, None, None, 0)}
-    assert await letters.retry() == RetryResult(handed_over=len(odd), remaining=0)
-    await eventually_ready(rabbitmq_url, name, len(odd))
+    assert await letters.retry() == RetryResult(handed_over=len(malformed), remaining=0)
+    await eventually_ready(rabbitmq_url, name, len(malformed))
 
 
 @pytest.mark.usefixtures("queue")
-async def test_the_oldest_are_listed_and_the_same_each_time(
+async def test_list_returns_the_oldest_letters_repeatedly(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
-    await bury(rabbitmq_url, name, *bodies(MANY))
+    await dead_letter(rabbitmq_url, name, *bodies(MANY))
     few = MANY // 2
     listed = await letters.list(few)
     assert ids(listed) == [UUID(int=IMAGE_ID.int + number) for number in range(few)]
@@ -164,25 +168,25 @@ async def test_the_oldest_are_listed_and_the_same_each_time(
 
 
 @pytest.mark.usefixtures("queue")
-async def test_reading_more_often_than_a_broker_would_deliver_changes_nothing(
+async def test_listing_more_often_than_the_delivery_limit_loses_nothing(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
-    await bury(rabbitmq_url, name, b"garbage", *bodies(4))
+    await dead_letter(rabbitmq_url, name, b"garbage", *bodies(4))
     listed = await letters.list(MANY)
     for _ in range(25):
         assert await letters.list(MANY) == listed
     await eventually_ready(rabbitmq_url, f"{name}.dead", 5)
 
 
-async def test_retried_letters_come_out_of_the_lanes_they_came_from(
+async def test_retried_letters_return_to_their_lanes(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
     seen: dict[Lane, list[Delivery]] = {lane: [] for lane in Lane}
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
         for lane, body in zip(Lane, bodies(3), strict=True):
             origin = name if lane is Lane.NORMAL else f"{name}.{lane}"
-            await bury(rabbitmq_url, origin, body, b"garbage", request_id=f"r-{lane}")
+            await dead_letter(rabbitmq_url, origin, body, b"garbage", request_id=f"r-{lane}")
         assert await letters.retry() == RetryResult(handed_over=3, remaining=3)
         assert ids(await letters.list(MANY)) == [None] * 3
         for lane, delivered in seen.items():
@@ -199,11 +203,11 @@ async def test_retried_letters_come_out_of_the_lanes_they_came_from(
 
 
 @pytest.mark.usefixtures("queue")
-async def test_a_retried_letter_is_durable_and_what_a_later_version_wrote_is_kept(
+async def test_retried_letter_is_persistent_and_unchanged(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
     body = b'{"v":2, "image_id":"01900000-0000-7000-8000-000000000001", "added":[1]}'
-    await bury(rabbitmq_url, name, body)
+    await dead_letter(rabbitmq_url, name, body)
     assert await letters.retry() == RetryResult(handed_over=1, remaining=0)
     async with channel_to(rabbitmq_url) as channel:
         message = await (await channel.get_queue(name)).get(no_ack=True)
@@ -212,10 +216,8 @@ async def test_a_retried_letter_is_durable_and_what_a_later_version_wrote_is_kep
 
 
 @pytest.mark.usefixtures("queue")
-async def test_a_letter_that_was_retried_in_vain_tells_how_often(
-    rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
-) -> None:
-    await bury(rabbitmq_url, name, *bodies(1))
+async def test_letter_counts_its_retries(rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters) -> None:
+    await dead_letter(rabbitmq_url, name, *bodies(1))
     for times in (1, 2, 3):
         [letter] = await letters.list(MANY)
         assert (letter.times, letter.queue, letter.reason) == (times, name, "rejected")
@@ -226,10 +228,10 @@ async def test_a_letter_that_was_retried_in_vain_tells_how_often(
 
 
 @pytest.mark.usefixtures("queue")
-async def test_a_letter_stays_while_its_lane_is_missing(
+async def test_letter_stays_while_its_queue_is_missing(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
-    await bury(rabbitmq_url, f"{name}.express", *bodies(2))
+    await dead_letter(rabbitmq_url, f"{name}.express", *bodies(2))
     listed = await letters.list(MANY)
     async with channel_to(rabbitmq_url) as channel:
         await channel.queue_delete(f"{name}.express")
@@ -238,15 +240,15 @@ async def test_a_letter_stays_while_its_lane_is_missing(
     await eventually_ready(rabbitmq_url, f"{name}.dead", 2)
     assert await letters.list(MANY) == listed
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
     assert await letters.retry() == RetryResult(handed_over=2, remaining=0)
 
 
 @pytest.mark.usefixtures("queue")
-async def test_two_operators_at_once_hand_over_each_letter_once(
+async def test_concurrent_retries_publish_each_letter_once(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
-    await bury(rabbitmq_url, name, *bodies(MANY))
+    await dead_letter(rabbitmq_url, name, *bodies(MANY))
     outcomes = await asyncio.gather(letters.retry(), letters.retry())
     assert sum(outcome.handed_over for outcome in outcomes) == MANY
     await eventually_ready(rabbitmq_url, name, MANY)
@@ -254,17 +256,17 @@ async def test_two_operators_at_once_hand_over_each_letter_once(
 
 
 @pytest.mark.usefixtures("queue")
-async def test_only_what_names_no_image_is_discarded(
+async def test_discard_removes_unreadable_letters_only(
     rabbitmq_url: str, name: str, letters: RabbitMQDeadLetters
 ) -> None:
-    await bury(rabbitmq_url, name, b"garbage", *bodies(2), b"more garbage")
+    await dead_letter(rabbitmq_url, name, b"garbage", *bodies(2), b"more garbage")
     assert await letters.discard_unreadable() == 2
     assert ids(await letters.list(MANY)) == [IMAGE_ID, UUID(int=IMAGE_ID.int + 1)]
     assert await letters.discard_unreadable() == 0
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_a_closed_port_is_no_reason_to_wait(name: str, operation: str) -> None:
+async def test_closed_port_is_an_outage_at_once(name: str, operation: str) -> None:
     letters = RabbitMQDeadLetters(f"amqp://guest:guest@127.0.0.1:{free_port()}/", name)
     watch = Stopwatch()
     with pytest.raises(QueueUnavailable):
@@ -274,8 +276,8 @@ async def test_a_closed_port_is_no_reason_to_wait(name: str, operation: str) -> 
 
 @pytest.mark.parametrize("moment", ["from the start", "in the middle"])
 @pytest.mark.usefixtures("queue")
-async def test_a_black_hole_costs_a_bounded_time_and_no_letter(rabbitmq_url: str, name: str, moment: str) -> None:
-    await bury(rabbitmq_url, name, *bodies(MANY))
+async def test_black_hole_times_out_and_loses_no_letter(rabbitmq_url: str, name: str, moment: str) -> None:
+    await dead_letter(rabbitmq_url, name, *bodies(MANY))
     async with Proxy.before(rabbitmq_url) as proxy:
         if moment == "from the start":
             proxy.switch(Mode.BLACK_HOLE)
@@ -302,7 +304,7 @@ async def eventually_less(url: str, name: str, than: int) -> None:
 
 
 async def all_letters_back(url: str, name: str) -> bool:
-    """Whether each of the many is where it was, or already back in its lane."""
+    """Whether every letter is in the dead-letter queue or in its lane."""
 
     async def back() -> bool:
         return await ready(url, name) + await ready(url, f"{name}.dead") >= MANY
@@ -313,13 +315,13 @@ async def all_letters_back(url: str, name: str) -> bool:
 @pytest.mark.parametrize(
     "url",
     [
-        "amqp://nobody:SECRET@{address}/",
+        "amqp://unknown:SECRET@{address}/",
         "amqp://guest:SE/CRET@{address}/",
         "http://guest:SECRET@{address}/",
         "not a url SECRET",
     ],
 )
-async def test_a_wrong_url_is_an_outage_that_does_not_tell_the_password(rabbitmq_url: str, name: str, url: str) -> None:
+async def test_wrong_url_is_an_outage_without_the_password(rabbitmq_url: str, name: str, url: str) -> None:
     letters = RabbitMQDeadLetters(url.format(address=urlsplit(rabbitmq_url).netloc.rpartition("@")[2]), name)
     with pytest.raises(QueueUnavailable) as caught:
         await letters.list(MANY)

@@ -1,4 +1,4 @@
-"""The API behind its real server, asked by clients that break the rules of HTTP or their connection."""
+"""The API behind its real server, with clients that violate HTTP or close their connection."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ IDLE_TIMEOUT = 1.0
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sent."""
+    """A response as received from the socket."""
 
     status: int
     headers: dict[str, str]
@@ -46,7 +46,7 @@ class Reply:
 
 
 class Connection:
-    """A client that sends exactly the bytes it is told to."""
+    """A client that sends exactly the given bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -57,7 +57,7 @@ class Connection:
         await self._writer.drain()
 
     async def head(self) -> bytes:
-        """The next status line and headers."""
+        """Returns the next status line and headers."""
         async with asyncio.timeout(10):
             return await self._reader.readuntil(b"\r\n\r\n")
 
@@ -73,11 +73,11 @@ class Connection:
             return await self._reader.read() == b""
 
     def cut(self) -> None:
-        """End the connection with a reset, as when a client dies."""
+        """Resets the connection, as when a client crashes."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """End the connection in good order."""
+        """Closes the connection cleanly."""
         self._writer.close()
         await self._writer.wait_closed()
 
@@ -104,22 +104,22 @@ class Server:
             await connection.send(request)
             return await connection.reply()
 
-    async def lives_and_keeps_nothing(self) -> None:
-        """Nothing of an upload is left, and the next one is accepted."""
+    async def assert_nothing_stored(self) -> None:
+        """Asserts that nothing of an upload is left, and that the next one is accepted."""
         await eventually(lambda: not self.api.scratch)
         assert not self.api.originals
         assert (await self.ask(upload(FORM))).status == 202
 
 
 def upload(body: bytes, *headers: str, length: int | None = None) -> bytes:
-    """An upload that says it has ``length`` bytes: by default those that it has."""
+    """Returns an upload with this Content-Length: by default the true one."""
     announced = f"Content-Length: {len(body) if length is None else length}"
     lines = ["POST /images HTTP/1.1", "Host: api.example", f"Content-Type: {CONTENT_TYPE}", announced, *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
 def chunked(body: bytes, size: int = 60_000) -> list[bytes]:
-    """The body as chunks, without the one that ends it."""
+    """Returns the body as HTTP chunks, without the last, empty one."""
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     return [f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces]
 
@@ -152,13 +152,13 @@ async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def narrow_server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
-    """One that takes in an upload at a time."""
+async def single_upload_server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server with one upload slot."""
     async with serving(sqlite_url, tmp_path, max_concurrent_uploads=1, upload_idle_timeout=30) as server:
         yield server
 
 
-async def test_an_upload_over_the_wire(server: Server) -> None:
+async def test_upload_over_a_socket(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(upload(FORM, "X-Request-ID: r-1"))
         accepted = await connection.reply()
@@ -171,7 +171,7 @@ async def test_an_upload_over_the_wire(server: Server) -> None:
     assert image.json["original_url"] == f"http://api.example/images/{accepted.json['id']}/original"
 
 
-async def test_a_chunked_upload_over_the_wire(server: Server) -> None:
+async def test_chunked_upload_over_a_socket(server: Server) -> None:
     reply = await server.ask(CHUNKED + b"".join(chunked(FORM, 7)) + b"0\r\n\r\n")
     assert reply.status == 202
     assert [path.read_bytes() for path in server.api.originals] == [PNG]
@@ -179,9 +179,7 @@ async def test_a_chunked_upload_over_the_wire(server: Server) -> None:
 
 @pytest.mark.parametrize("sent", [0, 1, 60, len(FORM) - 20, len(FORM)])
 @pytest.mark.parametrize("cut", [True, False])
-async def test_a_client_that_goes_away_before_the_end_leaves_nothing_behind(
-    server: Server, sent: int, *, cut: bool
-) -> None:
+async def test_disconnect_during_an_upload_leaves_nothing_behind(server: Server, sent: int, *, cut: bool) -> None:
     async with server.connection() as connection:
         await connection.send(upload(FORM[:sent], length=len(FORM) + 1000))
         await eventually(lambda: server.api.scratch)
@@ -189,18 +187,18 @@ async def test_a_client_that_goes_away_before_the_end_leaves_nothing_behind(
             connection.cut()
         else:
             await connection.close()
-    await server.lives_and_keeps_nothing()
+    await server.assert_nothing_stored()
 
 
 @pytest.mark.parametrize("sent", [0, 60, len(FORM)])
-async def test_a_body_shorter_than_announced_ends_in_a_timeout(server: Server, sent: int) -> None:
+async def test_body_shorter_than_content_length_times_out(server: Server, sent: int) -> None:
     reply = await server.ask(upload(FORM[:sent], length=len(FORM) + 1000))
     assert reply.status == 408
     assert reply.json["code"] == "upload-stalled"
-    await server.lives_and_keeps_nothing()
+    await server.assert_nothing_stored()
 
 
-async def test_a_slow_upload_is_no_stalled_one(server: Server) -> None:
+async def test_slow_upload_is_accepted(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(upload(b"", length=len(FORM)))
         began = asyncio.get_running_loop().time()
@@ -212,34 +210,34 @@ async def test_a_slow_upload_is_no_stalled_one(server: Server) -> None:
 
 
 @pytest.mark.parametrize("length", [0, len(FORM) - 30, len(FORM)])
-async def test_a_body_longer_than_announced_is_refused_with_its_connection(server: Server, length: int) -> None:
+async def test_body_longer_than_content_length_closes_the_connection(server: Server, length: int) -> None:
     async with server.connection() as connection:
-        await connection.send(upload(FORM + b"and more, which is no request", length=length))
+        await connection.send(upload(FORM + b"more bytes, which are no request", length=length))
         assert (await connection.reply()).status == 400
         assert await connection.is_closed()
-    await server.lives_and_keeps_nothing()
+    await server.assert_nothing_stored()
 
 
-async def test_what_follows_an_accepted_upload_and_is_no_request_changes_nothing(server: Server) -> None:
+async def test_garbage_after_an_upload_closes_the_connection(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(upload(FORM))
         assert (await connection.reply()).status == 202
-        await connection.send(b"and more, which is no request")
+        await connection.send(b"more bytes, which are no request")
         assert (await connection.reply()).status == 400
         assert await connection.is_closed()
     assert [path.read_bytes() for path in server.api.originals] == [PNG]
 
 
-async def test_a_client_that_asks_first_is_told_before_it_sends_anything(server: Server) -> None:
+async def test_expect_continue_of_a_too_large_body_returns_413(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(upload(b"", "Expect: 100-continue", length=TOO_LARGE))
         reply = await connection.reply()
     assert reply.status == 413
     assert reply.json["code"] == "upload-too-large"
-    await server.lives_and_keeps_nothing()
+    await server.assert_nothing_stored()
 
 
-async def test_a_client_that_asks_first_and_may_is_told_to_go_on(server: Server) -> None:
+async def test_expect_continue_returns_100(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(upload(b"", "Expect: 100-continue", length=len(FORM)))
         assert await connection.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -247,23 +245,23 @@ async def test_a_client_that_asks_first_and_may_is_told_to_go_on(server: Server)
         assert (await connection.reply()).status == 202
 
 
-async def test_a_client_that_sends_too_much_is_told_before_it_has_sent_it(server: Server) -> None:
+async def test_too_large_body_is_refused_before_it_has_arrived(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(upload(FORM[:60], length=TOO_LARGE))
         reply = await connection.reply()
         assert reply.status == 413
         assert reply.json["code"] == "upload-too-large"
-        # A client that only looks once it has sent everything must be able to send everything.
+        # A client that reads the response only after sending the body must be able to send all of it.
         await connection.send(bytes(TOO_LARGE - 60))
         await connection.send(upload(FORM))
         assert (await connection.reply()).status == 202
 
 
-async def test_a_client_that_only_looks_at_the_end_sees_the_refusal(server: Server) -> None:
+async def test_client_that_reads_after_sending_receives_413(server: Server) -> None:
     body = form(part(PNG + bytes(TOO_LARGE)))
     reply = await server.ask(upload(body))
     assert reply.status == 413
-    await server.lives_and_keeps_nothing()
+    await server.assert_nothing_stored()
 
 
 async def test_chunks_beyond_the_limit_are_refused_while_they_arrive(server: Server) -> None:
@@ -274,12 +272,10 @@ async def test_chunks_beyond_the_limit_are_refused_while_they_arrive(server: Ser
         reply = await connection.reply()
     assert reply.status == 413
     assert reply.json["code"] == "upload-too-large"
-    await server.lives_and_keeps_nothing()
+    await server.assert_nothing_stored()
 
 
-async def test_a_client_that_goes_away_in_the_middle_of_a_download_leaves_no_file_open(
-    server: Server, tmp_path: Path
-) -> None:
+async def test_disconnect_during_a_download_closes_the_file(server: Server, tmp_path: Path) -> None:
     size = 50_000_000
     original = Original(
         id=UUID("01900000-0000-7000-8000-000000000001"),
@@ -305,13 +301,13 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_download_leaves_no_fil
     assert (await server.ask(upload(FORM))).status == 202
 
 
-async def test_what_is_no_image_is_refused_before_it_has_arrived(server: Server) -> None:
+async def test_unsupported_format_is_refused_before_the_body_has_arrived(server: Server) -> None:
     body = form(part(b"text" * 25_000))
     async with server.connection() as connection:
         await connection.send(upload(body[:10_000], length=len(body)))
         reply = await connection.reply()
     assert reply.status == 415
-    await server.lives_and_keeps_nothing()
+    await server.assert_nothing_stored()
 
 
 @pytest.mark.parametrize(
@@ -323,18 +319,18 @@ async def test_what_is_no_image_is_refused_before_it_has_arrived(server: Server)
         b"GET /%00 HTTP/1.1",
     ],
 )
-async def test_a_weird_address_is_the_client_s_fault(server: Server, request_line: bytes) -> None:
+async def test_malformed_path_returns_4xx(server: Server, request_line: bytes) -> None:
     reply = await server.ask(request_line + b"\r\nHost: a b\r\n\r\n")
     assert 400 <= reply.status < 500
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99999999999999999999999", "1, 2", "+5"])
-async def test_a_content_length_that_is_none_is_refused(server: Server, length: str) -> None:
+async def test_invalid_content_length_is_refused(server: Server, length: str) -> None:
     request = f"POST /images HTTP/1.1\r\nHost: a\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {length}\r\n\r\n"
     assert (await server.ask(request.encode())).status == 400
 
 
-async def test_stopping_finishes_an_upload_that_is_under_way(server: Server) -> None:
+async def test_shutdown_completes_uploads_in_progress(server: Server) -> None:
     async with server.connection() as idle, server.connection() as connection:
         await idle.send(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await idle.reply()).status == 200
@@ -357,25 +353,25 @@ async def test_stopping_finishes_an_upload_that_is_under_way(server: Server) -> 
 
 
 @asynccontextmanager
-async def upload_under_way(server: Server) -> AsyncIterator[Connection]:
-    """A client in the middle of an upload that the service is taking in."""
+async def upload_in_progress(server: Server) -> AsyncIterator[Connection]:
+    """Yields a client in the middle of an upload that the service is receiving."""
     async with server.connection() as connection:
         await connection.send(upload(FORM[:60], length=len(FORM)))
         await eventually(lambda: server.api.scratch)
         yield connection
 
 
-async def test_an_upload_too_many_is_refused_while_the_first_goes_on(narrow_server: Server) -> None:
-    async with upload_under_way(narrow_server) as first:
-        reply = await narrow_server.ask(upload(FORM))
+async def test_upload_beyond_the_limit_returns_429(single_upload_server: Server) -> None:
+    async with upload_in_progress(single_upload_server) as first:
+        reply = await single_upload_server.ask(upload(FORM))
         assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (429, "too-many-uploads", "2")
         await first.send(FORM[60:])
         assert (await first.reply()).status == 202
-        assert (await narrow_server.ask(upload(FORM))).status == 202
+        assert (await single_upload_server.ask(upload(FORM))).status == 202
 
 
-async def test_a_client_that_asks_first_is_told_that_there_are_too_many(narrow_server: Server) -> None:
-    async with upload_under_way(narrow_server) as first, narrow_server.connection() as second:
+async def test_expect_continue_beyond_the_limit_returns_429(single_upload_server: Server) -> None:
+    async with upload_in_progress(single_upload_server) as first, single_upload_server.connection() as second:
         await second.send(upload(b"", "Expect: 100-continue", length=len(FORM)))
         assert (await second.reply()).status == 429
         await first.send(FORM[60:])
@@ -383,31 +379,31 @@ async def test_a_client_that_asks_first_is_told_that_there_are_too_many(narrow_s
 
 
 @pytest.mark.parametrize("request_line", [b"POST /images HTTP/1.1", b"POST /images/ HTTP/1.1"])
-async def test_a_client_that_only_looks_at_the_end_sees_a_refusal_that_came_at_once(
-    narrow_server: Server, request_line: bytes
+async def test_client_that_reads_after_sending_receives_an_early_refusal(
+    single_upload_server: Server, request_line: bytes
 ) -> None:
     request = upload(form(part(PNG + bytes(TOO_LARGE)))).replace(b"POST /images HTTP/1.1", request_line, 1)
-    async with upload_under_way(narrow_server) as first:
-        reply = await narrow_server.ask(request)
+    async with upload_in_progress(single_upload_server) as first:
+        reply = await single_upload_server.ask(request)
         assert reply.status == (404 if b"/images/" in request_line else 429)
         await first.send(FORM[60:])
         assert (await first.reply()).status == 202
 
 
 @pytest.mark.parametrize("cut", [True, False])
-async def test_a_client_that_goes_away_in_the_middle_gives_its_place_back(narrow_server: Server, *, cut: bool) -> None:
+async def test_disconnect_releases_the_upload_slot(single_upload_server: Server, *, cut: bool) -> None:
     for _ in range(3):
-        async with upload_under_way(narrow_server) as connection:
-            assert (await narrow_server.ask(upload(FORM))).status == 429
+        async with upload_in_progress(single_upload_server) as connection:
+            assert (await single_upload_server.ask(upload(FORM))).status == 429
             if cut:
                 connection.cut()
             else:
                 await connection.close()
-        await eventually(lambda: not narrow_server.api.scratch)
-    await narrow_server.lives_and_keeps_nothing()
+        await eventually(lambda: not single_upload_server.api.scratch)
+    await single_upload_server.assert_nothing_stored()
 
 
-async def test_a_client_whose_connection_was_cut_may_send_the_same_upload_again(server: Server) -> None:
+async def test_upload_repeated_after_a_disconnect_creates_one_image(server: Server) -> None:
     request = upload(FORM, "Idempotency-Key: 8e03978e-40d5")
     async with server.connection() as connection:
         await connection.send(request[:-1])
@@ -418,21 +414,21 @@ async def test_a_client_whose_connection_was_cut_may_send_the_same_upload_again(
     async with server.connection() as connection:
         await connection.send(request)
         await eventually(lambda: server.api.originals)
-        connection.cut()  # it may or may not have heard of its success
+        connection.cut()  # it may or may not have received the response
     first, second = await server.ask(request), await server.ask(request)
     assert (first.status, first.headers["idempotent-replayed"]) == (202, "true")
     assert first.json["id"] == second.json["id"]
     assert [path.name for path in server.api.originals] == [first.json["id"]]
 
 
-async def test_a_control_character_in_a_key_is_the_client_s_fault(server: Server) -> None:
+async def test_control_character_in_a_key_returns_400(server: Server) -> None:
     for value in (b"a\0b", b"a\x01b", b"a\x7fb", b"a\xffb", "späť".encode()):
         request = upload(FORM).replace(b"\r\n\r\n", b"\r\nIdempotency-Key: " + value + b"\r\n\r\n", 1)
         assert (await server.ask(request)).status == 400
     assert not server.api.originals
 
 
-async def test_a_deletion_over_the_wire_leaves_the_connection_usable(server: Server) -> None:
+async def test_deletion_keeps_the_connection_usable(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(upload(FORM))
         address = (await connection.reply()).headers["location"].encode()

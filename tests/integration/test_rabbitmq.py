@@ -1,4 +1,4 @@
-"""The RabbitMQ queue against a real broker that is restarted, killed, cut off and tampered with."""
+"""The RabbitMQ queue on a real broker that is restarted, killed, disconnected and changed by others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from aio_pika import Message
 from aio_pika.exceptions import ChannelPreconditionFailed
 from structlog.testing import capture_logs
 
-from harness.broker import RECOVERY, Seen, channel_to, consuming, eventually_ready, publish, started
+from harness.broker import RECOVERY, ReceivedIds, channel_to, consuming, eventually_ready, publish, started
 from harness.pace import Stopwatch
 from harness.processes import free_port
 from harness.proxy import Mode, Proxy
@@ -35,17 +35,17 @@ def name() -> str:
 
 
 @pytest.fixture(scope="module")
-def lasting(own_rabbitmq: RabbitMQServer) -> str:
-    """A queue that outlives the broker's sudden death.
+def durable_queue(own_rabbitmq: RabbitMQServer) -> str:
+    """The name of a queue that survives a kill of the broker.
 
     RabbitMQ 3.10 registers a new quorum queue's log with a delay: killed in that time, it knows the queue afterwards,
-    confirms its declaration, and never serves it. An orderly restart makes sure of the registration.
+    confirms its declaration, and never serves it. A regular restart completes the registration.
     """
     name = f"integration-{uuid4().hex}"
 
     async def declare() -> None:
         async with started(own_rabbitmq.url, name) as queue:
-            await queue.probe()
+            await queue.depth()
 
     with ThreadPoolExecutor(max_workers=1) as executor:
         executor.submit(asyncio.run, declare()).result()
@@ -74,8 +74,8 @@ async def delete(url: str, name: str) -> None:
         await channel.queue_delete(name)
 
 
-async def delete_and_make_anew(url: str, name: str) -> None:
-    """Before the broker has cancelled the consumers of the old one."""
+async def delete_and_create(url: str, name: str) -> None:
+    """Delete and create a queue before the broker cancels the consumers of the old one."""
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-delivery-limit": 20,
@@ -87,8 +87,10 @@ async def delete_and_make_anew(url: str, name: str) -> None:
         await channel.declare_queue(name, durable=True, arguments=arguments)
 
 
-async def test_messages_survive_a_restart_and_a_kill_of_the_broker(own_rabbitmq: RabbitMQServer, lasting: str) -> None:
-    async with started(own_rabbitmq.url, lasting) as queue:
+async def test_messages_survive_a_restart_and_a_kill_of_the_broker(
+    own_rabbitmq: RabbitMQServer, durable_queue: str
+) -> None:
+    async with started(own_rabbitmq.url, durable_queue) as queue:
         published = {await publish(queue) for _ in range(20)}
         await asyncio.to_thread(own_rabbitmq.restart)
         published.add(await publish_once_it_works(queue))
@@ -98,19 +100,19 @@ async def test_messages_survive_a_restart_and_a_kill_of_the_broker(own_rabbitmq:
                 await eventually_lost(queue)
         await asyncio.to_thread(own_rabbitmq.start)
         published.add(await publish_once_it_works(queue))
-        seen = Seen()
+        seen = ReceivedIds()
         async with consuming(queue, seen, slots=3):
             await eventually(lambda: published <= set(seen))
 
 
 async def eventually_lost(queue: RabbitMQQueue) -> None:
-    """Raises once the queue knows of the loss; the kernel tells it a moment after the broker's death."""
+    """Raise once the queue has noticed the lost connection, a moment after the broker's end."""
     while True:
-        await queue.probe()
+        await queue.depth()
 
 
-async def test_a_consumer_resumes_after_a_kill_and_its_running_handler_is_not_disturbed(
-    own_rabbitmq: RabbitMQServer, lasting: str
+async def test_consumer_resumes_after_a_broker_kill_and_handlers_continue(
+    own_rabbitmq: RabbitMQServer, durable_queue: str
 ) -> None:
     gate = asyncio.Event()
     running = most = 0
@@ -126,20 +128,20 @@ async def test_a_consumer_resumes_after_a_kill_and_its_running_handler_is_not_di
         running -= 1
         finished.append(delivery.image_id)
 
-    async with started(own_rabbitmq.url, lasting) as queue, consuming(queue, handler, slots=2):
+    async with started(own_rabbitmq.url, durable_queue) as queue, consuming(queue, handler, slots=2):
         before = {await publish(queue) for _ in range(3)}
         await eventually(lambda: running == 2)
         await asyncio.to_thread(own_rabbitmq.kill)
         await asyncio.to_thread(own_rabbitmq.start)
         after = await publish_once_it_works(queue)
         with capture_logs() as logs:
-            # The consumer is back, holds as many messages as before, and may start none of them.
+            # The consumer has reconnected, holds as many messages as before, and starts none of them.
             await eventually_depth(queue, 2)
             assert running == 2
             gate.set()
             await eventually(lambda: before | {after} <= set(finished), timeout=RECOVERY)
         assert most == 2
-        assert len(finished) == 6, "the two that lost their connection were delivered again"
+        assert len(finished) == 6, "the two whose connection was lost were delivered again"
         assert any("acknowledgement not sent" in log["event"] for log in logs)
         await eventually_depth(queue, 0)
 
@@ -150,11 +152,11 @@ async def eventually_depth(queue: RabbitMQQueue, expected: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_broker_that_comes_up_after_us_is_found(own_rabbitmq: RabbitMQServer, name: str) -> None:
+async def test_connects_to_a_broker_that_starts_later(own_rabbitmq: RabbitMQServer, name: str) -> None:
     await asyncio.to_thread(own_rabbitmq.stop)
-    seen = Seen()
+    seen = ReceivedIds()
     async with within(RECOVERY * 2), started(own_rabbitmq.url, name) as queue, consuming(queue, seen):
-        for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+        for operation in (publish, RabbitMQQueue.depth):
             async with within(ANSWER_LIMIT):
                 with pytest.raises(QueueUnavailable):
                     await operation(queue)
@@ -166,7 +168,7 @@ async def test_a_broker_that_comes_up_after_us_is_found(own_rabbitmq: RabbitMQSe
 @pytest.mark.parametrize(
     "url",
     [
-        "amqp://nobody:SECRET@{address}/",
+        "amqp://unknown:SECRET@{address}/",
         "amqp://guest:guest@{address}/no-such-vhost-SECRET",
         "amqp://guest:SE/CRET@{address}/",
         "http://guest:SECRET@{address}/",
@@ -174,9 +176,7 @@ async def test_a_broker_that_comes_up_after_us_is_found(own_rabbitmq: RabbitMQSe
         "",
     ],
 )
-async def test_a_wrong_url_is_retried_and_logged_sparingly_without_the_password(
-    rabbitmq_url: str, name: str, url: str
-) -> None:
+async def test_wrong_url_is_retried_and_logged_without_the_password(rabbitmq_url: str, name: str, url: str) -> None:
     with capture_logs() as logs:
         async with started(url.format(address=urlsplit(rabbitmq_url).netloc.rpartition("@")[2]), name) as queue:
             with pytest.raises(QueueUnavailable):
@@ -188,16 +188,16 @@ async def test_a_wrong_url_is_retried_and_logged_sparingly_without_the_password(
     assert "CRET@" not in str(logs)
 
 
-async def test_the_password_of_the_url_is_decoded(rabbitmq_url: str, name: str) -> None:
+async def test_password_in_the_url_is_decoded(rabbitmq_url: str, name: str) -> None:
     parts = urlsplit(rabbitmq_url)
     escaped = urlunsplit(parts._replace(netloc=parts.netloc.replace("guest:guest", "%67uest:gues%74")))
     async with started(escaped, name) as queue:
-        await queue.probe()
+        await queue.depth()
 
 
-async def test_the_queues_are_declared_as_agreed(rabbitmq_url: str, name: str) -> None:
+async def test_queues_are_declared_with_these_arguments(rabbitmq_url: str, name: str) -> None:
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
     lane: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-delivery-limit": 20,
@@ -220,22 +220,20 @@ async def test_the_queues_are_declared_as_agreed(rabbitmq_url: str, name: str) -
                     await channel.declare_queue(queue_name, durable=True, arguments=fewer)
 
 
-async def test_a_dead_letter_queue_that_was_declared_in_other_words_is_taken_as_it_is(
-    rabbitmq_url: str, name: str
-) -> None:
+async def test_dead_letter_queue_with_other_arguments_is_accepted(rabbitmq_url: str, name: str) -> None:
     async with channel_to(rabbitmq_url) as channel:
         earlier: dict[str, Any] = {"x-queue-type": "quorum", "x-max-length": 10_000}
         await channel.declare_queue(f"{name}.dead", durable=True, arguments=earlier)
         await channel.default_exchange.publish(Message(b"garbage"), f"{name}.dead")
     with capture_logs() as logs:
         async with started(rabbitmq_url, name) as queue:
-            await queue.probe()
+            await queue.depth()
             await publish(queue)
     assert any(log["event"] == "messages were dead-lettered" for log in logs)
 
 
-async def test_old_and_new_messages_share_a_queue(rabbitmq_url: str, name: str) -> None:
-    """As they do while one version of the service replaces another, process by process."""
+async def test_messages_of_old_and_new_versions_share_a_queue(rabbitmq_url: str, name: str) -> None:
+    """As during a rolling update of the service."""
     newer = [uuid4() for _ in range(4)]
     bodies = [
         f'{{"v":2,"image_id":"{newer[0]}","priority":7}}',
@@ -243,7 +241,7 @@ async def test_old_and_new_messages_share_a_queue(rabbitmq_url: str, name: str) 
         f'{{"v":1,"image_id":"{newer[2]}","tenant":null}}',
         f'{{"v":1000000,"image_id":"{newer[3]}"}}',
     ]
-    seen = Seen()
+    seen = ReceivedIds()
     async with started(rabbitmq_url, name) as queue, consuming(queue, seen, slots=3):
         published = {await publish(queue)}
         async with channel_to(rabbitmq_url) as channel:
@@ -257,17 +255,17 @@ async def test_old_and_new_messages_share_a_queue(rabbitmq_url: str, name: str) 
     await eventually_ready(rabbitmq_url, f"{name}.dead", 0)
 
 
-async def test_a_queue_with_other_arguments_is_refused_with_a_reason(rabbitmq_url: str, name: str) -> None:
+async def test_lane_queue_with_other_arguments_is_refused_with_a_reason(rabbitmq_url: str, name: str) -> None:
     async with channel_to(rabbitmq_url) as channel:
         await channel.declare_queue(name, durable=True)
     with capture_logs() as logs:
         async with started(rabbitmq_url, name) as queue:
             with pytest.raises(QueueUnavailable):
-                await queue.probe()
+                await queue.depth()
             await eventually(lambda: any("other arguments" in log.get("reason", "") for log in logs))
 
 
-async def test_a_message_is_persistent_and_carries_version_and_request_id(rabbitmq_url: str, name: str) -> None:
+async def test_message_is_persistent_and_has_version_and_request_id(rabbitmq_url: str, name: str) -> None:
     image_id = uuid4()
     async with started(rabbitmq_url, name) as queue:
         await queue.publish(Delivery(image_id=image_id, request_id="r-1"))
@@ -280,7 +278,7 @@ async def test_a_message_is_persistent_and_carries_version_and_request_id(rabbit
     assert message.content_type == "application/json"
 
 
-async def test_publishing_survives_that_the_queue_is_deleted(rabbitmq_url: str, name: str) -> None:
+async def test_publish_recreates_a_deleted_queue(rabbitmq_url: str, name: str) -> None:
     async with started(rabbitmq_url, name) as queue:
         await publish(queue)
         await delete(rabbitmq_url, name)
@@ -291,16 +289,16 @@ async def test_publishing_survives_that_the_queue_is_deleted(rabbitmq_url: str, 
         assert (await queue.depth())[Lane.NORMAL] == 0
 
 
-async def test_many_publishes_at_once_survive_that_the_queue_is_deleted(rabbitmq_url: str, name: str) -> None:
+async def test_concurrent_publishes_recreate_a_deleted_queue(rabbitmq_url: str, name: str) -> None:
     async with started(rabbitmq_url, name) as queue:
-        await queue.probe()
+        await queue.depth()
         await delete(rabbitmq_url, name)
         await asyncio.gather(*(publish(queue) for _ in range(20)))
         await eventually_depth(queue, 20)
 
 
-async def test_a_consumer_survives_that_the_queue_is_deleted(rabbitmq_url: str, name: str) -> None:
-    seen = Seen()
+async def test_consumer_survives_the_deletion_of_its_queue(rabbitmq_url: str, name: str) -> None:
+    seen = ReceivedIds()
     async with started(rabbitmq_url, name) as queue, consuming(queue, seen):
         first = await publish(queue)
         await eventually(lambda: seen == [first])
@@ -309,66 +307,63 @@ async def test_a_consumer_survives_that_the_queue_is_deleted(rabbitmq_url: str, 
         await eventually(lambda: seen == [first, second])
 
 
-async def test_nobody_makes_a_deleted_queue_anew_before_its_consumers_have_heard(rabbitmq_url: str, name: str) -> None:
-    """RabbitMQ 3.10 forgets them otherwise. Here they would notice only after a minute."""
-    first, second = Seen(), Seen()
+async def test_deleted_queue_is_recreated_after_its_consumers_were_cancelled(rabbitmq_url: str, name: str) -> None:
+    """RabbitMQ 3.10 loses track of them otherwise. They would reconnect only after a minute."""
+    first, second = ReceivedIds(), ReceivedIds()
     async with (
         started(rabbitmq_url, name) as queue,
         consuming(queue, first),
         consuming(queue, second),
-        started(rabbitmq_url, name) as curious,
+        started(rabbitmq_url, name) as other,
     ):
         before = await publish(queue)
         await eventually(lambda: before in first + second)
         await delete(rabbitmq_url, name)
-        await curious.probe()
+        await other.depth()
         published = {await publish(queue) for _ in range(20)}
         await eventually(lambda: published <= {*first, *second}, timeout=5)
 
 
-async def test_a_consumer_that_the_broker_lost_track_of_comes_back(rabbitmq_url: str, name: str) -> None:
-    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_refresh=1.0)
+async def test_idle_consumer_reconnects_if_the_broker_lost_track_of_it(rabbitmq_url: str, name: str) -> None:
+    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_reconnect=1.0)
     await queue.start()
-    seen = Seen()
+    seen = ReceivedIds()
     async with consuming(queue, seen):
         first = await publish(queue)
         await eventually(lambda: seen == [first])
-        await delete_and_make_anew(rabbitmq_url, name)
+        await delete_and_create(rabbitmq_url, name)
         second = await publish(queue)
         await eventually(lambda: second in seen)
     await queue.close()
 
 
-async def test_a_consumer_that_gets_none_of_what_waits_comes_back_soon(
-    rabbitmq_url: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("image_service.queue.rabbitmq.consumer._LOOK_EVERY", 0.2)
-    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_refresh=3600)
+async def test_consumer_reconnects_soon_if_waiting_messages_do_not_arrive(rabbitmq_url: str, name: str) -> None:
+    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_check=0.2, idle_reconnect=3600)
     await queue.start()
-    seen = Seen()
+    seen = ReceivedIds()
     async with consuming(queue, seen):
         first = await publish(queue)
         await eventually(lambda: seen == [first])
-        await delete_and_make_anew(rabbitmq_url, name)
+        await delete_and_create(rabbitmq_url, name)
         more = [await publish(queue) for _ in range(20)]
         await eventually(lambda: set(more) <= set(seen))
     await queue.close()
 
 
-async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue(rabbitmq_url: str, name: str) -> None:
-    seen = Seen()
+async def test_undecodable_message_is_dead_lettered(rabbitmq_url: str, name: str) -> None:
+    seen = ReceivedIds()
     bodies = {b"garbage", b'{"v":2,"image":"01900000-0000-7000-8000-000000000001"}', b"", b"\xff\xfe"}
     with capture_logs() as logs:
         async with started(rabbitmq_url, name) as queue, consuming(queue, seen):
-            await queue.probe()
+            await queue.depth()
             async with channel_to(rabbitmq_url) as channel:
                 for body in bodies:
                     await channel.default_exchange.publish(Message(body), name)
             good = await publish(queue)
             await eventually(lambda: seen == [good])
             await eventually_ready(rabbitmq_url, f"{name}.dead", len(bodies))
-            await queue.probe()
-            await queue.probe()
+            await queue.depth()
+            await queue.depth()
     errors = [log["event"] for log in logs if log["log_level"] == "error"]
     assert errors.count("undecodable message goes to the dead-letter queue") == len(bodies)
     assert errors.count("messages were dead-lettered") == 1
@@ -377,7 +372,7 @@ async def test_what_cannot_be_decoded_goes_to_the_dead_letter_queue(rabbitmq_url
         assert {(await dead.get(no_ack=True)).body for _ in bodies} == bodies
 
 
-async def test_a_message_that_always_fails_ends_in_the_dead_letter_queue(rabbitmq_url: str, name: str) -> None:
+async def test_message_is_dead_lettered_after_the_delivery_limit(rabbitmq_url: str, name: str) -> None:
     tries = 0
 
     async def handler(_: Delivery) -> None:
@@ -385,7 +380,7 @@ async def test_a_message_that_always_fails_ends_in_the_dead_letter_queue(rabbitm
         tries += 1
         raise QueueUnavailable
 
-    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, give_back_pause=0.0)
+    queue = RabbitMQQueue(rabbitmq_url, queue_name=name, requeue_delay=0.0)
     await queue.start()
     async with consuming(queue, handler):
         await publish(queue)
@@ -394,16 +389,13 @@ async def test_a_message_that_always_fails_ends_in_the_dead_letter_queue(rabbitm
     assert tries == 21
 
 
-async def test_a_black_hole_costs_a_bounded_time_and_then_fails_fast_until_it_is_over(
-    rabbitmq_url: str, name: str
-) -> None:
+async def test_black_hole_times_out_and_then_fails_fast_until_it_ends(rabbitmq_url: str, name: str) -> None:
     async with Proxy.before(rabbitmq_url) as proxy, started(proxy.url(rabbitmq_url), name) as queue:
-        await queue.probe()
+        await queue.depth()
         proxy.switch(Mode.BLACK_HOLE)
-        for operation in (RabbitMQQueue.depth, RabbitMQQueue.probe):
-            async with within(ANSWER_LIMIT):
-                with pytest.raises(QueueUnavailable):
-                    await operation(queue)
+        async with within(ANSWER_LIMIT):
+            with pytest.raises(QueueUnavailable):
+                await queue.depth()
         async with within(PUBLISH_LIMIT):
             results = await asyncio.gather(*(publish(queue) for _ in range(10)), return_exceptions=True)
         assert all(isinstance(result, QueueUnavailable) for result in results)
@@ -413,7 +405,7 @@ async def test_a_black_hole_costs_a_bounded_time_and_then_fails_fast_until_it_is
                     await publish(queue)
         proxy.switch(Mode.PASS)
         await publish_once_it_works(queue)
-        await queue.probe()
+        await queue.depth()
 
 
 async def test_close_is_bounded_in_a_black_hole(rabbitmq_url: str, name: str) -> None:
@@ -433,8 +425,8 @@ async def test_close_is_bounded_in_a_black_hole(rabbitmq_url: str, name: str) ->
             await consumer
 
 
-async def test_a_consumer_leaves_a_black_hole_by_its_heartbeat(rabbitmq_url: str, name: str) -> None:
-    seen = Seen()
+async def test_heartbeat_ends_a_connection_to_a_black_hole(rabbitmq_url: str, name: str) -> None:
+    seen = ReceivedIds()
     async with Proxy.before(rabbitmq_url) as proxy, started(rabbitmq_url, name) as queue:
         behind = RabbitMQQueue(f"{proxy.url(rabbitmq_url)}?heartbeat=1", queue_name=name)
         async with consuming(behind, seen):
@@ -448,8 +440,8 @@ async def test_a_consumer_leaves_a_black_hole_by_its_heartbeat(rabbitmq_url: str
             await eventually(lambda: second in seen, timeout=RECOVERY)
 
 
-async def test_a_reset_connection_is_replaced(rabbitmq_url: str, name: str) -> None:
-    seen = Seen()
+async def test_reset_connection_is_replaced(rabbitmq_url: str, name: str) -> None:
+    seen = ReceivedIds()
     async with (
         Proxy.before(rabbitmq_url) as proxy,
         started(proxy.url(rabbitmq_url), name) as queue,
@@ -464,8 +456,8 @@ async def test_a_reset_connection_is_replaced(rabbitmq_url: str, name: str) -> N
         await eventually(lambda: published <= set(seen), timeout=RECOVERY)
 
 
-async def test_a_slow_network_is_no_outage(rabbitmq_url: str, name: str) -> None:
-    seen = Seen()
+async def test_slow_network_is_no_outage(rabbitmq_url: str, name: str) -> None:
+    seen = ReceivedIds()
     async with Proxy.before(rabbitmq_url) as proxy:
         proxy.switch(Mode.DELAY)
         async with started(proxy.url(rabbitmq_url), name) as queue, consuming(queue, seen):
@@ -473,10 +465,8 @@ async def test_a_slow_network_is_no_outage(rabbitmq_url: str, name: str) -> None
             await eventually(lambda: seen == [published])
 
 
-async def test_an_alarm_blocks_publishers_who_then_fail_fast_and_go_on_when_it_is_over(
-    own_rabbitmq: RabbitMQServer, name: str
-) -> None:
-    seen = Seen()
+async def test_broker_alarm_makes_publishers_fail_fast_until_it_ends(own_rabbitmq: RabbitMQServer, name: str) -> None:
+    seen = ReceivedIds()
     async with started(own_rabbitmq.url, name) as queue, consuming(queue, seen):
         before = await publish_once_it_works(queue)
         await asyncio.to_thread(own_rabbitmq.control, "set_vm_memory_high_watermark", "absolute", "1MB")
@@ -484,7 +474,7 @@ async def test_an_alarm_blocks_publishers_who_then_fail_fast_and_go_on_when_it_i
             async with within(PUBLISH_LIMIT):
                 with pytest.raises(QueueUnavailable):
                     await publish(queue)
-            for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+            for operation in (publish, RabbitMQQueue.depth):
                 async with within(AT_ONCE):
                     with pytest.raises(QueueUnavailable):
                         await operation(queue)
@@ -495,7 +485,9 @@ async def test_an_alarm_blocks_publishers_who_then_fail_fast_and_go_on_when_it_i
         await eventually(lambda: {before, after} <= set(seen), timeout=RECOVERY)
 
 
-async def test_during_an_alarm_dead_letters_can_be_read_and_stay(own_rabbitmq: RabbitMQServer, name: str) -> None:
+async def test_dead_letters_can_be_listed_but_not_retried_during_a_broker_alarm(
+    own_rabbitmq: RabbitMQServer, name: str
+) -> None:
     letters = RabbitMQDeadLetters(own_rabbitmq.url, name)
     async with started(own_rabbitmq.url, name) as queue:
         await publish_once_it_works(queue)
@@ -515,9 +507,9 @@ async def test_during_an_alarm_dead_letters_can_be_read_and_stay(own_rabbitmq: R
     assert (await letters.retry()).handed_over == 1
 
 
-async def test_a_closed_port_is_no_reason_to_wait(name: str) -> None:
+async def test_closed_port_fails_at_once(name: str) -> None:
     async with started(f"amqp://guest:guest@127.0.0.1:{free_port()}/", name) as queue:
-        for operation in (publish, RabbitMQQueue.depth, RabbitMQQueue.probe):
+        for operation in (publish, RabbitMQQueue.depth):
             async with within(AT_ONCE):
                 with pytest.raises(QueueUnavailable):
                     await operation(queue)

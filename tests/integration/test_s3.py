@@ -1,4 +1,4 @@
-"""The object storage on a real S3 server, while that or the way to it breaks."""
+"""The object storage on a real S3 server, while the server or the network fails."""
 
 import asyncio
 import os
@@ -32,16 +32,16 @@ MakeStorage = Callable[..., ObjectStorage]
 
 
 @pytest.fixture
-async def way(own_s3: SeaweedServer) -> AsyncIterator[Proxy]:
-    """Between the storage and its server."""
+async def proxy(own_s3: SeaweedServer) -> AsyncIterator[Proxy]:
+    """A proxy between the storage and its server."""
     make_bucket(own_s3.url, BUCKET)
     async with Proxy.before(own_s3.url) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def make_storage(own_s3: SeaweedServer, way: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStorage:
-    for name, value in environment(way.url(own_s3.url)).items():
+def make_storage(own_s3: SeaweedServer, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStorage:
+    for name, value in environment(proxy.url(own_s3.url)).items():
         monkeypatch.setenv(name, value)
 
     def make_storage(url: str = f"s3://{BUCKET}/{uuid4().hex}", largest_copy: int = LARGEST) -> ObjectStorage:
@@ -79,7 +79,7 @@ async def keys(storage: ObjectStorage) -> list[str]:
 
 
 async def works(storage: ObjectStorage) -> bool:
-    """Whether files can be stored: a server that has just started may have no room for this bucket yet."""
+    """Whether files can be stored: a server that has just started may have no space for this bucket yet."""
     try:
         await storage.probe()
     except StorageUnavailable:
@@ -87,92 +87,92 @@ async def works(storage: ObjectStorage) -> bool:
     return True
 
 
-async def begin(storage: ObjectStorage, file: Path, way: Proxy, s3: SeaweedServer) -> "asyncio.Task[None]":
-    """Begin to store a file in parts; returns when the server has one of them, and not all."""
-    way.delay = 0.002
-    way.switch(Mode.DELAY)
+async def begin(storage: ObjectStorage, file: Path, proxy: Proxy, s3: SeaweedServer) -> "asyncio.Task[None]":
+    """Start a multipart upload; returns once the server has one part, and not all."""
+    proxy.delay = 0.002
+    proxy.switch(Mode.DELAY)
     storing = asyncio.create_task(storage.adopt({KEY: file}))
     await eventually(lambda: s3.parts(BUCKET))
     assert not storing.done()
     return storing
 
 
-async def test_a_large_file_is_sent_in_parts_and_read_back(
-    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+async def test_large_file_is_uploaded_in_parts_and_read_back(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
 ) -> None:
-    storing = await begin(storage, large, way, own_s3)
-    way.switch(Mode.PASS)
+    storing = await begin(storage, large, proxy, own_s3)
+    proxy.switch(Mode.PASS)
     await storing
     assert await get(storage) == await asyncio.to_thread(large.read_bytes)
     assert own_s3.parts(BUCKET) == []
 
 
-async def test_a_connection_that_is_cut_in_the_middle_leaves_no_object_and_no_part(
-    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+async def test_reset_connection_during_an_upload_leaves_nothing(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
 ) -> None:
-    storing = await begin(storage, large, way, own_s3)
-    way.switch(Mode.RESET)
+    storing = await begin(storage, large, proxy, own_s3)
+    proxy.switch(Mode.RESET)
     watch = Stopwatch()
     with pytest.raises(StorageUnavailable):
         await storing
     assert watch.seconds < LIMIT + 1
-    way.switch(Mode.PASS)
-    await eventually(lambda: not storage._unwatched)
+    proxy.switch(Mode.PASS)
+    await eventually(lambda: not storage.uploader.cleanups)
     assert await keys(storage) == []
 
 
-async def test_a_silent_network_in_the_middle_leaves_no_object_and_no_part(
-    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+async def test_silent_network_during_an_upload_leaves_nothing(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
 ) -> None:
-    storing = await begin(storage, large, way, own_s3)
-    way.switch(Mode.BLACK_HOLE)
+    storing = await begin(storage, large, proxy, own_s3)
+    proxy.switch(Mode.BLACK_HOLE)
     with pytest.raises(StorageUnavailable):
         await storing
-    way.switch(Mode.PASS)
-    await eventually(lambda: not storage._unwatched, timeout=20)
+    proxy.switch(Mode.PASS)
+    await eventually(lambda: not storage.uploader.cleanups, timeout=20)
     assert own_s3.parts(BUCKET) == []
     assert await keys(storage) == []
 
 
-async def test_one_that_is_given_up_in_the_middle_leaves_no_object_and_no_part(
-    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, way: Proxy
+async def test_cancelled_upload_leaves_nothing(
+    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
 ) -> None:
-    storing = await begin(storage, large, way, own_s3)
+    storing = await begin(storage, large, proxy, own_s3)
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await storing
-    way.switch(Mode.PASS)
-    await eventually(lambda: not storage._unwatched)
+    proxy.switch(Mode.PASS)
+    await eventually(lambda: not storage.uploader.cleanups)
     assert own_s3.parts(BUCKET) == []
     assert await keys(storage) == []
 
 
-async def test_a_short_cut_is_not_noticed(storage: ObjectStorage, small: Path, way: Proxy) -> None:
-    way.switch(Mode.RESET)
+async def test_short_network_failure_is_retried(storage: ObjectStorage, small: Path, proxy: Proxy) -> None:
+    proxy.switch(Mode.RESET)
     storing = asyncio.create_task(storage.adopt({KEY: small}))
-    tries = way.accepted
-    await eventually(lambda: way.accepted > tries + 1)
-    way.switch(Mode.PASS)
+    tries = proxy.accepted
+    await eventually(lambda: proxy.accepted > tries + 1)
+    proxy.switch(Mode.PASS)
     await storing
     assert await get(storage) == b"small"
 
 
-async def test_a_reply_to_a_put_that_is_lost_is_no_failure(storage: ObjectStorage, small: Path, way: Proxy) -> None:
-    way.fatal = b"PUT "
-    way.switch(Mode.LOSE_REPLY)
+async def test_lost_reply_to_a_put_is_retried(storage: ObjectStorage, small: Path, proxy: Proxy) -> None:
+    proxy.fatal = b"PUT "
+    proxy.switch(Mode.LOSE_REPLY)
     storing = asyncio.create_task(storage.adopt({KEY: small}))
-    await eventually(lambda: way.lost)
-    way.switch(Mode.PASS)
+    await eventually(lambda: proxy.lost)
+    proxy.switch(Mode.PASS)
     await storing
     assert await get(storage) == b"small"
 
 
-async def test_a_reply_to_a_claim_that_is_lost_is_no_failure(storage: ObjectStorage, way: Proxy) -> None:
-    way.fatal = b"PUT "
-    way.switch(Mode.LOSE_REPLY)
+async def test_lost_reply_to_binding_is_retried(storage: ObjectStorage, proxy: Proxy) -> None:
+    proxy.fatal = b"PUT "
+    proxy.switch(Mode.LOSE_REPLY)
     claiming = asyncio.create_task(storage.bind_to_database("one"))
-    await eventually(lambda: way.lost)
-    way.switch(Mode.PASS)
+    await eventually(lambda: proxy.lost)
+    proxy.switch(Mode.PASS)
     try:
         assert await claiming == "one"
     except StorageUnavailable:
@@ -180,7 +180,7 @@ async def test_a_reply_to_a_claim_that_is_lost_is_no_failure(storage: ObjectStor
     assert await storage.bind_to_database("other") == "one"
 
 
-async def test_a_server_that_is_killed_is_an_outage_and_keeps_what_it_had(
+async def test_killed_server_is_an_outage_and_keeps_its_objects(
     storage: ObjectStorage, small: Path, own_s3: SeaweedServer, tmp_path: Path
 ) -> None:
     await storage.adopt({KEY: small})
@@ -205,24 +205,22 @@ async def test_a_server_that_is_killed_is_an_outage_and_keeps_what_it_had(
     await asyncio.to_thread(own_s3.start)
     await eventually(lambda: works(storage), timeout=60)
     assert await get(storage) == b"small"
-    await eventually(lambda: not storage._unwatched)
+    await eventually(lambda: not storage.uploader.cleanups)
     assert await keys(storage) == [KEY]
     await storage.adopt({"originals/7f/0191": small})
     await storage.delete([KEY])
     assert await keys(storage) == ["originals/7f/0191"]
 
 
-async def test_a_bucket_that_is_not_there_is_an_outage_and_no_missing_object(
-    make_storage: MakeStorage, tmp_path: Path
-) -> None:
-    storage = make_storage("s3://nobody-made-this/x")
+async def test_missing_bucket_is_an_outage_and_no_missing_object(make_storage: MakeStorage, tmp_path: Path) -> None:
+    storage = make_storage("s3://no-such-bucket/x")
     with pytest.raises(StorageUnavailable):
         await get(storage)
     with pytest.raises(StorageUnavailable):
         await storage.local_path(KEY, tmp_path)
 
 
-async def test_wrong_credentials_are_an_outage_and_the_log_says_why(
+async def test_wrong_credentials_are_an_outage_with_the_reason_logged(
     make_storage: MakeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
@@ -235,7 +233,7 @@ async def test_wrong_credentials_are_an_outage_and_the_log_says_why(
     assert "not-the-secret" not in str(lines)
 
 
-async def test_what_is_too_large_is_not_copied(make_storage: MakeStorage, small: Path, tmp_path: Path) -> None:
+async def test_object_of_unexpected_size_is_not_copied(make_storage: MakeStorage, small: Path, tmp_path: Path) -> None:
     storage = make_storage(largest_copy=4)
     await storage.adopt({KEY: small})
     with pytest.raises(ObjectMissing):
@@ -243,31 +241,31 @@ async def test_what_is_too_large_is_not_copied(make_storage: MakeStorage, small:
     assert not (tmp_path / "stored").exists()
 
 
-async def test_a_link_gives_the_file_as_it_was_presented(storage: ObjectStorage, small: Path) -> None:
+async def test_presigned_url_serves_the_file_with_its_attributes(storage: ObjectStorage, small: Path) -> None:
     await storage.adopt({KEY: small}, {KEY: ObjectAttributes(content_type="image/png", attachment=True)})
-    link = await storage.presign(KEY, method="GET", seconds=60)
+    url = await storage.presign(KEY, method="GET", seconds=60)
     async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.get(link)
+        answer = await client.get(url)
         assert (answer.status_code, answer.content) == (200, b"small")
         assert answer.headers["content-type"] == "image/png"
         assert answer.headers["content-disposition"] == "attachment"
-        part = await client.get(link, headers={"Range": "bytes=1-2"})
+        part = await client.get(url, headers={"Range": "bytes=1-2"})
         assert (part.status_code, part.content) == (206, b"ma")
-        assert (await client.get(link.replace("0190", "0191"))).status_code == 403
-        assert (await client.put(link, content=b"x")).status_code == 403
+        assert (await client.get(url.replace("0190", "0191"))).status_code == 403
+        assert (await client.put(url, content=b"x")).status_code == 403
         head = await client.head(await storage.presign(KEY, method="HEAD", seconds=60))
         assert (head.status_code, head.headers["content-length"]) == (200, "5")
     with pytest.raises(ValueError, match="not a storage key"):
         await storage.presign("../x", method="GET", seconds=60)
 
 
-def test_a_url_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_storage_url_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "no url")
     with pytest.raises(StartError, match=r"^The object storage cannot be used: .*Check STORAGE_URL"):
         ObjectStorage.at("az://container", tmp_path, limit=1, largest_copy=1)
 
 
-async def test_memory_stays_flat(own_s3: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_is_bounded(own_s3: SeaweedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_bucket(own_s3.url, BUCKET)
     for name, value in environment(own_s3.url).items():
         monkeypatch.setenv(name, value)
@@ -293,7 +291,7 @@ async def test_memory_stays_flat(own_s3: SeaweedServer, tmp_path: Path, monkeypa
 
 @contextmanager
 def peak_growth() -> Iterator[list[int]]:
-    """By how many bytes this process's memory grows at most during the block."""
+    """Yield the peak growth of this process's memory in bytes during the block."""
     process = psutil.Process()
     before = process.memory_info().rss
     growth = [0]

@@ -1,4 +1,4 @@
-"""The private servers survive what the fault tests do to them, and each run has them to itself."""
+"""The private test servers survive kills and restarts."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from harness.servers import PostgresServer, RabbitMQServer
 from harness.waiting import eventually
 
 
-async def test_postgres_keeps_port_and_data_when_killed(own_postgres: PostgresServer) -> None:
+async def test_postgres_keeps_port_and_data_after_a_kill(own_postgres: PostgresServer) -> None:
     url = own_postgres.create_database("before")
     await _execute(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     own_postgres.kill()
@@ -27,7 +27,7 @@ async def test_postgres_keeps_port_and_data_when_killed(own_postgres: PostgresSe
     assert await _execute(copy, "SELECT answer FROM kept") == 42
 
 
-async def test_rabbitmq_keeps_its_port_when_killed(own_rabbitmq: RabbitMQServer) -> None:
+async def test_rabbitmq_keeps_its_port_after_a_kill(own_rabbitmq: RabbitMQServer) -> None:
     url = own_rabbitmq.url
     assert amqp.cluster_name(url)
     own_rabbitmq.kill()
@@ -38,7 +38,7 @@ async def test_rabbitmq_keeps_its_port_when_killed(own_rabbitmq: RabbitMQServer)
     assert own_rabbitmq.url == url
 
 
-def test_fixtures_lead_to_servers_that_answer(postgres_database_url: str, rabbitmq_url: str) -> None:
+def test_fixtures_name_running_servers(postgres_database_url: str, rabbitmq_url: str) -> None:
     assert asyncio.run(_execute(postgres_database_url, "SELECT count(*) FROM images")) == 0
     assert amqp.cluster_name(rabbitmq_url)
 
@@ -47,7 +47,7 @@ async def test_every_database_is_new_and_migrated(database_url: str) -> None:
     assert await _execute(database_url, "SELECT count(*) FROM images") == 0
 
 
-def test_start_says_what_is_missing_and_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_server_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.servers._rabbitmq_program", tmp_path.joinpath)
     server = RabbitMQServer(tmp_path / "rabbitmq")
     with pytest.raises(ServerError, match=r"(?s)RabbitMQ did not start: .*make test.*TEST_RABBITMQ_URL"):

@@ -1,10 +1,10 @@
-"""A worker's life on the embedded queue: what it does while it runs, and what it leaves when it ends."""
+"""A worker on the embedded queue: start, work, periodic jobs, drain and stop."""
 
 import asyncio
 import io
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +21,11 @@ from harness.images import encoded, gradient
 from harness.service_harness import OUTDATED, ServiceHarness
 from harness.waiting import eventually, wait_for
 from image_service.bootstrap import (
-    EXPRESS_SLOTS,
     Resources,
     WorkerServices,
     api_services,
     open_resources,
+    processing,
     worker_services,
 )
 from image_service.config import EMBEDDED_QUEUE, Settings
@@ -34,11 +34,11 @@ from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, Outage
-from image_service.imaging.pool import RenderPool
-from image_service.ports import Delivery
-from image_service.worker import runner
-from image_service.worker.liveness import is_fresh
-from image_service.worker.runner import AHEAD, Worker
+from image_service.imaging.isolation.pool import RenderPool
+from image_service.ports import Delivery, Handler
+from image_service.worker.lanes import AHEAD, EXPRESS_SLOTS, LanePlan, plan_lanes
+from image_service.worker.liveness import INTERVAL, is_fresh
+from image_service.worker.runner import Worker
 
 PNG = encoded(gradient(400, 300), "PNG")
 
@@ -63,7 +63,7 @@ def settings(sqlite_url: str, env: ServiceHarness, tmp_path: Path) -> Settings:
 
 @dataclass
 class Running:
-    """A worker at work."""
+    """A running worker."""
 
     resources: Resources
     services: WorkerServices
@@ -75,16 +75,36 @@ class Running:
         await wait_for(self.task, 20)
 
 
+def with_handlers(plan: LanePlan, handlers: Mapping[Lane, Handler]) -> LanePlan:
+    """The plan with other handlers for some lanes."""
+    lanes = (replace(each, handler=handlers.get(each.lane, each.handler)) for each in plan.lanes)
+    return replace(plan, lanes=tuple(lanes))
+
+
 @asynccontextmanager
-async def working(settings: Settings, **instead: Any) -> AsyncIterator[Running]:  # noqa: ANN401  (any service)
-    """A worker of these settings, with other services instead of some of its own; one processing for two lanes."""
-    if "processing" in instead:
-        instead["expressing"] = instead["processing"]
+async def working(
+    settings: Settings,
+    *,
+    handler: Handler | None = None,
+    handlers: Mapping[Lane, Handler] | None = None,
+    pools: tuple["Pool", ...] | None = None,
+    liveness_interval: float = INTERVAL,
+    **services: Any,  # noqa: ANN401  (any service)
+) -> AsyncIterator[Running]:
+    """A worker with these settings, and other handlers, pools or services in place of its own."""
     async with open_resources(settings) as resources:
-        services = replace(worker_services(settings, resources), **instead)
+        plan = plan_lanes(settings, resources)
+        if handler is not None:
+            plan = with_handlers(plan, dict.fromkeys(Lane, handler))
+        if handlers is not None:
+            plan = with_handlers(plan, handlers)
+        if pools is not None:
+            plan = replace(plan, pools=cast("tuple[RenderPool, ...]", pools))
+        own = replace(worker_services(settings, resources), **services)
         stop = asyncio.Event()
-        task = asyncio.create_task(Worker(services, resources, settings).run(stop))
-        running = Running(resources, services, stop, task)
+        worker = Worker(own, plan, resources, settings, liveness_interval=liveness_interval)
+        task = asyncio.create_task(worker.run(stop))
+        running = Running(resources, own, stop, task)
         try:
             yield running
             if not task.done():
@@ -98,9 +118,7 @@ async def pieces(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def test_an_uploaded_image_becomes_done_with_thumbnails_that_decode(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_uploaded_image_is_done_with_thumbnails_that_decode(settings: Settings, env: ServiceHarness) -> None:
     async with working(settings) as worker:
         accepted = await api_services(settings, worker.resources).ingest.accept(pieces(PNG))
         await eventually(lambda: is_done(env, accepted.id), timeout=60)
@@ -117,7 +135,7 @@ async def is_done(env: ServiceHarness, image_id: UUID) -> bool:
     return await env.status(image_id) is Status.DONE
 
 
-async def test_beside_its_work_it_reconciles_and_sweeps(settings: Settings, env: ServiceHarness) -> None:
+async def test_worker_reconciles_and_sweeps(settings: Settings, env: ServiceHarness) -> None:
     image_id = await env.new(PNG)
     await env.time_passes(image_id, settings.unqueued_after + 1)
     orphan = original_key(uuid4())
@@ -128,16 +146,14 @@ async def test_beside_its_work_it_reconciles_and_sweeps(settings: Settings, env:
     assert original_key(image_id) in await env.files()
 
 
-async def test_without_decode_slots_it_queues_and_sweeps_and_leaves_the_images_to_others(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_worker_without_decode_slots_runs_periodic_jobs_only(settings: Settings, env: ServiceHarness) -> None:
     image_id = await env.new(PNG)
     await env.time_passes(image_id, settings.unqueued_after + 1)
     orphan = original_key(uuid4())
     await env.put(orphan, age=60)
     keeper = settings.model_copy(update={"decode_slots": 0, "orphan_grace": 1.0, "sweep_interval": 0.2})
     pools = (Pool(), Pool())
-    async with working(keeper, renderers=pools) as worker:
+    async with working(keeper, pools=pools) as worker:
         await eventually(lambda: is_queued(worker.resources))
         await eventually(lambda: orphan_is_gone(env, orphan))
         await eventually(lambda: is_fresh(settings.liveness_file))
@@ -150,9 +166,7 @@ async def is_queued(resources: Resources) -> bool:
     return sum((await resources.queue.depth()).values()) == 1
 
 
-async def test_beside_its_work_it_removes_the_files_of_deleted_images_and_those_kept_for_long_enough(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_worker_removes_deleted_images_and_applies_retention(settings: Settings, env: ServiceHarness) -> None:
     old, young = [await env.done() for _ in range(2)]
     deleted = await env.done()
     await env.ask(lambda r: r.images.remove([deleted]))
@@ -173,9 +187,7 @@ async def nothing_to_remove(env: ServiceHarness) -> bool:
     return await env.removals() == {}
 
 
-async def test_originals_alone_are_removed_where_only_they_have_been_kept_for_long_enough(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_retention_of_originals_keeps_thumbnails(settings: Settings, env: ServiceHarness) -> None:
     image_id = await env.done()
     await env.time_passes(image_id, 2 * 86_400)
     keeping = settings.model_copy(update={"retain_images_days": 3.0, "retain_originals_days": 1.0})
@@ -184,43 +196,42 @@ async def test_originals_alone_are_removed_where_only_they_have_been_kept_for_lo
     assert await env.files("thumbnails/") == {each.key for each in (await env.image(image_id)).thumbnails}
 
 
-class Noted:
-    """Processing that only notes what it is given."""
+class Recorder:
+    """A handler that records the images' ids."""
 
     def __init__(self) -> None:
         self.taken: list[UUID] = []
 
-    async def process(self, delivery: Delivery) -> None:
+    async def __call__(self, delivery: Delivery) -> None:
         self.taken.append(delivery.image_id)
 
 
-async def test_an_image_of_the_back_fill_lane_waits_until_nothing_else_is_rendered(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_backfill_image_waits_until_nothing_else_is_rendered(settings: Settings, env: ServiceHarness) -> None:
     new, outdated = await env.queued(), uuid4()
-    backfilling = Noted()
+    backfill = Recorder()
     env.renderer.gate.clear()
-    async with working(settings, processing=env.processing(), backfilling=backfilling) as worker:
+    async with working(settings, handler=env.processing().process, handlers={Lane.BACKFILL: backfill}) as worker:
         await eventually(lambda: env.renderer.running == 1)
         await worker.resources.queue.publish(Delivery(image_id=outdated, lane=Lane.BACKFILL))
         await eventually(lambda: lane_is_empty(worker, Lane.BACKFILL))
         for _ in range(100):
             await asyncio.sleep(0)
-        assert backfilling.taken == []
+        assert backfill.taken == []
         env.renderer.gate.set()
-        await eventually(lambda: backfilling.taken == [outdated])
+        await eventually(lambda: backfill.taken == [outdated])
     assert await is_done(env, new)
 
 
-async def test_an_outdated_image_is_rendered_again_by_a_decoder_of_its_own(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_backfill_image_is_rendered_by_the_renderer_of_its_lane(settings: Settings, env: ServiceHarness) -> None:
     image_id = await env.done(OUTDATED)
-    yielding = FakeRenderer(Script())
+    renderers = {lane: FakeRenderer(Script()) for lane in Lane}
     await env.backfill().step(window=10)
-    async with working(settings, processing=env.processing(), backfilling=env.processing(yielding)):
-        await eventually(lambda: is_done(env, image_id))
-    assert (yielding.rendered, env.renderer.rendered) == (1, 0)
+    async with open_resources(settings) as resources:
+        handler = processing(settings, resources, renderers).process
+        async with working(settings, handler=handler):
+            await eventually(lambda: is_done(env, image_id))
+    rendered = {lane: renderer.rendered for lane, renderer in renderers.items()}
+    assert rendered == {Lane.NORMAL: 0, Lane.EXPRESS: 0, Lane.BACKFILL: 1}
     assert (await env.row(image_id))["recipe"] == DEFAULT_RECIPE.fingerprint
 
 
@@ -232,13 +243,11 @@ async def orphan_is_gone(env: ServiceHarness, orphan: str) -> bool:
     return orphan not in await env.files()
 
 
-async def test_when_it_stops_it_finishes_what_it_holds_and_begins_nothing(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_stop_finishes_held_images_and_starts_no_others(settings: Settings, env: ServiceHarness) -> None:
     taken = settings.decode_slots + EXPRESS_SLOTS + AHEAD
     images = [await env.queued() for _ in range(taken + 1)]
     env.renderer.gate.clear()
-    async with working(settings, processing=env.processing()) as worker:
+    async with working(settings, handler=env.processing().process) as worker:
         await eventually(lambda: env.renderer.running == taken)
         worker.stop.set()
         for _ in range(100):
@@ -251,20 +260,22 @@ async def test_when_it_stops_it_finishes_what_it_holds_and_begins_nothing(
     assert states == [(Status.DONE, 1)] * taken + [(Status.PROCESSING, 0)]
 
 
-async def test_what_does_not_finish_in_time_is_given_back_at_no_cost(settings: Settings, env: ServiceHarness) -> None:
+async def test_image_unfinished_at_the_drain_timeout_is_released_uncharged(
+    settings: Settings, env: ServiceHarness
+) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
-    impatient = settings.model_copy(update={"drain_timeout": 0.1})
-    async with working(impatient, processing=env.processing()) as worker:
+    short_drain = settings.model_copy(update={"drain_timeout": 0.1})
+    async with working(short_drain, handler=env.processing().process) as worker:
         await eventually(lambda: env.renderer.running)
         await worker.ended()
     await is_given_back(env, image_id)
 
 
-async def test_a_worker_that_is_cancelled_gives_back_what_it_holds(settings: Settings, env: ServiceHarness) -> None:
+async def test_cancelled_worker_releases_its_images(settings: Settings, env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
-    async with working(settings, processing=env.processing()) as worker:
+    async with working(settings, handler=env.processing().process) as worker:
         await eventually(lambda: env.renderer.running)
         worker.task.cancel()
         await asyncio.wait({worker.task}, timeout=10)
@@ -281,17 +292,15 @@ async def is_given_back(env: ServiceHarness, image_id: UUID) -> None:
     assert (await env.claim(image_id)).attempts_charged == 1
 
 
-async def test_the_only_worker_resumes_what_an_earlier_run_was_killed_at(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_sole_worker_resumes_images_of_a_killed_run(settings: Settings, env: ServiceHarness) -> None:
     assert settings.sole_process
     claim = await env.claimed()
-    async with working(settings, processing=env.processing()):
+    async with working(settings, handler=env.processing().process):
         await eventually(lambda: is_done(env, claim.image_id))
     assert (await env.row(claim.image_id))["attempt"] == claim.attempt + 1
 
 
-async def test_a_worker_among_others_leaves_their_images_alone(
+async def test_worker_keeps_the_claims_of_other_workers(
     settings: Settings, postgres_database_url: str, tmp_path: Path
 ) -> None:
     shared = settings.model_copy(update={"database_url": postgres_database_url})
@@ -300,43 +309,41 @@ async def test_a_worker_among_others_leaves_their_images_alone(
         claim, image_id = await env.claimed(), await env.new()
         before = await env.row(claim.image_id)
         await env.time_passes(image_id, settings.unqueued_after + 1)
-        async with working(shared, processing=env.processing()):
+        async with working(shared, handler=env.processing().process):
             await eventually(lambda: is_done(env, image_id))
         assert await env.row(claim.image_id) == before
 
 
-async def test_while_all_is_well_it_gives_signs_of_life_and_none_once_it_has_ended(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+async def test_liveness_file_is_refreshed_and_removed_at_the_end(
+    settings: Settings,
 ) -> None:
-    monkeypatch.setattr(runner, "INTERVAL", 0.02)
-    async with working(settings):
+    async with working(settings, liveness_interval=0.02):
         await eventually(lambda: is_fresh(settings.liveness_file), timeout=60)
         os.utime(settings.liveness_file, (0, 0))
         await eventually(lambda: is_fresh(settings.liveness_file))
     assert not settings.liveness_file.exists()
 
 
-async def test_it_gives_no_sign_of_life_while_something_is_away(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+async def test_liveness_file_is_not_refreshed_during_an_outage(
+    settings: Settings,
 ) -> None:
-    monkeypatch.setattr(runner, "INTERVAL", 0.02)
     with capture_logs() as logs:
-        async with working(settings):
+        async with working(settings, liveness_interval=0.02):
             await eventually(lambda: is_fresh(settings.liveness_file), timeout=60)
             shutil.rmtree(settings.storage_path)
-            await eventually(lambda: complaints(logs) >= 1)
+            await eventually(lambda: failed_probes(logs) >= 1)
             os.utime(settings.liveness_file, (0, 0))
-            await eventually(lambda: complaints(logs) >= 4)
+            await eventually(lambda: failed_probes(logs) >= 4)
             assert not is_fresh(settings.liveness_file)
 
 
-def complaints(logs: list[EventDict]) -> int:
-    """How many rounds have found the storage away."""
+def failed_probes(logs: list[EventDict]) -> int:
+    """The number of failed probes of the storage."""
     return sum(line.get("part") == "storage" for line in logs)
 
 
 class Job:
-    """A periodic job with a defect."""
+    """A periodic job that fails."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -349,12 +356,12 @@ class Job:
         raise RuntimeError("a defect")
 
 
-async def test_a_job_that_fails_does_not_end_the_worker(settings: Settings, env: ServiceHarness) -> None:
+async def test_failing_periodic_job_does_not_end_the_worker(settings: Settings, env: ServiceHarness) -> None:
     image_id = await env.queued()
-    jobs = {name: Job() for name in ("reconciler", "sweeper", "deletion", "retention")}
-    hasty = settings.model_copy(update={"reconcile_interval": 0.01, "sweep_interval": 0.01})
+    jobs: dict[str, Any] = {name: Job() for name in ("reconciler", "sweeper", "deletion", "retention")}
+    frequent = settings.model_copy(update={"reconcile_interval": 0.01, "sweep_interval": 0.01})
     with capture_logs():
-        async with working(hasty, processing=env.processing(), **jobs) as worker:
+        async with working(frequent, handler=env.processing().process, **jobs) as worker:
             await eventually(lambda: all(job.runs >= 3 for job in jobs.values()), timeout=60)
             await worker.resources.queue.publish(Delivery(image_id=image_id))
             await eventually(lambda: is_done(env, image_id))
@@ -377,10 +384,10 @@ class Pool:
         self.closed = True
 
 
-async def test_a_worker_without_a_decoder_does_not_start(settings: Settings, env: ServiceHarness) -> None:
+async def test_worker_fails_to_start_without_a_decoder(settings: Settings, env: ServiceHarness) -> None:
     image_id = await env.queued()
     pools = (Pool(Outage("No decoder.")), Pool())
-    async with working(settings, renderers=cast("tuple[RenderPool, ...]", pools)) as worker:
+    async with working(settings, pools=pools) as worker:
         await asyncio.wait({worker.task}, timeout=10)
         with pytest.raises(Outage, match="No decoder"):
             worker.task.result()
@@ -388,13 +395,10 @@ async def test_a_worker_without_a_decoder_does_not_start(settings: Settings, env
     assert (await env.row(image_id))["attempt"] == 0
 
 
-async def test_a_worker_that_cannot_resume_does_not_start_and_leaves_no_decoder(
-    settings: Settings, env: ServiceHarness
-) -> None:
+async def test_worker_that_cannot_resume_closes_its_pools(settings: Settings, env: ServiceHarness) -> None:
     env.script.fail("resume_all", [DatabaseUnavailable])
     pools = (Pool(), Pool())
-    instead = {"renderers": pools, "reconciler": env.reconciler()}
-    async with working(settings, **instead) as worker:
+    async with working(settings, pools=pools, reconciler=env.reconciler()) as worker:
         await asyncio.wait({worker.task}, timeout=10)
         with pytest.raises(DatabaseUnavailable):
             worker.task.result()

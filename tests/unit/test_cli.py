@@ -1,4 +1,4 @@
-"""The command line: what it says, what it refuses, and how little a health check costs."""
+"""The command line: help, errors, rendering and health checks."""
 
 import os
 import re
@@ -29,7 +29,7 @@ COMMANDS = [
 
 
 @pytest.fixture(autouse=True)
-def keep_logging_as_it_was() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     with logging_kept():
         yield
 
@@ -45,21 +45,21 @@ def run(*arguments: str, **environment: str) -> Result:
 
 
 def plain(text: str) -> str:
-    """Without colours, frames and line breaks."""
+    """Removes colours, frames and line breaks."""
     return re.sub(r"[\s│╭╮╰╯─]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text))
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("-h",)])
-def test_help_names_every_command_and_where_settings_are_explained(arguments: tuple[str, ...]) -> None:
+def test_help_names_every_command_and_the_settings_file(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
-    said = plain(result.output)
+    output = plain(result.output)
     assert result.exit_code == 0
-    assert "Accepts images over HTTP" in said
-    assert ".env.example" in said
-    assert all(f" {command} " in said for command in COMMANDS)
+    assert "Accepts images over HTTP" in output
+    assert ".env.example" in output
+    assert all(f" {command} " in output for command in COMMANDS)
 
 
-def test_without_a_command_there_is_help() -> None:
+def test_without_a_command_help_is_shown() -> None:
     assert "Usage: " in run().output
 
 
@@ -78,20 +78,20 @@ def test_without_a_command_there_is_help() -> None:
         ("dead-letters", ["list", "retry"]),
     ],
 )
-def test_every_command_explains_itself(command: str, words: list[str]) -> None:
+def test_every_command_has_help(command: str, words: list[str]) -> None:
     result = run(command, "--help")
-    said = plain(result.output)
+    output = plain(result.output)
     assert result.exit_code == 0
-    assert [word for word in words if word not in said] == []
+    assert [word for word in words if word not in output] == []
 
 
-def test_the_version() -> None:
+def test_version_is_shown() -> None:
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"image-service {__version__}\n")
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("healthcheck", "database"), ("api", "--port", "x")])
-def test_what_it_does_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+def test_unknown_arguments_are_usage_errors(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert "Usage: " in plain(result.stderr)
@@ -110,7 +110,7 @@ def test_what_it_does_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> N
         (("healthcheck", "worker"), {"API_PORT": "-1"}, "API_PORT=-1"),
     ],
 )
-def test_a_wrong_setting_ends_it_with_one_sentence_that_names_it(
+def test_invalid_setting_is_reported_by_name(
     arguments: tuple[str, ...], environment: dict[str, str], wrong: str, tmp_path: Path
 ) -> None:
     options = ("--data", str(tmp_path / "data")) if "standalone" in arguments else ()
@@ -128,22 +128,22 @@ def test_a_wrong_setting_ends_it_with_one_sentence_that_names_it(
     ("host", "reason"),
     [("no host at all", "Name or service not known"), ("192.0.2.1", "Cannot assign requested address")],
 )
-def test_an_address_that_cannot_be_listened_on_is_explained(host: str, reason: str) -> None:
+def test_unusable_listen_address_is_reported(host: str, reason: str) -> None:
     result = run("api", "--host", host, "--port", "8000")
     assert result.exit_code == 1
     assert f"image-service: Cannot listen on {host} port 8000: {reason}." in result.stderr
     assert "Traceback" not in result.output
 
 
-def test_a_database_that_cannot_be_migrated_is_explained() -> None:
-    result = run("migrate", DATABASE_URL=f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
+def test_failed_migration_is_reported() -> None:
+    result = run("migrate", DATABASE_URL=f"postgresql+asyncpg://unknown@127.0.0.1:{free_port()}/nothing")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("image-service: The database cannot be migrated: ")
     assert line.endswith("Check that it runs and that DATABASE_URL is right.")
 
 
-def test_rendering_tells_what_it_made_and_what_each_step_took(tmp_path: Path) -> None:
+def test_render_reports_outputs_and_timings(tmp_path: Path) -> None:
     photo, out = tmp_path / "photo.png", tmp_path / "new" / "folder"
     photo.write_bytes(encoded(Image.new("RGB", (400, 300), "#ff0000"), "PNG"))
     result = run("render", str(photo), "--out", str(out))
@@ -162,7 +162,7 @@ def test_rendering_tells_what_it_made_and_what_each_step_took(tmp_path: Path) ->
         assert re.search(rf"^  {step} +\d+\.\d\d ms$", result.stdout, re.MULTILINE)
 
 
-def test_rendering_replaces_what_it_made_before_and_nothing_else(tmp_path: Path) -> None:
+def test_render_replaces_only_its_own_outputs(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(encoded(Image.new("RGBA", (40, 30)), "PNG"))
     (tmp_path / "100x100").write_text("mine")
@@ -184,7 +184,7 @@ def test_rendering_replaces_what_it_made_before_and_nothing_else(tmp_path: Path)
     ],
     ids=["no image", "damaged", "too large", "not enabled", "missing"],
 )
-def test_a_file_that_cannot_be_rendered_is_explained_in_one_sentence(
+def test_render_failure_is_reported_in_one_sentence(
     content: bytes | None, environment: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     photo = tmp_path / "photo"
@@ -198,24 +198,24 @@ def test_a_file_that_cannot_be_rendered_is_explained_in_one_sentence(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_explained(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "photo").write_bytes(encoded(gradient(30, 20), "PNG"))
     result = run("render", str(tmp_path / "photo"), "--out", str(tmp_path / "photo" / "out"))
     assert result.exit_code == 1
     assert result.stderr == f"image-service: storage-unavailable: {tmp_path / 'photo' / 'out'}: Not a directory.\n"
 
 
-def test_lack_of_memory_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_render_out_of_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("image_service.imaging.rendering.render", exhausted)
+    monkeypatch.setattr("image_service.imaging.render.pipeline.render", exhausted)
     result = run("render", str(tmp_path / "photo"), "--out", str(tmp_path))
     assert result.exit_code == 1
     assert result.stderr.startswith("image-service: decoder-memory: ")
 
 
-def test_rendering_works_as_a_command_and_loads_no_service(tmp_path: Path) -> None:
+def test_render_command_imports_no_server_libraries(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(encoded(gradient(30, 20), "PNG"))
     script = (
@@ -225,7 +225,7 @@ def test_rendering_works_as_a_command_and_loads_no_service(tmp_path: Path) -> No
     done = subprocess.run(  # noqa: S603  (our own program)
         [sys.executable, "-c", script, "render", str(photo)],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"]},
+        env={name: os.environ[name] for name in ("PATH", "PYTHONPATH")},
         capture_output=True,
         text=True,
         timeout=30,
@@ -236,7 +236,7 @@ def test_rendering_works_as_a_command_and_loads_no_service(tmp_path: Path) -> No
     assert {"sqlalchemy", "fastapi", "uvicorn", "aio_pika", "alembic"} & loaded == set()
 
 
-def test_a_worker_that_showed_a_sign_of_life_lately_is_healthy(tmp_path: Path) -> None:
+def test_worker_with_a_recent_liveness_file_is_healthy(tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     alive.touch()
     result = run("healthcheck", "worker", LIVENESS_FILE=str(alive))
@@ -244,7 +244,7 @@ def test_a_worker_that_showed_a_sign_of_life_lately_is_healthy(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("age", [None, 60])
-def test_a_worker_without_a_sign_of_life_is_not(tmp_path: Path, age: float | None) -> None:
+def test_worker_without_a_recent_liveness_file_is_unhealthy(tmp_path: Path, age: float | None) -> None:
     alive = tmp_path / "alive"
     if age is not None:
         alive.touch()
@@ -252,12 +252,12 @@ def test_a_worker_without_a_sign_of_life_is_not(tmp_path: Path, age: float | Non
         os.utime(alive, (then, then))
     result = run("healthcheck", "worker", LIVENESS_FILE=str(alive))
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"unhealthy: no sign of life in {alive}\n"
+    assert result.stderr == f"unhealthy: {alive} was not updated lately\n"
 
 
 @contextmanager
 def api(status: int, host: str = "127.0.0.1") -> Iterator[int]:
-    """Something that answers ``GET /health/ready`` with the status; yields its port."""
+    """Runs a server that answers ``GET /health/ready`` with the status; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -284,13 +284,13 @@ def api(status: int, host: str = "127.0.0.1") -> Iterator[int]:
     ("listens_on", "api_host"),
     [("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "localhost"), ("::1", "::"), ("::1", "::1")],  # noqa: S104  (nothing listens there)
 )
-def test_an_api_that_is_ready_is_healthy(listens_on: str, api_host: str) -> None:
+def test_ready_api_is_healthy(listens_on: str, api_host: str) -> None:
     with api(200, listens_on) as port:
         result = run("healthcheck", "api", API_HOST=api_host, API_PORT=str(port))
     assert (result.exit_code, result.stdout) == (0, "healthy\n")
 
 
-def test_a_proxy_for_the_rest_of_the_world_is_not_asked() -> None:
+def test_health_check_ignores_proxies() -> None:
     proxy = f"http://127.0.0.1:{free_port()}"
     with api(200) as port:
         result = run("healthcheck", "api", API_PORT=str(port), http_proxy=proxy, HTTP_PROXY=proxy, no_proxy="")
@@ -298,29 +298,29 @@ def test_a_proxy_for_the_rest_of_the_world_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize("status", [503, 500, 404])
-def test_an_api_that_is_not_ready_is_not_healthy(status: int) -> None:
+def test_api_that_is_not_ready_is_unhealthy(status: int) -> None:
     with api(status) as port:
         result = run("healthcheck", "api", API_PORT=str(port))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"unhealthy: http://127.0.0.1:{port}/health/ready does not answer 200\n"
 
 
-def test_an_api_that_does_not_run_is_not_healthy() -> None:
+def test_stopped_api_is_unhealthy() -> None:
     result = run("healthcheck", "api", API_PORT=str(free_port()))
     assert result.exit_code == 1
     assert "does not answer 200" in result.stderr
 
 
-def test_what_speaks_no_http_is_not_healthy() -> None:
+def test_other_protocol_is_unhealthy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def babble() -> None:
+        def send_greeting() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
                 connection.sendall(b"220 smtp.example ESMTP\r\n")
 
-        thread = threading.Thread(target=babble)
+        thread = threading.Thread(target=send_greeting)
         thread.start()
         result = run("healthcheck", "api", API_PORT=str(listener.getsockname()[1]))
         thread.join()
@@ -328,7 +328,7 @@ def test_what_speaks_no_http_is_not_healthy() -> None:
     assert "does not answer 200" in result.stderr
 
 
-def test_a_health_check_loads_nothing_of_the_program(tmp_path: Path) -> None:
+def test_health_check_imports_no_service_modules(tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     alive.touch()
     script = (
@@ -337,7 +337,7 @@ def test_a_health_check_loads_nothing_of_the_program(tmp_path: Path) -> None:
     )
     checked = subprocess.run(  # noqa: S603  (our own program)
         [sys.executable, "-c", script],
-        env={"PATH": os.environ["PATH"], "LIVENESS_FILE": str(alive)},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ["PYTHONPATH"], "LIVENESS_FILE": str(alive)},
         capture_output=True,
         text=True,
         timeout=30,

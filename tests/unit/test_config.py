@@ -1,16 +1,15 @@
-"""The settings: their defaults, what is refused and in which words, and that all of them are documented."""
+"""The settings: defaults, validation, error messages and documentation."""
 
 import os
 import re
 import sys
 from ipaddress import ip_network
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from image_service.config import ConfigError, FormatName, Settings, load_settings, standalone_settings
+from image_service.config import ConfigError, Settings, load_settings, standalone_settings
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 
 ROOT = Path(__file__).parents[2]
@@ -54,13 +53,13 @@ def test_the_documented_defaults_are_exactly_these(name: str, default: object) -
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_FILE_SIZE", "1234")
     monkeypatch.setenv("STORAGE_PATH", "/srv/images")
-    monkeypatch.setenv("SOMETHING_ELSE", "is not ours")
+    monkeypatch.setenv("SOMETHING_ELSE", "is ignored")
     settings = load_settings()
     assert settings.max_file_size == 1234
     assert settings.storage_path == Path("/srv/images")
 
 
-def test_what_a_command_is_given_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_options_take_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "1234")
     assert load_settings(api_port=5678).api_port == 5678
     assert load_settings(api_port=None).api_port == 1234
@@ -72,7 +71,7 @@ def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch, name:
     assert load_settings() == Settings()
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_settings().api_port = 1
 
@@ -113,12 +112,12 @@ def test_settings_do_not_change() -> None:
         (
             "ENABLED_FORMATS",
             "jpeg,svg",
-            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, with commas",
+            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, separated by commas",
         ),
         (
             "ENABLED_FORMATS",
             "jpeg png",
-            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, with commas",
+            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, separated by commas",
         ),
         ("ENABLED_FORMATS", "image/jpeg", "must name one or more of jpeg, png"),
         ("ENABLED_FORMATS", "pdf", "must name one or more of jpeg, png"),
@@ -148,7 +147,7 @@ def test_settings_do_not_change() -> None:
         ("DRAIN_TIMEOUT", "0", "greater than 0"),
     ],
 )
-def test_a_wrong_value_is_refused_in_one_sentence_that_names_it(
+def test_an_invalid_value_is_refused_in_one_sentence_that_names_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -162,7 +161,7 @@ def test_a_wrong_value_is_refused_in_one_sentence_that_names_it(
     assert not re.search(r"[.\n]\s", message)
 
 
-def test_several_wrong_values_are_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_invalid_values_are_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "http")
     monkeypatch.setenv("LOG_LEVEL", "loud")
     with pytest.raises(ConfigError, match=r"^LOG_LEVEL=LOUD is .*[^.]; API_PORT=http is .*[^.]\.$"):
@@ -180,7 +179,7 @@ def test_several_wrong_values_are_named_in_one_sentence(monkeypatch: pytest.Monk
     ],
 )
 @pytest.mark.parametrize("name", ["DATABASE_URL", "RABBITMQ_URL"])
-def test_no_password_is_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
         load_settings()
@@ -188,7 +187,7 @@ def test_no_password_is_repeated(monkeypatch: pytest.MonkeyPatch, name: str, val
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_wrong_value_beside_a_right_url_repeats_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_does_not_repeat_the_password_of_a_valid_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://service:s3cret@db/images")
     monkeypatch.setenv("HEARTBEAT_SECONDS", "59")
     with pytest.raises(ConfigError) as caught:
@@ -197,14 +196,14 @@ def test_a_wrong_value_beside_a_right_url_repeats_no_password(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("timeout", ["60", "61"])
-def test_a_lease_outlasts_the_decoder(monkeypatch: pytest.MonkeyPatch, timeout: str) -> None:
+def test_the_lease_must_exceed_the_decode_timeout(monkeypatch: pytest.MonkeyPatch, timeout: str) -> None:
     monkeypatch.setenv("DECODE_TIMEOUT", timeout)
     message = rf"^LEASE_SECONDS \(60\) must be more than DECODE_TIMEOUT \({timeout}\)\.$"
     with pytest.raises(ConfigError, match=message):
         load_settings()
 
 
-def test_a_lease_has_time_for_two_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_must_be_at_most_half_of_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEARTBEAT_SECONDS", "30")
     assert load_settings().heartbeat_seconds == 30
     monkeypatch.setenv("HEARTBEAT_SECONDS", "30.5")
@@ -213,24 +212,24 @@ def test_a_lease_has_time_for_two_heartbeats(monkeypatch: pytest.MonkeyPatch) ->
         load_settings()
 
 
-def test_only_where_there_can_be_other_workers_a_worker_may_have_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standalone_service_needs_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DECODE_SLOTS", "0")
     assert load_settings().decode_slots == 0
-    with pytest.raises(ConfigError, match=r"^DECODE_SLOTS=0 leaves the images to other workers, and there are none"):
+    with pytest.raises(ConfigError, match=r"^DECODE_SLOTS=0 leaves all images to other workers, but without a broker"):
         standalone_settings(Path("data"))
 
 
-def test_nothing_is_let_go_of_by_default() -> None:
+def test_retention_is_off_by_default() -> None:
     settings = load_settings()
     assert (settings.retain_originals_days, settings.retain_images_days) == (None, None)
 
 
-def test_a_retention_may_be_a_part_of_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_may_be_a_fraction_of_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETAIN_ORIGINALS_DAYS", "0.5")
     assert load_settings().retain_originals_days == 0.5
 
 
-def test_a_log_level_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_level_may_be_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", "debug")
     assert load_settings().log_level == "DEBUG"
 
@@ -243,7 +242,9 @@ def test_a_log_level_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatc
         ("http://localhost:8000//", "http://localhost:8000"),
     ],
 )
-def test_a_public_url_has_no_slash_at_its_end(monkeypatch: pytest.MonkeyPatch, value: str, expected: str) -> None:
+def test_the_trailing_slash_of_the_public_url_is_removed(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: str
+) -> None:
     monkeypatch.setenv("PUBLIC_URL", value)
     assert load_settings().public_url == expected
 
@@ -259,7 +260,7 @@ def test_a_public_url_has_no_slash_at_its_end(monkeypatch: pytest.MonkeyPatch, v
         (",", []),
     ],
 )
-def test_trusted_proxies_are_addresses_and_networks_with_commas_between(
+def test_trusted_proxies_are_comma_separated_addresses_and_networks(
     monkeypatch: pytest.MonkeyPatch, value: str, networks: list[str]
 ) -> None:
     monkeypatch.setenv("TRUSTED_PROXIES", value)
@@ -283,8 +284,7 @@ def test_formats_are_enabled_by_name(monkeypatch: pytest.MonkeyPatch, value: str
     assert load_settings().enabled_formats == formats
 
 
-def test_every_format_that_there_is_can_be_enabled_and_the_same_ones_are_by_default() -> None:
-    assert get_args(FormatName) == tuple(ImageFormat)
+def test_the_default_formats_are_enabled_by_default() -> None:
     assert load_settings().enabled_formats == DEFAULT_FORMATS
 
 
@@ -302,7 +302,7 @@ def test_heic_is_enabled_only_where_its_decoder_is_installed(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("part", ["sdk", "exporter", "instrumentation"])
-def test_traces_are_sent_only_where_what_sends_them_is_installed(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+def test_tracing_is_enabled_only_where_its_packages_are_installed(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     assert not load_settings().traced
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:secret@collector:4318")
     assert load_settings().traced
@@ -316,7 +316,7 @@ def test_traces_are_sent_only_where_what_sends_them_is_installed(monkeypatch: py
 
 
 @pytest.mark.parametrize("value", ["collector:4318", "grpc://collector:4317", "http://"])
-def test_a_collector_is_named_by_its_url(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_collector_url_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", value)
     with pytest.raises(ConfigError, match=r"must look like http://collector:4318\.$"):
         load_settings()
@@ -327,7 +327,7 @@ def test_the_queue_is_embedded_when_the_url_says_so() -> None:
     assert not load_settings().embedded_queue
 
 
-def test_only_with_a_queue_and_a_database_of_its_own_is_a_process_the_sole_one(tmp_path: Path) -> None:
+def test_a_process_is_the_sole_one_only_with_its_own_queue_and_database(tmp_path: Path) -> None:
     assert standalone_settings(tmp_path).sole_process
     assert not standalone_settings(tmp_path, database_url="postgresql+asyncpg://db/images").sole_process
     assert not standalone_settings(tmp_path, rabbitmq_url="amqp://rabbit/").sole_process
@@ -342,7 +342,7 @@ def test_standalone_needs_no_server(tmp_path: Path) -> None:
     assert settings.api_port == 8000
 
 
-def test_standalone_keeps_its_data_where_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_data_directory_is_resolved_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = standalone_settings(Path("data"))
     monkeypatch.chdir("/")
@@ -371,24 +371,20 @@ def test_standalone_uses_what_the_environment_sets(
     assert others == unset
 
 
-def test_standalone_takes_what_the_command_is_given_before_all_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_options_take_precedence_in_standalone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_HOST", "192.0.2.1")
     settings = standalone_settings(tmp_path, api_host="192.0.2.2", api_port=0)
     assert (settings.api_host, settings.api_port) == ("192.0.2.2", 0)
     assert standalone_settings(tmp_path, api_host=None).api_host == "192.0.2.1"
 
 
-def test_standalone_refuses_a_wrong_value_too(tmp_path: Path) -> None:
+def test_standalone_refuses_an_invalid_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^API_PORT=70000 is not usable: .*\.$"):
         standalone_settings(tmp_path, api_port=70000)
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/below/it", "gs://bucket", "az://container/below"])
-def test_an_object_storage_leaves_the_folder_to_what_is_being_worked_on(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_with_object_storage_the_storage_path_holds_scratch_files(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("STORAGE_URL", url)
     monkeypatch.setenv("STORAGE_PATH", "/srv/work")
     settings = load_settings()
@@ -396,7 +392,7 @@ def test_an_object_storage_leaves_the_folder_to_what_is_being_worked_on(
 
 
 @pytest.mark.parametrize("url", ["file:///srv/my%20images", "file://localhost/srv/my%20images"])
-def test_a_file_url_is_a_folder(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_a_file_url_is_a_local_directory(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("STORAGE_URL", url)
     settings = load_settings()
     assert (settings.object_storage, settings.storage_folder) == (None, Path("/srv/my images"))
@@ -418,9 +414,7 @@ def test_a_file_url_is_a_folder(monkeypatch: pytest.MonkeyPatch, url: str) -> No
         "s3://bucket#secret",
     ],
 )
-def test_a_storage_that_cannot_be_used_is_refused_without_repeating_it(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_an_invalid_storage_url_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("STORAGE_URL", url)
     with pytest.raises(ConfigError, match=r"^STORAGE_URL is not usable: must look like s3://bucket/prefix") as refused:
         load_settings()
@@ -428,20 +422,20 @@ def test_a_storage_that_cannot_be_used_is_refused_without_repeating_it(
 
 
 @pytest.mark.parametrize("url", [None, "file:///srv/images"])
-def test_there_are_no_links_into_a_folder(monkeypatch: pytest.MonkeyPatch, url: str | None) -> None:
+def test_redirects_need_object_storage(monkeypatch: pytest.MonkeyPatch, url: str | None) -> None:
     monkeypatch.setenv("FILES_DELIVERY", "redirect")
     monkeypatch.setenv("STORAGE_URL", url or "")
-    with pytest.raises(ConfigError, match=r"^FILES_DELIVERY=redirect needs an object storage: set STORAGE_URL"):
+    with pytest.raises(ConfigError, match=r"^FILES_DELIVERY=redirect needs object storage: set STORAGE_URL"):
         load_settings()
     monkeypatch.setenv("STORAGE_URL", "s3://bucket")
     assert load_settings().files_delivery == "redirect"
 
 
-def test_every_setting_says_what_it_does() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_the_example_file_names_every_setting_and_nothing_unknown() -> None:
+def test_the_example_file_names_exactly_the_settings() -> None:
     assert set(DOCUMENTED) == {*NAMES, *COMPOSE_ONLY}
 
 
@@ -460,7 +454,7 @@ def test_the_example_file_shows_the_compose_files_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_setting_reaches_a_container_unless_it_stays_as_it_is(name: str) -> None:
+def test_compose_passes_on_every_setting_that_may_change(name: str) -> None:
     fixed = {"STORAGE_PATH", "API_HOST", "LIVENESS_FILE", "METRICS_HOST"}
     passed_on = rf"^ +{name}:( \$\{{{name}:-.+\}})?$"
     assert bool(re.search(passed_on, COMPOSE, re.MULTILINE)) == (name not in fixed)

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts fit the program and the runbook."""
+"""Dashboard and alerts match the metrics and the runbook."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from harness.monitoring import ALERTS, DASHBOARD, DEPLOY, RUNBOOK, panels, rules
 from harness.servers import promtool
-from harness.watched import ALERTS, DASHBOARD, DEPLOY, RUNBOOK, panels, rules
 from image_service.observability.metrics import Metrics
 from tests.unit.test_reliability_docs import anchors_of
 
@@ -15,21 +15,22 @@ NAME = re.compile(r"\bimage_service_\w+")
 
 
 def everything() -> Metrics:
-    """Metrics that show whatever they can."""
+    """Metrics with every series that a process can show."""
     metrics = Metrics()
     metrics.expect_api(backlog_limit=1)
-    metrics.expect_worker({"main": 1})
+    metrics.expect_worker()
+    metrics.track_decoder_pool("main", slots=1, busy=lambda: 0, idle=lambda: 0)
     return metrics
 
 
-def test_the_rules_are_right_and_each_is_tested_in_silence_and_in_alarm() -> None:
+def test_every_alert_rule_is_valid_and_has_a_promtool_test() -> None:
     promtool("check", "rules", ALERTS)
     promtool("test", "rules", DEPLOY / "prometheus/alerts_test.yml")
     tested = re.findall(r"- alertname: (\w+)", (DEPLOY / "prometheus/alerts_test.yml").read_text())
     assert tested == [rule["alert"] for rule in rules()]
 
 
-def test_the_example_finds_the_processes_of_the_compose_file() -> None:
+def test_example_scrapes_the_services_of_the_compose_file() -> None:
     promtool("check", "config", DEPLOY / "prometheus/prometheus.yml")
     example = (DEPLOY / "prometheus/prometheus.yml").read_text()
     compose = (DEPLOY.parent / "docker-compose.yml").read_text()
@@ -39,7 +40,7 @@ def test_the_example_finds_the_processes_of_the_compose_file() -> None:
     assert set(re.findall(r"job_name: (\S+)", example)) == {"image-service-api", "image-service-worker"}
 
 
-def test_every_alert_leads_to_the_runbook() -> None:
+def test_every_alert_links_to_the_runbook() -> None:
     for rule in rules():
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
         assert (page, anchor in anchors_of(RUNBOOK)) == ("docs/runbook.md", True), rule["alert"]
@@ -48,7 +49,7 @@ def test_every_alert_leads_to_the_runbook() -> None:
 
 
 @pytest.mark.parametrize("file", [ALERTS, DASHBOARD], ids=lambda file: file.name)
-def test_only_metrics_are_asked_for_that_there_are(file: Path) -> None:
+def test_queries_use_existing_metrics(file: Path) -> None:
     there = {
         family.name + suffix
         for family in everything().registry.collect()
@@ -57,7 +58,7 @@ def test_only_metrics_are_asked_for_that_there_are(file: Path) -> None:
     assert set(NAME.findall(file.read_text())) - there == set()
 
 
-def test_every_metric_is_documented_and_follows_prometheus_s_own_rules() -> None:
+def test_every_metric_is_documented_and_passes_promtool() -> None:
     metrics = everything()
     promtool("check", "metrics", stdin=generate_latest(metrics.registry).decode())
     page = (DEPLOY.parent / "docs/observability.md").read_text()
@@ -70,6 +71,6 @@ def test_every_metric_is_documented_and_follows_prometheus_s_own_rules() -> None
     }
 
 
-def test_every_panel_has_a_name_and_a_place_of_its_own() -> None:
+def test_panel_titles_are_unique() -> None:
     titles = [panel.title for panel in panels()]
     assert len(titles) == len(set(titles)) > 30

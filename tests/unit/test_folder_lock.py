@@ -19,7 +19,7 @@ with FolderLock(Path(sys.argv[1])):
 """
 
 
-def test_a_second_holder_is_told_who_holds_the_folder_and_what_to_do(tmp_path: Path) -> None:
+def test_locked_folder_error_names_the_holder_and_the_remedy(tmp_path: Path) -> None:
     with FolderLock(tmp_path), pytest.raises(FolderInUse) as caught, FolderLock(tmp_path):
         pass
     assert str(caught.value) == (
@@ -28,14 +28,14 @@ def test_a_second_holder_is_told_who_holds_the_folder_and_what_to_do(tmp_path: P
     )
 
 
-def test_the_sentence_holds_in_the_instant_before_the_holder_has_written_its_number(tmp_path: Path) -> None:
+def test_locked_folder_error_without_a_recorded_pid(tmp_path: Path) -> None:
     with FolderLock(tmp_path):
         (tmp_path / ".lock").write_bytes(b"")
         with pytest.raises(FolderInUse, match=r"in use by another process: stop it"), FolderLock(tmp_path):
             pass
 
 
-def test_leaving_lets_go_and_so_does_an_error(tmp_path: Path) -> None:
+def test_lock_is_released_at_the_end_and_after_an_error(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     with lock:
         pass
@@ -46,18 +46,18 @@ def test_leaving_lets_go_and_so_does_an_error(tmp_path: Path) -> None:
     lock.__exit__(None, None, None)
 
 
-def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+def test_missing_folder_is_created(tmp_path: Path) -> None:
     with FolderLock(tmp_path / "new" / "data"):
         assert stat.S_IMODE((tmp_path / "new" / "data").stat().st_mode) == 0o750
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotADirectoryError), FolderLock(tmp_path / "file" / "data"):
         pass
 
 
-def test_a_failure_to_write_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_is_released_after_a_write_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -69,7 +69,7 @@ def test_a_failure_to_write_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pass
 
 
-def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+def test_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:  # noqa: S603 - our own code
         assert holder.stdout is not None

@@ -1,4 +1,4 @@
-"""How large a thumbnail is, for every image and every box."""
+"""Thumbnail sizes, for any image and any box."""
 
 from fractions import Fraction
 
@@ -37,7 +37,7 @@ def test_examples(image: tuple[int, int], box: tuple[int, int], expected: tuple[
 @given(width=SIDES, height=SIDES, box_width=SIDES, box_height=SIDES)
 @example(width=1, height=20_000, box_width=100, box_height=100)
 @example(width=20_000, height=1, box_width=100, box_height=100)
-def test_a_thumbnail_has_pixels_never_leaves_its_box_and_is_never_enlarged(
+def test_a_thumbnail_is_at_least_one_pixel_fits_its_box_and_is_never_enlarged(
     width: int, height: int, box_width: int, box_height: int
 ) -> None:
     thumbnail = fit_inside(width, height, box_width, box_height)
@@ -47,7 +47,7 @@ def test_a_thumbnail_has_pixels_never_leaves_its_box_and_is_never_enlarged(
 
 @given(width=SIDES, height=SIDES, box_width=SIDES, box_height=SIDES)
 @example(width=1, height=20_000, box_width=100, box_height=100)
-def test_the_aspect_is_kept_to_a_pixel(width: int, height: int, box_width: int, box_height: int) -> None:
+def test_the_aspect_ratio_is_exact_to_half_a_pixel(width: int, height: int, box_width: int, box_height: int) -> None:
     scale = min(Fraction(box_width, width), Fraction(box_height, height), Fraction(1))
     thumbnail = fit_inside(width, height, box_width, box_height)
     for side, exact in zip(thumbnail, (width * scale, height * scale), strict=True):
@@ -61,13 +61,11 @@ def test_a_reduced_image_touches_its_box(width: int, height: int, box_width: int
 
 
 @given(width=SIDES, height=SIDES, box_width=SIDES, box_height=SIDES)
-def test_turning_the_image_and_the_box_turns_the_thumbnail(
-    width: int, height: int, box_width: int, box_height: int
-) -> None:
+def test_rotating_image_and_box_rotates_the_thumbnail(width: int, height: int, box_width: int, box_height: int) -> None:
     assert fit_inside(height, width, box_height, box_width) == fit_inside(width, height, box_width, box_height)[::-1]
 
 
 @given(width=SIDES, height=SIDES, box_width=SIDES, box_height=SIDES)
-def test_what_fits_stays_as_it_is(width: int, height: int, box_width: int, box_height: int) -> None:
+def test_an_image_that_fits_keeps_its_size(width: int, height: int, box_width: int, box_height: int) -> None:
     thumbnail = fit_inside(width, height, box_width, box_height)
     assert fit_inside(*thumbnail, box_width, box_height) == thumbnail

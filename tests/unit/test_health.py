@@ -1,4 +1,4 @@
-"""What is asked to tell whether the service is well, and what the answers mean."""
+"""The health check: what it probes, and the condition that follows."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,8 +12,7 @@ from image_service.database import Database
 from image_service.domain.lane import Lane
 from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
 from image_service.ports import Storage, TaskQueue
-from image_service.services import health
-from image_service.services.health import Condition, Health, HealthCheck
+from image_service.services.health import PROBE_TIMEOUT, Condition, Health, HealthCheck
 
 PARTS = ("database", "queue", "storage")
 OUTAGES = {"database": DatabaseUnavailable, "queue": QueueUnavailable, "storage": StorageUnavailable}
@@ -24,7 +23,7 @@ Probe = Callable[[], Awaitable[Mapping[Lane, int] | None]]
 
 
 class Part:
-    """Something that the service depends on; a queue tells how many messages wait, which serves as its probe."""
+    """A dependency; a queue is probed with ``depth``."""
 
     def __init__(self, probe: Probe) -> None:
         self.probe = self.depth = probe
@@ -40,17 +39,18 @@ async def hang() -> None:
 
 def failing(part: str) -> Probe:
     async def fail() -> None:
-        raise OUTAGES[part]("It is away.")
+        raise OUTAGES[part]("It is unavailable.")
 
     return fail
 
 
-def check(**probes: Probe) -> HealthCheck:
+def check(probe_timeout: float = PROBE_TIMEOUT, /, **probes: Probe) -> HealthCheck:
     parts = {part: Part(probes.get(part, answer)) for part in PARTS}
     return HealthCheck(
         database=cast("Database", parts["database"]),
         queue=cast("TaskQueue", parts["queue"]),
         storage=cast("Storage", parts["storage"]),
+        probe_timeout=probe_timeout,
     )
 
 
@@ -65,43 +65,45 @@ def test_without_database_or_storage_it_is_unhealthy_and_without_the_queue_degra
         assert condition is Condition.UNHEALTHY
 
 
-async def test_when_everything_answers_it_is_healthy() -> None:
+async def test_when_all_dependencies_answer_it_is_healthy() -> None:
     with capture_logs() as logs:
         assert await check().run() == Health(database=True, queue=True, storage=True, waiting=WAITING)
     assert logs == []
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_a_part_that_is_away_is_told_from_the_others_and_logged(part: str) -> None:
+async def test_an_unavailable_dependency_is_reported_and_logged(part: str) -> None:
     with capture_logs() as logs:
         found = await check(**{part: failing(part)}).run()
     assert {each: getattr(found, each) for each in PARTS} == {each: each != part for each in PARTS}
     assert found.waiting == (None if part == "queue" else WAITING)
-    assert [(line["part"], line["reason"]) for line in logs] == [(part, "It is away.")]
+    assert [(line["part"], line["reason"]) for line in logs] == [(part, "It is unavailable.")]
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_a_part_that_hangs_counts_as_away_before_long(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert health._PROBE_LIMIT == 2
-    monkeypatch.setattr(health, "_PROBE_LIMIT", 0.05)
+async def test_a_dependency_that_hangs_counts_as_unavailable(part: str) -> None:
     with capture_logs() as logs:
         async with asyncio.timeout(2):
-            found = await check(**{part: hang}).run()
+            found = await check(0.05, **{part: hang}).run()
     assert {each: getattr(found, each) for each in PARTS} == {each: each != part for each in PARTS}
     assert found.waiting == (None if part == "queue" else WAITING)
     assert [(line["part"], line["reason"]) for line in logs] == [(part, "no answer in time")]
 
 
-async def test_all_parts_are_asked_at_once() -> None:
-    all_are_asked = asyncio.Barrier(3)
+def test_probes_time_out_after_two_seconds() -> None:
+    assert PROBE_TIMEOUT == 2
+
+
+async def test_dependencies_are_probed_concurrently() -> None:
+    all_are_probed = asyncio.Barrier(3)
 
     async def meet() -> None:
-        await all_are_asked.wait()
+        await all_are_probed.wait()
 
     assert (await check(database=meet, queue=meet, storage=meet).run()).condition is Condition.HEALTHY
 
 
-async def test_every_part_is_asked_afresh_each_time() -> None:
+async def test_nothing_is_cached() -> None:
     answers = iter([True, False, True])
 
     async def probe() -> None:
@@ -113,7 +115,7 @@ async def test_every_part_is_asked_afresh_each_time() -> None:
     assert conditions == [Condition.HEALTHY, Condition.DEGRADED, Condition.HEALTHY]
 
 
-async def test_a_check_that_is_given_up_leaves_no_probe_behind() -> None:
+async def test_a_cancelled_check_leaves_no_probe_running() -> None:
     before = asyncio.all_tasks()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):

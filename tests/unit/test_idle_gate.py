@@ -1,4 +1,4 @@
-"""What can wait waits for everything else, though not for ever."""
+"""Background handlers wait for foreground handlers, up to a limit."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ IMAGE_ID = UUID("01900000-0000-7000-8000-000000000001")
 
 
 class Work:
-    """A handler whose end, good or bad, the test decides about."""
+    """A handler that ends, or fails, when the test says so."""
 
     def __init__(self) -> None:
         self.begun: list[Delivery] = []
@@ -29,7 +29,7 @@ class Work:
         await end
 
     def end(self, which: int = 0, error: Exception | None = None) -> None:
-        """Let one of those that have begun come to its end."""
+        """End one of the calls that have begun."""
         if error is None:
             self._ends[which].set_result(None)
         else:
@@ -37,21 +37,21 @@ class Work:
 
 
 class Worker:
-    """Something that presses, and something that can wait."""
+    """A foreground and a background handler behind one gate."""
 
-    def __init__(self, patience: float = LONG_TIMEOUT) -> None:
-        self.pressing, self.patient = Work(), Work()
-        leisure = IdleGate()
-        self._press = leisure.foreground(self.pressing.handle)
-        self._wait = leisure.background(self.patient.handle, patience=patience)
+    def __init__(self, max_wait: float = LONG_TIMEOUT) -> None:
+        self.foreground, self.background = Work(), Work()
+        gate = IdleGate()
+        self._foreground = gate.foreground(self.foreground.handle)
+        self._background = gate.background(self.background.handle, max_wait=max_wait)
         self.tasks: list[asyncio.Task[None]] = []
 
-    def press(self, times: int = 1) -> asyncio.Task[None]:
-        """One delivery, or several of which each is taken as soon as the one before it has ended."""
-        return self._start(self._press, Lane.NORMAL, times)
+    def deliver(self, times: int = 1) -> asyncio.Task[None]:
+        """One foreground delivery, or several in a row without a pause."""
+        return self._start(self._foreground, Lane.NORMAL, times)
 
-    def wait(self) -> asyncio.Task[None]:
-        return self._start(self._wait, Lane.BACKFILL)
+    def deliver_in_background(self) -> asyncio.Task[None]:
+        return self._start(self._background, Lane.BACKFILL)
 
     def _start(self, handler: Handler, lane: Lane, times: int = 1) -> asyncio.Task[None]:
         async def handle() -> None:
@@ -63,7 +63,7 @@ class Worker:
 
 
 async def settled() -> None:
-    """Everything has happened that can."""
+    """Let the event loop run everything that can run."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -77,113 +77,113 @@ async def worker() -> AsyncIterator[Worker]:
     await asyncio.gather(*worker.tasks, return_exceptions=True)
 
 
-async def test_at_leisure_what_can_wait_begins_at_once_and_is_given_its_delivery(worker: Worker) -> None:
-    task = worker.wait()
+async def test_background_starts_at_once_while_idle(worker: Worker) -> None:
+    task = worker.deliver_in_background()
     await settled()
-    assert worker.patient.begun == [Delivery(image_id=IMAGE_ID, lane=Lane.BACKFILL)]
-    worker.patient.end()
+    assert worker.background.begun == [Delivery(image_id=IMAGE_ID, lane=Lane.BACKFILL)]
+    worker.background.end()
     await task
 
 
-async def test_what_presses_never_waits(worker: Worker) -> None:
-    worker.wait()
+async def test_foreground_never_waits(worker: Worker) -> None:
+    worker.deliver_in_background()
     await settled()
     for _ in range(3):
-        worker.press()
+        worker.deliver()
     await settled()
-    assert worker.pressing.begun == [Delivery(image_id=IMAGE_ID, lane=Lane.NORMAL)] * 3
+    assert worker.foreground.begun == [Delivery(image_id=IMAGE_ID, lane=Lane.NORMAL)] * 3
 
 
-async def test_what_can_wait_waits_until_all_that_presses_has_ended(worker: Worker) -> None:
+async def test_background_waits_until_every_foreground_handler_ends(worker: Worker) -> None:
     for _ in range(3):
-        worker.press()
+        worker.deliver()
     await settled()
-    worker.wait()
+    worker.deliver_in_background()
     for which in (1, 0):
-        worker.pressing.end(which)
+        worker.foreground.end(which)
         await settled()
-        assert worker.patient.begun == []
-    worker.pressing.end(2)
+        assert worker.background.begun == []
+    worker.foreground.end(2)
     await settled()
-    assert len(worker.patient.begun) == 1
+    assert len(worker.background.begun) == 1
 
 
-async def test_what_can_wait_keeps_nobody_waiting_and_may_run_beside_others_of_its_kind(worker: Worker) -> None:
+async def test_background_handlers_run_concurrently(worker: Worker) -> None:
     for _ in range(2):
-        worker.wait()
+        worker.deliver_in_background()
     await settled()
-    assert len(worker.patient.begun) == 2
+    assert len(worker.background.begun) == 2
 
 
-async def test_one_after_another_without_a_pause_is_no_leisure(worker: Worker) -> None:
-    worker.press(times=5)
+async def test_background_waits_through_consecutive_foreground_handlers(worker: Worker) -> None:
+    worker.deliver(times=5)
     await settled()
-    worker.wait()
+    worker.deliver_in_background()
     for each in range(5):
         await settled()
-        assert worker.patient.begun == []
-        worker.pressing.end(each)
+        assert worker.background.begun == []
+        worker.foreground.end(each)
     await settled()
-    assert len(worker.patient.begun) == 1
+    assert len(worker.background.begun) == 1
 
 
-async def test_leisure_comes_and_goes(worker: Worker) -> None:
-    for turn in range(3):
-        worker.press()
+async def test_gate_closes_and_opens_repeatedly(worker: Worker) -> None:
+    for number in range(3):
+        worker.deliver()
         await settled()
-        worker.wait()
+        worker.deliver_in_background()
         await settled()
-        assert len(worker.patient.begun) == turn
-        worker.pressing.end(turn)
+        assert len(worker.background.begun) == number
+        worker.foreground.end(number)
         await settled()
-        assert len(worker.patient.begun) == turn + 1
+        assert len(worker.background.begun) == number + 1
 
 
-async def test_what_fails_or_is_cancelled_no_longer_presses(worker: Worker) -> None:
-    failing, cancelled = worker.press(), worker.press()
+async def test_failed_or_cancelled_foreground_handler_no_longer_counts(worker: Worker) -> None:
+    failing, cancelled = worker.deliver(), worker.deliver()
     await settled()
-    worker.wait()
-    worker.pressing.end(0, RuntimeError("a defect"))
+    worker.deliver_in_background()
+    worker.foreground.end(0, RuntimeError("a defect"))
     await settled()
     with pytest.raises(RuntimeError, match="a defect"):
         failing.result()
-    assert worker.patient.begun == [], "the other one still runs"
+    assert worker.background.begun == [], "the other one still runs"
     cancelled.cancel()
     await settled()
     assert cancelled.cancelled()
-    assert len(worker.patient.begun) == 1
+    assert len(worker.background.begun) == 1
 
 
-async def test_a_cancelled_wait_ends_at_once_and_begins_nothing(worker: Worker) -> None:
-    worker.press()
+async def test_cancelled_background_handler_never_starts(worker: Worker) -> None:
+    worker.deliver()
     await settled()
-    waiting = worker.wait()
+    waiting = worker.deliver_in_background()
     await settled()
     waiting.cancel()
     await settled()
     assert waiting.cancelled()
-    worker.pressing.end()
+    worker.foreground.end()
     await settled()
-    assert worker.patient.begun == []
+    assert worker.background.begun == []
 
 
-async def test_what_can_wait_fails_like_anything_else(worker: Worker) -> None:
-    waiting = worker.wait()
+async def test_background_error_is_raised(worker: Worker) -> None:
+    waiting = worker.deliver_in_background()
     await settled()
-    worker.patient.end(error=TimeoutError("its own"))
+    worker.background.end(error=TimeoutError("its own"))
     await settled()
     with pytest.raises(TimeoutError, match="its own"):
         waiting.result()
 
 
-async def test_patience_ends_however_busy_the_worker_is() -> None:
-    worker = Worker(patience=0.05)
+async def test_background_starts_after_max_wait() -> None:
+    worker = Worker(max_wait=0.05)
     began = asyncio.get_running_loop().time()
-    busy, waiting = worker.press(), worker.wait()
-    await eventually(lambda: worker.patient.begun)
+    busy, waiting = worker.deliver(), worker.deliver_in_background()
+    await eventually(lambda: worker.background.begun)
     assert asyncio.get_running_loop().time() - began >= 0.05
     assert not busy.done()
-    worker.patient.end()
+    worker.background.end()
     await waiting
-    worker.pressing.end()
+    worker.foreground.end()
     await busy

@@ -1,4 +1,4 @@
-"""What each format is called: its media type, and the end of a file's name."""
+"""Media types and file name extensions of formats."""
 
 import pytest
 
@@ -17,16 +17,16 @@ NAMES = {
 
 
 @pytest.mark.parametrize("image_format", ImageFormat)
-def test_a_formats_names_are_the_usual_ones(image_format: ImageFormat) -> None:
+def test_media_types_and_extensions(image_format: ImageFormat) -> None:
     assert (image_format.content_type, image_format.extension) == NAMES[image_format]
 
 
 @pytest.mark.parametrize("image_format", ImageFormat)
-def test_a_media_type_leads_back_to_its_format(image_format: ImageFormat) -> None:
+def test_a_media_type_maps_to_its_format(image_format: ImageFormat) -> None:
     assert ImageFormat.of(image_format.content_type) is image_format
 
 
 @pytest.mark.parametrize("content_type", ["image/svg+xml", "text/html", "", "image/"])
-def test_no_other_media_type_leads_to_a_format(content_type: str) -> None:
+def test_other_media_types_are_refused(content_type: str) -> None:
     with pytest.raises(ValueError, match="not a valid ImageFormat"):
         ImageFormat.of(content_type)

@@ -1,4 +1,4 @@
-"""Where files lie: what a key was made of can be read back, and nothing else passes for ours."""
+"""Storage keys: they are parsed exactly, and nothing else is."""
 
 import re
 from collections.abc import Callable
@@ -33,17 +33,17 @@ def test_the_keys_are_exactly_these() -> None:
 
 
 @given(image_id=st.uuids())
-def test_an_originals_key_is_read_back(image_id: UUID) -> None:
+def test_the_key_of_an_original_is_parsed(image_id: UUID) -> None:
     assert parse_original_key(original_key(image_id)) == image_id
 
 
 @given(image_id=st.uuids(), attempt=ATTEMPTS, preset=PRESETS)
-def test_a_thumbnails_key_is_read_back(image_id: UUID, attempt: int, preset: str) -> None:
+def test_the_key_of_a_thumbnail_is_parsed(image_id: UUID, attempt: int, preset: str) -> None:
     assert parse_thumbnail_key(thumbnail_key(image_id, attempt, preset)) == ThumbnailKey(image_id, attempt)
 
 
 @pytest.mark.parametrize("preset", [preset.name for preset in DEFAULT_RECIPE.presets])
-def test_every_default_presets_key_is_read_back(preset: str) -> None:
+def test_the_key_of_every_default_preset_is_parsed(preset: str) -> None:
     assert parse_thumbnail_key(thumbnail_key(ID, 1, preset)) == ThumbnailKey(ID, 1)
 
 
@@ -56,7 +56,7 @@ def test_different_thumbnails_have_different_keys(one: tuple[UUID, int, str], ot
 
 
 @given(image_id=st.uuids(), attempt=ATTEMPTS, preset=PRESETS)
-def test_a_key_is_three_plain_lower_case_names(image_id: UUID, attempt: int, preset: str) -> None:
+def test_a_key_has_three_lower_case_parts(image_id: UUID, attempt: int, preset: str) -> None:
     for prefix, key in ((ORIGINALS, original_key(image_id)), (THUMBNAILS, thumbnail_key(image_id, attempt, preset))):
         folder, shard, name = key.split("/")
         assert f"{folder}/" == prefix
@@ -106,16 +106,16 @@ def test_a_key_is_three_plain_lower_case_names(image_id: UUID, attempt: int, pre
         THUMBNAIL.replace("01900000-0000-7000-", "01900000-0-00070-00"),
     ],
 )
-def test_a_foreign_name_belongs_to_no_image(parse: Callable[[str], object], key: str) -> None:
+def test_other_names_are_not_parsed(parse: Callable[[str], object], key: str) -> None:
     assert parse(key) is None
 
 
-def test_neither_kind_passes_for_the_other() -> None:
+def test_the_two_kinds_of_keys_are_distinct() -> None:
     assert parse_original_key(THUMBNAIL) is None
     assert parse_thumbnail_key(ORIGINAL) is None
 
 
 @given(key=st.text(max_size=80))
-def test_garbage_belongs_to_no_image(key: str) -> None:
+def test_arbitrary_text_is_not_parsed(key: str) -> None:
     assert parse_original_key(key) is None
     assert parse_thumbnail_key(key) is None

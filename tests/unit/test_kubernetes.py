@@ -1,4 +1,4 @@
-"""What the manifests promise beyond their schemas: rendered as for `kubectl apply -k`, and held against the program."""
+"""The rendered manifests match the program's settings, beyond what their schemas check."""
 
 import inspect
 import re
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from image_service.bootstrap import BACKFILL_SLOTS, EXPRESS_SLOTS
 from image_service.config import Settings
 from image_service.domain.lane import Lane
 from image_service.queue.rabbitmq import RabbitMQQueue
 from image_service.queue.rabbitmq.topology import Topology
+from image_service.worker.lanes import BACKFILL_SLOTS, EXPRESS_SLOTS
 
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")
@@ -25,12 +25,12 @@ OVERLAYS = sorted(folder.name for folder in (ROOT / "k8s/overlays").iterdir())
 PARTS = {"image-api", "image-worker", "image-keeper", "image-migrate"}
 NAMES = {name.upper() for name in Settings.model_fields}
 CREDENTIALS = {"DATABASE_URL", "RABBITMQ_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-OF_THE_OBJECT_STORAGE = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
-"""What its library reads from the environment."""
+OBJECT_STORAGE_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
+"""Variables that obstore reads."""
 COMPONENT = "app.kubernetes.io/component"
 MEBIBYTE = 1024**2
 PROCESS_BYTES = 256 * MEBIBYTE
-"""More than a worker without its decoders, or an API, was seen to take."""
+"""More than the measured memory of an API, or of a worker without its decoders."""
 
 Manifest = dict[str, Any]
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.parametrize("overlay", OVERLAYS)
 @cache
 def rendered(overlay: str) -> list[Manifest]:
     command: list[str | Path] = [KUBECTL, "kustomize", ROOT / "k8s/overlays" / overlay]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  (our own words)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  (a fixed command)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 
@@ -50,12 +50,12 @@ def of_kind(overlay: str, *kinds: str) -> dict[str, Manifest]:
 
 
 def pods(overlay: str) -> dict[str, Manifest]:
-    """The specification of each part's pods."""
+    """The pod specification of each part."""
     return {name: each["spec"]["template"]["spec"] for name, each in of_kind(overlay, "Deployment", "Job").items()}
 
 
 def containers(overlay: str) -> dict[str, Manifest]:
-    """The one container of each part."""
+    """The container of each part."""
     found = {}
     for name, pod in pods(overlay).items():
         (found[name],) = pod["containers"]
@@ -63,7 +63,7 @@ def containers(overlay: str) -> dict[str, Manifest]:
 
 
 def settings_of(overlay: str, part: str) -> dict[str, str]:
-    """What the part's environment says, without what comes from secrets."""
+    """The environment of a part, without secrets."""
     container = containers(overlay)[part]
     shared: dict[str, str] = {}
     for source in container["envFrom"]:
@@ -77,7 +77,7 @@ def number_of_bytes(quantity: str) -> int:
 
 
 def references(value: object) -> Iterator[Manifest]:
-    """Every reference to a secret, wherever it stands."""
+    """Every reference to a secret, at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from [inner] if key == "secretKeyRef" else inner if key == "secretTargetRef" else references(inner)
@@ -94,11 +94,11 @@ def selects(selector: Manifest, labels: dict[str, str]) -> bool:
     )
 
 
-def test_every_part_is_there(overlay: str) -> None:
+def test_all_workloads_are_rendered(overlay: str) -> None:
     assert set(pods(overlay)) == PARTS
 
 
-def test_no_pod_has_rights_or_can_write_outside_its_volumes(overlay: str) -> None:
+def test_pods_are_unprivileged_and_read_only(overlay: str) -> None:
     for name, pod in pods(overlay).items():
         account = pod["securityContext"]
         assert account["runAsNonRoot"] is True, name
@@ -113,7 +113,7 @@ def test_no_pod_has_rights_or_can_write_outside_its_volumes(overlay: str) -> Non
         }, name
 
 
-def test_the_number_of_the_images_user_is_the_pods(overlay: str) -> None:
+def test_pods_run_as_the_user_of_the_image(overlay: str) -> None:
     for image in ("api", "worker"):
         assert "USER 10001:10001\n" in (ROOT / f"Dockerfile.{image}").read_text(), overlay
 
@@ -124,7 +124,7 @@ def test_every_container_has_requests_and_limits(overlay: str) -> None:
             assert set(container["resources"][kind]) == {"cpu", "memory"}, name
 
 
-def test_no_decoder_can_reach_its_pods_memory_limit(overlay: str) -> None:
+def test_decoders_fit_the_memory_limit(overlay: str) -> None:
     for part in ("image-worker", "image-keeper"):
         settings = Settings.model_validate({name.lower(): each for name, each in settings_of(overlay, part).items()})
         slots = settings.decode_slots
@@ -133,16 +133,16 @@ def test_no_decoder_can_reach_its_pods_memory_limit(overlay: str) -> None:
         assert limit >= PROCESS_BYTES + decoders * settings.decode_memory, part
 
 
-def test_workers_come_and_go_and_one_without_decoders_stays(overlay: str) -> None:
+def test_workers_are_scaled_and_the_keeper_is_not(overlay: str) -> None:
     deployments = of_kind(overlay, "Deployment")
     assert settings_of(overlay, "image-worker")["DECODE_SLOTS"] != "0"
     assert settings_of(overlay, "image-keeper")["DECODE_SLOTS"] == "0"
     assert deployments["image-keeper"]["spec"]["replicas"] == 1
-    for scaled in ("image-api", "image-worker"):  # or each `kubectl apply` would undo what the autoscaler did
+    for scaled in ("image-api", "image-worker"):  # or each `kubectl apply` would undo the autoscaler's changes
         assert "replicas" not in deployments[scaled]["spec"]
 
 
-def test_secrets_are_named_and_never_told(overlay: str) -> None:
+def test_credentials_come_from_secrets_only(overlay: str) -> None:
     assert not of_kind(overlay, "Secret")
     for name, container in containers(overlay).items():
         by_reference = {each["name"] for each in container["env"] if "secretKeyRef" in each.get("valueFrom", {})}
@@ -155,15 +155,15 @@ def test_secrets_are_named_and_never_told(overlay: str) -> None:
     assert named == kept
 
 
-def test_every_variable_is_a_setting_of_the_program_and_has_a_good_value(overlay: str) -> None:
+def test_every_variable_is_a_setting_with_a_valid_value(overlay: str) -> None:
     for part in PARTS:
         given = settings_of(overlay, part)
-        assert given.keys() <= NAMES | OF_THE_OBJECT_STORAGE, part
+        assert given.keys() <= NAMES | OBJECT_STORAGE_VARIABLES, part
         Settings.model_validate({name.lower(): value for name, value in given.items()})
-        assert {each["name"] for each in containers(overlay)[part]["env"]} <= NAMES | OF_THE_OBJECT_STORAGE, part
+        assert {each["name"] for each in containers(overlay)[part]["env"]} <= NAMES | OBJECT_STORAGE_VARIABLES, part
 
 
-def test_pods_are_given_the_time_to_drain(overlay: str) -> None:
+def test_grace_period_covers_the_drain(overlay: str) -> None:
     for part in PARTS - {"image-migrate"}:
         settings = Settings.model_validate({"drain_timeout": settings_of(overlay, part)["DRAIN_TIMEOUT"]})
         before = containers(overlay)[part].get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})
@@ -171,7 +171,7 @@ def test_pods_are_given_the_time_to_drain(overlay: str) -> None:
         assert pods(overlay)[part]["terminationGracePeriodSeconds"] >= spent + 5, part
 
 
-def test_every_lane_calls_for_workers_and_no_other_queue_does(overlay: str) -> None:
+def test_scaling_has_a_trigger_for_every_lane(overlay: str) -> None:
     (scaling,) = of_kind(overlay, "ScaledObject").values()
     topology = Topology(inspect.signature(RabbitMQQueue).parameters["queue_name"].default)
     triggers = scaling["spec"]["triggers"]
@@ -182,14 +182,14 @@ def test_every_lane_calls_for_workers_and_no_other_queue_does(overlay: str) -> N
     assert {each["authenticationRef"]["name"] for each in triggers} == set(of_kind(overlay, "TriggerAuthentication"))
 
 
-def test_a_worker_that_holds_messages_has_finished_before_it_is_taken_away(overlay: str) -> None:
+def test_cooldown_exceeds_the_longest_processing_time(overlay: str) -> None:
     (scaling,) = of_kind(overlay, "ScaledObject").values()
     defaults = Settings()
     assert scaling["spec"]["minReplicaCount"] == 0
     assert scaling["spec"]["cooldownPeriod"] > defaults.lease_seconds + 2 * defaults.decode_timeout
 
 
-def test_probes_ask_what_the_program_answers(overlay: str) -> None:
+def test_probes_match_the_health_endpoints(overlay: str) -> None:
     api = containers(overlay)["image-api"]
     assert {kind: api[kind]["httpGet"]["path"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")} == {
         "startupProbe": "/health/live",
@@ -205,7 +205,7 @@ def test_probes_ask_what_the_program_answers(overlay: str) -> None:
         assert probes[1]["periodSeconds"] * probes[1]["failureThreshold"] >= 600
 
 
-def test_what_selects_pods_selects_the_right_ones(overlay: str) -> None:
+def test_selectors_match_the_intended_pods(overlay: str) -> None:
     templates = of_kind(overlay, "Deployment", "Job")
     labels = {name: each["spec"]["template"]["metadata"]["labels"] for name, each in templates.items()}
     for name, deployment in of_kind(overlay, "Deployment").items():
@@ -226,14 +226,14 @@ def test_what_selects_pods_selects_the_right_ones(overlay: str) -> None:
     assert [each["podSelector"] for each in dns] == [{"matchLabels": {"k8s-app": "kube-dns"}}]
 
 
-def test_what_is_applied_first_is_all_that_the_migration_needs(overlay: str) -> None:
+def test_documented_first_step_has_what_the_migration_needs(overlay: str) -> None:
     documented = re.findall(r"component in \(([a-z, ]+)\)", (ROOT / "docs/kubernetes.md").read_text())
     parts = {part for each in documented for part in each.split(", ")}
     first = {each["kind"] for each in rendered(overlay) if each["metadata"]["labels"].get(COMPONENT) in parts}
     assert first == {"Namespace", "ConfigMap", "NetworkPolicy", "Job"}
 
 
-def test_metrics_are_served_where_they_are_looked_for(overlay: str) -> None:
+def test_metrics_ports_match_the_monitors(overlay: str) -> None:
     (service,) = of_kind(overlay, "Service").values()
     assert {"name": "metrics", "port": 9100, "targetPort": "metrics"} in service["spec"]["ports"]
     (of_services,) = of_kind(overlay, "ServiceMonitor").values()
@@ -247,7 +247,7 @@ def test_metrics_are_served_where_they_are_looked_for(overlay: str) -> None:
         assert (given["METRICS_HOST"], given["METRICS_PORT"]) == ("0.0.0.0", "9100")  # noqa: S104  (in a pod)
 
 
-def test_files_are_kept_outside_the_pods(overlay: str) -> None:
+def test_files_are_stored_outside_the_pods(overlay: str) -> None:
     for part in PARTS - {"image-migrate"}:
         mounts = {each["mountPath"]: each["name"] for each in containers(overlay)[part]["volumeMounts"]}
         volumes = {each["name"]: each for each in pods(overlay)[part]["volumes"]}
@@ -257,7 +257,7 @@ def test_files_are_kept_outside_the_pods(overlay: str) -> None:
         assert ("persistentVolumeClaim" in storage) == bool(of_kind(overlay, "PersistentVolumeClaim")), part
 
 
-def test_the_images_are_those_of_this_version(overlay: str) -> None:
+def test_image_tags_are_this_version(overlay: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     names = {name: container["image"].rpartition("/")[2] for name, container in containers(overlay).items()}
     assert names == {

@@ -1,4 +1,4 @@
-"""Cheap images have a lane of their own."""
+"""The choice of a lane."""
 
 import pytest
 from hypothesis import given
@@ -20,9 +20,7 @@ from image_service.domain.lane import Lane, lane_of
         (ImageFormat.WEBP, 1, 50_000_000, Lane.NORMAL),
     ],
 )
-def test_the_lane_follows_from_what_the_header_says(
-    image_format: ImageFormat, width: int, height: int, lane: Lane
-) -> None:
+def test_the_lane_depends_on_the_header(image_format: ImageFormat, width: int, height: int, lane: Lane) -> None:
     assert lane_of(ImageHeader(format=image_format, width=width, height=height)) is lane
 
 
@@ -31,5 +29,5 @@ def test_the_lane_follows_from_what_the_header_says(
         ImageHeader, format=st.sampled_from(ImageFormat), width=st.integers(1, 10**9), height=st.integers(1, 10**9)
     )
 )
-def test_no_new_image_waits_behind_the_back_fill(header: ImageHeader) -> None:
+def test_no_header_selects_the_backfill_lane(header: ImageHeader) -> None:
     assert lane_of(header) is not Lane.BACKFILL

@@ -1,4 +1,4 @@
-"""The worker's sign of life."""
+"""The worker's liveness file."""
 
 import os
 import time
@@ -9,16 +9,16 @@ import pytest
 from image_service.worker.liveness import INTERVAL, LivenessFile, is_fresh
 
 
-async def well() -> bool:
+async def healthy() -> bool:
     return True
 
 
-async def unwell() -> bool:
+async def unhealthy() -> bool:
     return False
 
 
 def touched(path: Path, ago: float) -> None:
-    """Give the file the age of one that was touched so many seconds ago."""
+    """Touch the file as if ``ago`` seconds ago."""
     path.touch()
     os.utime(path, (time.time() - ago,) * 2)
 
@@ -28,35 +28,35 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "worker.liveness"
 
 
-async def test_while_all_is_well_the_file_is_fresh(path: Path) -> None:
-    alive = LivenessFile(path, well)
+async def test_file_is_fresh_while_healthy(path: Path) -> None:
+    liveness = LivenessFile(path, healthy)
     assert not is_fresh(path)
-    await alive.refresh()
+    await liveness.refresh()
     assert is_fresh(path)
     touched(path, 3600)
     assert not is_fresh(path)
-    await alive.refresh()
+    await liveness.refresh()
     assert is_fresh(path)
 
 
-async def test_while_something_is_away_the_file_grows_old(path: Path) -> None:
-    await LivenessFile(path, unwell).refresh()
+async def test_file_becomes_stale_while_unhealthy(path: Path) -> None:
+    await LivenessFile(path, unhealthy).refresh()
     assert not is_fresh(path)
     touched(path, 3600)
-    await LivenessFile(path, unwell).refresh()
+    await LivenessFile(path, unhealthy).refresh()
     assert not is_fresh(path)
 
 
-def test_two_signs_may_be_missed_but_not_three(path: Path) -> None:
+def test_file_is_stale_after_three_intervals(path: Path) -> None:
     touched(path, 2.5 * INTERVAL)
     assert is_fresh(path)
     touched(path, 3 * INTERVAL)
     assert not is_fresh(path)
 
 
-async def test_a_worker_that_ended_is_not_alive(path: Path) -> None:
-    alive = LivenessFile(path, well)
-    await alive.refresh()
-    alive.remove()
+async def test_removed_file_is_not_fresh(path: Path) -> None:
+    liveness = LivenessFile(path, healthy)
+    await liveness.refresh()
+    liveness.remove()
     assert not is_fresh(path)
-    alive.remove()
+    liveness.remove()

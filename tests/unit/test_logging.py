@@ -1,4 +1,4 @@
-"""What is logged, by us or by a library, comes out of stdout as one line in one form."""
+"""Log lines of the service and of libraries go to stdout in one format."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ CHATTY = ["aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.ac
 
 
 @pytest.fixture(autouse=True)
-def keep_logging_as_it_was() -> Iterator[None]:
+def preserve_logging() -> Iterator[None]:
     with logging_kept():
         yield
 
@@ -30,7 +30,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in captured.out.splitlines()]
 
 
-def test_a_line_is_json_with_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_is_json_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "json")
     structlog.get_logger("image_service.test").info("image.claimed", attempt=1, image_id=ID, note="späť\nnext line")
     (line,) = lines(capsys)
@@ -47,7 +47,7 @@ def test_a_line_is_json_with_its_facts(capsys: pytest.CaptureFixture[str]) -> No
     }
 
 
-def test_a_line_carries_the_request_it_belongs_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_has_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "json")
     with bound_contextvars(request_id="r-1"):
         structlog.get_logger("ours").info("inside")
@@ -56,7 +56,7 @@ def test_a_line_carries_the_request_it_belongs_to(capsys: pytest.CaptureFixture[
     assert [line.get("request_id") for line in lines(capsys)] == ["r-1", "r-1", None]
 
 
-def test_what_a_library_logs_looks_like_ours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_line_has_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "json")
     logging.getLogger("some.library").warning("%d of %s", 2, "them", extra={"host": "db"})
     (line,) = lines(capsys)
@@ -66,7 +66,7 @@ def test_what_a_library_logs_looks_like_ours(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
-def test_nothing_below_the_level_is_logged(capsys: pytest.CaptureFixture[str], level: str) -> None:
+def test_lines_below_the_level_are_dropped(capsys: pytest.CaptureFixture[str], level: str) -> None:
     configure_logging(level, "json")
     names = ["debug", "info", "warning", "error", "critical"]
     for name in names:
@@ -77,7 +77,7 @@ def test_nothing_below_the_level_is_logged(capsys: pytest.CaptureFixture[str], l
     assert logged == [(logger, name) for name in expected for logger in ("ours", "library")]
 
 
-def test_a_logger_made_before_the_configuration_obeys_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_configuration_applies_to_existing_loggers(capsys: pytest.CaptureFixture[str]) -> None:
     early = structlog.get_logger("early")
     configure_logging("WARNING", "json")
     early.info("not this")
@@ -87,7 +87,7 @@ def test_a_logger_made_before_the_configuration_obeys_it(capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("name", CHATTY)
 @pytest.mark.parametrize(("level", "expected"), [("DEBUG", ["warning"]), ("INFO", ["warning"]), ("ERROR", [])])
-def test_chatty_libraries_are_heard_from_warnings_on(
+def test_chatty_libraries_log_warnings_only(
     capsys: pytest.CaptureFixture[str], name: str, level: str, expected: list[str]
 ) -> None:
     configure_logging(level, "json")
@@ -96,7 +96,7 @@ def test_chatty_libraries_are_heard_from_warnings_on(
     assert [line["level"] for line in lines(capsys)] == expected
 
 
-def test_configuring_twice_does_not_log_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("DEBUG", "console")
     configure_logging("INFO", "json")
     structlog.get_logger("ours").info("once")
@@ -108,9 +108,7 @@ def fail(password: str) -> None:
 
 
 @pytest.mark.parametrize("logger", ["ours", "library"])
-def test_an_exception_is_part_of_its_line_and_shows_no_variables(
-    capsys: pytest.CaptureFixture[str], logger: str
-) -> None:
+def test_exception_is_logged_without_variables(capsys: pytest.CaptureFixture[str], logger: str) -> None:
     configure_logging("INFO", "json")
     try:
         fail(password="s3" + "cret")
@@ -128,7 +126,7 @@ def test_an_exception_is_part_of_its_line_and_shows_no_variables(
     assert "s3cret" not in output
 
 
-def test_on_the_console_a_line_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_line_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "console")
     with bound_contextvars(request_id="r-1"):
         structlog.get_logger("ours").info("image.claimed", attempt=1)
@@ -143,7 +141,7 @@ def test_on_the_console_a_line_is_for_people(capsys: pytest.CaptureFixture[str])
         assert all(fact in line for fact in facts)
 
 
-def test_on_the_console_an_exception_follows_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_exception_follows_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "console")
     try:
         fail(password="s3" + "cret")
@@ -156,7 +154,7 @@ def test_on_the_console_an_exception_follows_its_line(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_auto_writes_for_people_on_a_terminal_and_json_elsewhere(
+def test_auto_format_depends_on_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)

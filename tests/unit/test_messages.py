@@ -1,4 +1,4 @@
-"""The wire form of deliveries: what was written is read back, and nothing else gets through."""
+"""Deliveries are encoded as messages and decoded again; anything else is refused."""
 
 import json
 from uuid import UUID
@@ -14,19 +14,19 @@ IMAGE_ID = UUID("01900000-0000-7000-8000-000000000001")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def test_the_body_is_exactly_this_and_the_request_id_is_not_in_it() -> None:
+def test_body_has_a_version_and_an_image_id_only() -> None:
     body = encode(Delivery(image_id=IMAGE_ID, request_id="r-1"))
     assert body == b'{"v":1,"image_id":"01900000-0000-7000-8000-000000000001"}'
 
 
 @given(image_id=st.uuids(), request_id=st.none() | st.text(st.characters(codec="utf-8"), max_size=60))
-def test_what_was_written_is_read_back(image_id: UUID, request_id: str | None) -> None:
+def test_encoded_delivery_decodes_to_itself(image_id: UUID, request_id: str | None) -> None:
     delivery = Delivery(image_id=image_id, request_id=request_id)
     assert decode(encode(delivery), correlation_id(delivery)) == delivery
 
 
 @given(request_id=st.text())
-def test_any_request_id_fits_an_amqp_short_string(request_id: str) -> None:
+def test_correlation_id_fits_an_amqp_short_string(request_id: str) -> None:
     carried = correlation_id(Delivery(image_id=IMAGE_ID, request_id=request_id * 50))
     assert carried is not None
     assert len(carried.encode()) <= 255
@@ -40,27 +40,27 @@ unknown = st.recursive(
 
 
 @given(version=st.integers(min_value=1), added=st.dictionaries(st.text(), unknown))
-def test_what_a_later_version_adds_is_ignored(version: int, added: dict[str, object]) -> None:
+def test_fields_of_later_versions_are_ignored(version: int, added: dict[str, object]) -> None:
     body = json.dumps({**added, "v": version, "image_id": str(IMAGE_ID)}).encode()
     assert decode(body) == Delivery(image_id=IMAGE_ID)
 
 
-def test_what_we_write_is_read_by_every_version() -> None:
-    """The promise that versions give each other: this integer, and this text, under these two names."""
+def test_body_is_readable_by_every_version() -> None:
+    """The contract between versions: an integer ``v`` and a text ``image_id``."""
     body = json.loads(encode(Delivery(image_id=IMAGE_ID)))
     assert body["v"] >= 1
     assert UUID(body["image_id"]) == IMAGE_ID
 
 
-def test_the_trace_travels_beside_the_body() -> None:
+def test_trace_is_a_header() -> None:
     delivery = Delivery(image_id=IMAGE_ID, trace=TRACE)
     assert headers(delivery) == {"traceparent": TRACE}
     assert headers(Delivery(image_id=IMAGE_ID)) == {}
-    assert decode(encode(delivery), beside=headers(delivery)) == delivery
-    assert decode(encode(delivery), beside={"traceparent": b"\xff", "x-delivery-count": 1}).trace is None
+    assert decode(encode(delivery), headers=headers(delivery)) == delivery
+    assert decode(encode(delivery), headers={"traceparent": b"\xff", "x-delivery-count": 1}).trace is None
 
 
-def test_a_correlation_id_that_is_no_text_is_ignored() -> None:
+def test_correlation_id_that_is_not_text_is_ignored() -> None:
     assert decode(encode(Delivery(image_id=IMAGE_ID)), b"\xff").request_id is None
 
 
@@ -91,12 +91,12 @@ def test_a_correlation_id_that_is_no_text_is_ignored() -> None:
         b'{"v":' + b"9" * 10_000 + b"}",
     ],
 )
-def test_anything_else_is_undecodable(body: bytes) -> None:
+def test_invalid_body_is_undecodable(body: bytes) -> None:
     with pytest.raises(UndecodableMessage):
         decode(body)
 
 
 @given(body=st.binary(max_size=200))
-def test_garbage_never_raises_anything_else(body: bytes) -> None:
+def test_random_bytes_are_undecodable(body: bytes) -> None:
     with pytest.raises(UndecodableMessage):
         decode(body)

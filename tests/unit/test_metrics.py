@@ -1,6 +1,7 @@
-"""What is counted is what happened, under labels that are known beforehand."""
+"""Events are counted under labels that are known in advance."""
 
 import time
+from itertools import count, pairwise
 from uuid import UUID, uuid4
 
 import httpx
@@ -12,61 +13,61 @@ from harness.plans import ORIGINAL
 from image_service.domain.image import Claim
 from image_service.domain.lane import Lane
 from image_service.errors import StartError
-from image_service.observability.exposition import exposed
+from image_service.observability.exposition import serve_metrics
 from image_service.observability.metrics import Metrics
 from image_service.ports import NULL_OBSERVER, AttemptOutcome
 
 
-def claim(image_id: UUID, *, again: bool = False) -> Claim:
-    return Claim(image_id=image_id, attempt=1, attempts_charged=1, decoder_failures=0, reprocessing=again)
+def claim(image_id: UUID, *, reprocessing: bool = False) -> Claim:
+    return Claim(image_id=image_id, attempt=1, attempts_charged=1, decoder_failures=0, reprocessing=reprocessing)
 
 
 def aged(seconds: float) -> UUID:
-    """The id of an image that was accepted so many seconds ago."""
+    """The id of an image accepted ``seconds`` ago."""
     milliseconds = int((time.time() - seconds) * 1000)
     return UUID(int=milliseconds << 80 | uuid7().int & ((1 << 80) - 1))
 
 
-def test_an_image_s_way_is_timed_from_its_acceptance() -> None:
+def test_time_to_done_starts_at_acceptance() -> None:
     metrics = Metrics()
     metrics.attempted(claim(aged(7)), AttemptOutcome.DONE)
     assert counted(metrics, "image_done_seconds_count") == 1
     assert counted(metrics, "image_done_seconds_sum") == pytest.approx(7, abs=1)
-    assert counted(metrics, "attempts_total", ending="done") == 1
+    assert counted(metrics, "attempts_total", outcome="done") == 1
 
 
 @pytest.mark.parametrize(
-    ("image_id", "again", "ending"),
+    ("image_id", "reprocessing", "outcome"),
     [
         (aged(7), True, AttemptOutcome.DONE),
         (uuid4(), False, AttemptOutcome.DONE),
         (aged(7), False, AttemptOutcome.RETRY),
     ],
-    ids=["rendered again", "an id without a time", "not done"],
+    ids=["reprocessed", "id without a time", "not done"],
 )
-def test_nothing_else_is_timed(image_id: UUID, ending: AttemptOutcome, *, again: bool) -> None:
+def test_other_attempts_have_no_time_to_done(image_id: UUID, outcome: AttemptOutcome, *, reprocessing: bool) -> None:
     metrics = Metrics()
-    metrics.attempted(claim(image_id, again=again), ending)
+    metrics.attempted(claim(image_id, reprocessing=reprocessing), outcome)
     assert counted(metrics, "image_done_seconds_count") == 0
 
 
-def test_a_clock_that_is_behind_makes_no_negative_time() -> None:
+def test_clock_that_is_behind_counts_as_zero_seconds() -> None:
     metrics = Metrics()
     metrics.attempted(claim(aged(-60)), AttemptOutcome.DONE)
     assert counted(metrics, "image_done_seconds_sum") == 0
 
 
-def test_an_attempt_that_an_error_ended_counts_under_its_code() -> None:
+def test_failed_attempt_is_counted_by_code_and_outcome() -> None:
     metrics = Metrics()
     metrics.attempted(claim(aged(0)), AttemptOutcome.RETRY, "decoder-crashed")
     metrics.attempted(claim(aged(0)), AttemptOutcome.ERROR, "corrupt-image")
     metrics.attempted(claim(aged(0)), AttemptOutcome.LOST)
-    assert counted(metrics, "attempt_failures_total", code="decoder-crashed", ending="retry") == 1
-    assert counted(metrics, "attempt_failures_total", code="corrupt-image", ending="error") == 1
-    assert [counted(metrics, "attempts_total", ending=each) for each in AttemptOutcome] == [None, 1, 1, None, 1]
+    assert counted(metrics, "attempt_failures_total", code="decoder-crashed", outcome="retry") == 1
+    assert counted(metrics, "attempt_failures_total", code="corrupt-image", outcome="error") == 1
+    assert [counted(metrics, "attempts_total", outcome=each) for each in AttemptOutcome] == [None, 1, 1, None, 1]
 
 
-def test_the_last_answer_of_a_queue_that_is_away_stays_and_its_absence_shows() -> None:
+def test_unavailable_queue_is_down_and_keeps_its_last_depth() -> None:
     metrics = Metrics()
     metrics.probed({"queue": True}, {Lane.NORMAL: 3})
     metrics.probed({"queue": False}, None)
@@ -74,21 +75,21 @@ def test_the_last_answer_of_a_queue_that_is_away_stays_and_its_absence_shows() -
     assert counted(metrics, "queue_waiting_messages", lane="normal") == 3
 
 
-def test_a_survey_tells_when_it_was_made() -> None:
+def test_backlog_gauges_show_when_they_were_measured() -> None:
     metrics = Metrics()
-    assert counted(metrics, "survey_timestamp_seconds") == 0
+    assert counted(metrics, "backlog_measured_timestamp_seconds") == 0
     metrics.backlog_measured(5, 12.5)
     assert counted(metrics, "unfinished_images") == 5
     assert counted(metrics, "oldest_unfinished_age_seconds") == 12.5
-    assert counted(metrics, "survey_timestamp_seconds") == pytest.approx(time.time(), abs=60)
+    assert counted(metrics, "backlog_measured_timestamp_seconds") == pytest.approx(time.time(), abs=60)
     metrics.backlog_measured(0, None)
     assert counted(metrics, "oldest_unfinished_age_seconds") == 0
 
 
-def test_a_round_that_failed_does_not_count_as_a_success() -> None:
+def test_failed_run_does_not_update_the_last_success() -> None:
     metrics = Metrics()
     metrics.job_ended("reconciler", succeeded=False)
-    assert counted(metrics, "task_rounds_total", task="reconciler", outcome="failed") == 1
+    assert counted(metrics, "task_runs_total", task="reconciler", outcome="failed") == 1
     assert counted(metrics, "task_last_success_timestamp_seconds", task="reconciler") is None
     metrics.job_ended("reconciler", succeeded=True)
     assert counted(metrics, "task_last_success_timestamp_seconds", task="reconciler") == pytest.approx(
@@ -96,30 +97,31 @@ def test_a_round_that_failed_does_not_count_as_a_success() -> None:
     )
 
 
-def test_states_are_looked_up_when_they_are_asked_for() -> None:
+def test_decoder_states_are_read_at_every_scrape() -> None:
     metrics = Metrics()
-    numbers = iter([1, 2])
-    metrics.watch_decoders("busy", "main", lambda: next(numbers))
-    assert [counted(metrics, "decoders", pool="main", state="busy") for _ in range(2)] == [1, 2]
+    numbers = count(1)
+    metrics.track_decoder_pool("main", slots=3, busy=lambda: next(numbers), idle=lambda: 0)
+    assert counted(metrics, "decoder_slots", pool="main") == 3
+    read = [counted(metrics, "decoders", pool="main", state="busy") or 0 for _ in range(3)]
+    assert all(earlier < later for earlier, later in pairwise(read))
 
 
-def test_what_can_be_counted_is_shown_as_0_before_it_happens() -> None:
+def test_counters_are_0_before_the_first_event() -> None:
     metrics = Metrics()
     metrics.expect_api(backlog_limit=10)
-    metrics.expect_worker({"main": 3})
+    metrics.expect_worker()
     assert counted(metrics, "uploads_total", queued="false") == 0
     assert counted(metrics, "backlog_limit_images") == 10
-    assert counted(metrics, "decoder_slots", pool="main") == 3
-    assert [counted(metrics, "attempts_total", ending=each) for each in AttemptOutcome] == [0] * len(AttemptOutcome)
+    assert [counted(metrics, "attempts_total", outcome=each) for each in AttemptOutcome] == [0] * len(AttemptOutcome)
 
 
-def test_two_processes_in_one_share_no_numbers() -> None:
+def test_metrics_objects_are_independent() -> None:
     one, other = Metrics(), Metrics()
     one.accepted(ORIGINAL, queued=True)
     assert counted(other, "uploads_total", queued="true") is None
 
 
-def test_every_name_follows_the_conventions() -> None:
+def test_names_follow_the_conventions() -> None:
     metrics = Metrics()
     names = [family.name for family in metrics.registry.collect() if family.name.startswith(PREFIX)]
     assert len(names) > 20
@@ -129,10 +131,10 @@ def test_every_name_follows_the_conventions() -> None:
             assert family.name.endswith(("_seconds", "_bytes"))
 
 
-def test_metrics_are_served_until_the_end_of_the_block() -> None:
+def test_metrics_are_served_for_the_duration_of_the_block() -> None:
     metrics = Metrics()
     metrics.accepted(ORIGINAL, queued=True)
-    with exposed(metrics, "127.0.0.1", 0) as address:
+    with serve_metrics(metrics, "127.0.0.1", 0) as address:
         answer = httpx.get(address, trust_env=False)
         assert answer.status_code == 200
         assert 'image_service_uploads_total{queued="true"} 1.0' in answer.text
@@ -141,18 +143,18 @@ def test_metrics_are_served_until_the_end_of_the_block() -> None:
         httpx.get(address, trust_env=False)
 
 
-def test_a_port_in_use_is_explained() -> None:
-    with exposed(Metrics(), "127.0.0.1", 0) as address:
+def test_port_in_use_is_explained() -> None:
+    with serve_metrics(Metrics(), "127.0.0.1", 0) as address:
         port = httpx.URL(address).port
         assert port is not None
         with (
             pytest.raises(StartError, match=rf"Cannot serve metrics on 127.0.0.1 port {port}: .*METRICS_PORT"),
-            exposed(Metrics(), "127.0.0.1", port),
+            serve_metrics(Metrics(), "127.0.0.1", port),
         ):
             pass
 
 
-def test_nobody_has_to_watch() -> None:
+def test_null_observer_accepts_every_event() -> None:
     NULL_OBSERVER.accepted(ORIGINAL, queued=True)
     NULL_OBSERVER.claimed(Lane.NORMAL, None)
     NULL_OBSERVER.attempted(claim(aged(0)), AttemptOutcome.DONE)
@@ -161,7 +163,7 @@ def test_nobody_has_to_watch() -> None:
     NULL_OBSERVER.job_ended("reconciler", succeeded=True)
 
 
-def test_a_time_series_is_never_named_by_a_client() -> None:
+def test_no_label_is_chosen_by_clients() -> None:
     metrics = Metrics()
     metrics.accepted(ORIGINAL, queued=True)
     metrics.claimed(Lane.EXPRESS, None)

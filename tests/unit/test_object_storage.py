@@ -1,4 +1,4 @@
-"""What the object storage makes of answers that no server here gives by itself."""
+"""The object storage and responses that the test server does not send."""
 
 import os
 import time
@@ -19,7 +19,7 @@ KEYS = ("originals/7f/a", "originals/7f/b", "originals/7f/c")
 
 
 class Store:
-    """Keeps objects in memory."""
+    """Objects in memory."""
 
     def __init__(self) -> None:
         self.kept = MemoryStore()
@@ -28,8 +28,8 @@ class Store:
         return getattr(self.kept, name)
 
 
-class NoticesWhatIsMissing(Store):
-    """As Google's and Azure's do: one key of many that is not there is an error."""
+class ReportsMissingKeys(Store):
+    """Like Google's and Azure's: deleting a missing key is an error."""
 
     async def delete_async(self, paths: str | Sequence[str]) -> None:
         for path in [paths] if isinstance(paths, str) else paths:
@@ -43,7 +43,7 @@ def store() -> Store:
 
 
 def storage_on(store: Store, folder: Path) -> ObjectStorage:
-    return ObjectStorage(store, folder / "storage", limit=5, largest_copy=1000)  # type: ignore[arg-type]  # stands in for one
+    return ObjectStorage(store, folder / "storage", limit=5, largest_copy=1000)  # type: ignore[arg-type]  # a stand-in
 
 
 async def put(storage: ObjectStorage, *keys: str) -> None:
@@ -53,7 +53,7 @@ async def put(storage: ObjectStorage, *keys: str) -> None:
         await storage.adopt(dict.fromkeys(keys, file))
 
 
-async def test_ages_are_by_the_clock_of_the_server(store: Store, tmp_path: Path) -> None:
+async def test_ages_are_by_the_servers_clock(store: Store, tmp_path: Path) -> None:
     class Later(Store):
         async def head_async(self, path: str) -> dict[str, Any]:
             meta: dict[str, Any] = dict(await self.kept.head_async(path))
@@ -67,8 +67,8 @@ async def test_ages_are_by_the_clock_of_the_server(store: Store, tmp_path: Path)
     assert 7200 <= found.age_seconds < 7260
 
 
-async def test_a_key_that_is_missing_keeps_no_other_from_being_deleted(tmp_path: Path) -> None:
-    storage = storage_on(NoticesWhatIsMissing(), tmp_path)
+async def test_missing_key_does_not_prevent_other_deletions(tmp_path: Path) -> None:
+    storage = storage_on(ReportsMissingKeys(), tmp_path)
     await put(storage, KEYS[0], KEYS[2])
     await storage.delete(KEYS)
     assert [item async for item in storage.list("")] == []
@@ -84,7 +84,9 @@ async def test_a_key_that_is_missing_keeps_no_other_from_being_deleted(tmp_path:
         (OSError("something old"), StorageUnavailable),
     ],
 )
-async def test_no_room_is_told_apart(tmp_path: Path, failure: Exception, outage: type[Outage]) -> None:
+async def test_lack_of_space_is_distinguished_from_other_failures(
+    tmp_path: Path, failure: Exception, outage: type[Outage]
+) -> None:
     class Failing(Store):
         async def put_async(self, *_args: object, **_options: object) -> None:
             raise failure
@@ -93,7 +95,7 @@ async def test_no_room_is_told_apart(tmp_path: Path, failure: Exception, outage:
         await put(storage_on(Failing(), tmp_path), KEYS[0])
 
 
-async def test_the_log_has_one_line_without_what_a_url_carries(tmp_path: Path) -> None:
+async def test_logged_reason_is_one_line_without_the_query(tmp_path: Path) -> None:
     class Failing(Store):
         async def head_async(self, path: str) -> None:
             raise GenericError(f"Error performing HEAD https://host/{path}?sig=secret in 1ms\n\nDebug source: secret")
@@ -104,7 +106,7 @@ async def test_the_log_has_one_line_without_what_a_url_carries(tmp_path: Path) -
     assert line["reason"] == f"Error performing HEAD https://host/{KEYS[0]} in 1ms"
 
 
-async def test_a_failure_takes_back_what_was_stored_beside_it(store: Store, tmp_path: Path) -> None:
+async def test_failed_upload_removes_the_other_files(store: Store, tmp_path: Path) -> None:
     storage = storage_on(store, tmp_path)
     async with storage.scratch() as scratch:
         (scratch / "file").write_bytes(b"content")
@@ -113,7 +115,7 @@ async def test_a_failure_takes_back_what_was_stored_beside_it(store: Store, tmp_
     assert [item async for item in storage.list("")] == []
 
 
-async def test_what_an_earlier_life_left_in_scratch_goes_at_the_first_upload(store: Store, tmp_path: Path) -> None:
+async def test_first_upload_sweeps_old_scratch_directories(store: Store, tmp_path: Path) -> None:
     old = tmp_path / "storage" / "scratch" / "old"
     old.mkdir(parents=True)
     os.utime(old, (time.time() - 4000, time.time() - 4000))
@@ -122,7 +124,7 @@ async def test_what_an_earlier_life_left_in_scratch_goes_at_the_first_upload(sto
     assert not old.exists()
 
 
-async def test_memory_has_no_links(tmp_path: Path) -> None:
+async def test_memory_store_has_no_presigned_urls(tmp_path: Path) -> None:
     storage = ObjectStorage(MemoryStore(), tmp_path, limit=5, largest_copy=1000)
     with pytest.raises(StorageUnavailable):
         await storage.presign(KEYS[0], method="GET", seconds=60)

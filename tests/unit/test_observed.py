@@ -1,4 +1,4 @@
-"""Adapters that are watched do what the one inside does, and tell of it."""
+"""Observed adapters do what the wrapped one does, and measure it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,13 +27,13 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def queue(metrics: Metrics) -> AsyncIterator[ObservedQueue]:
-    queue = ObservedQueue(EmbeddedQueue(give_back_pause=0.01), metrics)
+    queue = ObservedQueue(EmbeddedQueue(requeue_delay=0.01), metrics)
     await queue.start()
     yield queue
     await queue.close()
 
 
-async def test_a_storage_keeps_what_it_is_given(tmp_path: Path, metrics: Metrics) -> None:
+async def test_storage_operations_are_counted(tmp_path: Path, metrics: Metrics) -> None:
     storage = ObservedStorage(LocalStorage(tmp_path), metrics)
     await storage.probe()
     async with storage.scratch() as scratch:
@@ -49,7 +49,7 @@ async def test_a_storage_keeps_what_it_is_given(tmp_path: Path, metrics: Metrics
         assert counted(metrics, "storage_operation_seconds_count", operation=operation, outcome="ok") == 1
 
 
-async def test_a_storage_s_error_counts_under_its_code(tmp_path: Path, metrics: Metrics) -> None:
+async def test_storage_error_is_counted_by_code(tmp_path: Path, metrics: Metrics) -> None:
     storage = ObservedStorage(LocalStorage(tmp_path), metrics)
     async with storage.scratch() as scratch:
         with pytest.raises(ObjectMissing):
@@ -58,7 +58,7 @@ async def test_a_storage_s_error_counts_under_its_code(tmp_path: Path, metrics: 
     assert counted(metrics, name, operation="local_path", outcome="object-missing") == 1
 
 
-async def test_messages_are_counted_and_arrive(queue: ObservedQueue, metrics: Metrics) -> None:
+async def test_deliveries_arrive_and_are_counted(queue: ObservedQueue, metrics: Metrics) -> None:
     arrived: list[Delivery] = []
     fails = iter([True, False])
 
@@ -72,7 +72,6 @@ async def test_messages_are_counted_and_arrive(queue: ObservedQueue, metrics: Me
         await eventually(lambda: arrived)
 
     delivery = Delivery(image_id=ORIGINAL.id, lane=Lane.EXPRESS, request_id="r")
-    await queue.probe()
     await queue.publish(delivery)
     assert (await queue.depth())[Lane.EXPRESS] == 1
     await queue.consume(handle, 1, Drain(done, 1.0), Lane.EXPRESS)
@@ -83,7 +82,7 @@ async def test_messages_are_counted_and_arrive(queue: ObservedQueue, metrics: Me
     assert counted(metrics, "deliveries_in_progress", lane="express") == 0
 
 
-async def test_a_message_that_was_not_taken_counts_as_that(queue: ObservedQueue, metrics: Metrics) -> None:
+async def test_failed_publish_is_counted_by_code(queue: ObservedQueue, metrics: Metrics) -> None:
     await queue.close()
     with pytest.raises(QueueUnavailable):
         await queue.publish(Delivery(image_id=ORIGINAL.id))
@@ -91,7 +90,7 @@ async def test_a_message_that_was_not_taken_counts_as_that(queue: ObservedQueue,
 
 
 class Steps:
-    """A renderer that tells of two steps, or fails."""
+    """A renderer that reports two steps, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -103,7 +102,7 @@ class Steps:
         return Rendering(width=1, height=1, thumbnails=(), traits=TRAITS, timings=timings)
 
 
-async def test_every_step_of_a_rendering_is_timed(tmp_path: Path, metrics: Metrics) -> None:
+async def test_rendering_steps_are_timed(tmp_path: Path, metrics: Metrics) -> None:
     await ObservedRenderer(Steps(), metrics).render(tmp_path, DEFAULT_RECIPE, tmp_path)
     assert counted(metrics, "render_step_seconds_sum", step="decode", preset="") == 0.5
     assert counted(metrics, "render_step_seconds_sum", step="encode", preset="100x100") == 0.25
@@ -113,7 +112,7 @@ async def test_every_step_of_a_rendering_is_timed(tmp_path: Path, metrics: Metri
 @pytest.mark.parametrize(
     ("error", "outcome"), [(CorruptImage(), "corrupt-image"), (RuntimeError("a defect"), "failed")]
 )
-async def test_a_rendering_that_fails_counts_under_its_code(
+async def test_failed_rendering_is_counted_by_code(
     tmp_path: Path, metrics: Metrics, error: Exception, outcome: str
 ) -> None:
     with pytest.raises(type(error)):

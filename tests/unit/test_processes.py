@@ -1,4 +1,4 @@
-"""No process that a test run started outlives it."""
+"""Processes that a test run starts end with it."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 from harness.processes import ProcessGroup, ServerError, wait_until
 
 
-def test_kill_ends_the_whole_family(tmp_path: Path) -> None:
+def test_kill_ends_all_descendants(tmp_path: Path) -> None:
     group = ProcessGroup(folder=tmp_path)
     server = group.spawn("/bin/sh", "-c", "sleep 600 & sleep 600 & wait", env={})
     assert wait_until(lambda: len(server.children()) == 2, timeout=10)
@@ -21,7 +21,7 @@ def test_kill_ends_the_whole_family(tmp_path: Path) -> None:
     assert not any(_lives(process) for process in [server, *family])
 
 
-def test_end_lets_a_process_finish_by_itself(tmp_path: Path) -> None:
+def test_end_waits_for_the_process(tmp_path: Path) -> None:
     group = ProcessGroup(folder=tmp_path)
     server = group.spawn("/bin/sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done", env={})
     assert wait_until(lambda: "ready" in group.tail(), timeout=10)
@@ -29,7 +29,7 @@ def test_end_lets_a_process_finish_by_itself(tmp_path: Path) -> None:
     assert server.returncode == 7
 
 
-def test_end_leaves_no_children_behind(tmp_path: Path) -> None:
+def test_end_leaves_no_children(tmp_path: Path) -> None:
     group = ProcessGroup(folder=tmp_path)
     server = group.spawn("/bin/sh", "-c", "sleep 600 & wait", env={})
     assert wait_until(lambda: len(server.children()) == 1, timeout=10)
@@ -38,7 +38,7 @@ def test_end_leaves_no_children_behind(tmp_path: Path) -> None:
     assert not any(_lives(process) for process in family)
 
 
-def test_end_kills_what_does_not_finish_and_says_so(tmp_path: Path) -> None:
+def test_end_kills_a_process_that_does_not_finish(tmp_path: Path) -> None:
     group = ProcessGroup(folder=tmp_path)
     server = group.spawn("/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.01; done", env={})
     assert wait_until(lambda: "deaf" in group.tail(), timeout=10)
@@ -47,7 +47,7 @@ def test_end_kills_what_does_not_finish_and_says_so(tmp_path: Path) -> None:
     assert not _lives(server)
 
 
-def test_group_and_folder_go_when_the_test_run_is_killed(tmp_path: Path) -> None:
+def test_group_and_folder_are_removed_when_the_test_run_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "server"
     folder.mkdir()
     run = (

@@ -1,4 +1,4 @@
-"""The proxy that misbehaves on command, where it loses replies; its other modes are held by the tests that use them."""
+"""The fault proxy's lost replies; the tests that use its other modes cover these."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,13 +10,13 @@ from harness.proxy import Mode, Proxy
 
 @pytest.fixture
 async def received() -> list[bytes]:
-    """What has reached the server."""
+    """Data that the server received."""
     return []
 
 
 @pytest.fixture
 async def proxy(received: list[bytes]) -> AsyncIterator[Proxy]:
-    """Before a server that answers each piece with ``done``."""
+    """A proxy for a server that answers ``done`` to everything."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(100):
@@ -31,7 +31,7 @@ async def proxy(received: list[bytes]) -> AsyncIterator[Proxy]:
     server.close()
 
 
-async def test_a_reply_gets_lost_although_the_request_has_arrived(proxy: Proxy, received: list[bytes]) -> None:
+async def test_reply_is_lost_after_the_request_arrived(proxy: Proxy, received: list[bytes]) -> None:
     proxy.switch(Mode.LOSE_REPLY)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(b"INSERT")
@@ -44,7 +44,7 @@ async def test_a_reply_gets_lost_although_the_request_has_arrived(proxy: Proxy, 
     writer.close()
 
 
-async def test_other_replies_come_through(proxy: Proxy) -> None:
+async def test_other_replies_are_forwarded(proxy: Proxy) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     for mode in (Mode.PASS, Mode.LOSE_REPLY, Mode.PASS):
         proxy.switch(mode)

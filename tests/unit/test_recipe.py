@@ -1,4 +1,4 @@
-"""What is made of every image, and the fingerprint that tells one recipe from another."""
+"""Recipes and their fingerprints."""
 
 import re
 from dataclasses import fields, replace
@@ -45,7 +45,7 @@ def test_the_default_recipe_makes_exactly_these_sizes() -> None:
     }
 
 
-def test_the_default_presets_have_names_of_their_own_and_a_legal_quality() -> None:
+def test_the_default_presets_have_unique_names_and_a_valid_quality() -> None:
     names = [preset.name for preset in DEFAULT_RECIPE.presets]
     assert len(set(names)) == len(names)
     assert all(1 <= preset.quality <= 100 for preset in DEFAULT_RECIPE.presets)
@@ -73,5 +73,5 @@ def test_every_change_of_a_preset_changes_the_fingerprint(change: dict[str, Any]
     assert fingerprint(PRESET, changed) != fingerprint(PRESET)
 
 
-def test_every_field_of_a_preset_is_among_the_changes() -> None:
+def test_the_changes_cover_every_field_of_a_preset() -> None:
     assert {name for change in CHANGES for name in change} == {field.name for field in fields(Preset)}

@@ -1,75 +1,86 @@
-"""What a trace begins with, what belongs to it, and that nothing of it is loaded unasked."""
+"""Root spans, propagation of traces, and loading the SDK on demand only."""
 
 import json
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import structlog
-from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from harness.logs import logging_kept
 from image_service.observability import tracing
-from image_service.observability.exporting import OnBehalfOfSomebody
+from image_service.observability.exporting import DropBackgroundSpans
 from image_service.observability.logging import configure_logging
 
 GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
+class Traced:
+    """Makes spans, and keeps those that are exported."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(sampler=DropBackgroundSpans(ALWAYS_ON), shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+
+    def span(self, name: str, kind: SpanKind) -> AbstractContextManager[Span]:
+        return tracing.span(name, kind, provider=self.provider)
+
+    @property
+    def finished(self) -> tuple[ReadableSpan, ...]:
+        return self._exporter.get_finished_spans()
+
+    def named(self, name: str) -> ReadableSpan:
+        (found,) = [span for span in self.finished if span.name == name]
+        return found
+
+
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """The spans that were made; the next test makes none again."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(sampler=OnBehalfOfSomebody(ALWAYS_ON), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    yield exporter
-    provider.shutdown()
+def traced() -> Iterator[Traced]:
+    traced = Traced()
+    yield traced
+    traced.provider.shutdown()
 
 
-def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
-    return {span.name: span for span in exporter.get_finished_spans()}
-
-
-def test_where_nothing_is_sent_nothing_is_traced() -> None:
+def test_without_an_exporter_nothing_is_traced() -> None:
     with tracing.span("publish", SpanKind.PRODUCER) as span:
         assert not span.is_recording()
-        assert tracing.current() is None
-        tracing.laps([("decode", 1.0)])
+        assert tracing.current_traceparent() is None
+        tracing.record_steps([("decode", 1.0)])
 
 
-def test_a_message_carries_the_trace_on(exported: InMemorySpanExporter) -> None:
-    with tracing.span("publish", SpanKind.PRODUCER):
-        carried = tracing.current()
-    with tracing.continued(carried), tracing.span("process", SpanKind.CONSUMER):
+def test_message_continues_the_trace(traced: Traced) -> None:
+    with traced.span("publish", SpanKind.PRODUCER):
+        carried = tracing.current_traceparent()
+    with tracing.continue_trace(carried), traced.span("process", SpanKind.CONSUMER):
         pass
-    publish, process = exported.get_finished_spans()
+    publish, process = traced.finished
     assert process.parent is not None
     assert process.parent.span_id == publish.context.span_id
     assert process.context.trace_id == publish.context.trace_id
 
 
 @pytest.mark.parametrize("carried", [None, "", "nonsense", GIVEN.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32)])
-def test_a_message_without_a_trace_begins_one(exported: InMemorySpanExporter, carried: str | None) -> None:
-    with tracing.span("outer", SpanKind.CONSUMER):
-        with tracing.continued(carried), tracing.span("process", SpanKind.CONSUMER):
+def test_message_without_a_valid_trace_starts_one(traced: Traced, carried: str | None) -> None:
+    with traced.span("outer", SpanKind.CONSUMER):
+        with tracing.continue_trace(carried), traced.span("process", SpanKind.CONSUMER):
             pass
-        assert tracing.current() is not None
-    assert by_name(exported)["process"].parent is None
+        assert tracing.current_traceparent() is not None
+    assert traced.named("process").parent is None
 
 
-def test_steps_of_another_process_lie_end_to_end_and_end_now(exported: InMemorySpanExporter) -> None:
-    with tracing.span("render", SpanKind.CONSUMER):
-        tracing.laps([("decode", 0.5), ("encode 100x100", 0.25)])
-    spans = by_name(exported)
-    decode, encode, render = spans["decode"], spans["encode 100x100"], spans["render"]
+def test_recorded_steps_are_consecutive_and_end_now(traced: Traced) -> None:
+    with traced.span("render", SpanKind.CONSUMER):
+        tracing.record_steps([("decode", 0.5), ("encode 100x100", 0.25)], traced.provider)
+    decode, encode, render = traced.named("decode"), traced.named("encode 100x100"), traced.named("render")
     times = [decode.start_time, decode.end_time, encode.start_time, encode.end_time, render.end_time]
     assert all(times)
     seconds = [(time or 0) / 1e9 for time in times]
@@ -89,41 +100,39 @@ def test_steps_of_another_process_lie_end_to_end_and_end_now(exported: InMemoryS
         (SpanKind.INTERNAL, False),
     ],
 )
-def test_what_a_process_does_by_itself_is_left_out(
-    exported: InMemorySpanExporter, kind: SpanKind, *, kept: bool
-) -> None:
-    with tracing.span("root", kind):
+def test_background_root_spans_are_dropped(traced: Traced, kind: SpanKind, *, kept: bool) -> None:
+    with traced.span("root", kind):
         pass
-    assert [span.name for span in exported.get_finished_spans()] == ["root"] * kept
+    assert [span.name for span in traced.finished] == ["root"] * kept
 
 
 @pytest.mark.parametrize("inner", [ALWAYS_ON, ALWAYS_OFF])
-def test_the_rest_is_decided_by_whom_it_always_was(inner: Sampler) -> None:
-    sampler = OnBehalfOfSomebody(inner)
+def test_other_spans_are_decided_by_the_inner_sampler(inner: Sampler) -> None:
+    sampler = DropBackgroundSpans(inner)
     result = sampler.should_sample(None, 1, "root", SpanKind.SERVER)
     assert (result.decision is Decision.RECORD_AND_SAMPLE) == (inner is ALWAYS_ON)
     assert inner.get_description() in sampler.get_description()
 
 
-def test_a_line_in_the_log_names_its_trace(exported: InMemorySpanExporter, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_line_has_the_trace_and_span_id(traced: Traced, capsys: pytest.CaptureFixture[str]) -> None:
     with logging_kept():
         configure_logging("INFO", "json")
-        with tracing.continued(GIVEN), tracing.span("process", SpanKind.CONSUMER):
+        with tracing.continue_trace(GIVEN), traced.span("process", SpanKind.CONSUMER):
             structlog.get_logger("ours").info("inside")
             logging.getLogger("library").info("inside")
         structlog.get_logger("ours").info("outside")
     inside, library, outside = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    (span,) = exported.get_finished_spans()
+    (span,) = traced.finished
     assert inside["trace_id"] == library["trace_id"] == GIVEN.split("-")[1]
     assert inside["span_id"] == library["span_id"] == f"{span.context.span_id:016x}"
     assert "trace_id" not in outside
 
 
-def test_what_sends_traces_is_not_loaded_unasked() -> None:
+def test_exporter_is_not_imported_by_default() -> None:
     script = (
         "import sys, image_service.program; print(*sorted(m for m in sys.modules if m.startswith('opentelemetry.')))"
     )
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603  (our own words)
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603  (a fixed script)
     modules = loaded.stdout.split()
     assert "opentelemetry.trace" in modules
     assert not [name for name in modules if name.split(".")[1] in {"sdk", "exporter", "instrumentation", "proto"}]

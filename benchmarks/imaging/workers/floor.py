@@ -1,4 +1,4 @@
-"""What no renderer can be faster than: libjpeg-turbo's scaled decode, and three encodes of the right sizes."""
+"""The lower bound for every renderer: libjpeg-turbo's scaled decode, and three encodes of the right sizes."""
 
 from importlib import import_module
 from importlib.metadata import version
@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.imaging.workers.serve import QUALITY, SIZES, fit, names, serve
 
 _numpy: Any = import_module("numpy")
-_jpeg: Any = import_module("simplejpeg")  # of the benchmark's own environment, which the type checker does not see
+_jpeg: Any = import_module("simplejpeg")  # only in the benchmark's environment, not in the type checker's
 
 
 def _render(source: Path, out: Path) -> None:

@@ -7,8 +7,8 @@ from benchmarks.imaging.workers.serve import serve
 from image_service import __version__
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.pool import RenderPool
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         def render(source: Path, out: Path) -> None:
             nonlocal pool
             if pool is None:
-                # HEIC is loaded by processes that may meet it, so by those that measure it only.
+                # Only processes with HEIC enabled load its library, so it is enabled only to measure it.
                 heic = (ImageFormat.HEIC,) if source.suffix == ".heic" else ()
                 pool = RenderPool(1, RenderLimits(formats=(*DEFAULT_FORMATS, *heic)))
             runner.run(pool.render(source, DEFAULT_RECIPE, out))

@@ -1,4 +1,4 @@
-"""ImageMagick: one process for each picture, which is how it is used; the argument is the program."""
+"""ImageMagick: one process for each picture, as it is commonly used; the argument is the program."""
 
 import subprocess
 import sys

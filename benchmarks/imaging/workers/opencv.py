@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks.imaging.workers.serve import QUALITY, SIZES, fit, names, serve
 
-_cv: Any = import_module("cv2")  # of the benchmark's own environment, which the type checker does not see
+_cv: Any = import_module("cv2")  # only in the benchmark's environment, not in the type checker's
 
 
 def _render(source: Path, out: Path) -> None:
@@ -25,7 +25,7 @@ def _render(source: Path, out: Path) -> None:
 
 
 def _mode(source: Path) -> int:
-    """The smallest scale that still covers the largest thumbnail; other formats would be decoded in full anyway."""
+    """Return the smallest scale that still covers the largest thumbnail; other formats are decoded in full anyway."""
     if source.suffix != ".jpg":
         return int(_cv.IMREAD_COLOR)
     with Image.open(source) as header:  # reads no pixels

@@ -8,9 +8,9 @@ from benchmarks.imaging.workers.serve import serve
 from image_service import __version__
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import DEFAULT_RECIPE
-from image_service.imaging import render
-from image_service.imaging.heap import keep_freed_memory
+from image_service.imaging.isolation.malloc import keep_freed_memory
 from image_service.imaging.limits import RenderLimits
+from image_service.imaging.render.pipeline import render
 
 
 def _render(source: Path, out: Path) -> None:
@@ -18,6 +18,6 @@ def _render(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as imaging.child does, like the next
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as isolation.child does, like the next
     keep_freed_memory()
     serve(__version__, _render)

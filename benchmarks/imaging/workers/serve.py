@@ -1,4 +1,4 @@
-"""The loop of a worker in Python: jobs come in as lines of JSON, and answers go out as such."""
+"""The loop of a worker in Python: reads jobs and writes replies as lines of JSON."""
 
 import json
 import resource
@@ -13,10 +13,10 @@ QUALITY = 82
 
 
 def serve(version: str, render: Callable[[Path, Path], None]) -> None:
-    """Announce the version, then answer jobs from standard input until it ends.
+    """Print the version, then run jobs from standard input until it ends.
 
     Args:
-        version: Of the engine, for the report.
+        version: The version of the engine, for the report.
         render: Makes thumbnails of a file in a folder, each named after its size: ``1200x1200``.
     """
     print(json.dumps({"version": version}), flush=True)
@@ -26,12 +26,12 @@ def serve(version: str, render: Callable[[Path, Path], None]) -> None:
 
 
 def names() -> dict[int, str]:
-    """The file name of each thumbnail by its box."""
+    """Return the file name of each thumbnail by its box."""
     return {size: f"{size}x{size}" for size in SIZES}
 
 
 def fit(width: int, height: int, box: int) -> tuple[int, int]:
-    """The size of a picture inside a square box, never enlarged."""
+    """Return the size of a picture inside a square box, never enlarged."""
     scale = min(1.0, box / max(width, height))
     return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
 
@@ -40,7 +40,7 @@ def _measure(render: Callable[[Path, Path], None], source: Path, out: Path) -> d
     processor, began = _processor_seconds(), time.perf_counter()
     try:
         render(source, out)
-    except Exception as error:  # noqa: BLE001 — whatever an engine cannot do is its result
+    except Exception as error:  # noqa: BLE001 — any failure of an engine is its result
         return {"error": f"{type(error).__name__}: {error}"[:200]}
     seconds = time.perf_counter() - began
     return {
@@ -51,6 +51,6 @@ def _measure(render: Callable[[Path, Path], None], source: Path, out: Path) -> d
 
 
 def _processor_seconds() -> float:
-    """User and system time of this process and of the children that have ended."""
+    """Return user and system time of this process and of its ended children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)

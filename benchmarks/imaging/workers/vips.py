@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.imaging.workers.serve import QUALITY, SIZES, names, serve
 
-_vips: Any = import_module("pyvips")  # of the benchmark's own environment, which the type checker does not see
+_vips: Any = import_module("pyvips")  # only in the benchmark's environment, not in the type checker's
 
 
 def _render(source: Path, out: Path) -> None:
@@ -18,6 +18,6 @@ def _render(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    _vips.cache_set_max(0)  # or it would remember the answer
+    _vips.cache_set_max(0)  # or it would return the cached result
     version = ".".join(str(_vips.version(part)) for part in range(3))
     serve(f"pyvips {_vips.__version__}, libvips {version}", _render)

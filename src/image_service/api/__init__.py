@@ -1,1 +1,1 @@
-"""The HTTP API: requests in, use cases called, answers out."""
+"""The HTTP API: turns requests into calls of services, and their results into responses."""

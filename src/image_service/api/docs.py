@@ -1,4 +1,4 @@
-"""``/docs``: the API's documentation, from files of this installation, so that it opens without the internet too."""
+"""``/docs``: the API's documentation, from installed files, so that it works without internet access."""
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -7,10 +7,10 @@ from starlette.staticfiles import StaticFiles
 
 
 def install_docs(app: FastAPI) -> None:
-    """Serve the documentation, and lead there from ``/``."""
+    """Adds the documentation, and a redirect to it from ``/``."""
     router = APIRouter(include_in_schema=False)
 
-    # Every address is relative, so that it holds behind a proxy that adds a path.
+    # Every URL is relative, so that it works behind a proxy that adds a path.
     @router.get("/")
     async def home() -> Response:
         return RedirectResponse("docs")

@@ -1,4 +1,4 @@
-"""What surrounds every request: who really asked, an id to follow it by, and a line in the log."""
+"""Middleware around every request: the client behind a proxy, a request id, a log line, and metrics."""
 
 import re
 import time
@@ -20,21 +20,21 @@ _HEADER: Final = "X-Request-ID"
 _ACCEPTABLE_ID: Final = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
 _SCHEMES: Final = frozenset({"http", "https"})
 _QUIET: Final = ("/health", "/docs-assets")
-"""Asked for so often, or worth so little, that their lines are for debugging only."""
+"""Paths whose requests are logged at debug level and not traced: probes, and static files."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER: Final = "other"
-"""What no label can tell apart: clients may ask for anything."""
+"""The label of unknown methods and paths: clients must not be able to create time series."""
 _CONNECTION_CLOSED: Final = 499
-"""The status of a request that got no answer, as nginx counts it."""
+"""The status, after nginx, of a request whose client closed the connection before the response."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ForwardedHeaders:
-    """Believes ``X-Forwarded-For``, ``-Proto`` and ``-Host`` where a trusted proxy sends them.
+    """Applies ``X-Forwarded-For``, ``-Proto`` and ``-Host`` of requests that come from a trusted proxy.
 
-    Of several values the last counts: it is the one that our own proxy added, and nobody else could have.
+    Of several values the last one is used: the trusted proxy added it; the client may have sent the others.
     """
 
     def __init__(self, app: ASGIApp, *, trusted: Iterable[IPv4Network | IPv6Network]) -> None:
@@ -42,12 +42,12 @@ class ForwardedHeaders:
         self._trusted = tuple(trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, corrected."""
-        if scope["type"] == "http" and scope.get("client") and self._trusts(scope["client"][0]):
-            _believe(scope)
+        """Passes the request on with the forwarded client, scheme and host."""
+        if scope["type"] == "http" and scope.get("client") and self._is_trusted(scope["client"][0]):
+            _apply_forwarded(scope)
         await self._app(scope, receive, send)
 
-    def _trusts(self, client: str) -> bool:
+    def _is_trusted(self, client: str) -> bool:
         try:
             address = ip_address(client)
         except ValueError:
@@ -56,13 +56,13 @@ class ForwardedHeaders:
 
 
 class RequestContext:
-    """Gives a request its id, logs its end, and turns what nobody expected into a problem with that id in the log."""
+    """Gives each request an id, logs it when it ends, and answers unexpected exceptions with a problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and see it through."""
+        """Passes the request on within its context."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -85,7 +85,7 @@ class RequestContext:
             except Exception:
                 _log.exception("request failed", method=scope["method"], path=scope["path"])
                 if status is not None:
-                    raise  # the server closes the connection, which tells the client that the answer is incomplete
+                    raise  # the server closes the connection, which shows the client that the response is incomplete
                 await problem_response(ServiceError())(scope, receive, send_with_id)
             finally:
                 log = _log.debug if is_quiet(scope) else _log.info
@@ -99,15 +99,15 @@ class RequestContext:
                 )
 
 
-class Measured:
-    """Tells the metrics of every request: how long it took, how it ended, and how many bytes went each way."""
+class RequestMetrics:
+    """Measures each request: duration, status, and bytes received and sent."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and see it through."""
+        """Passes the request on and measures it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -133,31 +133,31 @@ class Measured:
                 await self._app(scope, count_received, count_sent)
             finally:
                 method = scope["method"] if scope["method"] in _METHODS else _OTHER
-                route, seconds = _template(scope), time.perf_counter() - began
+                route, seconds = _route_template(scope), time.perf_counter() - began
                 problem = scope.get("state", {}).get("problem")
                 self._metrics.answered(method, route, status, seconds, problem=problem)
                 self._metrics.transferred(route, received=received, sent=sent)
 
 
 def is_quiet(scope: Scope) -> bool:
-    """Whether a request is asked so often, or is worth so little, that it leaves no trace."""
+    """Whether requests to this path are logged at debug level only and not traced."""
     path: str = scope["path"]
     return path.startswith(_QUIET)
 
 
 def request_id_of(request: Request) -> str:
-    """The id that ``RequestContext`` gave the request."""
+    """Returns the id that ``RequestContext`` gave the request."""
     request_id: str = request.state.request_id
     return request_id
 
 
-def _template(scope: Scope) -> str:
-    """The path with names in the place of what clients fill in: there are only so many."""
+def _route_template(scope: Scope) -> str:
+    """Returns the path with parameter names instead of values, so that the number of labels is bounded."""
     template = getattr(scope.get("route"), "path", None)
     return template if isinstance(template, str) else _OTHER
 
 
-def _believe(scope: Scope) -> None:
+def _apply_forwarded(scope: Scope) -> None:
     headers = MutableHeaders(scope=scope)
     if client := _last(headers, "X-Forwarded-For"):
         scope["client"] = (client, 0)

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): the only place that knows which HTTP status an error code has."""
+"""Errors as problem details (RFC 9457). Only this module knows the HTTP status of an error code."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -13,8 +13,9 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from image_service import errors
+from image_service.api.caching import NO_STORE
 from image_service.api.schemas import Problem
-from image_service.errors import ServiceError
+from image_service.errors import Busy, Outage, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -47,40 +48,37 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.StorageUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull.code: HTTPStatus.INSUFFICIENT_STORAGE,
 }
-"""The status of every error that can be an answer. The others are found in an image's ``error`` or in the log."""
-
-_RETRY_AFTER: Final = {
-    HTTPStatus.TOO_MANY_REQUESTS: "2",
-    HTTPStatus.SERVICE_UNAVAILABLE: "5",
-    HTTPStatus.INSUFFICIENT_STORAGE: "60",
-}
-"""Seconds."""
+"""The status of every error that can be a response. Other errors appear in an image's ``error`` or in the log."""
 
 _METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
-"""What the service has operations for."""
+"""The methods that any operation has."""
 
 _log = structlog.get_logger(__name__)
 
 
 def problem_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that tells of an error.
+    """Returns the response to a request that failed.
+
+    Of a server error (5xx) the client gets the general sentence of its class: an exact detail may be for operators,
+    and is in the log.
 
     Args:
-        error: One whose code has a status.
-        headers: To send along.
+        error: An error whose code has a status.
+        headers: Additional headers.
     """
     status = STATUS[error.code]
-    retry = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else {}
+    detail = type(error)().detail if _is_server_error(status) else error.detail
+    retry = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     return JSONResponse(
-        _document(type(error), error.detail),
+        _document(type(error), detail),
         status.value,
-        {"Cache-Control": "no-store", **retry, **(headers or {})},
+        {"Cache-Control": NO_STORE, **retry, **(headers or {})},
         MEDIA_TYPE,
     )
 
 
 def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI description of the errors that an operation can answer with."""
+    """Returns the OpenAPI description of the errors that an operation can respond with."""
     by_status: dict[HTTPStatus, list[type[ServiceError]]] = {}
     for kind in kinds:
         by_status.setdefault(STATUS[kind.code], []).append(kind)
@@ -88,16 +86,13 @@ def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Have the application answer every error with a problem."""
+    """Makes the application answer every error with a problem document."""
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
-        request.scope.setdefault("state", {})["problem"] = error.code  # for whoever counts
-        _log.info("request refused", code=error.code, detail=error.detail)
-        if error.code not in STATUS:
-            _log.error("an error that is no answer reached the API", code=error.code, exc_info=error)
-            return problem_response(ServiceError())
-        return problem_response(error)
+        request.scope.setdefault("state", {})["problem"] = error.code  # counted by RequestMetrics
+        _log_error(error)
+        return problem_response(error if error.code in STATUS else ServiceError())
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(_request: Request, error: RequestValidationError) -> Response:
@@ -106,8 +101,8 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
-        """What the framework itself refuses: unknown paths and methods."""
-        path = request.scope["path"]  # request.url cannot be had of every request: a query may be no UTF-8
+        """Answers what the framework refuses: unknown paths and methods."""
+        path = request.scope["path"]  # request.url fails where the query is not UTF-8
         if error.status_code == HTTPStatus.NOT_FOUND:
             hint = " Leave the slash at its end out." if path.rstrip("/") not in {"", path} else ""
             return problem_response(errors.NotFound(f"There is nothing at {path}.{hint} The API is at /docs."))
@@ -117,14 +112,29 @@ def install_handlers(app: FastAPI) -> None:
         return problem_response(errors.InvalidRequest(f"The request is not valid: {error.detail}."))
 
 
+def _log_error(error: ServiceError) -> None:
+    if error.code not in STATUS:
+        _log.error("unmapped error reached the API", code=error.code, exc_info=error)
+    elif isinstance(error, Outage):
+        _log.warning("request failed: dependency unavailable", code=error.code, detail=error.detail)
+    elif isinstance(error, Busy) or not _is_server_error(STATUS[error.code]):
+        _log.info("request refused", code=error.code, detail=error.detail)
+    else:
+        _log.error("request failed", code=error.code, detail=error.detail)
+
+
+def _is_server_error(status: HTTPStatus) -> bool:
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def _allowed(request: Request) -> str:
-    """All methods that an address takes: the framework itself only names those of one operation."""
+    """Returns all methods of a path: the framework's own ``Allow`` header names those of one operation only."""
     routes = request.app.routes
-    methods = (method for method in _METHODS for route in routes if _takes(route, request.scope, method))
+    methods = (method for method in _METHODS for route in routes if _matches(route, request.scope, method))
     return ", ".join(dict.fromkeys(methods))
 
 
-def _takes(route: BaseRoute, scope: Scope, method: str) -> bool:
+def _matches(route: BaseRoute, scope: Scope, method: str) -> bool:
     match, _ = route.matches({**scope, "method": method})
     return match is Match.FULL
 

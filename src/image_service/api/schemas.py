@@ -1,4 +1,4 @@
-"""What the API says, as JSON. Names and shapes are a promise: fields may be added, never changed."""
+"""The JSON documents of the API. Names and shapes are stable: fields may be added, never changed."""
 
 from datetime import datetime
 from typing import Final, Literal
@@ -15,13 +15,13 @@ _ID: Final = "01932b5c-8f2a-7c3e-9d41-5a6b7c8d9e0f"
 _IMAGE_URL: Final = f"http://localhost:8000/images/{_ID}"
 
 QUEUED_MESSAGE: Final = "Image uploaded successfully and queued for processing"
-REPEATED_MESSAGE: Final = "Image was uploaded before, under the same Idempotency-Key"
-AGAIN_MESSAGE: Final = "Image is queued to be processed again"
-KEPT_MESSAGE: Final = "Image uploaded successfully; it is queued for processing as soon as the queue is back"
+REPLAYED_MESSAGE: Final = "Image was uploaded before, under the same Idempotency-Key"
+REPROCESS_MESSAGE: Final = "Image is queued to be processed again"
+UNQUEUED_MESSAGE: Final = "Image uploaded successfully; it is queued for processing as soon as the queue is back"
 
 
 class UploadAccepted(BaseModel):
-    """The answer to an upload, or to a wish to process an image again: it will end DONE or ERROR."""
+    """An image accepted for processing, after an upload or a request to reprocess it: it will become DONE or ERROR."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"id": _ID, "status": "PROCESSING", "message": QUEUED_MESSAGE}]}
@@ -29,8 +29,8 @@ class UploadAccepted(BaseModel):
 
     id: UUID
     status: Status = Field(
-        description="PROCESSING; or NEW while the queue is away, which delays the image only. Any state where the same "
-        "upload was accepted before."
+        description="PROCESSING; or NEW while the queue is unavailable, which only delays the image. For a repeated "
+        "upload, the image's present state."
     )
     message: str
 
@@ -39,11 +39,11 @@ class ImageProblem(BaseModel):
     """Why an image ended in ERROR."""
 
     code: str = Field(description="Stable, in kebab-case.", examples=["corrupt-image"])
-    detail: str = Field(description="A sentence for people.")
+    detail: str = Field(description="An explanation for people.")
 
 
 class ImageStatus(BaseModel):
-    """Everything about an image."""
+    """An image and its state."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -78,30 +78,30 @@ class ImageStatus(BaseModel):
     status: Status
     original_url: str = Field(description="Serves the bytes that were uploaded.")
     thumbnails: dict[str, str] = Field(
-        description="URLs by size; empty until the image is DONE. While it is processed again, those it had before."
+        description="URLs by size; empty until the image is DONE. While it is reprocessed, the existing ones."
     )
-    content_type: str = Field(description="Of the original, told by its content.")
+    content_type: str = Field(description="Of the original, detected from its content.")
     size_bytes: int = Field(description="Of the original.")
     sha256: str = Field(description="Of the original, in hexadecimal.")
     width: int = Field(description="Of the original in pixels; upright, once the image is DONE.")
     height: int
     placeholder: str | None = Field(
-        description="A ThumbHash in base64: a blurred picture to show while the real one loads. "
+        description="A ThumbHash in base64: a blurred preview to show while the image loads. "
         "This and the next two are null until the image is DONE."
     )
     dominant_colour: str | None = Field(
-        description="As #rrggbb; null also where nothing of the image can be seen.", pattern="^#[0-9a-f]{6}$"
+        description="As #rrggbb; null also for a fully transparent image.", pattern="^#[0-9a-f]{6}$"
     )
     metadata_removed: list[MetadataKind] | None = Field(
-        description="What the original carries and the thumbnails do not."
+        description="Kinds of metadata that the original has and the thumbnails do not."
     )
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None = Field(description="When the image became DONE or ERROR.")
     original_removed_at: datetime | None = Field(
-        description="When the original was removed, because the time ended for which originals are kept; else null."
+        description="When the original was removed because its retention period ended; otherwise null."
     )
-    error: ImageProblem | None = Field(description="Why the image is in ERROR; else null.")
+    error: ImageProblem | None = Field(description="Why the image is in ERROR; otherwise null.")
 
 
 class ImageList(BaseModel):
@@ -112,15 +112,15 @@ class ImageList(BaseModel):
 
 
 class ServicesHealth(BaseModel):
-    """Which parts answered when they were asked a moment ago."""
+    """Which dependencies are available, checked for this response."""
 
     database: bool
-    rabbitmq: bool = Field(description="The queue: RabbitMQ, or in standalone mode the one in the process.")
+    rabbitmq: bool = Field(description="The queue: RabbitMQ, or the embedded queue in standalone mode.")
     storage: bool
 
 
 class HealthReport(BaseModel):
-    """Whether the service can do its work."""
+    """The state of the service and its dependencies."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -136,10 +136,11 @@ class HealthReport(BaseModel):
         }
     )
 
-    status: Condition = Field(description="degraded: uploads are accepted, but wait for the queue.")
+    status: Condition = Field(description="degraded: uploads are accepted, but wait until the queue is available.")
     services: ServicesHealth
     waiting: dict[Lane, int] | None = Field(
-        default=None, description="Messages by lane that no worker has taken yet; null while the queue is away."
+        default=None,
+        description="Messages per lane that no worker has received yet; null while the queue is unavailable.",
     )
     timestamp: datetime
     mode: Literal["standalone", "distributed"]

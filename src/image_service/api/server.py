@@ -1,4 +1,4 @@
-"""Serving the application on a socket until it is asked to stop."""
+"""Serves the application on a socket until a stop event is set."""
 
 import asyncio
 import socket
@@ -10,19 +10,19 @@ import uvicorn
 from fastapi import FastAPI
 
 _KEEP_ALIVE: Final = 75
-"""Seconds that an idle connection stays open: longer than load balancers keep theirs, or they would use dead ones."""
+"""Seconds that an idle connection stays open: longer than with load balancers, so that they reuse no closed one."""
 
 
 async def serve(
     app: FastAPI, listener: socket.socket, stop: asyncio.Event, *, drain_timeout: float, started: Callable[[], None]
 ) -> None:
-    """Answer requests until ``stop`` is set; then take no more, and finish those that are under way.
+    """Answers requests until ``stop`` is set; then accepts no more and completes those in progress.
 
     Args:
         app: The application.
-        listener: A listening socket, which is closed at the end.
-        stop: Asks to end.
-        drain_timeout: Seconds that running requests then have.
+        listener: A listening socket; it is closed at the end.
+        stop: Ends the server.
+        drain_timeout: Seconds that requests in progress have to complete after that.
         started: Called once requests are answered.
     """
     server = _Server(
@@ -41,11 +41,11 @@ async def serve(
         started,
     )
 
-    async def stop_when_asked() -> None:
+    async def stop_when_set() -> None:
         await stop.wait()
         server.should_exit = True
 
-    watcher = asyncio.create_task(stop_when_asked())
+    watcher = asyncio.create_task(stop_when_set())
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -53,7 +53,7 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that it is a part of, and tells when it is ready."""
+    """Leaves signal handling to the process, and reports when it is ready."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)

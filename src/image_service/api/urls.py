@@ -1,4 +1,4 @@
-"""The addresses of things, as clients see them."""
+"""The URLs in responses, as clients can use them."""
 
 import re
 from collections.abc import Mapping
@@ -15,36 +15,36 @@ _VERSION_LENGTH: Final = 16
 
 
 class Urls:
-    """Builds addresses below one base, such as ``https://img.example.org``."""
+    """Builds URLs below one base, such as ``https://img.example.org``."""
 
     def __init__(self, base: str) -> None:
         self._base = base
         self._path = urlsplit(base).path
 
     def location(self, image_id: UUID) -> str:
-        """The path of an image's status, for a ``Location`` header."""
+        """Returns the path of an image's status, for a ``Location`` header."""
         return f"{self._path}/images/{image_id}"
 
     def after(self, image_id: UUID, query: Mapping[str, str]) -> str:
-        """Where the page of images is that follows an image, in a list asked for with this query."""
+        """Returns the URL of the page that starts after an image, in a list with this query."""
         return f"{self._base}/images?{urlencode({**query, 'before': image_id})}"
 
     def original(self, image_id: UUID) -> str:
-        """Where an image's original is."""
+        """Returns the URL of an image's original."""
         return f"{self._base}/images/{image_id}/original"
 
     def thumbnail(self, image_id: UUID, thumbnail: Thumbnail) -> str:
-        """Where a thumbnail is; a new version of it has a new address."""
+        """Returns the URL of a thumbnail; a new version of it has a new URL."""
         return f"{self._base}/images/{image_id}/thumbnails/{thumbnail.preset}?v={version(thumbnail.sha256)}"
 
 
 def urls_of(request: Request, public_url: str | None) -> Urls:
-    """Addresses below the configured base, or else below the one that the request was made to."""
+    """Returns URLs below the configured base, or below the address that the request was sent to."""
     return Urls(public_url or f"{request.scope['scheme']}://{_host(request)}")
 
 
 def version(sha256: str) -> str:
-    """What tells versions of a file apart in its address."""
+    """Returns the part of a file's hash that identifies its version in a URL."""
     return sha256[:_VERSION_LENGTH]
 
 

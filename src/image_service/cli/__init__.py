@@ -1,9 +1,9 @@
-"""The command line: what the program can be asked to do.
+"""The command line.
 
-The program itself is imported by the commands that run it: a health check, made every few seconds, loads none of it.
+Commands import what they run when they run it: a health check, made every few seconds, loads none of the service.
 """
 
-# In the order of the help.
+# The order of the imports is the order of the commands in the help.
 from image_service.cli import run, render, admin  # isort: skip
 from image_service.cli.app import app
 
@@ -11,5 +11,5 @@ __all__ = ["admin", "app", "main", "render", "run"]
 
 
 def main() -> None:
-    """Run the program."""
+    """Runs the program."""
     app()

@@ -1,4 +1,4 @@
-"""The commands that look after what is kept: for operators, and for cron."""
+"""The commands for operators: check, requeue, backfill and dead letters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ from uuid import UUID
 
 import typer
 
-from image_service.cli.app import app, explained
+from image_service.cli.app import app, report_errors
 from image_service.config import Settings, load_settings, standalone_settings
 
-TROUBLE: Final = 3
-"""The exit status of a check that found something it did not mend."""
+FINDINGS_LEFT: Final = 3
+"""The exit status of a check with findings that were not repaired."""
 
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="The folder of a standalone service; without it, DATABASE_URL and the others say where.",
+        help="The folder of a standalone service. Without it, the settings are used, such as DATABASE_URL.",
         exists=True,
         file_okay=False,
     ),
@@ -25,7 +25,7 @@ Data = Annotated[
 
 dead_letters = typer.Typer(
     name="dead-letters",
-    help="Look at the messages that the queue has given up on, and send them on again. No image is lost with them.",
+    help="List and retry dead letters.\n\nThey are messages that RabbitMQ stopped delivering. No image is lost.",
     no_args_is_help=True,
 )
 app.add_typer(dead_letters)
@@ -35,23 +35,23 @@ app.add_typer(dead_letters)
 def check(
     *,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be mended. Without it nothing changes.")
+        bool, typer.Option("--repair", help="Repair what can be repaired. Without it nothing is changed.")
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="See that files are there, but do not read them.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Check that files exist, but do not read them.")] = False,
     data: Data = None,
 ) -> None:
     """Compare database, storage and queue.
 
-    Lists files that are missing, files whose content has changed, files that belong to no image, and images that nobody
-    works on. Safe beside a running service. Exits with 0 if all is well or was mended, with 3 if not, and with 1 if it
-    could not be told.
+    Lists missing files, files whose content has changed, files that belong to no image, and images that no worker
+    processes. Safe beside a running service. Exits with 0 if nothing is wrong or everything was repaired, with 3 if
+    findings are left, and with 1 if the check could not complete.
     """
     from image_service.admin import run_check  # noqa: PLC0415 — see __init__
 
     with _settings(data) as settings:
         left = run_check(settings, repair=repair, contents=not quick, say=typer.echo)
     if left:
-        raise typer.Exit(TROUBLE)
+        raise typer.Exit(FINDINGS_LEFT)
 
 
 @app.command()
@@ -60,32 +60,34 @@ def requeue(
         list[UUID] | None, typer.Argument(help="Ids of images, in any state.", show_default=False)
     ] = None,
     *,
-    failed: Annotated[bool, typer.Option("--failed", help="All images that ended in ERROR.")] = False,
-    code: Annotated[str | None, typer.Option(help="Only those with this error code, such as decoder-timeout.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All images in ERROR.")] = False,
+    code: Annotated[
+        str | None, typer.Option(help="Only images in ERROR with this code, such as decoder-timeout.")
+    ] = None,
     data: Data = None,
 ) -> None:
-    """Have images processed, or processed again.
+    """Queue images for (re)processing.
 
-    An unfinished image is queued anew within seconds; a finished one is rendered again, with as many attempts as a new
-    one, and keeps its thumbnails until then.
+    An unfinished image is queued again within seconds. A finished image is rendered again, with as many attempts as a
+    new one, and keeps its thumbnails until the new ones are complete.
     """
     from image_service.admin import run_requeue  # noqa: PLC0415 — see __init__
 
     if bool(images) == (failed or code is not None):
-        raise typer.BadParameter("Name images, or say --failed (and --code CODE for some of them).")
+        raise typer.BadParameter("Give image ids, or --failed, or --code CODE for failed images with this code.")
     with _settings(data) as settings:
         run_requeue(settings, images=images, code=code, say=typer.echo)
 
 
 @app.command()
 def backfill(
-    window: Annotated[int, typer.Option(min=1, help="Images that may wait in the back-fill lane at a time.")] = 500,
+    window: Annotated[int, typer.Option(min=1, help="Maximum number of images in the backfill lane.")] = 500,
     data: Data = None,
 ) -> None:
-    """Render again every image whose thumbnails were made under another recipe.
+    """Render all images again whose thumbnails were made with another recipe.
 
-    In a lane of its own, which workers turn to when they have nothing else to do. Old thumbnails are served until the
-    new ones are complete. Stop it with Ctrl-C at any time: the next run goes on.
+    Uses the backfill lane, which workers serve when they have nothing else to do. Existing thumbnails are served until
+    the new ones are complete. Stop it with Ctrl-C at any time: the next run continues.
     """
     from image_service.admin import run_backfill  # noqa: PLC0415 — see __init__
 
@@ -95,9 +97,9 @@ def backfill(
 
 @dead_letters.command("list")
 def list_dead_letters(
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 100,
 ) -> None:
-    """Tell which messages lie there, the oldest first, why, and what has become of their images."""
+    """List dead letters, oldest first, each with its reason and the state of its image."""
     from image_service.admin import run_list_dead_letters  # noqa: PLC0415 — see __init__
 
     with _settings(None) as settings:
@@ -108,10 +110,10 @@ def list_dead_letters(
 def retry_dead_letters(
     *,
     discard: Annotated[
-        bool, typer.Option("--discard-unreadable", help="Also throw away those that name no image.")
+        bool, typer.Option("--discard-unreadable", help="Also delete dead letters that name no image.")
     ] = False,
 ) -> None:
-    """Put every message that names an image back into the lane it came from."""
+    """Queue every dead letter that names an image again, in its original lane."""
     from image_service.admin import run_retry_dead_letters  # noqa: PLC0415 — see __init__
 
     with _settings(None) as settings:
@@ -120,5 +122,5 @@ def retry_dead_letters(
 
 @contextmanager
 def _settings(data: Path | None) -> Iterator[Settings]:
-    with explained():
+    with report_errors():
         yield load_settings() if data is None else standalone_settings(data)

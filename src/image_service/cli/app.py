@@ -1,4 +1,4 @@
-"""The program's name, its options, and how it gives up."""
+"""The Typer application: its help, its options, and how errors end it."""
 
 import sys
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ BAD_SETTING: Final = 2
 
 app = typer.Typer(
     name="image-service",
-    help="Accepts images over HTTP, keeps them safe, and turns each into thumbnails.",
-    epilog="Settings are environment variables; .env.example lists them all, with their defaults.",
+    help="Accepts images over HTTP, stores them durably, and makes thumbnails of each.",
+    epilog="Settings are environment variables; .env.example lists all of them with their defaults.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,21 +39,21 @@ def image_service(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Accepts images over HTTP, keeps them safe, and turns each into thumbnails."""
+    """Accepts images over HTTP, stores them durably, and makes thumbnails of each."""
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Ends the program with one clear sentence where it cannot do what it was asked."""
+def report_errors() -> Iterator[None]:
+    """Ends the program with one sentence instead of a traceback where a setting is wrong or the service fails."""
     try:
         yield
     except ConfigError as error:
-        give_up(str(error), BAD_SETTING)
+        exit_with_error(str(error), BAD_SETTING)
     except ServiceError as error:
-        give_up(str(error), FAILED)
+        exit_with_error(str(error), FAILED)
 
 
-def give_up(reason: str, status: int) -> NoReturn:
-    """End the program with a reason and an exit status."""
+def exit_with_error(reason: str, status: int) -> NoReturn:
+    """Prints the reason to standard error and ends the program with the exit status."""
     typer.secho(f"image-service: {reason}", err=True, fg=typer.colors.RED)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""The command that makes the thumbnails of one file, without the service."""
+"""The command ``render``: makes the thumbnails of one file, without the service."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,51 +7,50 @@ from typing import Annotated
 
 import typer
 
-from image_service.cli.app import FAILED, app, explained, give_up
+from image_service.cli.app import FAILED, app, exit_with_error, report_errors
 from image_service.config import Settings, load_settings
 from image_service.domain.image import ImageFormat, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
 
 
 @app.command()
 def render(
     photo: Annotated[Path, typer.Argument(help="An image file.")],
-    out: Annotated[Path, typer.Option(help="Folder for the thumbnails, made if missing.")] = Path("thumbnails"),
+    out: Annotated[Path, typer.Option(help="Folder for the thumbnails, created if missing.")] = Path("thumbnails"),
 ) -> None:
-    """Make the thumbnails of one file, here and now.
+    """Make the thumbnails of one file, without the service.
 
-    Prints what was made and what each step took. Needs no service, but for files that you trust: they are decoded in
-    this process. Of the settings MAX_PIXELS, ENABLED_FORMATS and RENDER_TRUNCATED count.
+    Prints the thumbnails and the time that each step took. For trusted files only: they are decoded in this process,
+    without a sandbox. Uses the settings MAX_PIXELS, ENABLED_FORMATS and RENDER_TRUNCATED.
     """
-    with explained():
+    with report_errors():
         settings = load_settings()
     try:
         rendering = _render(settings, photo, out)
     except ServiceError as error:
-        give_up(f"{error.code}: {error.detail}", FAILED)
+        exit_with_error(f"{error.code}: {error.detail}", FAILED)
     except MemoryError:
-        give_up(f"{DecoderOutOfMemory.code}: {DecoderOutOfMemory.__doc__}", FAILED)
+        exit_with_error(f"{DecoderOutOfMemory.code}: {DecoderOutOfMemory.__doc__}", FAILED)
     except OSError as error:
-        give_up(f"{StorageUnavailable.code}: {error.filename or photo}: {error.strerror or error}.", FAILED)
+        exit_with_error(f"{StorageUnavailable.code}: {error.filename or photo}: {error.strerror or error}.", FAILED)
     _report(photo, rendering)
 
 
 def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
-    """The thumbnails, as files named like the photo and the preset."""
-    # The codecs are loaded where they are needed.
-    from image_service.imaging import render  # noqa: PLC0415
+    """Render the thumbnails, as files named like the photo and the preset."""
+    # Imported here: other commands do not need the codecs.
     from image_service.imaging.limits import RenderLimits  # noqa: PLC0415
+    from image_service.imaging.render.pipeline import render  # noqa: PLC0415
 
     out.mkdir(parents=True, exist_ok=True)
-    # Nothing half-made, and nothing of the same name that lies there already, comes to harm.
+    # Files of the same name are replaced only by complete ones.
     with TemporaryDirectory(dir=out, prefix=".render-") as scratch:
         limits = RenderLimits(
             max_pixels=settings.max_pixels,
             formats=tuple(map(ImageFormat, settings.enabled_formats)),
             truncated=settings.render_truncated,
         )
-        rendering = render(photo, DEFAULT_RECIPE, Path(scratch), limits)
+        rendering = render(photo, settings.recipe, Path(scratch), limits)
         places = [
             made.path.replace(out / f"{photo.stem}-{made.preset}.{ImageFormat.of(made.content_type).extension}")
             for made in rendering.thumbnails

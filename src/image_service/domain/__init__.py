@@ -1,1 +1,1 @@
-"""Pure values and rules: no I/O, no clock, no framework."""
+"""Domain values and rules: no I/O, no clock, no framework."""

@@ -1,8 +1,8 @@
-"""How large a thumbnail is."""
+"""Computes the size of a thumbnail."""
 
 
 def fit_inside(width: int, height: int, box_width: int, box_height: int) -> tuple[int, int]:
-    """The largest size with the aspect of ``width``x``height`` that fits the box without enlarging.
+    """Returns the largest size with the aspect ratio of ``width``x``height`` that fits the box without enlarging.
 
     Rounded to the nearest pixel; a side never falls below one pixel, however thin the image.
 
@@ -17,7 +17,7 @@ def fit_inside(width: int, height: int, box_width: int, box_height: int) -> tupl
     """
     if width <= box_width and height <= box_height:
         return width, height
-    # Integer arithmetic: round-half-up without the surprises of floating point on 20000x1.
+    # Integer arithmetic rounds half up exactly; floating point would be off for extreme ratios such as 20000x1.
     if width * box_height >= height * box_width:
         return box_width, max(1, (2 * height * box_width + width) // (2 * width))
     return max(1, (2 * width * box_height + height) // (2 * height)), box_height

@@ -1,4 +1,4 @@
-"""Images, their files, and a worker's right to one."""
+"""Images, their files, and claims on them."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from image_service.domain.status import Status
 
 
 class ImageFormat(StrEnum):
-    """A format this service can accept, told by content alone."""
+    """A format this service can accept; detected from the content alone."""
 
     JPEG = "jpeg"
     PNG = "png"
@@ -24,7 +24,7 @@ class ImageFormat(StrEnum):
 
     @classmethod
     def of(cls, content_type: str) -> "ImageFormat":
-        """The format that a registered media type of ours stands for."""
+        """Returns the format of a registered media type; raises ``ValueError`` for any other."""
         return cls(content_type.removeprefix("image/"))
 
     @property
@@ -41,12 +41,12 @@ class ImageFormat(StrEnum):
 DEFAULT_FORMATS: Final = frozenset(
     {ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.GIF, ImageFormat.WEBP, ImageFormat.AVIF}
 )
-"""What is accepted unless a setting says otherwise: the formats that browsers show."""
+"""The formats accepted by default: those that browsers display."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """What a file's header says, before anything is decoded."""
+    """Format and size from a file's header, before anything is decoded."""
 
     format: ImageFormat
     width: int
@@ -56,7 +56,7 @@ class ImageHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """An accepted upload: stored, not yet recorded."""
+    """A validated upload that is not yet recorded."""
 
     id: UUID
     header: ImageHeader
@@ -85,11 +85,11 @@ class ImageError:
     code: str
     """Stable and kebab-case: programs may depend on it."""
     detail: str
-    """A sentence for people; it says what to do."""
+    """A sentence for users; it says what to do."""
 
 
 class MetadataKind(StrEnum):
-    """What a file may carry beside its picture; no thumbnail carries any of it."""
+    """A kind of metadata in an image file; thumbnails contain none of it."""
 
     EXIF = "exif"
     """Camera, time, settings."""
@@ -98,28 +98,28 @@ class MetadataKind(StrEnum):
     XMP = "xmp"
     IPTC = "iptc"
     ICC = "icc"
-    """A colour profile; thumbnails are converted to sRGB, which needs none."""
+    """A colour profile; thumbnails are converted to sRGB and need none."""
     COMMENT = "comment"
     THUMBNAIL = "thumbnail"
-    """A smaller or further version of the picture."""
+    """An embedded preview or an additional image."""
     TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTraits:
-    """What rendering an image found out about it."""
+    """Properties of an image that rendering finds."""
 
     placeholder: str
     """A ThumbHash in base64."""
     dominant_colour: str | None
-    """As #rrggbb; None where nothing of the image can be seen."""
+    """As #rrggbb; None if the image is fully transparent."""
     metadata_removed: tuple[MetadataKind, ...]
-    """What the original carries and the thumbnails do not, in the order of the enumeration."""
+    """Metadata of the original that the thumbnails do not contain, in the order of the enumeration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An uploaded original with everything known about it."""
+    """A recorded image: its original, its state and its thumbnails."""
 
     id: UUID
     status: Status
@@ -131,33 +131,33 @@ class Image:
     finished_at: datetime | None
     error: ImageError | None
     traits: ImageTraits | None = None
-    """Known once the image is DONE, unless a version did it that did not look."""
+    """Known once the image is DONE, except for images rendered by a version that did not determine them."""
     original_removed_at: datetime | None = None
-    """When the original's retention ended; its file is gone."""
+    """When the original was removed because its retention period ended; None: it is kept."""
     thumbnails: tuple[Thumbnail, ...] = field(default=())
-    """Of the newest rendering that succeeded: they stay while the image is rendered again."""
+    """The outputs of the last successful rendering; kept while the image is reprocessed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A worker's right to process an image until its lease ends.
 
-    ``attempt`` is the fence: it grows with every claim, and nothing that carries an older number changes the row.
+    ``attempt`` is the fencing token: it grows with every claim, and a write with an older number changes nothing.
     """
 
     image_id: UUID
     attempt: int
     attempts_charged: int
-    """Claims so far that ended without a result and were nobody else's fault, this one included."""
+    """Claims that count against the image, this one included: those ended by an outage or a drain do not."""
     decoder_failures: int
-    """How often the decoder has died on this image before."""
+    """How often a decoder process ended on this image before."""
     reprocessing: bool = False
-    """Whether the image was finished before, so that it may have thumbnails to be replaced."""
+    """Whether the image was finished before, and so may have thumbnails to replace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedThumbnail:
-    """One output of a renderer, still in a scratch folder."""
+    """One output of a renderer, in a scratch directory."""
 
     preset: str
     path: Path
@@ -170,25 +170,25 @@ class RenderedThumbnail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """Everything a renderer made of one image."""
+    """The result of rendering one image."""
 
     width: int
-    """Pixels of the original, as decoded and upright (orientation applied)."""
+    """Pixels of the original, decoded, with the orientation applied."""
     height: int
     thumbnails: tuple[RenderedThumbnail, ...]
     traits: ImageTraits
     timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
-    """Each step with the seconds it took, in their order."""
+    """Each step with its duration in seconds, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What an attempt made of an image, stored and ready to be recorded."""
+    """The stored outputs of an attempt, ready to be recorded."""
 
     width: int
-    """Pixels of the original, upright."""
+    """Pixels of the original, with the orientation applied."""
     height: int
     thumbnails: tuple[Thumbnail, ...]
     traits: ImageTraits
     recipe: str
-    """The fingerprint of the recipe that it followed."""
+    """The fingerprint of the recipe used."""

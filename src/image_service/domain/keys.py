@@ -1,8 +1,8 @@
-"""Where an image's files lie in the storage.
+"""Storage keys of originals and thumbnails.
 
-One shard folder of 256, from the id's last two hex digits (a UUIDv7's random end), keeps folders small and needs no
-folder of its own for an image: a new file costs one folder fsync. Thumbnail keys name the attempt, so that two
-workers never write the same file and a half-made set is never mistaken for a whole one.
+Files are spread over 256 folders by the id's last two hex digits (the random end of a UUIDv7). That keeps folders small
+without a folder per image: a new file costs one fsync of a folder. Thumbnail keys contain the attempt, so two workers
+never write the same file, and an incomplete set is never mistaken for a complete one.
 """
 
 import re
@@ -16,24 +16,24 @@ _THUMBNAIL_NAME: Final = re.compile(r"(?P<id>[0-9a-f-]{36})\.(?P<attempt>\d+)\.(
 
 
 class ThumbnailKey(NamedTuple):
-    """What a thumbnail's key says about its origin."""
+    """The image and attempt in a thumbnail's key."""
 
     image_id: UUID
     attempt: int
 
 
 def original_key(image_id: UUID) -> str:
-    """The key of an image's original."""
+    """Returns the key of an image's original."""
     return f"{ORIGINALS}{_shard(image_id)}/{image_id}"
 
 
 def thumbnail_key(image_id: UUID, attempt: int, preset: str) -> str:
-    """The key of one thumbnail made by one attempt."""
+    """Returns the key of a thumbnail made by an attempt."""
     return f"{THUMBNAILS}{_shard(image_id)}/{image_id}.{attempt}.{preset}"
 
 
 def parse_original_key(key: str) -> UUID | None:
-    """The image that an original's key belongs to; None for a file that is not ours."""
+    """Returns the image of an original's key; None if the service makes no such key."""
     try:
         image_id = UUID(key.rpartition("/")[2])
     except ValueError:
@@ -42,7 +42,7 @@ def parse_original_key(key: str) -> UUID | None:
 
 
 def parse_thumbnail_key(key: str) -> ThumbnailKey | None:
-    """The image and attempt that a thumbnail's key belongs to; None for a file that is not ours."""
+    """Returns the image and attempt of a thumbnail's key; None if the service makes no such key."""
     match = _THUMBNAIL_NAME.fullmatch(key.rpartition("/")[2])
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""What is made of an image: presets, and the whole set of them."""
+"""Presets and recipes: the outputs that are made of each image."""
 
 import hashlib
 import json
@@ -9,32 +9,32 @@ from typing import Final
 
 
 class OutputFormat(StrEnum):
-    """What a thumbnail is written as."""
+    """The file format of an output."""
 
     AUTO = "auto"
-    """JPEG where the image is opaque, WebP where any of it is transparent."""
+    """JPEG if the image is opaque, WebP if it has transparency."""
     JPEG = "jpeg"
-    """On white, where the image is transparent."""
+    """Transparent images are composited on white."""
     PNG = "png"
     WEBP = "webp"
     AVIF = "avif"
 
 
 class Effort(StrEnum):
-    """How long an encoder may search for a smaller file of the same quality; JPEG and PNG do not care."""
+    """How long an encoder searches for a smaller file of the same quality; no effect on JPEG and PNG."""
 
     FAST = "fast"
-    """The three default sizes of a photograph take 39 ms as WebP, 68 ms as AVIF; as JPEG, 3 ms."""
+    """The three default sizes of a photo take 39 ms as WebP and 68 ms as AVIF (3 ms as JPEG)."""
     SMALL = "small"
-    """84 ms as WebP, for 2 % less; 240 ms as AVIF, for 3 % less."""
+    """84 ms as WebP for files 2 % smaller; 240 ms as AVIF for files 3 % smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One output: a named box that the thumbnail fits inside, never enlarged."""
+    """A named output: the thumbnail fits inside a box and is never enlarged."""
 
     name: str
-    """Unique in its recipe, and part of URLs: ``300x300``."""
+    """Unique in its recipe; part of URLs, such as ``300x300``."""
 
     width: int
     """Width of the box in pixels."""
@@ -43,25 +43,25 @@ class Preset:
     """Height of the box in pixels."""
 
     quality: int = 82
-    """Encoder quality from 1 to 100; PNG loses nothing anyway."""
+    """Encoder quality from 1 to 100; no effect on PNG, which is lossless."""
 
     format: OutputFormat = OutputFormat.AUTO
 
     effort: Effort = Effort.FAST
 
     optional: bool = False
-    """Made after all others, and left out where that takes too long or fails."""
+    """Whether it is made after all others, and left out if that fails or takes too long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The whole set of presets that every image is rendered under."""
+    """The presets that every image is rendered with."""
 
     presets: tuple[Preset, ...]
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change whenever any output would."""
+        """Sixteen hex digits that change whenever an output would."""
         return _fingerprint(self)
 
 

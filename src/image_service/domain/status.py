@@ -1,10 +1,10 @@
-"""The states of an image and the only moves between them.
+"""The states of an image and the transitions between them.
 
 ::
 
               queued (broker confirmed)        complete (fenced)
      POST → NEW ───────────────────▶ PROCESSING ──────────────▶ DONE
-              └──── claimed ───────────▶ └─ verdict, or attempts spent ─▶ ERROR
+              └──── claimed ───────────▶ └─ rejected, or attempts spent ▶ ERROR
      DONE | ERROR ── reprocess ──▶ NEW
 """
 
@@ -13,33 +13,33 @@ from typing import Final
 
 
 class Status(StrEnum):
-    """Where an image is in its life."""
+    """The state of an image."""
 
     NEW = "NEW"
-    """Stored and recorded; not yet known to be queued. The row itself is the outbox."""
+    """Stored and recorded, not known to be queued. The row itself is the outbox."""
 
     PROCESSING = "PROCESSING"
-    """Queued or being rendered."""
+    """Queued, or being rendered."""
 
     DONE = "DONE"
-    """Every thumbnail exists. Stays until somebody asks for another rendering."""
+    """All thumbnails exist. Final until the image is reprocessed."""
 
     ERROR = "ERROR"
-    """The image cannot be processed; its error says why. Stays like DONE."""
+    """The image cannot be processed; its error says why. Final until the image is reprocessed."""
 
     @property
     def terminal(self) -> bool:
-        """Whether the state never changes by itself."""
+        """Whether the state changes only by reprocessing."""
         return self in {Status.DONE, Status.ERROR}
 
     def may_become(self, other: "Status") -> bool:
-        """Whether the state machine has an arrow from this state to ``other``."""
+        """Whether the transition from this state to ``other`` exists."""
         return other in TRANSITIONS[self]
 
 
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     Status.NEW: frozenset({Status.PROCESSING}),
-    # The arrow to itself is a claim or a retry: the same state under a new attempt.
+    # To itself: a claim or a retry, which is the same state under a new attempt.
     Status.PROCESSING: frozenset({Status.PROCESSING, Status.DONE, Status.ERROR}),
     Status.DONE: frozenset({Status.NEW}),
     Status.ERROR: frozenset({Status.NEW}),
@@ -49,4 +49,4 @@ CLAIMABLE: Final = tuple(status for status in Status if not status.terminal)
 """The states from which a worker may claim an image."""
 
 TERMINAL: Final = tuple(status for status in Status if status.terminal)
-"""The states that an image may be reprocessed from."""
+"""The states from which an image may be reprocessed."""

@@ -1,17 +1,9 @@
-"""Thumbnails of images that may be hostile: header checks, rendering, and the isolated processes it runs in."""
+"""Thumbnails of images that may be hostile.
 
-from typing import TYPE_CHECKING
+Each package uses only those above it here:
 
-if TYPE_CHECKING:
-    from image_service.imaging.rendering import render
-
-__all__ = ["render"]
-
-
-def __getattr__(name: str) -> object:
-    # Lazily: the API process inspects headers and must never load a decoder for it.
-    if name == "render":
-        from image_service.imaging.rendering import render  # noqa: PLC0415 — see above
-
-        return render
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+- ``formats``: containers and headers, without an image library;
+- ``decoders``: what Pillow's own decoders do not do, or not fast enough;
+- ``render``: the pipeline from a file to its thumbnails;
+- ``isolation``: the sandboxed processes that it runs in.
+"""

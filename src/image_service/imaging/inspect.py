@@ -1,19 +1,15 @@
-"""Judges an upload by its header, in the process that received it, without a decoder."""
+"""Inspects uploads by their header, without a decoder, in the process that received them."""
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat, ImageHeader
 from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
-from image_service.imaging.cost import least_memory
-from image_service.imaging.headers import DIMENSIONS
-from image_service.imaging.headers.magic import identify
-from image_service.imaging.headers.reader import Reader
-
-DEFAULT_MAX_PIXELS: Final = 50_000_000
-"""Width times height that is still accepted."""
-_HEAD: Final = 4096
+from image_service.imaging.formats import read_dimensions
+from image_service.imaging.formats.content import FileContent
+from image_service.imaging.formats.magic import identify
+from image_service.imaging.limits import DEFAULT_MAX_PIXELS
+from image_service.imaging.memory_estimate import least_memory
 
 
 class HeaderInspector:
@@ -30,38 +26,36 @@ class HeaderInspector:
         max_memory: int | None = None,
         allowed: Iterable[ImageFormat] = DEFAULT_FORMATS,
     ) -> None:
-        """Make an inspector.
+        """Create an inspector.
 
         Args:
-            max_pixels: Width times height that is still accepted.
+            max_pixels: The largest accepted width times height.
             max_memory: Address space that a decoder may use, in bytes; any, if left out.
-            allowed: The formats that are.
+            allowed: The accepted formats.
         """
         self._max_pixels = max_pixels
         self._max_memory = max_memory
         self._allowed = frozenset(allowed)
 
     def sniff(self, head: bytes) -> ImageFormat:
-        """The format that the first bytes belong to; see ``Inspector.sniff``."""
+        """Return the format that the first bytes belong to; see ``Inspector.sniff``."""
         found = identify(head)
         if found in self._allowed:
             return found
         accepted = ", ".join(sorted(name.value.upper() for name in self._allowed))
-        what = "no image in a format known here" if found is None else f"a {found.value.upper()} image"
+        what = "no image in a known format" if found is None else f"a {found.value.upper()} image"
         raise UnsupportedFormat(
             f"The file's content is {what}; accepted are {accepted}. Its name and Content-Type do not matter."
         )
 
     def inspect(self, path: Path) -> ImageHeader:
-        """Format and dimensions from the file's header; see ``Inspector.inspect``."""
-        with path.open("rb") as file:
-            image_format = self.sniff(file.read(_HEAD))
-            file.seek(0)
-            reader = Reader(file)
-            width, height = DIMENSIONS[image_format](reader)
+        """Return format and dimensions from the file's header; see ``Inspector.inspect``."""
+        with FileContent(path) as content:
+            image_format = self.sniff(content.head)
+            width, height = read_dimensions(content, image_format)
             check_size(width, height, self._max_pixels)
             if self._max_memory is not None:
-                _check_memory(least_memory(image_format, width, height, reader), self._max_memory)
+                _check_memory(least_memory(image_format, width, height, content), self._max_memory)
         return ImageHeader(format=image_format, width=width, height=height)
 
 
@@ -81,7 +75,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         ImageTooLarge: more than ``max_pixels`` pixels.
     """
     if not width or not height:
-        raise CorruptImage(f"The image is {width}x{height} pixels: it holds nothing to show.")
+        raise CorruptImage(f"The image is {width}x{height} pixels: it has no content.")
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"The image is {width}x{height} pixels, {width * height / 1e6:.1f} megapixels; this service accepts up to "

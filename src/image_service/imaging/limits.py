@@ -1,15 +1,19 @@
-"""What one rendering may cost."""
+"""Limits on images and on the processes that render them."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
-from image_service.imaging.inspect import DEFAULT_MAX_PIXELS
+
+DEFAULT_MAX_PIXELS: Final = 50_000_000
+"""The largest accepted width times height."""
+MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
+"""Larger ICC profiles are ignored; a press profile with fine tables has about 2 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderLimits:
-    """Bounds on a decoder process; a file that needs more of anything is given up."""
+    """Limits on rendering one image in a decoder process; an image that exceeds any of them fails."""
 
     wall_seconds: float = 20.0
     """Time for one image, after which the process is killed."""
@@ -18,7 +22,7 @@ class RenderLimits:
     """Processor time for one image, rounded up by at most one second."""
 
     niceness: int = 0
-    """How far the process stands back where processors are short, from 0 to 19."""
+    """Scheduling niceness of the process, from 0 to 19."""
 
     memory_bytes: int = 1 << 30
     """Address space of the process."""
@@ -33,30 +37,30 @@ class RenderLimits:
     """Width times height of an image."""
 
     formats: tuple[ImageFormat, ...] = tuple(sorted(DEFAULT_FORMATS))
-    """The only ones that reach a decoder, whatever was accepted before."""
+    """The only formats that reach a decoder, whatever was accepted before."""
 
     truncated: bool = False
     """Whether an incomplete file is rendered as far as it goes."""
 
     readable: tuple[str, ...] = ("/",)
-    """Folders it may read below, where the kernel can see to it; of what it is itself made of it can always read."""
+    """Folders below which it may read, where the kernel enforces that; its own program stays readable."""
 
     writable: tuple[str, ...] = ("/",)
-    """Folders it may write below, where the kernel can see to it."""
+    """Folders below which it may write, where the kernel enforces that."""
 
     require_sandbox: bool = False
-    """Whether a kernel that cannot shut the process in is refused."""
+    """Whether starting fails on a kernel without the sandbox."""
 
     jobs_per_child: int = 500
-    """Images after which a process is replaced by a fresh one, so that nothing in it grows for ever."""
+    """Images after which a process is replaced, so that no leak in it grows without end."""
 
     start_seconds: float = 30.0
-    """Time for a fresh process to be ready."""
+    """Time for a new process to be ready."""
 
     def __post_init__(self) -> None:
-        # JSON, in which they travel, makes plain strings of them.
+        # They travel as JSON, which turns formats into plain strings.
         object.__setattr__(self, "formats", tuple(map(ImageFormat, self.formats)))
 
 
 DEFAULT_LIMITS: Final = RenderLimits()
-"""What the service's settings say unless they are changed."""
+"""The limits that the service's default settings give."""

@@ -1,4 +1,4 @@
-"""Resizing, by whatever does it best here: the only place that knows what that is."""
+"""Resizing, with the fastest library available."""
 
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -9,14 +9,14 @@ Box: TypeAlias = tuple[float, float, float, float]
 """Left, upper, right and lower edge in pixels."""
 
 _GAP: Final = 4
-"""Very large reductions are averaged down to this many times the size first: nobody sees it, and a filter that reaches
-over a million pixels takes gigabytes."""
+"""Very large reductions are averaged down to this many times the size first: the difference is invisible, and a filter
+that reaches over a million pixels takes gigabytes."""
 
 
 def resize(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> Image.Image:
-    """The image, or the part of it in the box, at the given size, resampled with Lanczos.
+    """Return the image, or the part of it in the box, at the given size, resampled with Lanczos.
 
-    Transparent pixels count for as little as one sees of them, so that no colour of invisible ones bleeds in.
+    Pixels are weighted by their alpha, so that the colour of invisible ones does not bleed in.
 
     Args:
         image: In mode L, RGB, RGBA or CMYK.
@@ -34,7 +34,7 @@ def resize(image: Image.Image, size: tuple[int, int], box: Box | None = None) ->
 
 
 def whole(image: Image.Image) -> Box:
-    """The box around all of the image."""
+    """Return the box around all of the image."""
     return 0, 0, image.width, image.height
 
 
@@ -43,7 +43,7 @@ def _with_pillow(image: Image.Image, size: tuple[int, int], box: Box) -> Image.I
 
 
 def _choose() -> Callable[[Image.Image, tuple[int, int], Box], Image.Image]:
-    """cykooz.resizer, which takes a seventh of the time, on the platforms that it has wheels for; else Pillow."""
+    """Return cykooz.resizer, which takes a seventh of the time, on platforms that it has wheels for; else Pillow."""
     try:
         from cykooz_resizer import (  # noqa: PLC0415 — it may be missing
             CropBox,

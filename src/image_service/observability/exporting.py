@@ -1,4 +1,4 @@
-"""Sending spans away: the only module that knows OpenTelemetry's SDK, an extra, so import it only when asked to."""
+"""Exports spans: the only module that needs OpenTelemetry's SDK, an optional dependency, so import it on demand."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,45 +18,45 @@ from opentelemetry.util.types import Attributes
 
 from image_service import __version__
 
-_GOODBYE_LIMIT: Final = 3.0
-"""Seconds that the last spans have to leave."""
-_BEGINNINGS: Final = frozenset({SpanKind.SERVER, SpanKind.PRODUCER, SpanKind.CONSUMER})
+_SHUTDOWN_TIMEOUT: Final = 3.0
+"""Seconds for exporting the remaining spans at shutdown."""
+_ROOT_KINDS: Final = frozenset({SpanKind.SERVER, SpanKind.PRODUCER, SpanKind.CONSUMER})
 
 
 @contextmanager
-def exporting(service: str) -> Iterator[None]:
-    """Send the spans of this process away for as long as the block takes; where to, its environment says.
+def export_spans(service: str) -> Iterator[None]:
+    """Export the spans of this process for the duration of the block.
 
-    Whatever OpenTelemetry's own variables ask for counts: endpoint, headers, service name, resource, sampler.
+    OpenTelemetry's own environment variables apply: endpoint, headers, service name, resource, sampler.
 
     Args:
-        service: The process's name, unless ``OTEL_SERVICE_NAME`` gives another.
+        service: The process's name, unless ``OTEL_SERVICE_NAME`` is set.
     """
     own = Resource.create({"service.name": service, "service.version": __version__})
     provider = TracerProvider(resource=own.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    provider.sampler = OnBehalfOfSomebody(provider.sampler)
+    provider.sampler = DropBackgroundSpans(provider.sampler)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     try:
         yield
     finally:
-        # A collector that is away must not hold the process up.
-        goodbye = threading.Thread(target=provider.shutdown, daemon=True)
-        goodbye.start()
-        goodbye.join(_GOODBYE_LIMIT)
+        # An unreachable collector must not delay the end of the process.
+        shutdown = threading.Thread(target=provider.shutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(_SHUTDOWN_TIMEOUT)
 
 
-def watch_engine(engine: object) -> None:
-    """Have a span made of every statement that this SQLAlchemy engine executes."""
-    # It names older versions of SQLAlchemy than ours as the ones it is for, and would do nothing, without a word.
+def trace_engine(engine: object) -> None:
+    """Create a span for every statement that this SQLAlchemy engine executes."""
+    # It declares support for older versions of SQLAlchemy than ours only, and would silently do nothing.
     SQLAlchemyInstrumentor().instrument(engine=engine, skip_dep_check=True)
 
 
-class OnBehalfOfSomebody(Sampler):
-    """Leaves out what a process does by itself, such as to ask the database how it is, every few seconds.
+class DropBackgroundSpans(Sampler):
+    """Drops spans that belong to no request or message, such as those of the health probes every few seconds.
 
     Args:
-        inner: Decides about the rest: what a request or a message began.
+        inner: Decides about all other spans.
     """
 
     def __init__(self, inner: Sampler) -> None:
@@ -74,10 +74,10 @@ class OnBehalfOfSomebody(Sampler):
     ) -> SamplingResult:
         """See ``Sampler``."""
         parent = trace.get_current_span(parent_context).get_span_context()
-        if not parent.is_valid and kind not in _BEGINNINGS:
+        if not parent.is_valid and kind not in _ROOT_KINDS:
             return SamplingResult(Decision.DROP)
         return self._inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
         """See ``Sampler``."""
-        return f"OnBehalfOfSomebody({self._inner.get_description()})"
+        return f"DropBackgroundSpans({self._inner.get_description()})"

@@ -1,4 +1,4 @@
-"""Serving what was counted, for Prometheus to collect."""
+"""Serves the metrics to Prometheus."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ from image_service.observability.metrics import Metrics
 
 
 @contextmanager
-def exposed(metrics: Metrics, host: str, port: int) -> Iterator[str]:
-    """Serve the metrics for as long as the block takes, at the address that it is given; port 0 picks a free one.
+def serve_metrics(metrics: Metrics, host: str, port: int) -> Iterator[str]:
+    """Serve the metrics for the duration of the block, and yield their URL; port 0 picks a free one.
 
-    In a thread of its own, which reads numbers and asks nobody: it answers whatever hangs.
+    A thread of its own serves them from memory, so that they are served whatever else hangs.
 
     Raises:
         StartError: the address cannot be listened on.
     """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # A second series for each, of no use to Prometheus.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to Prometheus
     try:
         server, thread = start_http_server(port, addr=host, registry=metrics.registry)
     except OSError as error:

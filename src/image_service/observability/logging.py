@@ -1,4 +1,4 @@
-"""One way to log, for our code and for every library: JSON lines, or readable lines on a terminal."""
+"""Configures logging, for our code and all libraries: JSON lines, or readable lines on a terminal."""
 
 import logging
 import sys
@@ -12,12 +12,12 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["auto", "json", "console"]
 
-# Without the variables of each frame, which structlog would add: passwords are among them.
+# Without the local variables of each frame, which structlog would add: these may hold passwords.
 _dict_tracebacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Name the trace that a line belongs to, and the span, where there is one."""
+    """Add the current trace and span, if there are any."""
     span = get_current_span().get_span_context()
     if span.is_valid:
         event.update(trace_id=format_trace_id(span.trace_id), span_id=format_span_id(span.span_id))
@@ -25,12 +25,12 @@ def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
-    """Send everything that is logged in this process to one place.
+    """Send all log lines of this process to one stream.
 
     Args:
-        level: Least severity, as the standard library names it.
+        level: Minimum severity, as the standard library names it.
         log_format: ``auto`` is readable on a terminal and JSON elsewhere.
-        stream: Where to; stdout unless told.
+        stream: The stream; stdout if left out.
     """
     stream = stream or sys.stdout
     console = log_format == "console" or (log_format == "auto" and stream.isatty())
@@ -62,8 +62,8 @@ def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # It says at ERROR, for every single try, what our own lines say once.
+    # It logs every attempt to connect at ERROR; our own line says it once.
     logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
-    # These announce every connection, frame and request at INFO; our own lines say what matters of them.
+    # These log every connection, frame and request at INFO; our own lines cover what matters.
     for chatty in ("aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))

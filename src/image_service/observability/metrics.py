@@ -1,7 +1,7 @@
-"""What is counted and measured, by the names and rules of Prometheus.
+"""Defines the metrics, by the conventions of Prometheus.
 
-Every label has few values, known beforehand: no ids, no paths, nothing that a client can choose. What each metric is
-for stands in ``docs/observability.md``.
+Every label has few values, known in advance: no ids, no paths, nothing that a client can choose.
+``docs/observability.md`` describes each metric.
 """
 
 import time
@@ -34,16 +34,17 @@ from image_service.errors import (
 )
 from image_service.ports import AttemptOutcome
 
-_QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds: for one step of the work."""
-_REQUEST: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_PATIENT: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-"""Seconds: for an image's whole way, which includes waiting."""
-_SIZES: Final = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
+_STEP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Seconds, for one step of the work."""
+_REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds, for a request, a message or a rendering."""
+_IMAGE_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+"""Seconds, from an image's acceptance to DONE, including the time in the queue."""
+_SIZE_BUCKETS: Final = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
 _NAMESPACE: Final = "image_service"
 _TIMED_UUID: Final = 7
-"""The version of UUIDs that begin with the milliseconds since 1970."""
-_BITS_BEHIND_TIME: Final = 80
+"""The UUID version that starts with the milliseconds since 1970."""
+_BITS_AFTER_TIME: Final = 80
 _FAILURES: Final = (
     UnsupportedFormat,
     CorruptImage,
@@ -54,13 +55,13 @@ _FAILURES: Final = (
     AttemptsExhausted,
     ObjectMissing,
 )
-"""What images end in ERROR of. Prometheus sees no increase in a series that begins with its first event."""
+"""Reasons for which images end in ERROR. Shown as 0 from the start: Prometheus sees no increase in a new series."""
 
 
 class Metrics:
-    """Everything that one process counts; the ``Observer`` behind the use cases, API and worker alike.
+    """The metrics of one process, API or worker; the ``Observer`` of the use cases.
 
-    What a process has no part in, it does not show.
+    Labelled metrics that do not apply to the process are not shown.
     """
 
     def __init__(self) -> None:
@@ -68,82 +69,84 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        build = self._gauge("build_info", "Always 1; the label tells the version that runs.", "version")
+        build = self._gauge("build_info", "Always 1; the label is the running version.", "version")
         build.labels(__version__).set(1)
 
         self._requests = self._histogram(
             "http_request_duration_seconds",
-            "Time from a request's head to the end of its answer.",
-            _REQUEST,
+            "Time from a request's header to the end of its response.",
+            _REQUEST_BUCKETS,
             "method",
             "route",
             "status",
         )
-        self._problems = self._counter("http_problems", "Requests that were answered with a problem.", "route", "code")
+        self._problems = self._counter("http_problems", "Requests answered with a problem document.", "route", "code")
         self._received = self._counter("http_received_bytes", "Bytes of request bodies.", "route")
-        self._sent = self._counter("http_sent_bytes", "Bytes of answers' bodies.", "route")
-        self.requests_in_progress = self._gauge("http_requests_in_progress", "Requests that are being answered.")
+        self._sent = self._counter("http_sent_bytes", "Bytes of response bodies.", "route")
+        self.requests_in_progress = self._gauge("http_requests_in_progress", "Requests in progress.")
 
-        self._uploads = self._counter("uploads", "Uploads that are safe, by whether they were queued.", "queued")
+        self._uploads = self._counter("uploads", "Stored uploads, by whether they were queued.", "queued")
         self._upload_sizes = self._histogram(
-            "upload_size_bytes", "Sizes of accepted originals, by their format.", _SIZES, "format"
+            "upload_size_bytes", "Sizes of accepted originals, by format.", _SIZE_BUCKETS, "format"
         )
 
         self._claims = self._counter(
-            "claims", "Times that a worker asked for an image: claimed, or nothing to do.", "lane", "result"
+            "claims", "Images that a worker tried to claim: claimed, or skipped.", "lane", "outcome"
         )
-        self._attempts = self._counter("attempts", "Attempts that ended, by how.", "ending")
+        self._attempts = self._counter("attempts", "Attempts that ended, by outcome.", "outcome")
         self._failures = self._counter(
-            "attempt_failures", "Attempts that an error ended, by its code, and by how they ended.", "code", "ending"
+            "attempt_failures", "Attempts that an error ended, by its code and by outcome.", "code", "outcome"
         )
         self._done = self._histogram(
-            "image_done_seconds", "Time from an image's acceptance until it is DONE, for the first time.", _PATIENT
+            "image_done_seconds", "Time from an image's acceptance until it is first DONE.", _IMAGE_BUCKETS
         )
 
-        self._up = self._gauge("dependency_up", "Whether a part answered when it was last asked.", "dependency")
-        self._waiting = self._gauge("queue_waiting_messages", "Messages that no worker has taken.", "lane")
+        self._up = self._gauge("dependency_up", "Whether a dependency answered the last probe.", "dependency")
+        self._waiting = self._gauge("queue_waiting_messages", "Messages that no worker holds.", "lane")
         self._unfinished = self._gauge(
-            "unfinished_images", "Images that are neither DONE nor in ERROR, up to the limit of the backlog."
+            "unfinished_images", "Images that are neither DONE nor in ERROR, counted up to the backlog limit."
         )
         self._backlog_limit = self._gauge(
-            "backlog_limit_images", "Unfinished images beyond which this process refuses uploads; 0 if it takes none."
+            "backlog_limit_images", "Unfinished images above which this process refuses uploads; 0 if it is no API."
         )
         self._dead_letters = self._gauge("dead_letters", "Messages in the dead-letter queue.")
         self._oldest = self._gauge(
-            "oldest_unfinished_age_seconds", "Age of the oldest image that never was DONE or in ERROR; 0 without one."
+            "oldest_unfinished_age_seconds", "Age of the oldest image that was never DONE or in ERROR; 0 if none."
         )
-        self._surveyed = self._gauge(
-            "survey_timestamp_seconds", "When unfinished images were last counted: how stale their gauges are."
-        )
-        self._rounds = self._counter("task_rounds", "Rounds of periodic tasks, by their outcome.", "task", "outcome")
+        self._measured = self._gauge("backlog_measured_timestamp_seconds", "When unfinished images were last counted.")
+        # Not "job": Prometheus sets that label itself.
+        self._task_runs = self._counter("task_runs", "Runs of periodic tasks, by outcome.", "task", "outcome")
         self._task_succeeded = self._gauge(
-            "task_last_success_timestamp_seconds", "When a round of a periodic task last succeeded.", "task"
+            "task_last_success_timestamp_seconds", "When a periodic task last succeeded.", "task"
         )
 
         self.storage = self._histogram(
-            "storage_operation_seconds", "Time that operations of the storage take.", _QUICK, "operation", "outcome"
+            "storage_operation_seconds", "Duration of storage operations.", _STEP_BUCKETS, "operation", "outcome"
         )
         self.publishing = self._histogram(
-            "queue_publish_seconds", "Time until the broker has confirmed a message.", _QUICK, "outcome"
+            "queue_publish_seconds", "Time until the broker confirms a message.", _STEP_BUCKETS, "outcome"
         )
         self.deliveries = self._histogram(
-            "delivery_seconds", "Time that a worker is busy with a message.", _REQUEST, "lane", "outcome"
+            "delivery_seconds", "Time that a worker handles a message.", _REQUEST_BUCKETS, "lane", "outcome"
         )
         self.deliveries_in_progress = self._gauge(
-            "deliveries_in_progress", "Messages that the worker is busy with.", "lane"
+            "deliveries_in_progress", "Messages that the worker is handling.", "lane"
         )
         self.renders = self._histogram(
-            "render_seconds", "Time that decoders take for an image, by ok or the error's code.", _REQUEST, "outcome"
+            "render_seconds",
+            "Time to render an image; the outcome is ok or an error code.",
+            _REQUEST_BUCKETS,
+            "outcome",
         )
         self.steps = self._histogram(
-            "render_step_seconds", "Time that each step of a rendering takes.", _QUICK, "step", "preset"
+            "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
         self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
-        self._decoders = self._gauge("decoders", "Decoder processes, by what they do.", "pool", "state")
+        self._decoders = self._gauge("decoders", "Decoder processes, by state.", "pool", "state")
         self._connections = self._gauge("database_connections", "Connections to the database, by state.", "state")
 
-    # --- what the use cases tell -------------------------------------------------------------------------------------
+    # --- Observer ----------------------------------------------------------------------------------------------------
 
     def accepted(self, original: Original, *, queued: bool) -> None:
         """See ``Observer``."""
@@ -152,14 +155,14 @@ class Metrics:
 
     def claimed(self, lane: Lane, claim: Claim | None) -> None:
         """See ``Observer``."""
-        self._claims.labels(lane.value, "nothing-to-do" if claim is None else "claimed").inc()
+        self._claims.labels(lane.value, "skipped" if claim is None else "claimed").inc()
 
-    def attempted(self, claim: Claim, ending: AttemptOutcome, code: str | None = None) -> None:
+    def attempted(self, claim: Claim, outcome: AttemptOutcome, code: str | None = None) -> None:
         """See ``Observer``."""
-        self._attempts.labels(ending.value).inc()
+        self._attempts.labels(outcome.value).inc()
         if code is not None:
-            self._failures.labels(code, ending.value).inc()
-        if ending is AttemptOutcome.DONE and not claim.reprocessing and (age := _age(claim.image_id)) is not None:
+            self._failures.labels(code, outcome.value).inc()
+        if outcome is AttemptOutcome.DONE and not claim.reprocessing and (age := _age(claim.image_id)) is not None:
             self._done.observe(age)
 
     def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:
@@ -169,77 +172,77 @@ class Metrics:
         for lane, messages in (waiting or {}).items():
             self._waiting.labels(lane.value).set(messages)
 
-    def backlog_measured(self, unfinished: int, oldest: float | None) -> None:
+    def backlog_measured(self, unfinished: int, oldest_age: float | None) -> None:
         """See ``Observer``."""
         self._unfinished.set(unfinished)
-        self._oldest.set(oldest or 0)
-        self._surveyed.set_to_current_time()
+        self._oldest.set(oldest_age or 0)
+        self._measured.set_to_current_time()
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:
         """See ``Observer``."""
-        self._rounds.labels(name, "ok" if succeeded else "failed").inc()
+        self._task_runs.labels(name, "ok" if succeeded else "failed").inc()
         if succeeded:
             self._task_succeeded.labels(name).set_to_current_time()
 
-    # --- what the API tells ------------------------------------------------------------------------------------------
+    # --- HTTP requests -----------------------------------------------------------------------------------------------
 
     def answered(self, method: str, route: str, status: int, seconds: float, *, problem: str | None) -> None:
-        """A request is over.
+        """Count a finished request.
 
         Args:
-            method: One that HTTP knows.
+            method: A method defined by HTTP.
             route: The path's template.
-            status: Of the answer.
-            seconds: In all.
-            problem: The code of the problem that was the answer.
+            status: The response's status.
+            seconds: The request's duration.
+            problem: The problem's code if the response is a problem document.
         """
         self._requests.labels(method, route, str(status)).observe(seconds)
         if problem is not None:
             self._problems.labels(route, problem).inc()
 
     def transferred(self, route: str, *, received: int, sent: int) -> None:
-        """So many bytes of bodies went each way in a request."""
+        """Count the bytes of a request's and its response's body."""
         if received:
             self._received.labels(route).inc(received)
         if sent:
             self._sent.labels(route).inc(sent)
 
-    # --- what is looked up when somebody asks ------------------------------------------------------------------------
+    # --- initial values, and values read at every scrape -------------------------------------------------------------
 
     def expect_api(self, *, backlog_limit: int) -> None:
-        """Show what an API process will count as 0 before it has happened, and the bound that uploads are held to."""
+        """Show an API process's counters as 0 from the start, and its backlog limit."""
         for queued in ("true", "false"):
             self._uploads.labels(queued)
         for kind in ImageFormat:
             self._upload_sizes.labels(kind.value)
         self._backlog_limit.set(backlog_limit)
 
-    def expect_worker(self, slots: Mapping[str, int]) -> None:
-        """Show what a worker will count as 0 before it has happened, and how many decoders each of its pools has."""
+    def expect_worker(self) -> None:
+        """Show a worker's counters as 0 from the start."""
         for lane in Lane:
-            for result in ("claimed", "nothing-to-do"):
-                self._claims.labels(lane.value, result)
+            for outcome in ("claimed", "skipped"):
+                self._claims.labels(lane.value, outcome)
             self.deliveries_in_progress.labels(lane.value)
-        for ending in AttemptOutcome:
-            self._attempts.labels(ending.value)
+        for ended in AttemptOutcome:
+            self._attempts.labels(ended.value)
         for failure in _FAILURES:
             self._failures.labels(failure.code, AttemptOutcome.ERROR.value)
             self._failures.labels(failure.code, AttemptOutcome.RETRY.value)
         for outcome in ("ok", *(failure.code for failure in _FAILURES)):
             self.renders.labels(outcome)
-        for pool, number in slots.items():
-            self._slots.labels(pool).set(number)
 
-    def watch_decoders(self, state: str, pool: str, number: Callable[[], int]) -> None:
-        """Show how many decoder processes of a pool are in a state, whenever it is asked for. Must not wait."""
-        self._decoders.labels(pool, state).set_function(number)
+    def track_decoder_pool(self, pool: str, *, slots: int, busy: Callable[[], int], idle: Callable[[], int]) -> None:
+        """Show a pool's slots, and its busy and idle processes, read at every scrape; the functions must not block."""
+        self._slots.labels(pool).set(slots)
+        self._decoders.labels(pool, "busy").set_function(busy)
+        self._decoders.labels(pool, "idle").set_function(idle)
 
-    def watch_connections(self, state: str, number: Callable[[], int]) -> None:
-        """Show how many connections to the database are in a state, whenever it is asked for. Must not wait."""
+    def track_connections(self, state: str, number: Callable[[], int]) -> None:
+        """Show the database connections in a state, read at every scrape; the function must not block."""
         self._connections.labels(state).set_function(number)
 
-    def watch_dead_letters(self, number: Callable[[], int]) -> None:
-        """Show how many dead letters there were when the broker was last asked. Must not wait."""
+    def track_dead_letters(self, number: Callable[[], int]) -> None:
+        """Show the number of dead letters, read at every scrape; the function must not block."""
         self._dead_letters.set_function(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -253,7 +256,7 @@ class Metrics:
 
 
 def _age(image_id: UUID) -> float | None:
-    """Seconds since an image was given its id, by the clocks of the two machines; None where the id does not tell."""
+    """Returns the seconds since an image got its id, by the clocks of two machines; None if the id has no time."""
     if image_id.version != _TIMED_UUID:
         return None
-    return max(0.0, time.time() - (image_id.int >> _BITS_BEHIND_TIME) / 1000)
+    return max(0.0, time.time() - (image_id.int >> _BITS_AFTER_TIME) / 1000)

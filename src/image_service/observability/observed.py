@@ -1,6 +1,6 @@
-"""Adapters that are watched: each does what the one inside does, and tells how long it took and how it ended.
+"""Wraps adapters to measure them: each call's duration and outcome become metrics and a span.
 
-Spans cost next to nothing where nobody collects them: then there is only OpenTelemetry's interface, which does nothing.
+Spans cost next to nothing unless they are exported: OpenTelemetry's API alone does nothing.
 """
 
 import time
@@ -26,7 +26,7 @@ _FAILED: Final = "failed"
 
 
 class ObservedStorage:
-    """A ``Storage`` whose work on images is timed."""
+    """A ``Storage`` whose operations on images are measured."""
 
     def __init__(self, inner: Storage, metrics: Metrics) -> None:
         self._inner = inner
@@ -38,12 +38,12 @@ class ObservedStorage:
 
     async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
         """See ``Storage``."""
-        with _watched("storage adopt", self._seconds, "adopt"):
+        with _measured("storage adopt", self._seconds, "adopt"):
             await self._inner.adopt(files, attributes)
 
     async def local_path(self, key: str, scratch: Path) -> Path:
         """See ``Storage``."""
-        with _watched("storage local_path", self._seconds, "local_path"):
+        with _measured("storage local_path", self._seconds, "local_path"):
             return await self._inner.local_path(key, scratch)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
@@ -52,7 +52,7 @@ class ObservedStorage:
 
     async def delete(self, keys: Iterable[str]) -> None:
         """See ``Storage``."""
-        with _watched("storage delete", self._seconds, "delete"):
+        with _measured("storage delete", self._seconds, "delete"):
             await self._inner.delete(keys)
 
     def list(self, prefix: str) -> AsyncIterator[StoredObject]:
@@ -73,7 +73,7 @@ class ObservedStorage:
 
 
 class ObservedQueue:
-    """A ``TaskQueue`` whose messages are timed, and carry the trace that they belong to."""
+    """A ``TaskQueue`` whose messages are measured, and carry their trace."""
 
     def __init__(self, inner: TaskQueue, metrics: Metrics) -> None:
         self._inner = inner
@@ -89,21 +89,20 @@ class ObservedQueue:
 
     async def publish(self, delivery: Delivery) -> None:
         """See ``TaskQueue``."""
-        facts = _facts(delivery)
-        with _watched("publish", self._metrics.publishing, kind=SpanKind.PRODUCER, facts=facts):
-            await self._inner.publish(replace(delivery, trace=tracing.current()))
+        attributes = _attributes(delivery)
+        with _measured("publish", self._metrics.publishing, kind=SpanKind.PRODUCER, attributes=attributes):
+            await self._inner.publish(replace(delivery, trace=tracing.current_traceparent()))
 
     async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
         """See ``TaskQueue``."""
         in_progress = self._metrics.deliveries_in_progress.labels(lane.value)
+        seconds = self._metrics.deliveries
 
         async def handle(delivery: Delivery) -> None:
             with (
                 in_progress.track_inprogress(),
-                tracing.continued(delivery.trace),
-                _watched(
-                    "process", self._metrics.deliveries, lane.value, kind=SpanKind.CONSUMER, facts=_facts(delivery)
-                ),
+                tracing.continue_trace(delivery.trace),
+                _measured("process", seconds, lane.value, kind=SpanKind.CONSUMER, attributes=_attributes(delivery)),
             ):
                 await handler(delivery)
 
@@ -113,13 +112,9 @@ class ObservedQueue:
         """See ``TaskQueue``."""
         return await self._inner.depth()
 
-    async def probe(self) -> None:
-        """See ``TaskQueue``."""
-        await self._inner.probe()
-
 
 class ObservedRenderer:
-    """A ``Renderer`` whose steps are timed, those in the decoder process included."""
+    """A ``Renderer`` whose calls and steps are measured, including the steps in the decoder process."""
 
     def __init__(self, inner: Renderer, metrics: Metrics) -> None:
         self._inner = inner
@@ -127,45 +122,45 @@ class ObservedRenderer:
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
         """See ``Renderer``."""
-        with _watched("render", self._metrics.renders):
+        with _measured("render", self._metrics.renders):
             rendering = await self._inner.render(source, recipe, out)
             for name, seconds in rendering.timings:
                 step, _, preset = name.partition(" ")
                 self._metrics.steps.labels(step, preset).observe(seconds)
-            tracing.laps(rendering.timings)
+            tracing.record_steps(rendering.timings)
             return rendering
 
 
 @contextmanager
-def _watched(
+def _measured(
     name: str,
     seconds: Histogram,
     *labels: str,
     kind: SpanKind = SpanKind.INTERNAL,
-    facts: Mapping[str, str] | None = None,
+    attributes: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """A span for the block, and its time in the histogram; the last label tells how it ended."""
+    """Create a span for the block, and record its duration; the histogram's last label is the outcome."""
     began = time.perf_counter()
     outcome = _FAILED
-    with tracing.span(name, kind, facts) as span:
+    with tracing.span(name, kind, attributes) as span:
         try:
             yield
             outcome = _OK
         except ServiceError as error:
             outcome = error.code
-            _mark(span, outcome)
+            _mark_failed(span, outcome)
             raise
         except BaseException:
-            _mark(span, outcome)
+            _mark_failed(span, outcome)
             raise
         finally:
             seconds.labels(*labels, outcome).observe(time.perf_counter() - began)
 
 
-def _mark(span: Span, outcome: str) -> None:
+def _mark_failed(span: Span, outcome: str) -> None:
     span.set_attribute("error.type", outcome)
     span.set_status(StatusCode.ERROR)
 
 
-def _facts(delivery: Delivery) -> dict[str, str]:
+def _attributes(delivery: Delivery) -> dict[str, str]:
     return {"image.id": str(delivery.image_id), "messaging.destination.name": delivery.lane.value}

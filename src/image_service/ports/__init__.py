@@ -1,6 +1,6 @@
-"""What the use cases need from the outside world, and what each adapter owes them.
+"""Interfaces that the use cases depend on; adapters implement them.
 
-An obligation written here is tested on every adapter by one suite in ``tests/contract``.
+``tests/contract`` tests what the docstrings here require, with the same suite for every adapter.
 """
 
 from image_service.ports.observer import NULL_OBSERVER, AttemptOutcome, NullObserver, Observer

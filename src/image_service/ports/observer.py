@@ -1,4 +1,4 @@
-"""Notifications of what happens, for metrics."""
+"""The observer: notified of what happens, for metrics."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,7 +9,7 @@ from image_service.domain.lane import Lane
 
 
 class AttemptOutcome(StrEnum):
-    """What became of an attempt."""
+    """How an attempt ended."""
 
     DONE = "done"
     ERROR = "error"
@@ -17,59 +17,69 @@ class AttemptOutcome(StrEnum):
     RETRY = "retry"
     """Another attempt follows."""
     GIVEN_BACK = "given-back"
-    """Ended by an outage or a drain, at no cost to the image."""
+    """Ended by an outage or a drain; does not count against the image."""
     LOST = "lost"
-    """The image was given to another worker, or deleted."""
+    """The image was claimed by another worker, or deleted."""
 
 
 class Observer(Protocol):
-    """Is told what happens, for whoever counts it. No method raises, blocks, or has a say in anything."""
+    """Counts and measures. Its methods never raise or block, and have no effect on the caller."""
 
     def accepted(self, original: Original, *, queued: bool) -> None:
-        """An upload is safe; ``queued`` unless the queue is away."""
+        """An upload was recorded; ``queued`` says whether it was published too."""
         ...
 
     def claimed(self, lane: Lane, claim: Claim | None) -> None:
-        """A worker asked for an image; None where there was nothing to do."""
+        """A worker tried to claim an image; ``claim`` is None if there was nothing to do."""
         ...
 
-    def attempted(self, claim: Claim, ending: AttemptOutcome, code: str | None = None) -> None:
-        """An attempt ended; with an error's code if one ended it."""
+    def attempted(self, claim: Claim, outcome: AttemptOutcome, code: str | None = None) -> None:
+        """An attempt ended; ``code`` is that of the error that ended it."""
         ...
 
     def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:
-        """Parts of the service were asked how they are; ``waiting`` is what the queue told."""
+        """The dependencies were probed.
+
+        Args:
+            answers: Whether each dependency answered, by its name.
+            waiting: Messages that wait in each lane; None if the queue did not answer.
+        """
         ...
 
-    def backlog_measured(self, unfinished: int, oldest: float | None) -> None:
-        """So many images are unfinished. The oldest was accepted so many seconds ago; None if none waits."""
+    def backlog_measured(self, unfinished: int, oldest_age: float | None) -> None:
+        """The backlog was measured.
+
+        Args:
+            unfinished: How many images are unfinished.
+            oldest_age: Seconds since the oldest of them was accepted; None if there is none.
+        """
         ...
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:
-        """A round of a periodic job is over."""
+        """A run of a periodic job ended."""
         ...
 
 
 class NullObserver:
-    """The ``Observer`` that lets everything pass."""
+    """An ``Observer`` that does nothing."""
 
     def accepted(self, original: Original, *, queued: bool) -> None:
-        """Nothing is counted."""
+        """Do nothing."""
 
     def claimed(self, lane: Lane, claim: Claim | None) -> None:
-        """Nothing is counted."""
+        """Do nothing."""
 
-    def attempted(self, claim: Claim, ending: AttemptOutcome, code: str | None = None) -> None:
-        """Nothing is counted."""
+    def attempted(self, claim: Claim, outcome: AttemptOutcome, code: str | None = None) -> None:
+        """Do nothing."""
 
     def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:
-        """Nothing is counted."""
+        """Do nothing."""
 
-    def backlog_measured(self, unfinished: int, oldest: float | None) -> None:
-        """Nothing is counted."""
+    def backlog_measured(self, unfinished: int, oldest_age: float | None) -> None:
+        """Do nothing."""
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:
-        """Nothing is counted."""
+        """Do nothing."""
 
 
 NULL_OBSERVER: Final[Observer] = NullObserver()

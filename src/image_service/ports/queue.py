@@ -1,4 +1,4 @@
-"""The task queue, and its dead letters."""
+"""The task queue and its dead letters."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from image_service.domain.lane import Lane
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One queue message: it names an image, and nothing else in it matters."""
+    """A queue message: it names an image to process."""
 
     image_id: UUID
     lane: Lane = Lane.NORMAL
-    """Where it waits."""
+    """The lane it is published to."""
     request_id: str | None = None
-    """Ties the worker's log lines to the upload's; absent where the reconciler published."""
+    """The id of the request that caused it, for the worker's log; None if the reconciler published it."""
     trace: str | None = None
-    """Ties the worker's spans to the upload's: a ``traceparent`` (W3C Trace Context), where anything is traced."""
+    """The trace it belongs to, as a ``traceparent`` (W3C Trace Context); None without tracing."""
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
@@ -27,19 +27,22 @@ Handler = Callable[[Delivery], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """How a consumer is asked to stop."""
+    """How a consumer stops."""
 
     requested: Callable[[], Awaitable[object]]
-    """Returns once the consumer should take nothing more."""
+    """Returns when the consumer should start no more deliveries."""
     grace: float
-    """Seconds that running handlers then have to finish before they are cancelled."""
+    """Seconds for which running handlers may then continue before they are cancelled."""
 
 
 class TaskQueue(Protocol):
-    """Makes work fast; the database stays the truth, so a duplicate or a lost message is a nuisance, never a loss."""
+    """Delivers messages to workers.
+
+    The database is the source of truth, so lost and duplicate messages cost time but lose no image.
+    """
 
     async def start(self) -> None:
-        """Begin connecting. Returns without waiting for the broker: it may be away."""
+        """Start connecting. Returns without waiting for the broker, which may be unavailable."""
         ...
 
     async def close(self) -> None:
@@ -47,86 +50,79 @@ class TaskQueue(Protocol):
         ...
 
     async def publish(self, delivery: Delivery) -> None:
-        """Hand a message over.
+        """Publish a message.
 
-        When this returns, a broker has the message durably and can route it. It never waits longer than the
-        adapter's time limit.
+        When this returns, the broker has stored the message durably in the lane's queue. Takes no longer than the
+        adapter's timeout.
 
         Raises:
-            QueueUnavailable: not known to be handed over; it may still be delivered.
+            QueueUnavailable: the broker did not confirm the message; it may still be delivered.
         """
         ...
 
     async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
-        """Feed a lane's deliveries to ``handler``, at most ``slots`` at once, until the drain; reconnects by itself.
+        """Call ``handler`` with the lane's deliveries, at most ``slots`` at once, until the drain.
 
-        A handler that returns acknowledges; one that raises gives the message back for a later try. On the drain,
-        deliveries not yet started go back to the queue at once, running handlers get their grace, and nothing is
-        left unacknowledged. Cancelling gives back everything at once.
+        Reconnects by itself. When a handler returns, its delivery is acknowledged; when it raises, the message is
+        delivered again later. On the drain, deliveries that are not started return to the queue at once, and running
+        handlers have their grace to finish; none is left unacknowledged. Cancelling returns all of them at once.
         """
         ...
 
     async def depth(self) -> Mapping[Lane, int]:
-        """How many messages wait in each lane that no consumer holds.
+        """Returns the number of messages in each lane that no consumer holds.
 
         Raises:
             QueueUnavailable: the broker did not answer.
         """
         ...
 
-    async def probe(self) -> None:
-        """Return if the queue answers now.
-
-        Raises:
-            QueueUnavailable: it does not.
-        """
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A message that the queue has given up on. No image is lost with it, for the database is the truth."""
+    """A message that the queue gave up on. No image is lost with it: the database is the source of truth."""
 
     image_id: UUID | None
-    """None where the body names no image: no version of the service can do anything with it."""
+    """None if the body names no image, so that it cannot be processed."""
     body: bytes
-    """The body, or the beginning of a long one."""
+    """The body, cut off if it is long."""
     queue: str | None
-    """The broker's name for the lane it came from; None if it got here in another way."""
+    """The broker's name of the queue it came from; None if it was published here directly."""
     reason: str | None
-    """Why, in the broker's words: ``rejected`` for one that names no image, ``delivery_limit`` after too many tries."""
+    """The broker's reason: ``rejected`` if it names no image, ``delivery_limit`` after too many deliveries."""
     died_at: datetime | None
-    """When, by the broker's clock."""
+    """When it became a dead letter, by the broker's clock."""
     times: int
-    """How often: once, and once more for each time that it was retried in vain."""
+    """How often it became a dead letter: once, and again after each failed retry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryResult:
-    """What became of the dead letters."""
+    """How many dead letters were retried."""
 
     handed_over: int
+    """Messages that were published to their lanes again."""
     remaining: int
-    """Those that name no image."""
+    """Messages that name no image, and stay."""
 
 
 class DeadLetters(Protocol):
-    """What an operator can do about the messages that the queue has given up on.
+    """The messages that the queue gave up on.
 
-    Every method raises ``QueueUnavailable`` when the broker does not answer in time. Nothing is lost then.
+    Every method raises ``QueueUnavailable`` if the broker does not answer in time; no message is lost then.
     """
 
     async def list(self, limit: int) -> Sequence[DeadLetter]:
-        """The oldest ``limit`` of them, oldest first. They stay where they are."""
+        """Returns at most ``limit`` dead letters, oldest first, without removing them."""
         ...
 
     async def retry(self) -> RetryResult:
-        """Put each one that names an image back into the lane it came from, and only then take it away from here.
+        """Publish every dead letter that names an image to its lane again, then remove it.
 
-        One that is interrupted halfway may be delivered twice.
+        If this is interrupted, a message may be delivered twice.
         """
         ...
 
     async def discard_unreadable(self) -> int:
-        """Throw away those that name no image; returns how many."""
+        """Delete the dead letters that name no image; returns how many."""
         ...

@@ -8,36 +8,36 @@ from image_service.domain.recipe import Recipe
 
 
 class Inspector(Protocol):
-    """Judges an upload by its content, without decoding a pixel."""
+    """Checks an upload by its content, without decoding it."""
 
     def sniff(self, head: bytes) -> ImageFormat:
-        """The format that the first bytes belong to; 4096 bytes, or all there are, decide it.
+        """Returns the format by the first 4096 bytes, or all of them if there are fewer.
 
         Raises:
-            UnsupportedFormat: none that is allowed.
+            UnsupportedFormat: it is no allowed format.
         """
         ...
 
     def inspect(self, path: Path) -> ImageHeader:
-        """Format and dimensions from the file's header, in bounded time and memory.
+        """Returns the format and size from the file's header, in bounded time and memory.
 
         Raises:
-            UnsupportedFormat: the content is no allowed format.
+            UnsupportedFormat: it is no allowed format.
             CorruptImage: the header is damaged.
-            ImageTooLarge: more pixels than allowed.
+            ImageTooLarge: it has more pixels than allowed, or needs more memory.
         """
         ...
 
 
 class Renderer(Protocol):
-    """Makes thumbnails of a file that may be hostile."""
+    """Makes thumbnails of an untrusted file."""
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
-        """Make every preset of the recipe, as files in the folder ``out``. Cancelling stops the work at once.
+        """Render every preset of the recipe to files in the directory ``out``. Cancelling stops at once.
 
         Raises:
-            UploadRejected: the decoder's verdict on the file; another try would end the same.
-            DecoderFailure: the decoder died; another try may end differently.
-            ObjectMissing: the source is gone, though its storage is not.
+            InvalidImage: the file cannot be rendered; another attempt would have the same result.
+            DecoderFailure: the decoder process ended; another attempt may succeed.
+            ObjectMissing: the source file is missing, although its storage is available.
         """
         ...

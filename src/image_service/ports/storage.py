@@ -1,4 +1,4 @@
-"""Storage: where originals and thumbnails are kept."""
+"""The storage of originals and thumbnails."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """A file in the storage."""
+    """A stored file."""
 
     key: str
     age_seconds: float
@@ -18,85 +18,85 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectAttributes:
-    """What a storage says about a file to whoever gets it from there directly, by a link."""
+    """HTTP metadata of a file for clients that get it from the storage by a presigned URL."""
 
     content_type: str
     attachment: bool = False
-    """Whether browsers are to save it rather than show it."""
+    """Whether browsers should save it instead of displaying it."""
 
 
 class Storage(Protocol):
-    """Keeps files under keys such as ``originals/7f/0190…``.
+    """Stores files under keys such as ``originals/7f/0190…``.
 
-    Every method raises ``StorageUnavailable`` when the storage cannot be reached and ``StorageFull`` when it has no
-    room; both leave nothing half-written under a key.
+    Every method raises ``StorageUnavailable`` if the storage cannot be reached and ``StorageFull`` if it is full;
+    neither leaves an incomplete file under a key.
     """
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
-        """An empty local folder, whose content is removed on leaving, whatever happened."""
+        """Returns a context manager with an empty local directory, which is always removed at its end."""
         ...
 
     async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
-        """Move files out of a scratch folder to their keys, durably.
+        """Move files from a scratch directory to their keys, durably.
 
-        When this returns, every file survives a power loss. When it raises, a key holds either the whole file or
-        nothing. The given paths may be gone afterwards.
+        When this returns, every file survives a power failure. When it raises, each key holds either the complete file
+        or nothing. The given paths may no longer exist afterwards.
 
         Args:
             files: The files, by key.
-            attributes: How some of them present themselves, by key; for storages that can make links.
+            attributes: HTTP metadata of some of them, by key; used by storages with presigned URLs.
         """
         ...
 
     async def local_path(self, key: str, scratch: Path) -> Path:
-        """A local file with the object's bytes: the stored file itself, or a copy made in ``scratch``. Read only.
+        """Returns a local file with the content, to be read only: the stored file, or a copy in ``scratch``.
 
         Raises:
-            ObjectMissing: there is nothing under the key.
+            ObjectMissing: there is no file under the key.
         """
         ...
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """The object's bytes from ``start`` on, at most ``length`` of them, in pieces of bounded size.
+        """Yields the content from byte ``start``, at most ``length`` bytes, in pieces of bounded size.
 
         Raises:
-            ObjectMissing: there is nothing under the key; raised before the first piece.
+            ObjectMissing: there is no file under the key; raised before the first piece.
         """
         ...
 
     async def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects. A key with nothing under it is fine."""
+        """Delete files. Keys without a file are ignored."""
         ...
 
     def list(self, prefix: str) -> AsyncIterator[StoredObject]:
-        """Every object whose key starts with ``prefix``, in no particular order."""
+        """Yields every file whose key starts with ``prefix``, in any order."""
         ...
 
     async def sweep_scratch(self, older_than: float) -> int:
-        """Remove scratch folders that a crash left behind more than ``older_than`` seconds ago; returns how many."""
+        """Remove scratch directories that a crash left more than ``older_than`` seconds ago; returns how many."""
         ...
 
     async def bind_to_database(self, owner: str) -> str:
-        """Note whose files these are, unless it is noted already; returns whose they are."""
+        """Record the id of the database that the files belong to, unless one is recorded; returns the recorded id."""
         ...
 
     async def probe(self) -> None:
-        """Return if the storage can be written to."""
+        """Return if the storage can be written to; raise otherwise."""
         ...
 
 
 class PresignedUrls(Protocol):
-    """What some storages can do beside: let clients get a file from the storage itself."""
+    """Makes presigned URLs, by which clients get files from the storage directly. Not every storage can."""
 
     async def presign(self, key: str, *, method: str, seconds: int) -> str:
-        """A URL that gives whoever has it this one object.
+        """Returns a URL that gives access to one file.
 
         Args:
-            key: The object. Nobody looks whether there is one.
-            method: ``GET`` or ``HEAD``: the only thing that can be done with the URL.
-            seconds: For how long that works.
+            key: The key of the file. It is not checked that the file exists.
+            method: ``GET`` or ``HEAD``, the only method that the URL works with.
+            seconds: How long the URL is valid.
 
         Raises:
-            StorageUnavailable: no link can be made.
+            StorageUnavailable: no URL can be made.
         """
         ...

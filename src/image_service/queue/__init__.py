@@ -1,1 +1,1 @@
-"""Adapters that carry work from the API to the workers: ``ports.TaskQueue``."""
+"""Adapters of ``ports.TaskQueue``, which carries work from the API to the workers."""

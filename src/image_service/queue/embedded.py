@@ -1,6 +1,6 @@
-"""The task queue of the standalone service: in this process, in memory.
+"""The task queue of the standalone service, in the memory of this process.
 
-It forgets everything when the process ends, which loses nothing: the reconciler fills it from the database.
+Its content is lost when the process ends; the reconciler restores it from the database.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from image_service.domain.lane import Lane
 from image_service.errors import Outage, QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler
 
-_GIVE_BACK_CAP: Final = 10.0
+_MAX_REQUEUE_DELAY: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -25,12 +25,12 @@ class EmbeddedQueue:
     """``ports.TaskQueue`` without a broker.
 
     Args:
-        give_back_pause: Seconds before a delivery whose handler raised goes back to the queue for the first time;
-            doubled with each further try, up to ten seconds.
+        requeue_delay: Seconds before a delivery whose handler raised is first requeued; doubled with each further
+            try, up to ten seconds.
     """
 
-    def __init__(self, give_back_pause: float = 0.5) -> None:
-        self._give_back_pause = give_back_pause
+    def __init__(self, requeue_delay: float = 0.5) -> None:
+        self._requeue_delay = requeue_delay
         self._waiting: dict[Lane, asyncio.Queue[_Entry]] = {lane: asyncio.Queue() for lane in Lane}
         self._started = False
         self._closed = asyncio.Event()
@@ -40,16 +40,16 @@ class EmbeddedQueue:
         self._started = True
 
     async def close(self) -> None:
-        """Close the queue for good, and end its consumers."""
+        """Close the queue for good, and stop its consumers."""
         self._closed.set()
 
     async def publish(self, delivery: Delivery) -> None:
-        """Put a delivery into its lane.
+        """Add a delivery to its lane.
 
         Raises:
             QueueUnavailable: not started, or closed.
         """
-        await self.probe()
+        self._check_open()
         self._waiting[delivery.lane].put_nowait(_Entry(delivery))
 
     async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
@@ -58,40 +58,35 @@ class EmbeddedQueue:
         Raises:
             QueueUnavailable: the queue is not started, or closed.
         """
-        await self.probe()
-        crew = _Crew(self._waiting[lane], handler, self._give_back_pause)
-        workers = [asyncio.create_task(crew.work()) for _ in range(slots)]
+        self._check_open()
+        consumer = _Consumer(self._waiting[lane], handler, self._requeue_delay)
+        slot_tasks = [asyncio.create_task(consumer.work()) for _ in range(slots)]
         requested: asyncio.Future[Any] = asyncio.ensure_future(drain.requested())
         closing = asyncio.create_task(self._closed.wait())
         try:
-            await asyncio.wait({*workers, requested, closing}, return_when=asyncio.FIRST_COMPLETED)
-            crew.draining.set()
-            for task in crew.idle:
+            await asyncio.wait({*slot_tasks, requested, closing}, return_when=asyncio.FIRST_COMPLETED)
+            consumer.draining.set()
+            for task in consumer.idle:
                 task.cancel()
             if not closing.done():
-                await asyncio.wait(workers, timeout=drain.grace)
+                await asyncio.wait(slot_tasks, timeout=drain.grace)
         finally:
-            crew.draining.set()
-            await _cancel([*workers, requested, closing])
-        for ended in (*workers, requested):
+            consumer.draining.set()
+            await _cancel([*slot_tasks, requested, closing])
+        for ended in (*slot_tasks, requested):
             if not ended.cancelled():
                 ended.result()
 
     async def depth(self) -> Mapping[Lane, int]:
-        """How many deliveries wait in each lane.
+        """Returns the number of deliveries that wait in each lane.
 
         Raises:
             QueueUnavailable: the queue is not started, or closed.
         """
-        await self.probe()
+        self._check_open()
         return {lane: waiting.qsize() for lane, waiting in self._waiting.items()}
 
-    async def probe(self) -> None:
-        """Return while the queue is open.
-
-        Raises:
-            QueueUnavailable: the queue is not started, or closed.
-        """
+    def _check_open(self) -> None:
         if not self._started or self._closed.is_set():
             raise QueueUnavailable("The queue is closed." if self._started else "The queue is not started.")
 
@@ -103,15 +98,15 @@ class _Entry:
 
 
 @dataclass(eq=False)
-class _Crew:
-    """The workers of one call of ``consume``, one for each slot."""
+class _Consumer:
+    """One call of ``consume``; each slot has a task of its own that calls ``work``."""
 
     waiting: asyncio.Queue[_Entry]
     handler: Handler
-    give_back_pause: float
+    requeue_delay: float
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     idle: set[asyncio.Task[None]] = field(default_factory=set)
-    """Workers that run no handler: nothing is lost by cancelling them."""
+    """Tasks that run no handler: cancelling them loses nothing."""
 
     async def work(self) -> None:
         while not self.draining.is_set():
@@ -121,16 +116,16 @@ class _Crew:
                 self.waiting.put_nowait(_Entry(entry.delivery, entry.tries + 1))
 
     async def _attempt(self, entry: _Entry) -> bool:
-        """Run the handler; returns whether the delivery is done with."""
+        """Run the handler; returns whether the delivery is done."""
         try:
             await self.handler(entry.delivery)
         except asyncio.CancelledError:
             self.waiting.put_nowait(entry)
             raise
-        except Exception as error:  # noqa: BLE001 - a handler may raise anything: that is how it gives its delivery back
-            # An outage explains itself; anything else is a defect, and wants its traceback.
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its delivery is requeued
+            # An outage is logged without a traceback; anything else is a defect.
             _log.warning(
-                "handler failed; its delivery goes back to the queue",
+                "handler failed; delivery requeued",
                 image_id=str(entry.delivery.image_id),
                 error=repr(error),
                 exc_info=not isinstance(error, Outage),
@@ -142,7 +137,7 @@ class _Crew:
         return False
 
     async def _pause(self, entry: _Entry) -> None:
-        longest = min(_GIVE_BACK_CAP, self.give_back_pause * 2 ** min(entry.tries, 10))
+        longest = min(_MAX_REQUEUE_DELAY, self.requeue_delay * 2 ** min(entry.tries, 10))
         try:
             with self._idling():
                 await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - jitter, not cryptography

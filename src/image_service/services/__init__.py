@@ -1,1 +1,1 @@
-"""The use cases, each one transaction script over ports and repositories."""
+"""Use cases, each written against ports and repositories."""

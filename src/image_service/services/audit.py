@@ -1,4 +1,4 @@
-"""Comparing what is recorded with what there is, and mending what can be mended."""
+"""Audit: compares the database with the storage and the queue, and repairs what it can."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -11,41 +11,55 @@ from uuid import UUID
 from image_service.database import Database
 from image_service.domain.image import Image
 from image_service.domain.keys import original_key
-from image_service.domain.lane import lane_of
-from image_service.domain.status import Status
 from image_service.errors import ObjectMissing, Outage
 from image_service.ports import Storage
-from image_service.services.reconcile import Reconciler
-from image_service.services.sweep import Sweeper
+from image_service.services.reconciler import Reconciler
+from image_service.services.reprocessing import Reprocessing, RequeueResult
+from image_service.services.sweeper import Sweeper
 
 _BATCH: Final = 100
 _OVERDUE: Final = 60.0
-"""Seconds that the reconciler may be late before an image counts as stuck; its rounds are some seconds apart."""
+"""Seconds that an image may be due before it counts as stuck; the reconciler runs every few seconds."""
 
 
-class Trouble(StrEnum):
-    """What can be wrong."""
+class FindingKind(StrEnum):
+    """What is wrong."""
 
     MISSING = "missing"
-    """A file that a row names is not in the storage."""
+    """A recorded file is not in the storage."""
     MISMATCHED = "mismatched"
-    """A file has another content than its row says."""
+    """A file's content differs from what is recorded."""
     ORPHANED = "orphaned"
-    """No row names a file that is old enough for one."""
+    """No row names a file that is older than the grace for orphans."""
     STUCK = "stuck"
-    """Nobody looks after an unfinished image: no worker runs, or none reaches the queue."""
+    """An unfinished image is overdue: no worker runs, or no worker reaches the queue."""
+
+
+class Remedy(StrEnum):
+    """What repairs a finding."""
+
+    RESTORE_ORIGINAL = "restore-original"
+    """An operator restores the original from a backup, or deletes the image."""
+    RESTORE_THUMBNAIL = "restore-thumbnail"
+    """The same for a thumbnail that cannot be made again, because there is no intact original."""
+    REPROCESS = "reprocess"
+    """The image is reprocessed."""
+    DELETE = "delete"
+    """The file is deleted."""
+    REQUEUE = "requeue"
+    """A worker's reconciler queues the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something that is wrong."""
 
-    trouble: Trouble
+    kind: FindingKind
     subject: str
     """The storage key of a file, or the id of an image."""
-    remedy: str
-    """What was done about it, or what to do."""
-    mended: bool
+    remedy: Remedy
+    repaired: bool
+    """Whether the remedy was applied; reprocessing may still be under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,26 +70,43 @@ class _File:
 
 
 class Audit:
-    """Goes through everything, beside a running service."""
+    """Checks all images and files of a service, which may be running.
+
+    Args:
+        database: Where images are recorded.
+        storage: Where their files are.
+        sweeper: Finds orphaned files.
+        reprocessing: Reprocesses images whose thumbnails are damaged.
+        reconciler: Queues stuck images; None if the queue cannot be reached from this process.
+        batch: Images read in one query.
+    """
 
     def __init__(
-        self, *, database: Database, storage: Storage, sweeper: Sweeper, reconciler: Reconciler | None
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        sweeper: Sweeper,
+        reprocessing: Reprocessing,
+        reconciler: Reconciler | None,
+        batch: int = _BATCH,
     ) -> None:
-        """Make it; without a reconciler, where the queue cannot be reached from here."""
         self._database = database
         self._storage = storage
         self._sweeper = sweeper
+        self._reprocessing = reprocessing
         self._reconciler = reconciler
+        self._batch = batch
 
     async def run(self, *, repair: bool, contents: bool = True) -> AsyncIterator[Finding]:
-        """Tell of everything that is wrong.
+        """Yields everything that is wrong.
 
         Args:
-            repair: Whether to mend what can be mended; else nothing is changed.
-            contents: Whether to read every file, rather than to look for its first byte.
+            repair: Whether to repair what can be repaired; otherwise nothing is changed.
+            contents: Whether to read every file completely, rather than its first byte.
 
         Raises:
-            Outage: the database or the storage is away.
+            Outage: the database or the storage is unavailable.
         """
         last: UUID | None = None
         while images := await self._page(last):
@@ -90,34 +121,37 @@ class Audit:
 
     async def _page(self, after: UUID | None) -> list[Image]:
         async with self._database.transaction() as repositories:
-            return list(await repositories.catalogue.oldest(limit=_BATCH, after=after))
+            return list(await repositories.catalogue.oldest(limit=self._batch, after=after))
 
     async def _image(self, image: Image, *, repair: bool, contents: bool) -> AsyncIterator[Finding]:
         original, *thumbnails = _files_of(image)
-        lost: dict[_File, Trouble] = {}
+        damaged: dict[_File, FindingKind] = {}
         for file in (original, *thumbnails) if image.original_removed_at is None else thumbnails:
-            if (trouble := await self._trouble(file, contents=contents)) is not None:
-                lost[file] = trouble
-        if not lost:
+            if (kind := await self._check(file, contents=contents)) is not None:
+                damaged[file] = kind
+        if not damaged:
             return
-        # The image may have been deleted or rendered anew since it was read.
+        # The image may have been deleted or reprocessed since it was read.
         async with self._database.statement() as repositories:
             current = await repositories.images.get(image.id)
-        named = set() if current is None else set(_files_of(current))
+        recorded = set() if current is None else set(_files_of(current))
         if current is not None and current.original_removed_at is not None:
-            named.discard(original)
-        renewable = original not in lost and image.original_removed_at is None
-        renewed = repair and renewable and any(file in named for file in lost) and await self._renew(image)
-        for file, trouble in lost.items():
-            if file in named:
-                yield Finding(
-                    trouble=trouble,
-                    subject=file.key,
-                    mended=renewed and file is not original,
-                    remedy=_remedy(of_original=file is original, renewable=renewable, renewed=renewed),
-                )
+            recorded.discard(original)
+        original_intact = original not in damaged and image.original_removed_at is None
+        reprocessed = (
+            repair and original_intact and any(file in recorded for file in damaged) and await self._reprocess(image)
+        )
+        for file, kind in damaged.items():
+            if file not in recorded:
+                continue
+            if file is original:
+                remedy = Remedy.RESTORE_ORIGINAL
+            else:
+                remedy = Remedy.REPROCESS if original_intact else Remedy.RESTORE_THUMBNAIL
+            repaired = reprocessed and remedy is Remedy.REPROCESS
+            yield Finding(kind=kind, subject=file.key, remedy=remedy, repaired=repaired)
 
-    async def _trouble(self, file: _File, *, contents: bool) -> Trouble | None:
+    async def _check(self, file: _File, *, contents: bool) -> FindingKind | None:
         digest = hashlib.sha256()
         size = 0
         try:
@@ -125,53 +159,43 @@ class Audit:
                 digest.update(piece)
                 size += len(piece)
         except ObjectMissing:
-            return Trouble.MISSING
-        whole = digest.hexdigest() == file.sha256 if contents else size > 0
-        return None if whole else Trouble.MISMATCHED
+            return FindingKind.MISSING
+        intact = digest.hexdigest() == file.sha256 if contents else size > 0
+        return None if intact else FindingKind.MISMATCHED
 
-    async def _renew(self, image: Image) -> bool:
-        """Have the thumbnails made again; whether they will be."""
-        async with self._database.transaction() as repositories:
-            asked = await repositories.images.reprocess([image.id], lane=lane_of(image.header), due_in=0)
-            now = await repositories.images.get(image.id)
-        return bool(asked) or (now is not None and now.status in {Status.NEW, Status.PROCESSING})
+    async def _reprocess(self, image: Image) -> bool:
+        """Reprocess an image, unless it is being processed already; returns whether it will be."""
+        result = await self._reprocessing.requeue(image.id)
+        return result in {RequeueResult.REPROCESSING, RequeueResult.MADE_DUE, RequeueResult.BUSY}
 
     async def _orphans(self, *, repair: bool) -> AsyncIterator[Finding]:
         async for keys in self._sweeper.orphans():
             if repair:
                 await self._storage.delete(keys)
-            remedy = "removed" if repair else "nothing needs it: a worker removes it soon, or --repair now"
             for key in keys:
-                yield Finding(trouble=Trouble.ORPHANED, subject=key, remedy=remedy, mended=repair)
+                yield Finding(kind=FindingKind.ORPHANED, subject=key, remedy=Remedy.DELETE, repaired=repair)
 
     async def _stuck(self, *, repair: bool) -> AsyncIterator[Finding]:
         found = await self._overdue()
         if found and repair and self._reconciler is not None:
-            # Queueing what is due is a worker's job, which anybody may do.
+            # Any process may run the reconciler, although it is a worker's job.
             with suppress(Outage):
                 await self._reconciler.run_once()
         left = set(await self._overdue()) if repair else set(found)
         for image_id in found:
-            mended = image_id not in left
-            remedy = (
-                "queued" if mended else "start a worker, and see that it reaches the queue: it mends this by itself"
+            yield Finding(
+                kind=FindingKind.STUCK,
+                subject=str(image_id),
+                remedy=Remedy.REQUEUE,
+                repaired=image_id not in left,
             )
-            yield Finding(trouble=Trouble.STUCK, subject=str(image_id), remedy=remedy, mended=mended)
 
     async def _overdue(self) -> Sequence[UUID]:
         async with self._database.statement() as repositories:
-            return await repositories.catalogue.overdue(seconds=_OVERDUE, limit=_BATCH)
-
-
-def _remedy(*, of_original: bool, renewable: bool, renewed: bool) -> str:
-    if of_original:
-        return "cannot be made again: restore the file from a backup, or delete the image"
-    if not renewable:
-        return "cannot be made again without the original: restore the file from a backup, or delete the image"
-    return "is made again" if renewed else "can be made again from the original: --repair does"
+            return await repositories.catalogue.overdue(seconds=_OVERDUE, limit=self._batch)
 
 
 def _files_of(image: Image) -> list[_File]:
-    """The files that an image should have: its original, then its thumbnails."""
+    """Returns the files that an image should have: its original, then its thumbnails."""
     original = _File(key=original_key(image.id), size_bytes=image.size_bytes, sha256=image.sha256)
     return [original, *(_File(key=t.key, size_bytes=t.size_bytes, sha256=t.sha256) for t in image.thumbnails)]

@@ -1,4 +1,4 @@
-"""How much there is to do, for whoever watches: asked now and then, not by every look at a dashboard."""
+"""Measures the backlog and probes the dependencies, for metrics."""
 
 from typing import Final
 
@@ -7,17 +7,17 @@ from image_service.ports import Observer
 from image_service.services.health import HealthCheck
 
 _AMONG: Final = 1000
-"""Unfinished images that the oldest one is looked for among: enough to pass over those that are rendered again."""
+"""Unfinished images searched for the oldest one; enough to skip those that are reprocessed."""
 
 
 class BacklogGauges:
-    """Tells the observer what it has found out. Every process may do it: all find the same.
+    """Reports measurements to the observer. May run in every process: all measure the same.
 
     Args:
-        database: Where to ask.
-        health: Probes the parts, and tells the observer by itself.
-        observer: Who wants to know.
-        limit: Of the backlog; nothing beyond it is counted.
+        database: Where images are counted.
+        health: Probes the dependencies, and reports to the observer itself.
+        observer: Receives the measurements.
+        limit: The limit of the backlog; images beyond it are not counted.
     """
 
     def __init__(self, *, database: Database, health: HealthCheck, observer: Observer, limit: int) -> None:
@@ -27,13 +27,13 @@ class BacklogGauges:
         self._limit = limit
 
     async def run_once(self) -> None:
-        """Probe all parts, and count what is unfinished. Takes some seconds at most, whatever hangs.
+        """Probe all dependencies and count unfinished images. Takes some seconds at most.
 
         Raises:
-            DatabaseUnavailable: nothing could be counted.
+            DatabaseUnavailable: the backlog could not be counted.
         """
         await self._health.run()
         async with self._database.transaction() as repositories:
             unfinished = await repositories.catalogue.open_count(limit=self._limit)
-            oldest = await repositories.catalogue.oldest_unfinished(among=_AMONG)
-        self._observer.backlog_measured(unfinished, oldest)
+            oldest_age = await repositories.catalogue.oldest_unfinished(among=_AMONG)
+        self._observer.backlog_measured(unfinished, oldest_age)

@@ -1,4 +1,4 @@
-"""Deleting images: first the rows, which nobody finds any more; then, however often it takes, the files."""
+"""Deletes images: first their rows, then their files."""
 
 import asyncio
 from typing import Final
@@ -11,25 +11,35 @@ from image_service.errors import ImageNotFound, Outage
 from image_service.ports import Storage
 
 _BATCH: Final = 256
-_FILES_LIMIT: Final = 2.0
-"""Seconds for which whoever deletes an image waits for its files to go."""
+_FILES_TIMEOUT: Final = 2.0
 
 _log = structlog.get_logger(__name__)
 
 
 class Deletion:
-    """Forgets images, and removes the files that no row names any more."""
+    """Deletes images, and the files of deleted images and replaced thumbnails.
 
-    def __init__(self, *, database: Database, storage: Storage) -> None:
+    Args:
+        database: Where images and removals are recorded.
+        storage: Where the files are.
+        batch: Files deleted at once.
+        files_timeout: Seconds for which ``delete`` waits until the files are deleted.
+    """
+
+    def __init__(
+        self, *, database: Database, storage: Storage, batch: int = _BATCH, files_timeout: float = _FILES_TIMEOUT
+    ) -> None:
         self._database = database
         self._storage = storage
+        self._batch = batch
+        self._files_timeout = files_timeout
 
     async def delete(self, image_id: UUID) -> None:
-        """Forget an image for good, in whatever state it is. Its files go at once, or as soon as the storage is back.
+        """Delete an image in any state. Its files are deleted at once, or later if the storage is unavailable.
 
         Raises:
-            ImageNotFound: there is none with this id (any more).
-            DatabaseUnavailable: it may or may not be forgotten.
+            ImageNotFound: there is no image with this id.
+            DatabaseUnavailable: it may or may not be deleted.
         """
         async with self._database.transaction() as repositories:
             keys = await repositories.images.remove([image_id])
@@ -37,29 +47,29 @@ class Deletion:
             raise ImageNotFound
         _log.info("image deleted", image_id=str(image_id))
         try:
-            async with asyncio.timeout(_FILES_LIMIT):
+            async with asyncio.timeout(self._files_timeout):
                 await self._remove(keys)
         except (Outage, TimeoutError) as error:
             reason = str(error) or "no answer in time"
-            _log.warning("files are removed later", image_id=str(image_id), reason=reason)
+            _log.warning("files not deleted yet; a worker will", image_id=str(image_id), reason=reason)
 
     async def run_once(self) -> int:
-        """Remove the files whose time has come; returns how many. Safe to run in every worker at once.
+        """Delete the files that are due for removal; returns how many. Safe to run in all workers at once.
 
         Raises:
-            Outage: the storage or the database is away; the rest is left for the next time.
+            Outage: the storage or the database is unavailable; the rest stays for the next run.
         """
         removed = 0
         while keys := await self._due():
             await self._remove(keys)
             removed += len(keys)
         if removed:
-            _log.info("removed files of deleted or replaced images", files=removed)
+            _log.info("files of deleted images and replaced thumbnails deleted", files=removed)
         return removed
 
     async def _due(self) -> list[str]:
         async with self._database.statement() as repositories:
-            return list(await repositories.removals.due(limit=_BATCH))
+            return list(await repositories.removals.due(limit=self._batch))
 
     async def _remove(self, keys: list[str]) -> None:
         await self._storage.delete(keys)

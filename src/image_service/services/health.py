@@ -1,4 +1,4 @@
-"""Whether the parts that the service depends on answer now."""
+"""Health check: probes the dependencies of the service."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +13,8 @@ from image_service.domain.lane import Lane
 from image_service.errors import Outage
 from image_service.ports import NULL_OBSERVER, Observer, Storage, TaskQueue
 
-_PROBE_LIMIT: Final = 2.0
+PROBE_TIMEOUT: Final = 2.0
+"""Seconds after which a dependency counts as unavailable."""
 
 T = TypeVar("T")
 
@@ -21,60 +22,66 @@ _log = structlog.get_logger(__name__)
 
 
 class Condition(StrEnum):
-    """What can be expected of the service."""
+    """The overall condition of the service."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
-    """Uploads are accepted and kept, but wait for the queue."""
+    """Uploads are accepted, but are processed only once the queue is available."""
     UNHEALTHY = "unhealthy"
-    """Uploads cannot be kept."""
+    """Uploads cannot be accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """The outcome of one round of probes."""
+    """The result of one health check."""
 
     database: bool
     queue: bool
     storage: bool
     waiting: Mapping[Lane, int] | None = None
-    """Messages in each lane that no worker has taken; None while the queue is away."""
+    """Messages in each lane that no worker holds; None if the queue is unavailable."""
 
     @property
     def condition(self) -> Condition:
-        """What the outcome means."""
+        """The overall condition."""
         if not (self.database and self.storage):
             return Condition.UNHEALTHY
         return Condition.HEALTHY if self.queue else Condition.DEGRADED
 
 
 class HealthCheck:
-    """Probes all parts at once, afresh each time."""
+    """Probes all dependencies concurrently; caches nothing."""
 
     def __init__(
-        self, *, database: Database, queue: TaskQueue, storage: Storage, observer: Observer = NULL_OBSERVER
+        self,
+        *,
+        database: Database,
+        queue: TaskQueue,
+        storage: Storage,
+        observer: Observer = NULL_OBSERVER,
+        probe_timeout: float = PROBE_TIMEOUT,
     ) -> None:
         self._database = database
         self._queue = queue
         self._storage = storage
         self._observer = observer
+        self._probe_timeout = probe_timeout
 
     async def run(self) -> Health:
-        """Takes two seconds at most, whatever hangs."""
+        """Probe all dependencies; returns within the probe timeout."""
         (database, _), (queue, waiting), (storage, _) = await asyncio.gather(
-            _answer("database", self._database.probe),
-            _answer("queue", self._queue.depth),
-            _answer("storage", self._storage.probe),
+            self._answer("database", self._database.probe),
+            self._answer("queue", self._queue.depth),
+            self._answer("storage", self._storage.probe),
         )
         self._observer.probed({"database": database, "queue": queue, "storage": storage}, waiting)
         return Health(database=database, queue=queue, storage=storage, waiting=waiting)
 
-
-async def _answer(part: str, probe: Callable[[], Awaitable[T]]) -> tuple[bool, T | None]:
-    """Whether a part answered, and what."""
-    try:
-        async with asyncio.timeout(_PROBE_LIMIT):
-            return True, await probe()
-    except (Outage, TimeoutError) as error:
-        _log.warning("a part of the service does not answer", part=part, reason=str(error) or "no answer in time")
-        return False, None
+    async def _answer(self, part: str, probe: Callable[[], Awaitable[T]]) -> tuple[bool, T | None]:
+        """Returns whether a dependency answered, and its answer."""
+        try:
+            async with asyncio.timeout(self._probe_timeout):
+                return True, await probe()
+        except (Outage, TimeoutError) as error:
+            _log.warning("dependency unavailable", part=part, reason=str(error) or "no answer in time")
+            return False, None

@@ -1,9 +1,9 @@
-"""Accepting an upload: received, judged, stored, recorded, queued, in that order and no other."""
+"""Accepts uploads: receives, checks, stores, records and publishes, in this order."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -21,17 +21,14 @@ from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
 from image_service.ports import NULL_OBSERVER, Delivery, Inspector, ObjectAttributes, Observer, Storage
 from image_service.services.outage_retry import retry_on_outage
-from image_service.services.queueing import Queueing
+from image_service.services.publishing import Publisher
 
 _HEAD: Final = 4096
-"""Bytes that decide about the format; see ``Inspector.sniff``."""
-_BUFFERED: Final = 16 * 1024 * 1024
-"""Bytes that all uploads together collect before a thread writes them: memory stays flat, and visits to threads few."""
-_LEAST_BUFFER: Final = 128 * 1024
-_LARGEST_BUFFER: Final = 512 * 1024
-_RECORD_BUDGET: Final = 2.0
-_ANSWER_WITHIN: Final = 5.0
-"""Seconds from the last byte to the answer, whatever is away: clients and proxies give up soon after."""
+"""Bytes from which the format is detected; see ``Inspector.sniff``."""
+_TOTAL_BUFFER: Final = 16 * 1024 * 1024
+"""Bytes that all uploads together buffer before a thread writes them. Bounds memory, with few switches to threads."""
+_MIN_BUFFER: Final = 128 * 1024
+_MAX_BUFFER: Final = 512 * 1024
 
 T = TypeVar("T")
 
@@ -39,70 +36,113 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """A received and checked upload in a scratch directory."""
+
+    original: Original
+    path: Path
+    scratch: AsyncExitStack
+    """Removes the scratch directory at its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestLimits:
+    """Limits on one upload."""
+
+    max_file_size: int
+    """Size of the file in bytes."""
+    answer_within: float = 5.0
+    """Seconds for which ``commit`` waits for the database and the queue; clients and proxies time out soon after."""
+    record_budget: float = 2.0
+    """Seconds for which a transaction is retried on outages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """An upload that will be processed, whatever happens from here on."""
+    """A recorded image."""
 
     id: UUID
     status: Status
-    """PROCESSING, or NEW while the queue is away; any state if it was accepted before."""
+    """PROCESSING, or NEW if the queue is unavailable; any state if it is replayed."""
     replayed: bool = False
-    """Whether it was accepted before, under the same idempotency key."""
+    """Whether the image was accepted before, under the same idempotency key."""
 
 
 class Ingest:
-    """The use case of ``POST /images``."""
+    """Accepts uploads."""
 
     def __init__(
         self,
         *,
         database: Database,
         storage: Storage,
-        queueing: Queueing,
+        publisher: Publisher,
         inspector: Inspector,
-        max_file_size: int,
+        limits: IngestLimits,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._database = database
         self._storage = storage
-        self._queueing = queueing
+        self._publisher = publisher
         self._inspector = inspector
-        self._max_file_size = max_file_size
+        self._limits = limits
         self._observer = observer
         self._receiving = 0
 
     async def accept(
         self, content: AsyncIterator[bytes], *, request_id: str | None = None, idempotency_key: str | None = None
     ) -> Accepted:
-        """Take in one file.
+        """Receive and commit one file; see ``receive`` and ``commit``, whose errors it raises."""
+        staged = await self.receive(content)
+        return await self.commit(staged, request_id=request_id, idempotency_key=idempotency_key)
+
+    async def receive(self, content: AsyncIterator[bytes]) -> Staged:
+        """Write a file to a scratch directory and check it. ``commit`` removes the directory.
 
         Args:
-            content: The file's bytes. It is read no further once the file is known to be unacceptable.
-            request_id: Follows the image into the worker's log.
-            idempotency_key: However often the same file comes under it, it is one image.
+            content: The file's bytes. Reading stops as soon as the file is known to be unacceptable.
 
         Raises:
             UploadRejected: the file is unacceptable; nothing of it is kept.
-            IdempotencyKeyReused: the same, because another file came under the key before.
+            Outage: the scratch directory cannot be written to.
+        """
+        async with AsyncExitStack() as stack:
+            scratch = await stack.enter_async_context(self._storage.scratch())
+            path = scratch / "original"
+            original = await self._write(content, path)
+            return Staged(original=original, path=path, scratch=stack.pop_all())
+
+    async def commit(
+        self, staged: Staged, *, request_id: str | None = None, idempotency_key: str | None = None
+    ) -> Accepted:
+        """Store, record and publish a received file. Must be called once.
+
+        Args:
+            staged: The file.
+            request_id: Appears in the worker's log.
+            idempotency_key: The same file under the same key is recorded once.
+
+        Raises:
+            IdempotencyKeyReused: another file was accepted under the key; this one is not kept.
             Outage: the file could not be stored or recorded.
         """
-        async with self._storage.scratch() as scratch:
-            path = scratch / "original"
-            original = await self._receive(content, path)
-            answer_by = asyncio.get_running_loop().time() + _ANSWER_WITHIN
+        original = staged.original
+        answer_by = asyncio.get_running_loop().time() + self._limits.answer_within
+        async with staged.scratch:
             if idempotency_key is not None:
-                known = await _by(answer_by, lambda: self._known(idempotency_key))
+                known = await self._by(answer_by, lambda: self._known(idempotency_key))
                 if known is not None:
-                    return _again(known, original.sha256)
-            await self._storage.adopt({original_key(original.id): path}, _attributes(original))
-        # A file whose recording fails stays: the commit may have happened after all. If not, the sweeper takes it.
-        holder = await _by(answer_by, lambda: self._record(original, idempotency_key))
+                    return _replayed(known, original.sha256)
+            await self._storage.adopt({original_key(original.id): staged.path}, _attributes(original))
+        # If recording fails, the file stays, because the commit may have succeeded. Otherwise the sweeper deletes it.
+        holder = await self._by(answer_by, lambda: self._record(original, idempotency_key))
         if holder is not None:
-            with suppress(Outage):  # then the sweeper takes it
+            with suppress(Outage):  # the sweeper deletes it then
                 await self._storage.delete([original_key(original.id)])
-            return _again(holder, original.sha256)
+            return _replayed(holder, original.sha256)
         header = original.header
         delivery = Delivery(image_id=original.id, lane=lane_of(header), request_id=request_id)
-        queued = await self._queueing.enqueue(delivery, until=answer_by)
+        queued = await self._publisher.try_publish(delivery, until=answer_by)
         _log.info(
             "image accepted",
             image_id=str(original.id),
@@ -115,9 +155,10 @@ class Ingest:
         self._observer.accepted(original, queued=queued)
         return Accepted(id=original.id, status=Status.PROCESSING if queued else Status.NEW)
 
-    async def _receive(self, content: AsyncIterator[bytes], path: Path) -> Original:
-        """Write the content to a file, and judge it."""
-        file = _Incoming(path)
+    async def _write(self, content: AsyncIterator[bytes], path: Path) -> Original:
+        """Write the content to a file and check it."""
+        file = _ScratchFile(path)
+        max_size = self._limits.max_file_size
         buffer = bytearray()
         size = 0
         sniffed = False
@@ -125,9 +166,9 @@ class Ingest:
         try:
             async for piece in content:
                 size += len(piece)
-                if size > self._max_file_size:
+                if size > max_size:
                     raise UploadTooLarge(
-                        f"The file is too large: this service accepts files of up to {self._max_file_size:,} bytes. "
+                        f"The file is too large: this service accepts files of up to {max_size:,} bytes. "
                         "Send a smaller one."
                     )
                 buffer += piece
@@ -139,17 +180,17 @@ class Ingest:
                     buffer = bytearray()
             if not size:
                 raise EmptyUpload
-            header = await asyncio.to_thread(self._end, file, buffer)
+            header = await asyncio.to_thread(self._finish, file, buffer)
         finally:
             self._receiving -= 1
             file.close()
         return Original(id=uuid7(), header=header, size_bytes=size, sha256=file.sha256)
 
     def _buffer_size(self) -> int:
-        return max(_LEAST_BUFFER, min(_LARGEST_BUFFER, _BUFFERED // self._receiving))
+        return max(_MIN_BUFFER, min(_MAX_BUFFER, _TOTAL_BUFFER // self._receiving))
 
-    def _end(self, file: "_Incoming", rest: bytearray) -> ImageHeader:
-        """What is left to do with a file once all of it is there; of most files this is the only visit to a thread."""
+    def _finish(self, file: "_ScratchFile", rest: bytearray) -> ImageHeader:
+        """Write the rest of a file and inspect it. For most files this is the only switch to a thread."""
         file.write(rest)
         return self._inspector.inspect(file.path)
 
@@ -158,8 +199,8 @@ class Ingest:
             return await repositories.images.by_idempotency_key(idempotency_key)
 
     async def _record(self, original: Original, idempotency_key: str | None) -> Image | None:
-        """Record an upload; returns the image that has its idempotency key instead, if another was faster."""
-        due_in = self._queueing.timing.unqueued_after
+        """Record an upload. If another image has its idempotency key, returns that one and records nothing."""
+        due_in = self._publisher.timing.unqueued_after
         lane = lane_of(original.header)
         if idempotency_key is None:
             async with self._database.statement() as repositories:
@@ -171,34 +212,33 @@ class Ingest:
                 holder = await repositories.images.by_idempotency_key(idempotency_key)
                 if holder is not None:
                     return None if holder.id == original.id else holder
-                # The one that was faster has been deleted since: then it is ours.
+                # The image that had the key was deleted in between: try again.
+
+    async def _by(self, deadline: float, work: Callable[[], Awaitable[T]]) -> T:
+        """Returns the result of a transaction, retried on short outages until the event loop's time is ``deadline``."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await retry_on_outage(work, budget=self._limits.record_budget)
+        except TimeoutError:
+            raise DatabaseUnavailable from None
 
 
 def _attributes(original: Original) -> dict[str, ObjectAttributes]:
-    """How an original presents itself: what a stranger uploaded is for browsers to save, never to show."""
+    """Returns the HTTP metadata of an original: browsers save untrusted files instead of displaying them."""
     return {
         original_key(original.id): ObjectAttributes(content_type=original.header.format.content_type, attachment=True)
     }
 
 
-def _again(known: Image, sha256: str) -> Accepted:
-    """The answer to an upload under a key that an image has already."""
+def _replayed(known: Image, sha256: str) -> Accepted:
+    """Returns the image that has the upload's idempotency key, if it is the same file."""
     if known.sha256 != sha256:
         raise IdempotencyKeyReused
     return Accepted(id=known.id, status=known.status, replayed=True)
 
 
-async def _by(deadline: float, work: Callable[[], Awaitable[T]]) -> T:
-    """The result of a transaction, tried through short outages until the event loop's time is ``deadline``."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await retry_on_outage(work, budget=_RECORD_BUDGET)
-    except TimeoutError:
-        raise DatabaseUnavailable from None
-
-
-class _Incoming:
-    """The file that an upload is written to. What touches the disk is for a thread."""
+class _ScratchFile:
+    """The file that an upload is written to. ``write`` blocks, so it is called in a thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -207,11 +247,11 @@ class _Incoming:
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hexadecimal digits."""
+        """The digest of what was written so far, in hex digits."""
         return self._digest.hexdigest()
 
     def write(self, data: bytearray) -> None:
-        """Add to the file, which comes into being with the first piece."""
+        """Append to the file, which the first call creates."""
         if self._file is None:
             self._file = self.path.open("wb", buffering=0)
         self._digest.update(data)
@@ -220,6 +260,6 @@ class _Incoming:
             view = view[self._file.write(view) :]
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()

@@ -1,4 +1,4 @@
-"""Finding images, and the files that belong to them."""
+"""Finds images and their files."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -13,36 +13,41 @@ from image_service.errors import ImageNotFound, OriginalRemoved, ThumbnailNotFou
 from image_service.ports import PresignedUrls, Storage
 
 PRESIGNED_SECONDS: Final = 300
-"""For how long a link to a file works."""
+"""How long a presigned URL is valid, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file that can be served."""
+    """A stored file to serve."""
 
     key: str
     name: str
-    """A file name for whoever saves it."""
+    """The file name for clients that save it."""
     content_type: str
     size_bytes: int
     sha256: str
 
 
 class Lookup:
-    """The use cases of everything that is read."""
+    """Reads images and files.
+
+    Args:
+        database: Where images are recorded.
+        storage: Where their files are.
+        presigned_urls: Given if clients get files from the storage directly.
+    """
 
     def __init__(self, *, database: Database, storage: Storage, presigned_urls: PresignedUrls | None = None) -> None:
-        """Make it; with presigned URLs, if clients are to get files from the storage itself."""
         self._database = database
         self._storage = storage
         self._presigned_urls = presigned_urls
 
     async def image(self, image_id: UUID) -> Image:
-        """An image, in any state.
+        """Returns an image in any state.
 
         Raises:
-            ImageNotFound: there is none with this id.
-            DatabaseUnavailable: it cannot be told.
+            ImageNotFound: there is no image with this id.
+            DatabaseUnavailable: the database cannot be reached.
         """
         image = await self.find(image_id)
         if image is None:
@@ -50,33 +55,33 @@ class Lookup:
         return image
 
     async def find(self, image_id: UUID) -> Image | None:
-        """An image, in any state, or None where there is none (any more).
+        """Returns an image in any state, or None if there is none with this id.
 
         Raises:
-            DatabaseUnavailable: it cannot be told.
+            DatabaseUnavailable: the database cannot be reached.
         """
         async with self._database.statement() as repositories:
             return await repositories.images.get(image_id)
 
     async def newest(self, *, limit: int, before: UUID | None, status: Status | None) -> Sequence[Image]:
-        """Images from the newest to the oldest, at most so many.
+        """Returns a page of images, newest first.
 
         Args:
-            limit: How many.
-            before: Only older ones than this, which need not exist (any more).
-            status: Only those in this state.
+            limit: The most images to return.
+            before: Returns only images older than this one, which may be deleted.
+            status: Returns only images in this state.
 
         Raises:
-            DatabaseUnavailable: they cannot be told.
+            DatabaseUnavailable: the database cannot be reached.
         """
         async with self._database.transaction() as repositories:
             return await repositories.catalogue.newest(limit=limit, before=before, status=status)
 
     async def original(self, image_id: UUID) -> StoredFile:
-        """An image's original, in any state; raises what ``image`` raises.
+        """Returns the original of an image in any state. Also raises what ``image`` raises.
 
         Raises:
-            OriginalRemoved: its retention has ended.
+            OriginalRemoved: its retention period ended.
         """
         image = await self.image(image_id)
         if image.original_removed_at is not None:
@@ -90,10 +95,10 @@ class Lookup:
         )
 
     async def thumbnail(self, image_id: UUID, preset: str) -> StoredFile:
-        """One thumbnail of an image that is or was DONE; raises what ``image`` raises.
+        """Returns a thumbnail of an image that is or was DONE. Also raises what ``image`` raises.
 
         Raises:
-            ThumbnailNotFound: it never was DONE, or there is no such preset.
+            ThumbnailNotFound: the image was never DONE, or has no thumbnail of this preset.
         """
         image = await self.image(image_id)
         for thumbnail in image.thumbnails:
@@ -108,14 +113,14 @@ class Lookup:
         raise ThumbnailNotFound
 
     def read(self, file: StoredFile, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """The file's bytes; see ``Storage.read``."""
+        """Yields the file's content; see ``Storage.read``."""
         return self._storage.read(file.key, start, length)
 
     async def presign(self, file: StoredFile, method: str) -> str | None:
-        """Where a client gets the file with a ``GET`` or ``HEAD``; None: from us.
+        """Returns a presigned URL for ``GET`` or ``HEAD``; None if the API sends files itself.
 
         Raises:
-            StorageUnavailable: no link can be made.
+            StorageUnavailable: no URL can be made.
         """
         return (
             None

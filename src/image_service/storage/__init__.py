@@ -1,1 +1,1 @@
-"""Adapters that keep files: ``ports.Storage``."""
+"""Adapters of ``ports.Storage``."""

@@ -1,4 +1,4 @@
-"""One process per data folder."""
+"""Locks a data folder for one process."""
 
 import fcntl
 import os
@@ -8,17 +8,18 @@ from types import TracebackType
 from typing import Final, Self
 
 from image_service.errors import FolderInUse
+from image_service.storage.durable import FOLDER_MODE, sync_folder
 
 _NAME: Final = ".lock"
 
 
 class FolderLock:
-    """Holds a folder for this process; the kernel lets go when the process ends, however it ends.
+    """Locks a folder for this process; the kernel releases it when the process ends, however it ends.
 
     Entering creates the folder if it is missing.
 
     Raises:
-        FolderInUse: another process holds the folder.
+        FolderInUse: another process holds the lock.
         OSError: the folder cannot be created or written to.
     """
 
@@ -27,15 +28,17 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        _sync(self._folder.absolute().parent)  # even if it was there: whoever made it may have died before this
+        self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        with suppress(PermissionError):  # the parent may not be readable
+            # Even if the folder existed: the process that created it may have died before syncing it.
+            sync_folder(self._folder.absolute().parent)
         descriptor = os.open(self._folder / _NAME, os.O_RDWR | os.O_CREAT, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError as error:
-            # Empty for the instant between another process's taking the lock and its writing the number.
+            # Empty for the instant between taking the lock and writing the number.
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise FolderInUse(
@@ -55,13 +58,3 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _sync(folder: Path) -> None:
-    """Have the names in a folder on the disk, where it can be read."""
-    with suppress(PermissionError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,1 +1,1 @@
-"""The worker: takes images off the queue, and mends what crashes left behind."""
+"""The worker process: consumes the queue, renders images and runs the periodic jobs."""

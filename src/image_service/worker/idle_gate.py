@@ -1,4 +1,4 @@
-"""Letting what can wait be done when there is nothing better to do."""
+"""Delays background work while foreground work is running."""
 
 import asyncio
 from contextlib import suppress
@@ -7,36 +7,36 @@ from image_service.ports import Delivery, Handler
 
 
 class IdleGate:
-    """Whether a worker has nothing to do that anybody waits for."""
+    """Runs background handlers only while no foreground handler runs."""
 
     def __init__(self) -> None:
-        self._busy = 0
-        self._here = asyncio.Event()
-        self._here.set()
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def foreground(self, handler: Handler) -> Handler:
-        """The same handler; while it runs there is no leisure."""
+        """Returns the handler, counted as foreground work while it runs."""
 
         async def handle(delivery: Delivery) -> None:
-            self._busy += 1
-            self._here.clear()
+            self._running += 1
+            self._idle.clear()
             try:
                 await handler(delivery)
             finally:
-                self._busy -= 1
-                if not self._busy:
-                    self._here.set()
+                self._running -= 1
+                if not self._running:
+                    self._idle.set()
 
         return handle
 
-    def background(self, handler: Handler, *, patience: float) -> Handler:
-        """The same handler, which begins when there is leisure, or after ``patience`` seconds without any."""
+    def background(self, handler: Handler, *, max_wait: float) -> Handler:
+        """Returns the handler, which starts once no foreground handler runs, or after ``max_wait`` seconds."""
 
         async def handle(delivery: Delivery) -> None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    while self._busy:  # again: it may have come and gone since it was told of
-                        await self._here.wait()
+                async with asyncio.timeout(max_wait):
+                    while self._running:  # foreground work may have started since the event was set
+                        await self._idle.wait()
             await handler(delivery)
 
         return handle

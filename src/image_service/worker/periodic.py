@@ -1,4 +1,4 @@
-"""Jobs that are done again and again."""
+"""Runs periodic jobs."""
 
 import asyncio
 import random
@@ -14,16 +14,21 @@ _log = structlog.get_logger(__name__)
 
 
 async def every(
-    seconds: float, job: Callable[[], Awaitable[object]], name: str, observer: Observer = NULL_OBSERVER
+    seconds: float,
+    job: Callable[[], Awaitable[object]],
+    name: str,
+    observer: Observer = NULL_OBSERVER,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> NoReturn:
-    """Do a job at once and then again and again, whatever becomes of it, until cancelled.
+    """Run a job now and then periodically, whether it succeeds or fails, until cancelled.
 
     Args:
-        seconds: Between the end of one run and the begin of the next, give or take a tenth: workers that started
-            together must not stay in step.
-        job: What to do.
-        name: What the log calls it.
-        observer: Is told of every round.
+        seconds: From the end of one run to the start of the next, with a jitter of a tenth: workers that started
+            together must not run in step.
+        job: The job.
+        name: Its name in the log.
+        observer: Notified of every run.
+        sleep: Waits between two runs.
     """
     while True:
         succeeded = False
@@ -31,8 +36,8 @@ async def every(
             await job()
             succeeded = True
         except Outage as outage:
-            _log.warning("put off by an outage", job=name, reason=outage.detail)
-        except Exception:  # noqa: BLE001 — a job that fails today may not fail tomorrow, and its neighbours need not suffer
-            _log.exception("failed; it is tried again", job=name)
+            _log.warning("periodic job skipped: outage", job=name, reason=outage.detail)
+        except Exception:  # noqa: BLE001 — the next run may succeed, and the other jobs must go on
+            _log.exception("periodic job failed", job=name)
         observer.job_ended(name, succeeded=succeeded)
-        await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 — jitter, not cryptography
+        await sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 — jitter, not cryptography

@@ -1,4 +1,4 @@
-"""A worker's life: start, work, drain, end."""
+"""Runs a worker: start, work, drain, stop."""
 
 import asyncio
 from functools import partial
@@ -6,61 +6,68 @@ from typing import Final
 
 import structlog
 
-from image_service.bootstrap import BACKFILL_SLOTS, EXPRESS_SLOTS, Resources, WorkerServices
+from image_service.bootstrap import Resources, WorkerServices
 from image_service.config import Settings
-from image_service.domain.lane import Lane
 from image_service.ports import Drain
 from image_service.services.health import Condition
 from image_service.worker import periodic
 from image_service.worker.idle_gate import IdleGate
+from image_service.worker.lanes import LanePlan
 from image_service.worker.liveness import INTERVAL, LivenessFile
 
-_BACKFILL_PATIENCE: Final = 60.0
-"""Seconds after which an image of the back-fill lane has its turn, however busy the worker is."""
-
-AHEAD: Final = 4
-"""Images taken beyond those that can be decoded; half as many as these, if that is more."""
+_BACKGROUND_MAX_WAIT: Final = 60.0
+"""Seconds after which an image of a background lane is rendered although the worker is busy."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Consumes the queue, and reconciles and sweeps beside that; without decode slots it does the latter alone."""
+    """Consumes the queue and runs the periodic jobs; without decode slots, the periodic jobs only."""
 
-    def __init__(self, services: WorkerServices, resources: Resources, settings: Settings) -> None:
+    def __init__(
+        self,
+        services: WorkerServices,
+        plan: LanePlan,
+        resources: Resources,
+        settings: Settings,
+        *,
+        liveness_interval: float = INTERVAL,
+    ) -> None:
         self._services = services
+        self._plan = plan
         self._queue = resources.queue
-        self._settings = settings
         self._observer = resources.observer
+        self._settings = settings
+        self._liveness_interval = liveness_interval
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set; then finish what is held, within the drain's time, and return.
+        """Work until ``stop`` is set; then finish the images in progress within the drain timeout, and return.
 
         Raises:
-            Outage: no decoder process can be started, or what an earlier run left cannot be resumed.
-            StartError: decoders cannot be shut in, and have to be.
+            Outage: no decoder process can be started, or the images of an earlier run cannot be resumed.
+            StartError: the sandbox is required and not available.
         """
         try:
             if self._settings.decode_slots:
-                await self._services.renderers[0].start()
+                await self._plan.pools[0].start()
             if self._settings.sole_process:
                 await self._services.reconciler.resume()
             await self._work(stop)
         finally:
-            for renderer in self._services.renderers:
-                await renderer.close()
+            for pool in self._plan.pools:
+                await pool.close()
         _log.info("worker stopped")
 
     async def _work(self, stop: asyncio.Event) -> None:
-        alive = LivenessFile(self._settings.liveness_file, self._all_well)
+        liveness = LivenessFile(self._settings.liveness_file, self._is_healthy)
         every = partial(periodic.every, observer=self._observer)
-        often, seldom = self._settings.reconcile_interval, self._settings.sweep_interval
-        beside = [
-            asyncio.create_task(every(often, self._services.reconciler.run_once, "reconciler")),
-            asyncio.create_task(every(often, self._services.deletion.run_once, "deletion")),
-            asyncio.create_task(every(seldom, self._services.sweeper.run_once, "sweeper")),
-            asyncio.create_task(every(seldom, self._services.retention.run_once, "retention")),
-            asyncio.create_task(every(INTERVAL, alive.refresh, "sign of life")),
+        reconcile, sweep = self._settings.reconcile_interval, self._settings.sweep_interval
+        jobs = [
+            asyncio.create_task(every(reconcile, self._services.reconciler.run_once, "reconciler")),
+            asyncio.create_task(every(reconcile, self._services.deletion.run_once, "deletion")),
+            asyncio.create_task(every(sweep, self._services.sweeper.run_once, "sweeper")),
+            asyncio.create_task(every(sweep, self._services.retention.run_once, "retention")),
+            asyncio.create_task(every(self._liveness_interval, liveness.refresh, "liveness")),
         ]
         _log.info("worker started", decode_slots=self._settings.decode_slots)
         try:
@@ -69,25 +76,21 @@ class Worker:
             else:
                 await stop.wait()
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.wait(beside)
-            alive.remove()
+            for job in jobs:
+                job.cancel()
+            await asyncio.wait(jobs)
+            liveness.remove()
 
     async def _consume(self, drain: Drain) -> None:
-        """Take from every lane. Normal images leave at least one decoder to the express lane.
+        """Consume every lane of the plan until the drain."""
+        gate = IdleGate()
+        async with asyncio.TaskGroup() as consumers:
+            for each in self._plan.lanes:
+                if each.background:
+                    handler = gate.background(each.handler, max_wait=_BACKGROUND_MAX_WAIT)
+                else:
+                    handler = gate.foreground(each.handler)
+                consumers.create_task(self._queue.consume(handler, each.prefetch, drain, each.lane))
 
-        More are taken than there are decoders: while some images are claimed or stored, others are decoded.
-        """
-        leisure, slots = IdleGate(), self._settings.decode_slots
-        ahead = max(AHEAD, slots // 2)
-        normal = leisure.foreground(self._services.processing.process)
-        express = leisure.foreground(self._services.expressing.process)
-        yielding = leisure.background(self._services.backfilling.process, patience=_BACKFILL_PATIENCE)
-        async with asyncio.TaskGroup() as lanes:
-            lanes.create_task(self._queue.consume(normal, slots + ahead, drain, Lane.NORMAL))
-            lanes.create_task(self._queue.consume(express, slots + EXPRESS_SLOTS + ahead, drain, Lane.EXPRESS))
-            lanes.create_task(self._queue.consume(yielding, BACKFILL_SLOTS, drain, Lane.BACKFILL))
-
-    async def _all_well(self) -> bool:
+    async def _is_healthy(self) -> bool:
         return (await self._services.health.run()).condition is Condition.HEALTHY

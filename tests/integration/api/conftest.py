@@ -16,6 +16,13 @@ async def api(database_url: str, tmp_path: Path) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def sqlite_api(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Api]:
-    """For what has nothing to do with the database."""
+    """The API on SQLite only, for tests that do not depend on the database."""
     async with api_on(sqlite_url, tmp_path) as api:
+        yield api
+
+
+@pytest.fixture
+async def small_api(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Api]:
+    """The API on SQLite with low limits: small files, few pixels, a short idle timeout."""
+    async with api_on(sqlite_url, tmp_path, max_file_size=20_000, max_pixels=10_000, upload_idle_timeout=0.2) as api:
         yield api

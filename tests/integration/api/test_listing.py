@@ -1,4 +1,4 @@
-"""The list of images: from the newest to the oldest, a page at a time, and no image twice or never."""
+"""The list of images: newest first, in pages that contain every image once."""
 
 from collections.abc import AsyncIterator
 from itertools import chain
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from harness.api import BASE, UNKNOWN, Api, QueueThatIsAway, accepted, api_on, fail, finish, problem, told
+from harness.api import BASE, UNKNOWN, Api, UnavailableQueue, accepted, api_on, fail, finish, problem, status_of
 from harness.processes import free_port
 
 
@@ -26,13 +26,13 @@ def ids(listed: dict[str, Any]) -> list[str]:
 
 
 async def pages(api: Api, **query: str | int) -> list[list[str]]:
-    """The ids on each page, from the first one on."""
+    """Returns the ids on each page."""
     first = await page(api, **query)
-    return [ids(first), *[ids(listed) async for listed in following(api, first)]]
+    return [ids(first), *[ids(listed) async for listed in following_pages(api, first)]]
 
 
-async def following(api: Api, listed: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """The pages that a page leads to."""
+async def following_pages(api: Api, listed: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Yields the pages after a page."""
     while listed["next"] is not None:
         listed = await page(api, listed["next"])
         yield listed
@@ -43,21 +43,21 @@ def flat(found: list[list[str]]) -> list[str]:
 
 
 async def uploaded(api: Api, number: int) -> list[str]:
-    """New images, the newest first."""
+    """Uploads images; returns their ids, newest first."""
     return [await accepted(api) for _ in range(number)][::-1]
 
 
-async def test_without_images_it_is_empty(api: Api) -> None:
+async def test_list_without_images_is_empty(api: Api) -> None:
     assert await page(api) == {"images": [], "next": None}
     assert await page(api, status="DONE", limit=1, before=UNKNOWN) == {"images": [], "next": None}
 
 
-async def test_an_image_is_shown_as_its_own_address_shows_it(api: Api) -> None:
+async def test_listed_image_equals_its_status(api: Api) -> None:
     first, second, third = await uploaded(api, 3)
     await finish(api, first)
     await fail(api, second)
     listed = await page(api)
-    assert listed == {"images": [await told(api, image_id) for image_id in (first, second, third)], "next": None}
+    assert listed == {"images": [await status_of(api, image_id) for image_id in (first, second, third)], "next": None}
     assert [image["status"] for image in listed["images"]] == ["DONE", "ERROR", "PROCESSING"]
     assert list(listed["images"][0]["thumbnails"]) == ["100x100", "300x300", "1200x1200"]
 
@@ -65,15 +65,15 @@ async def test_an_image_is_shown_as_its_own_address_shows_it(api: Api) -> None:
 @pytest.mark.parametrize(
     ("limit", "lengths"), [(1, [1] * 6), (2, [2, 2, 2]), (3, [3, 3]), (4, [4, 2]), (5, [5, 1]), (6, [6]), (7, [6])]
 )
-async def test_its_pages_hold_every_image_once_and_none_is_empty(api: Api, limit: int, lengths: list[int]) -> None:
+async def test_pages_contain_every_image_once(api: Api, limit: int, lengths: list[int]) -> None:
     newest_first = await uploaded(api, 6)
-    await finish(api, newest_first[2])  # which has three rows of thumbnails, and still counts once
+    await finish(api, newest_first[2])  # it has three thumbnail rows, and still counts once
     found = await pages(api, limit=limit)
     assert [len(each) for each in found] == lengths
     assert flat(found) == newest_first
 
 
-async def test_a_page_has_fifty_images_unless_told(api: Api) -> None:
+async def test_default_page_has_fifty_images(api: Api) -> None:
     newest_first = await uploaded(api, 51)
     listed = await page(api)
     assert ids(listed) == newest_first[:50]
@@ -81,65 +81,65 @@ async def test_a_page_has_fifty_images_unless_told(api: Api) -> None:
     assert ids(await page(api, listed["next"])) == newest_first[50:]
 
 
-async def test_images_that_come_meanwhile_disturb_nobody_who_leafs_through(api: Api) -> None:
-    there = await uploaded(api, 5)
+async def test_new_images_do_not_shift_later_pages(api: Api) -> None:
+    images = await uploaded(api, 5)
     first = await page(api, limit=2)
     await uploaded(api, 3)
     found = ids(first)
-    async for listed in following(api, first):
+    async for listed in following_pages(api, first):
         await uploaded(api, 3)
         found += ids(listed)
-    assert found == there
+    assert found == images
     assert len(ids(await page(api))) == 5 + 3 + 2 * 3
 
 
-async def test_images_that_go_meanwhile_disturb_nobody_either(api: Api) -> None:
-    there = await uploaded(api, 6)
+async def test_deleted_images_do_not_shift_later_pages(api: Api) -> None:
+    images = await uploaded(api, 6)
     first = await page(api, limit=2)
-    for image_id in there[1:3]:  # the one that the next page begins behind, and the one that it begins with
+    for image_id in images[1:3]:  # the last image of the first page, and the first image of the second
         await api.client.delete(f"/images/{image_id}")
-    assert flat([ids(listed) async for listed in following(api, first)]) == there[3:]
+    assert flat([ids(listed) async for listed in following_pages(api, first)]) == images[3:]
 
 
-async def test_an_image_that_changes_its_state_keeps_its_place(api: Api) -> None:
-    there = await uploaded(api, 4)
-    for image_id in there[::-1]:
+async def test_state_change_keeps_the_position(api: Api) -> None:
+    images = await uploaded(api, 4)
+    for image_id in images[::-1]:
         await finish(api, image_id)
-    await api.client.post(f"/images/{there[3]}/reprocess")
-    assert flat(await pages(api, limit=3)) == there
+    await api.client.post(f"/images/{images[3]}/reprocess")
+    assert flat(await pages(api, limit=3)) == images
 
 
-async def test_only_images_in_one_state(api: Api) -> None:
-    there = await uploaded(api, 9)
-    for image_id in there[0::3]:
+async def test_list_filters_by_status(api: Api) -> None:
+    images = await uploaded(api, 9)
+    for image_id in images[0::3]:
         await finish(api, image_id)
-    for image_id in there[1::3]:
+    for image_id in images[1::3]:
         await fail(api, image_id)
-    expected = {"NEW": [], "PROCESSING": there[2::3], "DONE": there[0::3], "ERROR": there[1::3]}
-    for status, images in expected.items():
-        assert flat(await pages(api, status=status, limit=2)) == images
-        assert ids(await page(api, status=status)) == images
+    expected = {"NEW": [], "PROCESSING": images[2::3], "DONE": images[0::3], "ERROR": images[1::3]}
+    for status, filtered in expected.items():
+        assert flat(await pages(api, status=status, limit=2)) == filtered
+        assert ids(await page(api, status=status)) == filtered
     first = await page(api, status="DONE", limit=2)
-    assert dict(parse_qsl(urlsplit(first["next"]).query)) == {"status": "DONE", "limit": "2", "before": there[3]}
+    assert dict(parse_qsl(urlsplit(first["next"]).query)) == {"status": "DONE", "limit": "2", "before": images[3]}
 
 
-async def test_only_images_that_wait_for_the_queue(sqlite_url: str, tmp_path: Path) -> None:
-    async with api_on(sqlite_url, tmp_path, QueueThatIsAway()) as api:
-        there = await uploaded(api, 3)
-        assert await pages(api, status="NEW", limit=2) == [there[:2], there[2:]]
+async def test_list_filters_unqueued_images(sqlite_url: str, tmp_path: Path) -> None:
+    async with api_on(sqlite_url, tmp_path, UnavailableQueue()) as api:
+        images = await uploaded(api, 3)
+        assert await pages(api, status="NEW", limit=2) == [images[:2], images[2:]]
         assert await pages(api, status="PROCESSING") == [[]]
 
 
-async def test_before_need_not_be_an_image(api: Api) -> None:
-    there = await uploaded(api, 3)
+async def test_before_may_be_any_id(api: Api) -> None:
+    images = await uploaded(api, 3)
     assert ids(await page(api, before=UNKNOWN)) == []
-    assert ids(await page(api, before="ffffffff-ffff-ffff-ffff-ffffffffffff")) == there
-    assert ids(await page(api, before=there[0])) == there[1:]
-    assert ids(await page(api, before=there[0].upper())) == there[1:]
+    assert ids(await page(api, before="ffffffff-ffff-ffff-ffff-ffffffffffff")) == images
+    assert ids(await page(api, before=images[0])) == images[1:]
+    assert ids(await page(api, before=images[0].upper())) == images[1:]
 
 
 @pytest.mark.parametrize("limit", [1, 200])
-async def test_a_page_may_have_from_one_to_two_hundred_images(sqlite_api: Api, limit: int) -> None:
+async def test_page_size_limits_are_accepted(sqlite_api: Api, limit: int) -> None:
     (newest, _) = await uploaded(sqlite_api, 2)
     listed = await page(sqlite_api, limit=limit)
     assert ids(listed)[0] == newest
@@ -164,7 +164,7 @@ async def test_a_page_may_have_from_one_to_two_hundred_images(sqlite_api: Api, l
         ("status", ""),
     ],
 )
-async def test_a_query_that_is_wrong(sqlite_api: Api, name: str, value: str) -> None:
+async def test_invalid_query_returns_422(sqlite_api: Api, name: str, value: str) -> None:
     document = problem(await sqlite_api.client.get("/images", params={name: value}), 422, "invalid-request")
     assert document["detail"].startswith(f"The request is not valid: {name}: ")
 
@@ -177,7 +177,7 @@ async def test_a_query_that_is_wrong(sqlite_api: Api, name: str, value: str) -> 
         ({"public_url": "https://x.example/api/"}, {"X-Forwarded-Host": "b"}, "https://x.example/api"),
     ],
 )
-async def test_its_addresses_are_those_that_the_client_can_use(
+async def test_listed_urls_use_the_public_address(
     sqlite_url: str, tmp_path: Path, settings: dict[str, Any], headers: dict[str, str], base: str
 ) -> None:
     async with api_on(sqlite_url, tmp_path, **settings) as api:
@@ -192,8 +192,8 @@ async def test_its_addresses_are_those_that_the_client_can_use(
     assert everything["next"] == f"{base}/images?limit=1&before={newest}"
 
 
-async def test_while_the_database_is_away(tmp_path: Path) -> None:
-    async with api_on(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
+async def test_list_during_database_outage_returns_503(tmp_path: Path) -> None:
+    async with api_on(f"postgresql+asyncpg://unknown@127.0.0.1:{free_port()}/nothing", tmp_path) as api:
         answer = await api.client.get("/images")
         problem(answer, 503, "database-unavailable")
         assert answer.headers["retry-after"] == "5"

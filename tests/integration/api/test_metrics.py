@@ -1,4 +1,4 @@
-"""What the metrics tell of requests, none of whose labels a client can choose."""
+"""Request metrics: their counts, and labels that clients cannot choose."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def metrics_of(api: Api) -> Metrics:
     return api.resources.metrics
 
 
-async def test_a_request_counts_under_its_route(sqlite_api: Api) -> None:
+async def test_request_is_counted_under_its_route(sqlite_api: Api) -> None:
     metrics = metrics_of(sqlite_api)
     image_id = await accepted(sqlite_api)
     thumbnails = await finish(sqlite_api, image_id)
@@ -31,7 +31,7 @@ async def test_a_request_counts_under_its_route(sqlite_api: Api) -> None:
     assert counted(metrics, "upload_size_bytes_sum", format="png") == len(PNG)
 
 
-async def test_a_refused_upload_counts_under_its_code(sqlite_api: Api) -> None:
+async def test_refused_upload_is_counted_under_its_code(sqlite_api: Api) -> None:
     metrics = metrics_of(sqlite_api)
     await upload(sqlite_api, b"no image")
     assert counted(metrics, COUNT, method="POST", route="/images", status="415") == 1
@@ -40,7 +40,7 @@ async def test_a_refused_upload_counts_under_its_code(sqlite_api: Api) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "BREW", "PROPFIND"])
-async def test_what_clients_make_up_makes_no_series_of_its_own(sqlite_api: Api, method: str) -> None:
+async def test_arbitrary_methods_and_paths_create_no_series(sqlite_api: Api, method: str) -> None:
     metrics = metrics_of(sqlite_api)
     for number in range(3):
         await sqlite_api.client.request(method, f"/made/up/{number}")

@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from harness.api import PNG, Api, accepted, api_on, finish, problem, told, upload
+from harness.api import PNG, Api, accepted, api_on, finish, problem, status_of, upload
 from harness.forms import CONTENT_TYPE, form, part
 from harness.pace import Stopwatch
 from harness.proxy import Mode, Proxy
-from image_service.database.images import ImageRepository, ImageStatements
+from image_service.database.images import ImageRepository
 from image_service.database.removals import RemovalRepository
-from image_service.database.scheduling import SchedulingStatements
+from image_service.database.scheduling import SchedulingRepository
 from image_service.ports import Delivery
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
@@ -27,7 +27,7 @@ KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer, and how long it took."""
+    """A response, and how long it took."""
 
     answer: httpx.Response
     seconds: float
@@ -39,14 +39,14 @@ async def timed(asked: Awaitable[httpx.Response]) -> Answered:
     return Answered(answer, watch.seconds)
 
 
-async def all_in_time(*asked: Awaitable[httpx.Response]) -> list[httpx.Response]:
-    """The answers to requests made at once, each of which must come in time."""
+async def answered_in_time(*asked: Awaitable[httpx.Response]) -> list[httpx.Response]:
+    """Returns the responses to concurrent requests, each of which must come in time."""
     answered = await asyncio.gather(*map(timed, asked))
     assert max(each.seconds for each in answered) < LIMIT, answered
     return [each.answer for each in answered]
 
 
-def database_away(answer: httpx.Response) -> None:
+def assert_database_unavailable(answer: httpx.Response) -> None:
     problem(answer, 503, "database-unavailable")
     assert answer.headers["retry-after"] == "5"
 
@@ -59,7 +59,7 @@ async def database(postgres_database_url: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def api(database: Proxy, postgres_database_url: str, tmp_path: Path) -> AsyncIterator[Api]:
-    """On a database that can be made to hang."""
+    """The API on a database that can be made to hang."""
     async with api_on(database.url(postgres_database_url), tmp_path) as api:
         yield api
 
@@ -74,14 +74,14 @@ async def broker(rabbitmq_url: str) -> AsyncIterator[Proxy]:
 async def api_with_broker(
     database: Proxy, broker: Proxy, postgres_database_url: str, rabbitmq_url: str, tmp_path: Path
 ) -> AsyncIterator[Api]:
-    """On a database and a broker that can both be made to hang."""
+    """The API on a database and a broker that can both be made to hang."""
     queue = RabbitMQQueue(broker.url(rabbitmq_url), queue_name=f"outages-{uuid4().hex}")
     async with api_on(database.url(postgres_database_url), tmp_path, queue) as api:
-        await queue.probe()
+        await queue.depth()
         yield api
 
 
-def everything_about(api: Api, image_id: str) -> list[Awaitable[httpx.Response]]:
+def all_requests(api: Api, image_id: str) -> list[Awaitable[httpx.Response]]:
     """One request of each kind that needs the database."""
     url = f"/images/{image_id}"
     return [
@@ -98,27 +98,27 @@ def everything_about(api: Api, image_id: str) -> list[Awaitable[httpx.Response]]
     ]
 
 
-async def test_a_database_that_hangs_is_reported_to_all_in_time(api: Api, database: Proxy) -> None:
+async def test_hanging_database_returns_503_within_six_seconds(api: Api, database: Proxy) -> None:
     image_id = await accepted(api, key=KEY)
     await finish(api, image_id)
     files = [*api.originals, *api.thumbnails]
     database.switch(Mode.BLACK_HOLE)
-    for answer in await all_in_time(*everything_about(api, image_id)):
-        database_away(answer)
+    for answer in await answered_in_time(*all_requests(api, image_id)):
+        assert_database_unavailable(answer)
     assert not api.scratch
     database.switch(Mode.PASS)
-    # What hung may have arrived all the same: an answer of 503 promises nothing. But no file is gone before its row.
+    # A statement that hung may still have been executed: a 503 promises nothing. But no file is removed before its row.
     assert set(files) <= {*api.originals, *api.thumbnails}
 
 
-async def test_more_requests_than_connections_wait_no_longer(api: Api, database: Proxy) -> None:
+async def test_more_requests_than_connections_are_answered_in_time(api: Api, database: Proxy) -> None:
     image_id = await accepted(api, key=KEY)
     database.switch(Mode.BLACK_HOLE)
-    for answer in await all_in_time(*(each for _ in range(6) for each in everything_about(api, image_id))):
-        database_away(answer)
+    for answer in await answered_in_time(*(each for _ in range(6) for each in all_requests(api, image_id))):
+        assert_database_unavailable(answer)
 
 
-async def test_health_is_told_within_three_seconds_meanwhile(api: Api, database: Proxy) -> None:
+async def test_health_is_answered_within_three_seconds_while_the_database_hangs(api: Api, database: Proxy) -> None:
     await accepted(api)
     database.switch(Mode.BLACK_HOLE)
     reads = asyncio.gather(*(api.client.get("/images") for _ in range(30)))
@@ -126,10 +126,10 @@ async def test_health_is_told_within_three_seconds_meanwhile(api: Api, database:
     assert report.seconds < 3
     assert report.answer.status_code == 503
     for answer in await reads:
-        database_away(answer)
+        assert_database_unavailable(answer)
 
 
-async def test_the_six_seconds_begin_with_the_last_byte_however_long_the_upload_took(api: Api, database: Proxy) -> None:
+async def test_time_limit_starts_at_the_last_byte_of_the_upload(api: Api, database: Proxy) -> None:
     body = form(part(PNG))
     ended: list[Stopwatch] = []
 
@@ -146,16 +146,16 @@ async def test_the_six_seconds_begin_with_the_last_byte_however_long_the_upload_
         assert (await api.client.get("/images")).status_code == 200
         answer = await api.client.post("/images", content=slow(), headers={"Content-Type": CONTENT_TYPE, **key})
         assert ended[-1].seconds < LIMIT
-        database_away(answer)
+        assert_database_unavailable(answer)
         assert not api.scratch
 
 
 @asynccontextmanager
-async def hanging_before(
-    monkeypatch: pytest.MonkeyPatch, query: str, *proxies: Proxy, after: float = 0
+async def hang_in(
+    monkeypatch: pytest.MonkeyPatch, repository: type, query: str, *proxies: Proxy, after: float = 0
 ) -> AsyncIterator[None]:
-    """Let a query run into a black hole, having taken ``after`` seconds already."""
-    owner = next(each for each in (ImageStatements, ImageRepository, SchedulingStatements) if query in vars(each))
+    """Makes a query hang, after a delay of ``after`` seconds."""
+    owner = next(each for each in repository.__mro__ if query in vars(each))
     original: Callable[..., Awaitable[object]] = getattr(owner, query)
 
     async def hang(*args: object, **options: object) -> object:
@@ -171,30 +171,30 @@ async def hanging_before(
 
 @pytest.mark.parametrize("query", ["by_idempotency_key", "add"])
 @pytest.mark.parametrize("after", [0.0, 2.5])
-async def test_a_database_that_begins_to_hang_in_the_middle_of_an_upload(
+async def test_database_hang_during_an_upload_returns_503(
     api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch, query: str, after: float
 ) -> None:
-    async with hanging_before(monkeypatch, query, database, after=after):
-        (answer,) = await all_in_time(upload(api, key=KEY))
-    database_away(answer)
+    async with hang_in(monkeypatch, ImageRepository, query, database, after=after):
+        (answer,) = await answered_in_time(upload(api, key=KEY))
+    assert_database_unavailable(answer)
     database.switch(Mode.PASS)
     assert (await upload(api, key=KEY)).status_code == 202
     assert len((await api.client.get("/images")).json()["images"]) == 1
 
 
 @pytest.mark.parametrize("after", [0.0, 2.5])
-async def test_a_database_that_begins_to_hang_once_an_image_is_recorded_does_not_take_it_back(
+async def test_database_hang_after_the_image_is_recorded_returns_202_new(
     api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch, after: float
 ) -> None:
-    async with hanging_before(monkeypatch, "mark_queued", database, after=after):
-        (answer,) = await all_in_time(upload(api, key=KEY))
+    async with hang_in(monkeypatch, SchedulingRepository, "mark_queued", database, after=after):
+        (answer,) = await answered_in_time(upload(api, key=KEY))
     assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
     database.switch(Mode.PASS)
-    assert (await told(api, answer.json()["id"]))["original_url"]
+    assert (await status_of(api, answer.json()["id"]))["original_url"]
 
 
 @pytest.mark.parametrize("seconds", [2.5, 4.5])
-async def test_a_slow_broker_and_then_a_hanging_database(
+async def test_slow_broker_and_hanging_database_return_202_new(
     database: Proxy, postgres_database_url: str, tmp_path: Path, seconds: float
 ) -> None:
     class SlowQueue(EmbeddedQueue):
@@ -204,16 +204,16 @@ async def test_a_slow_broker_and_then_a_hanging_database(
             await super().publish(delivery)
 
     async with api_on(database.url(postgres_database_url), tmp_path, SlowQueue()) as api:
-        (answer,) = await all_in_time(upload(api))
+        (answer,) = await answered_in_time(upload(api))
         assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
         database.switch(Mode.PASS)
         await finish(api, answer.json()["id"])
-        (answer,) = await all_in_time(api.client.post(f"/images/{answer.json()['id']}/reprocess"))
+        (answer,) = await answered_in_time(api.client.post(f"/images/{answer.json()['id']}/reprocess"))
         assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
 
 
 @pytest.mark.parametrize("query", ["get", "reprocess", "remove"])
-async def test_a_database_that_begins_to_hang_in_the_middle_of_another_request(
+async def test_database_hang_during_other_requests_returns_503(
     api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
     image_id = await accepted(api)
@@ -224,15 +224,15 @@ async def test_a_database_that_begins_to_hang_in_the_middle_of_another_request(
         "reprocess": api.client.post(f"{url}/reprocess"),
         "remove": api.client.delete(url),
     }
-    async with hanging_before(monkeypatch, query, database, after=2.5):
-        answers = await all_in_time(asked.pop(query))
-    database_away(answers[0])
+    async with hang_in(monkeypatch, ImageRepository, query, database, after=2.5):
+        answers = await answered_in_time(asked.pop(query))
+    assert_database_unavailable(answers[0])
     database.switch(Mode.PASS)
-    assert (await told(api, image_id))["status"] == "DONE"
+    assert (await status_of(api, image_id))["status"] == "DONE"
     assert [(await other).status_code for other in asked.values()]
 
 
-async def test_a_database_that_begins_to_hang_once_an_image_is_deleted(
+async def test_database_hang_after_the_deletion_returns_204(
     api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removed = ImageRepository.remove
@@ -248,32 +248,32 @@ async def test_a_database_that_begins_to_hang_once_an_image_is_deleted(
     image_id = await accepted(api)
     monkeypatch.setattr(ImageRepository, "remove", remove_slowly)
     monkeypatch.setattr(RemovalRepository, "done", hang)
-    (answer,) = await all_in_time(api.client.delete(f"/images/{image_id}"))
+    (answer,) = await answered_in_time(api.client.delete(f"/images/{image_id}"))
     assert answer.status_code == 204
     database.switch(Mode.PASS)
     problem(await api.client.get(f"/images/{image_id}"), 404, "image-not-found")
 
 
-async def test_a_database_that_begins_to_hang_once_an_image_is_to_be_processed_again(
+async def test_database_hang_after_reprocessing_is_recorded_returns_202_new(
     api: Api, database: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image_id = await accepted(api)
     await finish(api, image_id)
-    async with hanging_before(monkeypatch, "mark_queued", database, after=2.5):
-        (answer,) = await all_in_time(api.client.post(f"/images/{image_id}/reprocess"))
+    async with hang_in(monkeypatch, SchedulingRepository, "mark_queued", database, after=2.5):
+        (answer,) = await answered_in_time(api.client.post(f"/images/{image_id}/reprocess"))
     assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
     database.switch(Mode.PASS)
-    # The statement may have reached the database after all: nobody knows, and it does not matter.
-    assert (await told(api, image_id))["status"] in {"NEW", "PROCESSING"}
+    # The statement may have reached the database or not: both are correct.
+    assert (await status_of(api, image_id))["status"] in {"NEW", "PROCESSING"}
 
 
-async def test_a_broker_that_hangs_delays_uploads_and_no_more(api_with_broker: Api, broker: Proxy) -> None:
+async def test_hanging_broker_delays_uploads_only(api_with_broker: Api, broker: Proxy) -> None:
     api = api_with_broker
     first = await accepted(api, key=KEY)
     await finish(api, first)
     broker.switch(Mode.BLACK_HOLE)
     url = f"/images/{first}"
-    plain, keyed, repeated, again, listed, status, original = await all_in_time(
+    plain, keyed, repeated, again, listed, status, original = await answered_in_time(
         upload(api),
         upload(api, key="a new one"),
         upload(api, key=KEY),
@@ -286,7 +286,7 @@ async def test_a_broker_that_hangs_delays_uploads_and_no_more(api_with_broker: A
         assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
     assert (repeated.status_code, repeated.headers["idempotent-replayed"]) == (202, "true")
     assert [answer.status_code for answer in (listed, status, original)] == [200] * 3
-    (repeated_meanwhile, deleted) = await all_in_time(upload(api, key="a new one"), api.client.delete(url))
+    (repeated_meanwhile, deleted) = await answered_in_time(upload(api, key="a new one"), api.client.delete(url))
     assert repeated_meanwhile.json()["id"] == keyed.json()["id"]
     assert deleted.status_code == 204
     report = await timed(api.client.get("/health"))
@@ -295,7 +295,7 @@ async def test_a_broker_that_hangs_delays_uploads_and_no_more(api_with_broker: A
     assert report.answer.json()["waiting"] is None
 
 
-async def test_when_both_hang_every_answer_still_comes_in_time(
+async def test_hanging_database_and_broker_return_503_in_time(
     api_with_broker: Api, database: Proxy, broker: Proxy
 ) -> None:
     api = api_with_broker
@@ -303,14 +303,14 @@ async def test_when_both_hang_every_answer_still_comes_in_time(
     await finish(api, image_id)
     database.switch(Mode.BLACK_HOLE)
     broker.switch(Mode.BLACK_HOLE)
-    for answer in await all_in_time(*everything_about(api, image_id)):
-        database_away(answer)
+    for answer in await answered_in_time(*all_requests(api, image_id)):
+        assert_database_unavailable(answer)
     report = await timed(api.client.get("/health"))
     assert report.seconds < 3
     assert report.answer.json()["services"] == {"database": False, "rabbitmq": False, "storage": True}
 
 
-async def test_when_both_begin_to_hang_once_an_image_is_recorded(
+async def test_database_and_broker_hang_after_the_image_is_recorded_returns_202_new(
     api_with_broker: Api, database: Proxy, broker: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = api_with_broker
@@ -323,9 +323,9 @@ async def test_when_both_begin_to_hang_once_an_image_is_recorded(
 
     with monkeypatch.context() as patch:
         patch.setattr(RabbitMQQueue, "publish", publish)
-        (answer,) = await all_in_time(upload(api, key=KEY))
+        (answer,) = await answered_in_time(upload(api, key=KEY))
     assert (answer.status_code, answer.json()["status"]) == (202, "NEW")
     database.switch(Mode.PASS)
     broker.switch(Mode.PASS)
-    (repeated,) = await all_in_time(upload(api, key=KEY))
+    (repeated,) = await answered_in_time(upload(api, key=KEY))
     assert repeated.json()["id"] == answer.json()["id"]

@@ -1,4 +1,4 @@
-"""A env for every test: once on SQLite and once on PostgreSQL where the database has a part in the play."""
+"""Harness fixtures: ``env`` runs a test on both databases, ``sqlite_env`` on SQLite only."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +15,6 @@ async def env(database_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness
 
 
 @pytest.fixture
-async def sqlite_stage(sqlite_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
+async def sqlite_env(sqlite_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
     async with ServiceHarness.on(sqlite_url, tmp_path / "storage") as env:
         yield env

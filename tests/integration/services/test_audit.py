@@ -1,4 +1,4 @@
-"""The audit: it finds what is wrong and nothing else, and changes nothing unless it is asked to."""
+"""The audit: finds exactly what is wrong, and changes nothing without ``repair``."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
@@ -9,25 +9,24 @@ from harness.service_harness import GRACE, ServiceHarness
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
-from image_service.services import audit as service
-from image_service.services.audit import Finding, Trouble
+from image_service.services.audit import Finding, FindingKind, Remedy
 
-Harm = Callable[[ServiceHarness, UUID], Awaitable[None]]
-
-
-async def audit(env: ServiceHarness, *, repair: bool = False, contents: bool = True) -> list[Finding]:
-    return [finding async for finding in env.audit().run(repair=repair, contents=contents)]
+Change = Callable[[ServiceHarness, UUID], Awaitable[None]]
 
 
-def told(findings: list[Finding]) -> dict[str, tuple[Trouble, bool]]:
-    return {finding.subject: (finding.trouble, finding.mended) for finding in findings}
+async def audit(env: ServiceHarness, *, repair: bool = False, contents: bool = True, batch: int = 100) -> list[Finding]:
+    return [finding async for finding in env.audit(batch=batch).run(repair=repair, contents=contents)]
+
+
+def by_subject(findings: list[Finding]) -> dict[str, tuple[FindingKind, bool]]:
+    return {finding.subject: (finding.kind, finding.repaired) for finding in findings}
 
 
 def small(image_id: UUID) -> str:
     return thumbnail_key(image_id, 1, "100x100")
 
 
-async def test_of_what_is_as_it_should_be_there_is_nothing_to_tell(env: ServiceHarness) -> None:
+async def test_an_intact_service_has_no_findings(env: ServiceHarness) -> None:
     await env.new()
     await env.queued()
     await env.claimed()
@@ -37,19 +36,19 @@ async def test_of_what_is_as_it_should_be_there_is_nothing_to_tell(env: ServiceH
 
 
 @pytest.mark.parametrize("repair", [False, True])
-async def test_thumbnails_that_are_missing_or_changed_are_made_again(env: ServiceHarness, repair: bool) -> None:  # noqa: FBT001  (a parameter)
-    lost, changed, sound = [await env.done() for _ in range(3)]
+async def test_missing_and_mismatched_thumbnails_are_reprocessed(env: ServiceHarness, repair: bool) -> None:  # noqa: FBT001  (a parameter)
+    lost, changed, intact = [await env.done() for _ in range(3)]
     (env.folder / small(lost)).unlink()
     (env.folder / small(changed)).write_bytes(b"another")
-    assert told(await audit(env, repair=repair)) == {
-        small(lost): (Trouble.MISSING, repair),
-        small(changed): (Trouble.MISMATCHED, repair),
+    assert by_subject(await audit(env, repair=repair)) == {
+        small(lost): (FindingKind.MISSING, repair),
+        small(changed): (FindingKind.MISMATCHED, repair),
     }
     expected = Status.NEW if repair else Status.DONE
-    assert [await env.status(image_id) for image_id in (lost, changed, sound)] == [expected, expected, Status.DONE]
+    assert [await env.status(image_id) for image_id in (lost, changed, intact)] == [expected, expected, Status.DONE]
 
 
-async def test_what_was_mended_is_found_no_more(env: ServiceHarness) -> None:
+async def test_repaired_findings_are_not_reported_again(env: ServiceHarness) -> None:
     image_id = await env.done()
     for key in await env.files("thumbnails/"):
         (env.folder / key).unlink()
@@ -60,7 +59,7 @@ async def test_what_was_mended_is_found_no_more(env: ServiceHarness) -> None:
     assert await audit(env) == []
 
 
-async def test_nothing_is_changed_unless_that_is_asked_for(env: ServiceHarness) -> None:
+async def test_nothing_is_changed_without_repair(env: ServiceHarness) -> None:
     images = [await env.done() for _ in range(3)]
     stuck = await env.new()
     await env.time_passes(stuck, 3600)
@@ -75,18 +74,15 @@ async def test_nothing_is_changed_unless_that_is_asked_for(env: ServiceHarness) 
     assert env.queue.published == []
 
 
-async def test_however_many_images_there_are_each_is_looked_at_once(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "_BATCH", 2)
+async def test_each_image_is_checked_once_across_batches(env: ServiceHarness) -> None:
     images = [await env.done() for _ in range(5)]
     for image_id in images:
         (env.folder / small(image_id)).unlink()
-    found = await audit(env)
+    found = await audit(env, batch=2)
     assert sorted(finding.subject for finding in found) == sorted(map(small, images))
 
 
-async def test_a_thumbnail_that_is_lost_while_the_image_is_rendered_again_needs_no_further_wish(
+async def test_an_image_in_progress_is_not_reprocessed_again_for_a_missing_thumbnail(
     env: ServiceHarness,
 ) -> None:
     image_id = await env.done()
@@ -94,86 +90,86 @@ async def test_a_thumbnail_that_is_lost_while_the_image_is_rendered_again_needs_
     await env.claim(image_id)
     before = await env.row(image_id)
     (env.folder / small(image_id)).unlink()
-    assert told(await audit(env, repair=True)) == {small(image_id): (Trouble.MISSING, True)}
+    assert by_subject(await audit(env, repair=True)) == {small(image_id): (FindingKind.MISSING, True)}
     assert await env.row(image_id) == before
 
 
-async def test_an_original_that_has_other_content_is_found(env: ServiceHarness) -> None:
+async def test_a_mismatched_original_is_found(env: ServiceHarness) -> None:
     image_id = await env.new()
     (env.folder / original_key(image_id)).write_bytes(b"ANOTHER")
-    assert told(await audit(env, repair=True)) == {original_key(image_id): (Trouble.MISMATCHED, False)}
+    assert by_subject(await audit(env, repair=True)) == {original_key(image_id): (FindingKind.MISMATCHED, False)}
 
 
-async def test_an_original_that_is_lost_cannot_be_mended_nor_what_was_made_of_it(env: ServiceHarness) -> None:
+async def test_without_its_original_an_image_cannot_be_repaired(env: ServiceHarness) -> None:
     image_id = await env.done()
     for key in (original_key(image_id), small(image_id)):
         (env.folder / key).unlink()
     findings = await audit(env, repair=True)
-    assert told(findings) == {
-        original_key(image_id): (Trouble.MISSING, False),
-        small(image_id): (Trouble.MISSING, False),
+    assert by_subject(findings) == {
+        original_key(image_id): (FindingKind.MISSING, False),
+        small(image_id): (FindingKind.MISSING, False),
     }
-    assert all("backup" in finding.remedy for finding in findings)
+    assert {finding.remedy for finding in findings} == {Remedy.RESTORE_ORIGINAL, Remedy.RESTORE_THUMBNAIL}
     assert await env.status(image_id) is Status.DONE
 
 
-async def test_an_original_whose_time_is_over_is_not_missed_but_its_thumbnails_are(env: ServiceHarness) -> None:
+async def test_a_removed_original_is_not_missing_but_lost_thumbnails_are(env: ServiceHarness) -> None:
     image_id = await env.done()
     await env.ask(lambda r: r.images.remove_originals([image_id]))
     await env.deletion().run_once()
     assert await audit(env) == []
     (env.folder / small(image_id)).unlink()
-    assert told(await audit(env, repair=True)) == {small(image_id): (Trouble.MISSING, False)}
+    assert by_subject(await audit(env, repair=True)) == {small(image_id): (FindingKind.MISSING, False)}
 
 
-async def test_without_the_contents_only_what_is_missing_or_empty_is_found(env: ServiceHarness) -> None:
+async def test_without_contents_only_missing_and_empty_files_are_found(env: ServiceHarness) -> None:
     image_id = await env.done()
     (env.folder / small(image_id)).write_bytes(b"another")
     assert await audit(env, contents=False) == []
     (env.folder / small(image_id)).write_bytes(b"")
-    assert told(await audit(env, contents=False)) == {small(image_id): (Trouble.MISMATCHED, False)}
+    assert by_subject(await audit(env, contents=False)) == {small(image_id): (FindingKind.MISMATCHED, False)}
 
 
 @pytest.mark.parametrize("repair", [False, True])
-async def test_orphans_are_removed(env: ServiceHarness, repair: bool) -> None:  # noqa: FBT001  (a parameter)
+async def test_orphans_are_deleted(env: ServiceHarness, repair: bool) -> None:  # noqa: FBT001  (a parameter)
     old, young = original_key(uuid4()), original_key(uuid4())
     await env.put(old, age=GRACE + 60)
     await env.put(young)
-    assert told(await audit(env, repair=repair)) == {old: (Trouble.ORPHANED, repair)}
+    assert by_subject(await audit(env, repair=repair)) == {old: (FindingKind.ORPHANED, repair)}
     assert await env.files() == ({young} if repair else {old, young})
 
 
 @pytest.mark.parametrize("repair", [False, True])
-async def test_images_that_nobody_looks_after_are_queued(env: ServiceHarness, repair: bool) -> None:  # noqa: FBT001  (a parameter)
+async def test_stuck_images_are_queued(env: ServiceHarness, repair: bool) -> None:  # noqa: FBT001  (a parameter)
     stuck, late = await env.new(), await env.new()
     await env.time_passes(stuck, 3600)
     await env.time_passes(late, 30)
-    assert told(await audit(env, repair=repair)) == {str(stuck): (Trouble.STUCK, repair)}
+    assert by_subject(await audit(env, repair=repair)) == {str(stuck): (FindingKind.STUCK, repair)}
     assert (stuck in {delivery.image_id for delivery in env.queue.published}) is repair
 
 
-async def test_where_the_queue_is_away_or_out_of_reach_they_stay_stuck(env: ServiceHarness) -> None:
+async def test_without_the_queue_stuck_images_stay_stuck(env: ServiceHarness) -> None:
     stuck = await env.new()
     await env.time_passes(stuck, 3600)
     env.script.fail("depth", [QueueUnavailable])
-    assert told(await audit(env, repair=True)) == {str(stuck): (Trouble.STUCK, False)}
+    assert by_subject(await audit(env, repair=True)) == {str(stuck): (FindingKind.STUCK, False)}
     elsewhere = [finding async for finding in env.audit(with_queue=False).run(repair=True)]
-    assert told(elsewhere) == {str(stuck): (Trouble.STUCK, False)}
+    assert by_subject(elsewhere) == {str(stuck): (FindingKind.STUCK, False)}
 
 
 async def delete(env: ServiceHarness, image_id: UUID) -> None:
     await env.ask(lambda r: r.images.remove([image_id]))
 
 
-async def let_the_original_go(env: ServiceHarness, image_id: UUID) -> None:
+async def remove_original(env: ServiceHarness, image_id: UUID) -> None:
     await env.ask(lambda r: r.images.remove_originals([image_id]))
 
 
 @pytest.mark.parametrize(
-    ("key", "meanwhile"), [(small, delete), (original_key, delete), (original_key, let_the_original_go)]
+    ("key", "meanwhile"), [(small, delete), (original_key, delete), (original_key, remove_original)]
 )
-async def test_what_goes_while_it_is_looked_at_is_not_missed(
-    env: ServiceHarness, key: Callable[[UUID], str], meanwhile: Harm
+async def test_files_deleted_during_the_check_are_not_missing(
+    env: ServiceHarness, key: Callable[[UUID], str], meanwhile: Change
 ) -> None:
     image_id = await env.done()
     (env.folder / key(image_id)).unlink()
@@ -185,17 +181,15 @@ async def test_what_goes_while_it_is_looked_at_is_not_missed(
     assert await audit(env, repair=True) == []
 
 
-async def render_anew(env: ServiceHarness, image_id: UUID) -> None:
+async def reprocess(env: ServiceHarness, image_id: UUID) -> None:
     await env.reprocess(image_id)
     await env.render(image_id)
     for key in await env.removals():
         (env.folder / key).unlink()
 
 
-@pytest.mark.parametrize("meanwhile", [delete, let_the_original_go, render_anew])
-async def test_whatever_happens_to_an_image_while_its_files_are_read_there_is_nothing_to_tell(
-    env: ServiceHarness, meanwhile: Harm
-) -> None:
+@pytest.mark.parametrize("meanwhile", [delete, remove_original, reprocess])
+async def test_changes_while_files_are_read_cause_no_findings(env: ServiceHarness, meanwhile: Change) -> None:
     image_id = await env.done()
 
     async def in_between(_: object) -> None:
@@ -207,7 +201,7 @@ async def test_whatever_happens_to_an_image_while_its_files_are_read_there_is_no
     assert await audit(env, repair=True) == []
 
 
-async def test_an_image_that_is_accepted_and_done_meanwhile_has_no_orphans(env: ServiceHarness) -> None:
+async def test_files_of_an_image_accepted_and_done_during_the_check_are_no_orphans(env: ServiceHarness) -> None:
     accepted: list[UUID] = []
 
     async def in_between(_: object) -> None:
@@ -219,11 +213,11 @@ async def test_an_image_that_is_accepted_and_done_meanwhile_has_no_orphans(env: 
     env.script.before("existing", in_between)
     env.script.before("attempts_in_progress", in_between)
     await env.put(original_key(uuid4()), age=GRACE + 60)
-    assert [finding.trouble for finding in await audit(env)] == [Trouble.ORPHANED]
+    assert [finding.kind for finding in await audit(env)] == [FindingKind.ORPHANED]
     assert len(accepted) == 1
 
 
-async def test_without_the_storage_there_is_no_verdict(env: ServiceHarness) -> None:
+async def test_a_storage_outage_is_raised(env: ServiceHarness) -> None:
     image_id = await env.done()
     before = await env.row(image_id)
     env.script.fail("read", [StorageUnavailable])
@@ -232,7 +226,7 @@ async def test_without_the_storage_there_is_no_verdict(env: ServiceHarness) -> N
     assert await env.row(image_id) == before
 
 
-async def test_without_the_database_there_is_no_verdict(env: ServiceHarness) -> None:
+async def test_a_database_outage_is_raised(env: ServiceHarness) -> None:
     env.script.fail("oldest", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await audit(env)

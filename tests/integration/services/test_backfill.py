@@ -1,4 +1,4 @@
-"""The back-fill: every outdated image is rendered again, so many at a time, and nothing else is."""
+"""The backfill: reprocesses outdated images only, a limited number at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,14 +12,13 @@ from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.errors import CorruptImage, DatabaseUnavailable
-from image_service.services import reprocessing
-from image_service.services.reprocessing import Progress
+from image_service.services.backfill import Progress
 
 NOTHING_LEFT = Progress(marked=0, waiting=0)
 
 
 async def outdated(env: ServiceHarness, images: int = 1) -> list[UUID]:
-    """Images that are DONE under a recipe that is no longer in use, from the oldest on."""
+    """Returns images made with an earlier recipe, oldest first."""
     return sorted([await env.done(OUTDATED) for _ in range(images)])
 
 
@@ -32,14 +31,14 @@ async def waiting(env: ServiceHarness) -> int:
 
 
 async def work(env: ServiceHarness, images: int = 1000) -> list[UUID]:
-    """What workers do with the next images that are due."""
+    """Process the next images that are due."""
     due = await env.ask(lambda r: r.scheduling.due(limit=images))
     for image in due:
         await env.render(image.id)
     return [image.id for image in due]
 
 
-async def test_the_oldest_outdated_images_begin_anew_in_a_lane_of_their_own(env: ServiceHarness) -> None:
+async def test_the_oldest_outdated_images_are_queued_in_the_backfill_lane(env: ServiceHarness) -> None:
     images = await outdated(env, 3)
     assert await env.backfill().step(window=2) == Progress(marked=2, waiting=2)
     assert [await env.status(image_id) for image_id in images] == [Status.NEW, Status.NEW, Status.DONE]
@@ -54,12 +53,9 @@ def published(env: ServiceHarness) -> list[UUID]:
 
 
 @pytest.mark.parametrize("batch", [2, 100])
-async def test_never_more_than_the_window_wait(
-    env: ServiceHarness, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_BATCH", batch)
+async def test_at_most_the_window_waits_in_the_lane(env: ServiceHarness, batch: int) -> None:
     images = await outdated(env, 8)
-    backfill = env.backfill()
+    backfill = env.backfill(batch=batch)
     assert await backfill.step(window=3) == Progress(marked=3, waiting=3)
     assert await backfill.step(window=3) == Progress(marked=0, waiting=3)
     assert len(await work(env, 2)) == 2
@@ -74,17 +70,14 @@ async def test_never_more_than_the_window_wait(
     assert await backfill.step(window=5) == NOTHING_LEFT
 
 
-@pytest.mark.parametrize("look_at", [1, 2, 1000])
-async def test_all_outdated_images_are_found_however_far_apart(
-    env: ServiceHarness, look_at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_LOOK_AT", look_at)
+@pytest.mark.parametrize("scan", [1, 2, 1000])
+async def test_all_outdated_images_are_found_in_scans_of_any_size(env: ServiceHarness, scan: int) -> None:
     images = []
     for _ in range(3):
         images += await outdated(env)
         for _ in range(3):
             await env.done()
-    backfill = env.backfill()
+    backfill = env.backfill(scan=scan)
     steps = count(1)
     while await backfill.step(window=2) != NOTHING_LEFT:
         assert next(steps) < 10
@@ -94,7 +87,7 @@ async def test_all_outdated_images_are_found_however_far_apart(
 
 
 async def failed(env: ServiceHarness) -> UUID:
-    """An image that was DONE under an older recipe, and ended in ERROR when it was last rendered."""
+    """Returns an outdated image whose last reprocessing failed."""
     (image_id,) = await outdated(env)
     await env.reprocess(image_id)
     await env.fail(await env.claim(image_id))
@@ -107,15 +100,11 @@ async def without_original(env: ServiceHarness) -> UUID:
     return image_id
 
 
-async def again(env: ServiceHarness) -> UUID:
-    """An outdated image that somebody has asked for."""
+async def requested(env: ServiceHarness) -> UUID:
+    """Returns an outdated image that is being reprocessed on request."""
     (image_id,) = await outdated(env)
     await env.reprocess(image_id)
     return image_id
-
-
-async def leased(env: ServiceHarness) -> UUID:
-    return (await env.claimed()).image_id
 
 
 @pytest.mark.parametrize(
@@ -123,15 +112,17 @@ async def leased(env: ServiceHarness) -> UUID:
     [
         ServiceHarness.new,
         ServiceHarness.queued,
-        leased,
+        ServiceHarness.leased,
         ServiceHarness.done,
         ServiceHarness.failed,
         failed,
         without_original,
-        again,
+        requested,
     ],
 )
-async def test_nothing_else_is_touched(env: ServiceHarness, make: Callable[[ServiceHarness], Awaitable[UUID]]) -> None:
+async def test_other_images_are_not_changed(
+    env: ServiceHarness, make: Callable[[ServiceHarness], Awaitable[UUID]]
+) -> None:
     image_id = await make(env)
     before = await env.row(image_id)
     (other,) = await outdated(env)
@@ -142,14 +133,14 @@ async def test_nothing_else_is_touched(env: ServiceHarness, make: Callable[[Serv
     assert await env.row(image_id) == before
 
 
-async def test_images_that_were_made_before_recipes_were_recorded_are_outdated(env: ServiceHarness) -> None:
+async def test_images_without_a_recorded_recipe_are_outdated(env: ServiceHarness) -> None:
     image_id = await env.done()
     await env.change(image_id, recipe=None)
     assert await env.backfill().step(window=10) == Progress(marked=1, waiting=1)
     assert await env.status(image_id) is Status.NEW
 
 
-async def test_images_that_are_uploaded_meanwhile_are_not_touched(env: ServiceHarness) -> None:
+async def test_images_uploaded_during_a_backfill_are_not_changed(env: ServiceHarness) -> None:
     await outdated(env, 2)
     backfill = env.backfill()
     await backfill.step(window=1)
@@ -163,7 +154,7 @@ async def test_images_that_are_uploaded_meanwhile_are_not_touched(env: ServiceHa
     assert [await env.row(image_id) for image_id in (uploaded, done)] == before
 
 
-async def test_the_old_thumbnails_stay_until_each_image_is_rendered(env: ServiceHarness) -> None:
+async def test_old_thumbnails_stay_until_the_new_ones_are_rendered(env: ServiceHarness) -> None:
     (image_id,) = await outdated(env)
     old = (await env.image(image_id)).thumbnails
     await env.backfill().step(window=10)
@@ -172,7 +163,7 @@ async def test_the_old_thumbnails_stay_until_each_image_is_rendered(env: Service
     assert {each.key for each in old} == set(await env.removals())
 
 
-async def test_one_that_fails_is_not_tried_for_ever(env: ServiceHarness) -> None:
+async def test_a_failed_image_is_not_reprocessed_again(env: ServiceHarness) -> None:
     (image_id,) = await outdated(env)
     backfill = env.backfill()
     await backfill.step(window=10)
@@ -184,7 +175,7 @@ async def test_one_that_fails_is_not_tried_for_ever(env: ServiceHarness) -> None
     assert await env.backfill().step(window=10) == NOTHING_LEFT
 
 
-async def test_one_that_is_interrupted_is_taken_up_by_the_next(env: ServiceHarness) -> None:
+async def test_an_interrupted_backfill_is_continued_by_the_next(env: ServiceHarness) -> None:
     images = await outdated(env, 5)
     assert await env.backfill().step(window=2) == Progress(marked=2, waiting=2)
     assert await env.backfill().step(window=2) == Progress(marked=0, waiting=2)
@@ -194,11 +185,11 @@ async def test_one_that_is_interrupted_is_taken_up_by_the_next(env: ServiceHarne
     assert await env.backfill().step(window=2) == Progress(marked=1, waiting=1)
     done += await work(env)
     assert await env.backfill().step(window=2) == NOTHING_LEFT
-    assert sorted(done) == images, "none was rendered twice"
+    assert sorted(done) == images, "none was processed twice"
 
 
 @pytest.mark.parametrize("effect", ["open_count", "outdated", "reprocess"])
-async def test_it_goes_on_after_an_outage(env: ServiceHarness, effect: str) -> None:
+async def test_a_backfill_continues_after_an_outage(env: ServiceHarness, effect: str) -> None:
     images = await outdated(env, 3)
     backfill = env.backfill()
     env.script.fail(effect, [DatabaseUnavailable])
@@ -209,12 +200,9 @@ async def test_it_goes_on_after_an_outage(env: ServiceHarness, effect: str) -> N
     assert sorted(await work(env)) == images
 
 
-async def test_it_goes_on_after_the_reply_to_a_commit_was_lost(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_BATCH", 2)
+async def test_a_backfill_continues_after_a_lost_reply_to_a_commit(env: ServiceHarness) -> None:
     images = await outdated(env, 5)
-    backfill = env.backfill()
+    backfill = env.backfill(batch=2)
     env.script.lose_replies("reprocess", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await backfill.step(window=4)
@@ -224,7 +212,7 @@ async def test_it_goes_on_after_the_reply_to_a_commit_was_lost(
     assert await backfill.step(window=4) == Progress(marked=1, waiting=1)
 
 
-async def test_an_image_that_is_gone_before_it_begins_anew_does_not_count(env: ServiceHarness) -> None:
+async def test_an_image_deleted_before_it_is_marked_does_not_count(env: ServiceHarness) -> None:
     images = await outdated(env, 3)
 
     async def delete(_: object) -> None:
@@ -235,14 +223,13 @@ async def test_an_image_that_is_gone_before_it_begins_anew_does_not_count(env: S
     assert await env.count() == 2
 
 
-async def test_two_at_once_have_each_image_rendered_once(env: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reprocessing, "_BATCH", 2)
+async def test_concurrent_backfills_reprocess_each_image_once(env: ServiceHarness) -> None:
     images = await outdated(env, 6)
-    both = await asyncio.gather(*(env.backfill().step(window=100) for _ in range(2)))
+    both = await asyncio.gather(*(env.backfill(batch=2).step(window=100) for _ in range(2)))
     assert sum(progress.marked for progress in both) == 6
     assert sorted(await work(env)) == images
     assert await env.backfill().step(window=100) == NOTHING_LEFT
 
 
-async def test_without_images_it_is_over_at_once(env: ServiceHarness) -> None:
+async def test_without_images_a_backfill_is_complete_at_once(env: ServiceHarness) -> None:
     assert await env.backfill().step(window=10) == NOTHING_LEFT

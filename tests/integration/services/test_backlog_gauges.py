@@ -1,4 +1,4 @@
-"""What is found out for the metrics, and what becomes of it while something is away."""
+"""The measurements for metrics, with and without outages."""
 
 import pytest
 
@@ -8,59 +8,59 @@ from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageU
 from image_service.ports import AttemptOutcome, Delivery
 
 
-async def test_unfinished_images_are_counted_and_the_oldest_is_told(env: ServiceHarness) -> None:
+async def test_unfinished_images_and_the_age_of_the_oldest_are_reported(env: ServiceHarness) -> None:
     first = await env.new()
     await env.queued()
     await env.done()
     await env.failed()
     await env.time_passes(first, 100)
-    await env.survey().run_once()
+    await env.backlog_gauges().run_once()
     assert counted(env.metrics, "unfinished_images") == 2
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == pytest.approx(100, abs=10)
 
 
-async def test_no_more_is_counted_than_the_limit(env: ServiceHarness) -> None:
+async def test_the_count_ends_at_the_limit(env: ServiceHarness) -> None:
     for _ in range(3):
         await env.new()
-    await env.survey(limit=2).run_once()
+    await env.backlog_gauges(limit=2).run_once()
     assert counted(env.metrics, "unfinished_images") == 2
 
 
-async def test_an_image_that_is_rendered_again_is_not_the_oldest(env: ServiceHarness) -> None:
+async def test_a_reprocessed_image_is_not_the_oldest(env: ServiceHarness) -> None:
     again = await env.done()
     await env.time_passes(again, 10_000)
     await env.reprocess(again)
-    await env.survey().run_once()
+    await env.backlog_gauges().run_once()
     assert counted(env.metrics, "unfinished_images") == 1
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == 0
     await env.new()
-    await env.survey().run_once()
+    await env.backlog_gauges().run_once()
     assert counted(env.metrics, "oldest_unfinished_age_seconds") == pytest.approx(0, abs=10)
 
 
-async def test_while_the_database_is_away_the_numbers_stay_and_show_their_age(sqlite_stage: ServiceHarness) -> None:
-    metrics = sqlite_stage.metrics
-    await sqlite_stage.new()
-    await sqlite_stage.survey().run_once()
-    asked = counted(metrics, "survey_timestamp_seconds")
-    sqlite_stage.script.fail("probe", [DatabaseUnavailable])
-    sqlite_stage.script.fail("open_count", [DatabaseUnavailable])
+async def test_without_the_database_the_last_measurement_stays_with_its_timestamp(sqlite_env: ServiceHarness) -> None:
+    metrics = sqlite_env.metrics
+    await sqlite_env.new()
+    await sqlite_env.backlog_gauges().run_once()
+    asked = counted(metrics, "backlog_measured_timestamp_seconds")
+    sqlite_env.script.fail("probe", [DatabaseUnavailable])
+    sqlite_env.script.fail("open_count", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await sqlite_stage.survey().run_once()
+        await sqlite_env.backlog_gauges().run_once()
     assert counted(metrics, "unfinished_images") == 1
-    assert counted(metrics, "survey_timestamp_seconds") == asked
+    assert counted(metrics, "backlog_measured_timestamp_seconds") == asked
     assert counted(metrics, "dependency_up", dependency="database") == 0
 
 
-async def test_the_other_parts_are_told_of_too(sqlite_stage: ServiceHarness) -> None:
-    sqlite_stage.script.fail("depth", [QueueUnavailable])
-    await sqlite_stage.survey().run_once()
-    up = {part: counted(sqlite_stage.metrics, "dependency_up", dependency=part) for part in ("queue", "storage")}
+async def test_all_dependencies_are_reported(sqlite_env: ServiceHarness) -> None:
+    sqlite_env.script.fail("depth", [QueueUnavailable])
+    await sqlite_env.backlog_gauges().run_once()
+    up = {part: counted(sqlite_env.metrics, "dependency_up", dependency=part) for part in ("queue", "storage")}
     assert up == {"queue": 0, "storage": 1}
 
 
-async def test_every_ending_of_an_attempt_is_counted(sqlite_stage: ServiceHarness) -> None:
-    env, processing = sqlite_stage, sqlite_stage.processing(retry_delay=0.01)
+async def test_every_outcome_of_an_attempt_is_counted(sqlite_env: ServiceHarness) -> None:
+    env, processing = sqlite_env, sqlite_env.processing(retry_delay=0.01)
     await processing.process(Delivery(image_id=await env.queued()))
     env.script.fail("render", [StorageUnavailable])
     with pytest.raises(StorageUnavailable):
@@ -76,12 +76,12 @@ async def test_every_ending_of_an_attempt_is_counted(sqlite_stage: ServiceHarnes
 
     env.script.before("render", delete)
     await processing.process(Delivery(image_id=deleted))
-    assert {each: counted(env.metrics, "attempts_total", ending=each) for each in AttemptOutcome} == dict.fromkeys(
+    assert {each: counted(env.metrics, "attempts_total", outcome=each) for each in AttemptOutcome} == dict.fromkeys(
         AttemptOutcome, 1
     )
     failures = {ending: ("attempts-exhausted", ending) for ending in ("retry", "error")}
     for code, ending in failures.values():
-        assert counted(env.metrics, "attempt_failures_total", code=code, ending=ending) == 1
-    assert counted(env.metrics, "claims_total", lane="normal", result="claimed") == 5
+        assert counted(env.metrics, "attempt_failures_total", code=code, outcome=ending) == 1
+    assert counted(env.metrics, "claims_total", lane="normal", outcome="claimed") == 5
     await processing.process(Delivery(image_id=deleted))
-    assert counted(env.metrics, "claims_total", lane="normal", result="nothing-to-do") == 1
+    assert counted(env.metrics, "claims_total", lane="normal", outcome="skipped") == 1

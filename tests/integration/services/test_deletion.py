@@ -1,4 +1,4 @@
-"""Deleting images: whatever happens meanwhile or in between, nothing is left behind, and nothing else is touched."""
+"""Deletion: leaves no files, whatever happens meanwhile, and deletes nothing else."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,29 +18,16 @@ from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, ImageNotFound, Outage, StorageUnavailable
 from image_service.models import RemovalRow
 from image_service.ports import Delivery
-from image_service.services import deletion
 from image_service.services.deletion import Deletion
 from image_service.services.processing import Processing
-
-
-async def leased(env: ServiceHarness) -> UUID:
-    return (await env.claimed()).image_id
-
-
-async def again(env: ServiceHarness) -> UUID:
-    """An image that was DONE, and is to be rendered once more."""
-    image_id = await env.done()
-    await env.reprocess(image_id)
-    return image_id
-
 
 STATES: dict[str, Callable[[ServiceHarness], Awaitable[UUID]]] = {
     "new": ServiceHarness.new,
     "queued": ServiceHarness.queued,
-    "leased": leased,
+    "leased": ServiceHarness.leased,
     "done": ServiceHarness.done,
     "failed": ServiceHarness.failed,
-    "again": again,
+    "renewed": ServiceHarness.renewed,
 }
 
 
@@ -51,8 +38,8 @@ async def nothing_is_left(env: ServiceHarness) -> None:
     assert env.scratch() == []
 
 
-async def time_comes(env: ServiceHarness) -> None:
-    """Let every file that is to be removed have waited for long enough."""
+async def make_removals_due(env: ServiceHarness) -> None:
+    """Make all removals due."""
     await env.ask(lambda r: r.connection.execute(update(RemovalRow).values(due_at=in_seconds(-1))))
 
 
@@ -65,7 +52,7 @@ async def test_an_image_is_deleted_with_its_files_in_every_state(env: ServiceHar
         await env.lookup().image(image_id)
 
 
-async def test_its_neighbours_stay(env: ServiceHarness) -> None:
+async def test_other_images_stay(env: ServiceHarness) -> None:
     neighbour = await env.done()
     files, row = await env.files(), await env.row(neighbour)
     await env.deletion().delete(await env.done())
@@ -73,7 +60,7 @@ async def test_its_neighbours_stay(env: ServiceHarness) -> None:
     assert await env.row(neighbour) == row
 
 
-async def test_what_there_is_not_cannot_be_deleted(env: ServiceHarness) -> None:
+async def test_deleting_an_unknown_image_raises_not_found(env: ServiceHarness) -> None:
     image_id = await env.done()
     await env.deletion().delete(image_id)
     for unknown in (image_id, uuid4()):
@@ -82,7 +69,7 @@ async def test_what_there_is_not_cannot_be_deleted(env: ServiceHarness) -> None:
     await nothing_is_left(env)
 
 
-async def test_of_many_who_delete_an_image_at_once_one_finds_it(env: ServiceHarness) -> None:
+async def test_concurrent_deletions_succeed_once(env: ServiceHarness) -> None:
     image_id = await env.done()
     outcome = await asyncio.gather(
         *(env.deletion().delete(image_id) for _ in range(5)),
@@ -93,7 +80,7 @@ async def test_of_many_who_delete_an_image_at_once_one_finds_it(env: ServiceHarn
     await nothing_is_left(env)
 
 
-async def test_the_row_goes_before_the_files(env: ServiceHarness) -> None:
+async def test_the_row_is_deleted_before_the_files(env: ServiceHarness) -> None:
     image_id = await env.done()
     seen: list[object] = []
 
@@ -107,7 +94,7 @@ async def test_the_row_goes_before_the_files(env: ServiceHarness) -> None:
 
 
 @pytest.mark.parametrize("failure", [("delete", StorageUnavailable), ("removals.done", DatabaseUnavailable)])
-async def test_an_image_is_deleted_even_when_its_files_have_to_wait_for_the_end_of_an_outage(
+async def test_files_are_deleted_after_an_outage_of_the_storage_or_database(
     env: ServiceHarness, failure: tuple[str, type[Outage]]
 ) -> None:
     name, outage = failure
@@ -122,7 +109,7 @@ async def test_an_image_is_deleted_even_when_its_files_have_to_wait_for_the_end_
     await nothing_is_left(env)
 
 
-async def test_while_the_database_is_away_nothing_is_deleted(env: ServiceHarness) -> None:
+async def test_without_the_database_nothing_is_deleted(env: ServiceHarness) -> None:
     image_id = await env.done()
     before = await env.files(), await env.row(image_id)
     env.script.fail("remove", [DatabaseUnavailable])
@@ -133,7 +120,7 @@ async def test_while_the_database_is_away_nothing_is_deleted(env: ServiceHarness
     await nothing_is_left(env)
 
 
-async def test_when_the_reply_to_the_commit_is_lost_the_files_go_all_the_same(env: ServiceHarness) -> None:
+async def test_files_are_deleted_although_the_reply_to_the_commit_was_lost(env: ServiceHarness) -> None:
     image_id = await env.done()
     env.script.lose_replies("remove", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
@@ -144,7 +131,7 @@ async def test_when_the_reply_to_the_commit_is_lost_the_files_go_all_the_same(en
     await nothing_is_left(env)
 
 
-async def test_what_was_killed_after_it_had_removed_the_files_is_finished_by_the_next_run(env: ServiceHarness) -> None:
+async def test_the_next_run_completes_a_deletion_killed_after_the_files_were_deleted(env: ServiceHarness) -> None:
     image_id = await env.done()
     keys = await env.ask(lambda r: r.images.remove([image_id]))
     await env.storage.delete(keys)
@@ -156,10 +143,8 @@ def process(processing: Processing, image_id: UUID) -> asyncio.Task[None]:
     return asyncio.create_task(processing.process(Delivery(image_id=image_id)))
 
 
-@pytest.mark.parametrize("state", ["queued", "again"])
-async def test_an_image_that_is_deleted_while_it_is_rendered_leaves_nothing_behind(
-    env: ServiceHarness, state: str
-) -> None:
+@pytest.mark.parametrize("state", ["queued", "renewed"])
+async def test_an_image_deleted_while_it_is_rendered_leaves_no_files(env: ServiceHarness, state: str) -> None:
     image_id = await STATES[state](env)
     env.renderer.gate.clear()
     task = process(env.processing(), image_id)
@@ -167,11 +152,11 @@ async def test_an_image_that_is_deleted_while_it_is_rendered_leaves_nothing_behi
     await env.deletion().delete(image_id)
     env.renderer.gate.set()
     await task
-    assert env.script.tried["adopt"] == 1, "the worker was too far to be stopped"
+    assert env.script.tried["adopt"] == 1, "the worker does not notice before it has stored its files"
     await nothing_is_left(env)
 
 
-async def test_a_worker_ends_a_rendering_whose_image_is_deleted(env: ServiceHarness) -> None:
+async def test_a_worker_cancels_the_rendering_of_a_deleted_image(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
     task = process(env.processing(heartbeat=0.02), image_id)
@@ -183,8 +168,8 @@ async def test_a_worker_ends_a_rendering_whose_image_is_deleted(env: ServiceHarn
 
 
 @pytest.mark.parametrize("moment", ["claim", "local_path", "render", "adopt", "complete"])
-@pytest.mark.parametrize("state", ["queued", "again"])
-async def test_at_whatever_moment_an_image_is_deleted_its_worker_leaves_nothing_behind(
+@pytest.mark.parametrize("state", ["queued", "renewed"])
+async def test_an_image_deleted_at_any_step_of_its_attempt_leaves_no_files(
     env: ServiceHarness, state: str, moment: str
 ) -> None:
     image_id = await STATES[state](env)
@@ -193,15 +178,15 @@ async def test_at_whatever_moment_an_image_is_deleted_its_worker_leaves_nothing_
     await nothing_is_left(env)
 
 
-async def test_what_a_worker_is_killed_at_whose_image_was_deleted_is_swept(env: ServiceHarness) -> None:
+async def test_files_of_a_worker_killed_after_the_deletion_are_swept(env: ServiceHarness) -> None:
     image_id = await env.queued()
     reached = asyncio.Event()
 
-    async def die(*_: object) -> None:
+    async def hang(*_: object) -> None:
         reached.set()
         await asyncio.Event().wait()
 
-    env.script.before("complete", die)
+    env.script.before("complete", hang)
     task = process(env.processing(), image_id)
     await reached.wait()
     await env.deletion().delete(image_id)
@@ -209,14 +194,14 @@ async def test_what_a_worker_is_killed_at_whose_image_was_deleted_is_swept(env: 
     await asyncio.wait({task})
     stored = await env.files()
     assert {thumbnail_key(image_id, 1, "100x100")} <= stored
-    assert await env.sweep() == 0, "they may be somebody's who is about to record them"
+    assert await env.sweep() == 0, "their attempt may still be recorded"
     for key in stored:
         env.grow_old(key, GRACE + 60)
     assert await env.sweep() == len(stored)
     await nothing_is_left(env)
 
 
-async def test_a_message_for_a_deleted_image_is_done_with(env: ServiceHarness) -> None:
+async def test_a_message_for_a_deleted_image_is_acknowledged(env: ServiceHarness) -> None:
     image_id = await env.queued()
     await env.deletion().delete(image_id)
     await env.processing().process(Delivery(image_id=image_id))
@@ -233,57 +218,52 @@ async def test_a_deleted_image_is_not_queued(env: ServiceHarness) -> None:
     await nothing_is_left(env)
 
 
-async def test_thumbnails_that_were_replaced_go_when_their_time_has_come_and_not_before(env: ServiceHarness) -> None:
-    image_id = await again(env)
+async def test_replaced_thumbnails_are_deleted_when_they_are_due(env: ServiceHarness) -> None:
+    image_id = await env.renewed()
     old = await env.files("thumbnails/")
     await env.render(image_id)
     new = await env.files("thumbnails/") - old
     assert set(await env.removals()) == old
     assert await env.deletion().run_once() == 0
     assert await env.files("thumbnails/") == old | new
-    await time_comes(env)
+    await make_removals_due(env)
     assert await env.deletion().run_once() == 3
     assert await env.files("thumbnails/") == new
     assert await env.removals() == {}
     assert await env.status(image_id) is Status.DONE
 
 
-async def test_an_outage_in_the_middle_leaves_the_rest_to_the_next_run(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deletion, "_BATCH", 3)
+async def test_after_an_outage_the_next_run_deletes_the_rest(env: ServiceHarness) -> None:
     images = [await env.done() for _ in range(3)]
     await env.ask(lambda r: r.images.remove(images))
     batches = count(1)
 
-    async def break_down(_: object) -> None:
+    async def fail_third_batch(_: object) -> None:
         if next(batches) == 3:
             raise StorageUnavailable
 
-    env.script.before("delete", break_down)
+    env.script.before("delete", fail_third_batch)
     with pytest.raises(StorageUnavailable):
-        await env.deletion().run_once()
+        await env.deletion(batch=3).run_once()
     assert len(await env.files()) == len(await env.removals()) == 6
     assert await env.deletion().run_once() == 6
     await nothing_is_left(env)
 
 
-async def test_two_runs_at_once_do_each_other_no_harm(
-    env: ServiceHarness, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deletion, "_BATCH", 3)
+async def test_concurrent_runs_delete_all_due_files(env: ServiceHarness, database_url: str) -> None:
     images = [await env.done() for _ in range(4)]
     await env.ask(lambda r: r.images.remove(images))
     kept = await env.done()
     other = Database(database_url, time_limit=LONG_TIMEOUT)
-    counts = await asyncio.gather(env.deletion().run_once(), Deletion(database=other, storage=env.storage).run_once())
+    runs = env.deletion(batch=3), Deletion(database=other, storage=env.storage, batch=3)
+    counts = await asyncio.gather(*(run.run_once() for run in runs))
     await other.close()
     assert sum(counts) >= 16
     assert await env.removals() == {}
     assert {original_key(kept)} | {each.key for each in (await env.image(kept)).thumbnails} == await env.files()
 
 
-async def test_nothing_to_remove_is_fine(env: ServiceHarness) -> None:
+async def test_a_run_without_due_files_deletes_nothing(env: ServiceHarness) -> None:
     await env.done()
     before = await env.files()
     assert await env.deletion().run_once() == 0

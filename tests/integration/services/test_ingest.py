@@ -1,4 +1,4 @@
-"""Accepting an upload: what is kept, in which order, and what is left of it whatever fails."""
+"""Ingest: what is stored and recorded, in which order, and what failures leave."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,6 @@ from image_service.errors import (
     UploadTooLarge,
 )
 from image_service.ports import Delivery
-from image_service.services import ingest
 from image_service.services.ingest import Accepted
 
 PIECE = 1024
@@ -38,13 +37,13 @@ BIG = IMAGE + os.urandom(700_001)
 
 
 class Upload:
-    """A file on its way here, in pieces."""
+    """The content of an upload, in pieces."""
 
     def __init__(self, content: bytes, piece: int = PIECE, failure: Exception | None = None) -> None:
         self._pieces = [content[at : at + piece] for at in range(0, len(content), piece)]
         self._failure = failure
         self.read = 0
-        """How many pieces somebody has asked for."""
+        """The number of pieces read."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
@@ -54,7 +53,7 @@ class Upload:
             raise self._failure
 
 
-async def test_an_upload_is_stored_and_then_recorded_and_then_published_and_then_marked(env: ServiceHarness) -> None:
+async def test_an_upload_is_stored_recorded_published_and_marked_in_this_order(env: ServiceHarness) -> None:
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)), request_id="r-1")
     assert env.script.done == ["adopt", "add", "publish", "mark_queued"]
     assert env.queue.published == [Delivery(image_id=accepted.id, lane=Lane.EXPRESS, request_id="r-1")]
@@ -66,8 +65,19 @@ async def test_an_upload_is_stored_and_then_recorded_and_then_published_and_then
     assert env.scratch() == []
 
 
+async def test_a_received_file_is_kept_in_scratch_until_it_is_committed(env: ServiceHarness) -> None:
+    ingest = env.ingest()
+    staged = await ingest.receive(aiter(Upload(IMAGE)))
+    assert env.script.done == []
+    assert [path.name for path in env.scratch()] == [staged.path.parent.name]
+    accepted = await ingest.commit(staged)
+    assert accepted.id == staged.original.id
+    assert await env.content(original_key(accepted.id)) == IMAGE
+    assert env.scratch() == []
+
+
 @pytest.mark.parametrize("piece", [1000, 4096, len(BIG)])
-async def test_the_file_is_kept_byte_for_byte_and_recorded_with_its_digest(env: ServiceHarness, piece: int) -> None:
+async def test_the_file_is_stored_unchanged_and_recorded_with_its_digest(env: ServiceHarness, piece: int) -> None:
     accepted = await env.ingest().accept(aiter(Upload(BIG, piece)))
     image = await env.image(accepted.id)
     assert await env.content(original_key(accepted.id)) == BIG
@@ -76,7 +86,7 @@ async def test_the_file_is_kept_byte_for_byte_and_recorded_with_its_digest(env: 
     assert env.inspector.heads[0] == BIG[:4096]
 
 
-async def test_when_it_is_published_everybody_can_see_the_image_and_its_file(env: ServiceHarness) -> None:
+async def test_the_image_and_its_file_are_visible_before_publishing(env: ServiceHarness) -> None:
     seen: list[object] = []
 
     async def look(delivery: Delivery) -> None:
@@ -88,51 +98,51 @@ async def test_when_it_is_published_everybody_can_see_the_image_and_its_file(env
     assert seen == [Status.NEW, IMAGE]
 
 
-async def test_a_file_of_exactly_the_largest_size_is_accepted(sqlite_stage: ServiceHarness) -> None:
-    accepted = await sqlite_stage.ingest(max_file_size=len(BIG)).accept(aiter(Upload(BIG)))
-    assert await sqlite_stage.status(accepted.id) is Status.PROCESSING
+async def test_a_file_of_exactly_the_size_limit_is_accepted(sqlite_env: ServiceHarness) -> None:
+    accepted = await sqlite_env.ingest(max_file_size=len(BIG)).accept(aiter(Upload(BIG)))
+    assert await sqlite_env.status(accepted.id) is Status.PROCESSING
 
 
-async def test_a_file_that_grows_too_large_is_read_no_further(sqlite_stage: ServiceHarness) -> None:
+async def test_reading_stops_at_the_size_limit(sqlite_env: ServiceHarness) -> None:
     upload = Upload(IMAGE + bytes(100 * PIECE))
     with pytest.raises(UploadTooLarge, match="10,240 bytes"):
-        await sqlite_stage.ingest(max_file_size=10 * PIECE).accept(aiter(upload))
+        await sqlite_env.ingest(max_file_size=10 * PIECE).accept(aiter(upload))
     assert upload.read == 11
 
 
-async def test_a_file_that_is_no_image_is_read_no_further_than_its_head(sqlite_stage: ServiceHarness) -> None:
+async def test_reading_stops_after_the_head_of_an_unsupported_file(sqlite_env: ServiceHarness) -> None:
     upload = Upload(b"text " * 10_000)
     with pytest.raises(UnsupportedFormat):
-        await sqlite_stage.ingest().accept(aiter(upload))
+        await sqlite_env.ingest().accept(aiter(upload))
     assert upload.read == 4
 
 
 REFUSED = {
     "empty": (Upload(b""), EmptyUpload),
     "too large": (Upload(IMAGE + bytes(2_000_000), 300_000), UploadTooLarge),
-    "no image, told by its head": (Upload(b"text" * 2000), UnsupportedFormat),
+    "no image, detected by its head": (Upload(b"text" * 2000), UnsupportedFormat),
     "no image, and shorter than a head": (Upload(b"text"), UnsupportedFormat),
     "damaged": (Upload(DAMAGED), CorruptImage),
-    "broken off": (Upload(IMAGE + bytes(500_000), failure=MalformedUpload()), MalformedUpload),
+    "aborted": (Upload(IMAGE + bytes(500_000), failure=MalformedUpload()), MalformedUpload),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_nothing_is_left_of_what_is_refused(sqlite_stage: ServiceHarness, case: str) -> None:
+async def test_a_refused_upload_leaves_nothing(sqlite_env: ServiceHarness, case: str) -> None:
     upload, error = REFUSED[case]
     with pytest.raises(error):
-        await sqlite_stage.ingest().accept(aiter(upload))
-    await nothing_is_left(sqlite_stage)
+        await sqlite_env.ingest().accept(aiter(upload))
+    await nothing_is_left(sqlite_env)
 
 
-async def test_nothing_is_left_of_what_cannot_be_stored(sqlite_stage: ServiceHarness) -> None:
-    sqlite_stage.script.fail("adopt", [StorageFull])
+async def test_an_upload_that_cannot_be_stored_leaves_nothing(sqlite_env: ServiceHarness) -> None:
+    sqlite_env.script.fail("adopt", [StorageFull])
     with pytest.raises(StorageFull):
-        await sqlite_stage.ingest().accept(aiter(Upload(IMAGE)))
-    await nothing_is_left(sqlite_stage)
+        await sqlite_env.ingest().accept(aiter(Upload(IMAGE)))
+    await nothing_is_left(sqlite_env)
 
 
-async def test_nothing_is_left_when_the_sender_goes_away(sqlite_stage: ServiceHarness) -> None:
+async def test_an_aborted_upload_leaves_nothing(sqlite_env: ServiceHarness) -> None:
     upload = Upload(IMAGE + bytes(500_000))
     arrived = asyncio.Event()
 
@@ -142,12 +152,12 @@ async def test_nothing_is_left_when_the_sender_goes_away(sqlite_stage: ServiceHa
         arrived.set()
         await asyncio.Event().wait()
 
-    accepting = asyncio.create_task(sqlite_stage.ingest().accept(stalling()))
+    accepting = asyncio.create_task(sqlite_env.ingest().accept(stalling()))
     await arrived.wait()
     accepting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await accepting
-    await nothing_is_left(sqlite_stage)
+    await nothing_is_left(sqlite_env)
 
 
 async def nothing_is_left(env: ServiceHarness) -> None:
@@ -157,22 +167,19 @@ async def nothing_is_left(env: ServiceHarness) -> None:
     assert env.script.done == []
 
 
-async def test_while_the_queue_is_away_an_upload_is_accepted_as_new(env: ServiceHarness) -> None:
+async def test_without_the_queue_an_upload_is_accepted_as_new(env: ServiceHarness) -> None:
     env.script.fail("publish", [QueueUnavailable])
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert accepted.status is Status.NEW
-    await is_left_to_the_reconciler(env, accepted.id)
+    await is_due_for_the_reconciler(env, accepted.id)
 
 
-async def test_a_queue_that_hangs_does_not_keep_the_answer(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "_ANSWER_WITHIN", 0.3)
+async def test_a_queue_that_hangs_does_not_delay_the_answer(env: ServiceHarness) -> None:
     env.script.before("publish", lambda _: asyncio.Event().wait())
     async with asyncio.timeout(5):
-        accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
+        accepted = await env.ingest(answer_within=0.3).accept(aiter(Upload(IMAGE)))
     assert accepted.status is Status.NEW
-    await is_left_to_the_reconciler(env, accepted.id)
+    await is_due_for_the_reconciler(env, accepted.id)
 
 
 async def test_an_image_that_cannot_be_marked_as_queued_is_accepted_as_new(env: ServiceHarness) -> None:
@@ -180,23 +187,22 @@ async def test_an_image_that_cannot_be_marked_as_queued_is_accepted_as_new(env: 
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert accepted.status is Status.NEW
     assert [delivery.image_id for delivery in env.queue.published] == [accepted.id]
-    await is_left_to_the_reconciler(env, accepted.id)
+    await is_due_for_the_reconciler(env, accepted.id)
 
 
-async def is_left_to_the_reconciler(env: ServiceHarness, image_id: UUID) -> None:
+async def is_due_for_the_reconciler(env: ServiceHarness, image_id: UUID) -> None:
     row = await env.row(image_id)
     assert row["status"] is Status.NEW
     assert (row["due_at"] - row["created_at"]).total_seconds() == pytest.approx(UNQUEUED_AFTER, abs=1)
     assert await env.content(original_key(image_id)) == IMAGE
 
 
-async def test_while_the_database_is_away_an_upload_fails_and_its_file_waits_for_the_sweeper(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+async def test_without_the_database_an_upload_fails_and_its_file_is_swept(
+    env: ServiceHarness,
 ) -> None:
-    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.2)
     env.script.fail("add", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
-        await env.ingest().accept(aiter(Upload(IMAGE)))
+        await env.ingest(record_budget=0.2).accept(aiter(Upload(IMAGE)))
     assert env.script.tried["add"] > 1
     assert env.queue.published == []
     assert await env.count() == 0
@@ -206,14 +212,14 @@ async def test_while_the_database_is_away_an_upload_fails_and_its_file_waits_for
     assert await env.files() == set()
 
 
-async def test_an_upload_outlasts_a_moment_without_the_database(env: ServiceHarness) -> None:
+async def test_a_short_database_outage_does_not_fail_an_upload(env: ServiceHarness) -> None:
     env.script.fail("add", [DatabaseUnavailable, DatabaseUnavailable])
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert await env.status(accepted.id) is Status.PROCESSING
     assert env.script.done == ["adopt", "add", "publish", "mark_queued"]
 
 
-async def test_when_the_reply_to_the_commit_is_lost_the_image_is_recorded_exactly_once(env: ServiceHarness) -> None:
+async def test_after_a_lost_reply_to_the_commit_the_image_is_recorded_once(env: ServiceHarness) -> None:
     env.script.lose_replies("add", [DatabaseUnavailable])
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert env.script.done == ["adopt", "add", "add", "publish", "mark_queued"]
@@ -222,7 +228,7 @@ async def test_when_the_reply_to_the_commit_is_lost_the_image_is_recorded_exactl
     assert await env.files() == {original_key(accepted.id)}
 
 
-async def test_an_image_that_is_done_before_it_is_marked_as_queued_stays_done(env: ServiceHarness) -> None:
+async def test_an_image_done_before_it_is_marked_as_queued_stays_done(env: ServiceHarness) -> None:
     env.script.before("publish", env.processing().process)
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert env.script.done[-2:] == ["publish", "mark_queued"]
@@ -230,14 +236,14 @@ async def test_an_image_that_is_done_before_it_is_marked_as_queued_stays_done(en
     assert accepted.status is Status.PROCESSING
 
 
-async def test_an_image_that_failed_before_it_is_marked_as_queued_stays_failed(env: ServiceHarness) -> None:
+async def test_an_image_failed_before_it_is_marked_as_queued_stays_in_error(env: ServiceHarness) -> None:
     env.script.fail("render", [CorruptImage])
     env.script.before("publish", env.processing().process)
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)))
     assert await env.status(accepted.id) is Status.ERROR
 
 
-async def test_a_worker_that_has_begun_keeps_its_claim_when_the_image_is_marked_as_queued(env: ServiceHarness) -> None:
+async def test_marking_as_queued_does_not_change_a_claimed_image(env: ServiceHarness) -> None:
     claimed: list[object] = []
 
     async def claim(delivery: Delivery) -> None:
@@ -250,27 +256,32 @@ async def test_a_worker_that_has_begun_keeps_its_claim_when_the_image_is_marked_
     assert claimed == [await env.row(accepted.id)]
 
 
-async def test_one_refused_upload_does_not_disturb_its_neighbours(sqlite_stage: ServiceHarness) -> None:
-    service = sqlite_stage.ingest()
+async def test_a_refused_upload_does_not_affect_concurrent_uploads(sqlite_env: ServiceHarness) -> None:
+    service = sqlite_env.ingest()
     outcomes = await asyncio.gather(
         *(service.accept(aiter(Upload(content))) for content in (IMAGE, DAMAGED, IMAGE, b"", IMAGE)),
         return_exceptions=True,
     )
     assert [isinstance(outcome, ServiceError) for outcome in outcomes] == [False, True, False, True, False]
-    assert await sqlite_stage.count() == 3
-    assert len(await sqlite_stage.files()) == 3
-    await eventually(lambda: sqlite_stage.scratch() == [])
+    assert await sqlite_env.count() == 3
+    assert len(await sqlite_env.files()) == 3
+    await eventually(lambda: sqlite_env.scratch() == [])
 
 
 KEY = "0b5e0f4c"
 
 
-async def accept(env: ServiceHarness, content: bytes = IMAGE, key: str | None = KEY) -> Accepted:
-    return await env.ingest().accept(aiter(Upload(content)), idempotency_key=key)
+async def accept(
+    env: ServiceHarness,
+    content: bytes = IMAGE,
+    key: str | None = KEY,
+    **limits: float,
+) -> Accepted:
+    return await env.ingest(**limits).accept(aiter(Upload(content)), idempotency_key=key)
 
 
 async def there_is_one_image(env: ServiceHarness, image_id: UUID, content: bytes = IMAGE) -> None:
-    """Recorded once, stored once, published once."""
+    """Assert that the image is recorded, stored and published once."""
     assert await env.count() == 1
     assert await env.files("originals/") == {original_key(image_id)}
     assert await env.content(original_key(image_id)) == content
@@ -278,23 +289,23 @@ async def there_is_one_image(env: ServiceHarness, image_id: UUID, content: bytes
     assert env.scratch() == []
 
 
-async def test_the_same_file_under_the_same_key_is_one_image(env: ServiceHarness) -> None:
+async def test_the_same_file_with_the_same_key_is_one_image(env: ServiceHarness) -> None:
     first = await accept(env)
     assert first == Accepted(id=first.id, status=Status.PROCESSING, replayed=False)
     for _ in range(3):
         assert await accept(env) == Accepted(id=first.id, status=Status.PROCESSING, replayed=True)
-    assert env.script.done.count("adopt") == 1, "the others are not even stored"
+    assert env.script.done.count("adopt") == 1, "replays are not stored"
     await there_is_one_image(env, first.id)
 
 
-async def test_without_a_key_or_under_another_it_is_another_image(env: ServiceHarness) -> None:
+async def test_without_a_key_or_with_another_key_it_is_another_image(env: ServiceHarness) -> None:
     accepted = [await accept(env, key=key) for key in (None, None, KEY, "another")]
     assert len({each.id for each in accepted}) == 4
     assert not any(each.replayed for each in accepted)
     assert await env.count() == 4
 
 
-async def test_whoever_comes_again_is_told_what_has_become_of_the_image(env: ServiceHarness) -> None:
+async def test_a_replay_returns_the_current_status(env: ServiceHarness) -> None:
     first = await accept(env)
     await env.render(first.id)
     assert await accept(env) == Accepted(id=first.id, status=Status.DONE, replayed=True)
@@ -303,14 +314,14 @@ async def test_whoever_comes_again_is_told_what_has_become_of_the_image(env: Ser
     assert await accept(env) == Accepted(id=first.id, status=Status.NEW, replayed=True)
 
 
-async def test_another_file_under_the_same_key_is_refused_and_not_kept(env: ServiceHarness) -> None:
+async def test_another_file_with_the_same_key_is_refused_and_not_kept(env: ServiceHarness) -> None:
     first = await accept(env)
     with pytest.raises(IdempotencyKeyReused):
         await accept(env, BIG)
     await there_is_one_image(env, first.id)
 
 
-async def test_a_key_is_free_again_once_its_image_is_deleted(env: ServiceHarness) -> None:
+async def test_a_key_can_be_used_again_once_its_image_is_deleted(env: ServiceHarness) -> None:
     first = await accept(env)
     await env.deletion().delete(first.id)
     second = await accept(env, BIG)
@@ -319,7 +330,7 @@ async def test_a_key_is_free_again_once_its_image_is_deleted(env: ServiceHarness
     assert await env.files() == {original_key(second.id)}
 
 
-async def test_a_refused_file_does_not_take_the_key(env: ServiceHarness) -> None:
+async def test_a_refused_file_does_not_use_up_the_key(env: ServiceHarness) -> None:
     with pytest.raises(CorruptImage):
         await accept(env, DAMAGED)
     accepted = await accept(env)
@@ -327,8 +338,8 @@ async def test_a_refused_file_does_not_take_the_key(env: ServiceHarness) -> None
     await there_is_one_image(env, accepted.id)
 
 
-async def meet_before_recording(env: ServiceHarness, uploads: int) -> None:
-    """Let none of several uploads be recorded before all have found the key free and stored their file."""
+async def wait_before_storing(env: ServiceHarness, uploads: int) -> None:
+    """Make several uploads wait for each other before they store their file, when all have found the key unused."""
     barrier = asyncio.Barrier(uploads)
     arrivals = count(1)
 
@@ -339,8 +350,8 @@ async def meet_before_recording(env: ServiceHarness, uploads: int) -> None:
     env.script.before("adopt", meet)
 
 
-async def test_of_many_at_once_under_one_key_one_is_kept_and_all_are_told_which(env: ServiceHarness) -> None:
-    await meet_before_recording(env, 5)
+async def test_concurrent_uploads_with_one_key_record_one_image(env: ServiceHarness) -> None:
+    await wait_before_storing(env, 5)
     accepted = await asyncio.gather(*(accept(env) for _ in range(5)))
     assert env.script.done.count("adopt") == 5
     (image_id,) = {each.id for each in accepted}
@@ -348,8 +359,8 @@ async def test_of_many_at_once_under_one_key_one_is_kept_and_all_are_told_which(
     await there_is_one_image(env, image_id)
 
 
-async def test_of_different_files_at_once_under_one_key_one_is_kept_and_the_other_refused(env: ServiceHarness) -> None:
-    await meet_before_recording(env, 2)
+async def test_concurrent_different_files_with_one_key_accept_one(env: ServiceHarness) -> None:
+    await wait_before_storing(env, 2)
     contents = [IMAGE, BIG]
     outcomes = await asyncio.gather(*(accept(env, content) for content in contents), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes].count(IdempotencyKeyReused) == 1
@@ -357,8 +368,8 @@ async def test_of_different_files_at_once_under_one_key_one_is_kept_and_the_othe
     await there_is_one_image(env, kept.id, contents[outcomes.index(kept)])
 
 
-async def test_a_second_file_that_cannot_be_removed_is_left_to_the_sweeper(env: ServiceHarness) -> None:
-    await meet_before_recording(env, 2)
+async def test_a_duplicate_file_that_cannot_be_deleted_is_swept(env: ServiceHarness) -> None:
+    await wait_before_storing(env, 2)
     env.script.fail("delete", [StorageUnavailable])
     accepted = await asyncio.gather(*(accept(env) for _ in range(2)))
     (image_id,) = {each.id for each in accepted}
@@ -370,7 +381,7 @@ async def test_a_second_file_that_cannot_be_removed_is_left_to_the_sweeper(env: 
     await there_is_one_image(env, image_id)
 
 
-async def test_when_the_reply_to_the_commit_is_lost_the_image_is_ours_all_the_same(env: ServiceHarness) -> None:
+async def test_after_a_lost_reply_to_the_commit_the_image_is_not_a_replay(env: ServiceHarness) -> None:
     env.script.lose_replies("add", [DatabaseUnavailable])
     accepted = await accept(env)
     assert env.script.tried["add"] == 2
@@ -378,20 +389,19 @@ async def test_when_the_reply_to_the_commit_is_lost_the_image_is_ours_all_the_sa
     await there_is_one_image(env, accepted.id)
 
 
-async def test_who_was_told_of_an_outage_though_the_image_was_recorded_finds_it_when_he_comes_again(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+async def test_retry_after_503_returns_recorded_image(
+    env: ServiceHarness,
 ) -> None:
-    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.0)
     env.script.lose_replies("add", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await accept(env)
-    again = await accept(env)
-    assert again == Accepted(id=again.id, status=Status.NEW, replayed=True)
-    assert await env.files() == {original_key(again.id)}
+        await accept(env, record_budget=0.0)
+    replay = await accept(env)
+    assert replay == Accepted(id=replay.id, status=Status.NEW, replayed=True)
+    assert await env.files() == {original_key(replay.id)}
     assert await env.count() == 1
 
 
-async def test_an_upload_outlasts_a_moment_in_which_it_cannot_be_told_whether_the_key_is_known(
+async def test_a_short_outage_during_the_key_lookup_does_not_fail_an_upload(
     env: ServiceHarness,
 ) -> None:
     first = await accept(env)
@@ -400,40 +410,34 @@ async def test_an_upload_outlasts_a_moment_in_which_it_cannot_be_told_whether_th
     await there_is_one_image(env, first.id)
 
 
-async def test_while_it_cannot_be_told_whether_the_key_is_known_nothing_is_stored(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "_RECORD_PATIENCE", 0.2)
+async def test_without_the_key_lookup_nothing_is_stored(env: ServiceHarness) -> None:
     env.script.fail("by_idempotency_key", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
-        await accept(env)
+        await accept(env, record_budget=0.2)
     await nothing_is_left(env)
 
 
-async def test_a_database_that_hangs_does_not_keep_the_answer(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "_ANSWER_WITHIN", 0.3)
+async def test_a_database_that_hangs_does_not_delay_the_answer(env: ServiceHarness) -> None:
     env.script.before("by_idempotency_key", lambda *_: asyncio.Event().wait())
     async with asyncio.timeout(10):
         with pytest.raises(DatabaseUnavailable):
-            await accept(env)
+            await accept(env, answer_within=0.3)
 
 
 @pytest.fixture
-async def postgresql_stage(postgres_database_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
-    """On SQLite nothing can happen between two statements of a transaction that writes."""
+async def postgres_env(postgres_database_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
+    """PostgreSQL only: on SQLite nothing can happen between two statements of a transaction that writes."""
     async with ServiceHarness.on(postgres_database_url, tmp_path / "storage") as env:
         yield env
 
 
-async def test_an_image_that_takes_the_key_and_is_deleted_at_the_last_moment_makes_room(
-    postgresql_stage: ServiceHarness,
+async def test_a_key_whose_image_is_deleted_while_recording_is_used(
+    postgres_env: ServiceHarness,
 ) -> None:
-    env = postgresql_stage
+    env = postgres_env
     other = await env.new()
 
-    async def take_the_key(*_: object) -> None:
+    async def assign_key(*_: object) -> None:
         if env.script.tried["add"] == 1:
             await env.change(other, idempotency_key=KEY)
 
@@ -441,7 +445,7 @@ async def test_an_image_that_takes_the_key_and_is_deleted_at_the_last_moment_mak
         if env.script.tried["add"] == 1:
             await env.ask(lambda r: r.images.remove([other]))
 
-    env.script.before("add", take_the_key)
+    env.script.before("add", assign_key)
     env.script.before("by_idempotency_key", delete_the_other)
     accepted = await accept(env)
     assert env.script.tried["add"] == 2

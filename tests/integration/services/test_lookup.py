@@ -1,4 +1,4 @@
-"""Finding images and their files."""
+"""Lookup of images and their files."""
 
 from uuid import UUID, uuid4
 
@@ -38,9 +38,9 @@ async def test_an_image_and_its_original_are_found_in_every_state(env: ServiceHa
     assert b"".join([piece async for piece in lookup.read(file, 1, 3)]) == IMAGE[1:4]
 
 
-async def test_the_thumbnails_of_an_image_that_is_done_are_found(sqlite_stage: ServiceHarness) -> None:
-    image_id = await in_state(sqlite_stage, Status.DONE)
-    lookup = sqlite_stage.lookup()
+async def test_thumbnails_of_a_done_image_are_found(sqlite_env: ServiceHarness) -> None:
+    image_id = await in_state(sqlite_env, Status.DONE)
+    lookup = sqlite_env.lookup()
     for made in (await lookup.image(image_id)).thumbnails:
         file = await lookup.thumbnail(image_id, made.preset)
         assert (file.name, file.content_type) == (f"{image_id}-{made.preset}.jpg", "image/jpeg")
@@ -49,21 +49,19 @@ async def test_the_thumbnails_of_an_image_that_is_done_are_found(sqlite_stage: S
         assert content.startswith(made.preset.encode())
 
 
-async def test_there_is_no_thumbnail_of_an_unknown_preset_or_before_the_image_is_done(
-    sqlite_stage: ServiceHarness,
+async def test_an_unknown_preset_or_an_image_never_done_has_no_thumbnail(
+    sqlite_env: ServiceHarness,
 ) -> None:
-    lookup = sqlite_stage.lookup()
+    lookup = sqlite_env.lookup()
     with pytest.raises(ThumbnailNotFound):
-        await lookup.thumbnail(await in_state(sqlite_stage, Status.DONE), "99x99")
+        await lookup.thumbnail(await in_state(sqlite_env, Status.DONE), "99x99")
     for status in (Status.NEW, Status.PROCESSING, Status.ERROR):
         with pytest.raises(ThumbnailNotFound):
-            await lookup.thumbnail(await in_state(sqlite_stage, status), "100x100")
+            await lookup.thumbnail(await in_state(sqlite_env, status), "100x100")
 
 
 @pytest.mark.parametrize("status", [Status.NEW, Status.PROCESSING, Status.ERROR])
-async def test_the_thumbnails_of_an_earlier_rendering_are_found_in_every_state(
-    env: ServiceHarness, status: Status
-) -> None:
+async def test_thumbnails_of_an_earlier_rendering_are_found_in_every_state(env: ServiceHarness, status: Status) -> None:
     image_id = await env.done()
     await env.reprocess(image_id)
     if status is not Status.NEW:
@@ -75,7 +73,7 @@ async def test_the_thumbnails_of_an_earlier_rendering_are_found_in_every_state(
     assert b"".join([piece async for piece in env.lookup().read(file)]).startswith(b"100x100")
 
 
-async def test_an_original_whose_time_is_over_is_told_from_one_that_never_was(env: ServiceHarness) -> None:
+async def test_a_removed_original_differs_from_an_unknown_one(env: ServiceHarness) -> None:
     image_id = await env.done()
     await env.ask(lambda r: r.images.remove_originals([image_id]))
     with pytest.raises(OriginalRemoved):
@@ -94,7 +92,7 @@ async def test_nothing_is_found_under_an_unknown_id(env: ServiceHarness) -> None
             await found
 
 
-async def test_without_the_database_it_cannot_be_told_whether_there_is_an_image(sqlite_stage: ServiceHarness) -> None:
-    sqlite_stage.script.fail("get", [DatabaseUnavailable])
+async def test_without_the_database_lookup_raises(sqlite_env: ServiceHarness) -> None:
+    sqlite_env.script.fail("get", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
-        await sqlite_stage.lookup().image(uuid4())
+        await sqlite_env.lookup().image(uuid4())

@@ -1,4 +1,4 @@
-"""Processing one image: every way that an attempt can end, and what it leaves behind."""
+"""Processing: every outcome of an attempt, and what it leaves."""
 
 import asyncio
 import hashlib
@@ -27,12 +27,12 @@ from image_service.errors import (
     DecoderOutOfMemory,
     DecoderTimeout,
     ImageTooLarge,
+    InvalidImage,
     ObjectMissing,
     Outage,
     StorageFull,
     StorageUnavailable,
     UnsupportedFormat,
-    UploadRejected,
 )
 from image_service.ports import Delivery
 from image_service.services.processing import Processing
@@ -49,7 +49,7 @@ def thumbnails(image_id: UUID, attempt: int) -> set[str]:
 
 
 async def is_done(env: ServiceHarness, image_id: UUID, attempt: int) -> None:
-    """The image is DONE with what this attempt made, and there are no other files."""
+    """Assert that the image is DONE with the thumbnails of this attempt, and that there are no other files."""
     image = await env.image(image_id)
     assert image.status is Status.DONE
     assert sorted(each.preset for each in image.thumbnails) == sorted(PRESETS)
@@ -62,7 +62,7 @@ async def is_done(env: ServiceHarness, image_id: UUID, attempt: int) -> None:
 
 
 async def is_error(env: ServiceHarness, image_id: UUID, error: ImageError) -> None:
-    """The image ended in this error, and left nothing but its original."""
+    """Assert that the image ended in this error, with no files but its original."""
     image = await env.image(image_id)
     assert (image.status, image.error) == (Status.ERROR, error)
     assert image.thumbnails == ()
@@ -74,15 +74,15 @@ async def charged(env: ServiceHarness, image_id: UUID) -> int:
     return int((await env.row(image_id))["attempts_charged"])
 
 
-async def rest(env: ServiceHarness, image_id: UUID) -> float:
-    """Seconds from the end of the last attempt until the next may begin; the reconciler sees to it."""
+async def retry_delay(env: ServiceHarness, image_id: UUID) -> float:
+    """Returns the seconds from the last attempt until the image can be claimed, and is due for the reconciler."""
     row = await env.row(image_id)
     assert row["status"] is Status.PROCESSING
     assert abs(row["due_at"] - row["lease_until"]) < timedelta(seconds=1)
     return float((row["lease_until"] - row["updated_at"]).total_seconds())
 
 
-async def claim_runs_out(env: ServiceHarness, image_id: UUID) -> None:
+async def expire_claim(env: ServiceHarness, image_id: UUID) -> None:
     await env.time_passes(image_id, LEASE + 1)
 
 
@@ -95,7 +95,7 @@ async def test_an_image_becomes_done_with_all_its_thumbnails(env: ServiceHarness
     assert image.finished_at is not None
 
 
-async def test_an_image_that_nobody_marked_as_queued_is_processed_too(env: ServiceHarness) -> None:
+async def test_an_image_not_marked_as_queued_is_processed(env: ServiceHarness) -> None:
     image_id = await env.new()
     await env.processing().process(Delivery(image_id=image_id))
     await is_done(env, image_id, attempt=1)
@@ -107,7 +107,7 @@ async def test_the_files_are_stored_before_the_image_is_done(env: ServiceHarness
     assert env.script.done == ["claim", "local_path", "render", "adopt", "complete"]
 
 
-async def test_a_message_for_no_image_is_done_with(env: ServiceHarness) -> None:
+async def test_a_message_for_an_unknown_image_is_acknowledged(env: ServiceHarness) -> None:
     await env.processing().process(Delivery(image_id=uuid4()))
     assert env.script.done == ["claim"]
     assert await env.count() == 0
@@ -125,7 +125,7 @@ async def test_duplicates_change_nothing(env: ServiceHarness) -> None:
     await is_done(env, image_id, attempt=1)
 
 
-async def test_of_duplicates_at_once_one_is_rendered(env: ServiceHarness) -> None:
+async def test_concurrent_duplicates_render_once(env: ServiceHarness) -> None:
     image_id = await env.queued()
     processing = env.processing()
     env.renderer.gate.clear()
@@ -138,38 +138,38 @@ async def test_of_duplicates_at_once_one_is_rendered(env: ServiceHarness) -> Non
     await is_done(env, image_id, attempt=1)
 
 
-@pytest.mark.parametrize("verdict", [CorruptImage, UnsupportedFormat, ImageTooLarge])
-async def test_a_verdict_ends_in_error_at_once(env: ServiceHarness, verdict: type[UploadRejected]) -> None:
+@pytest.mark.parametrize("error", [CorruptImage, UnsupportedFormat, ImageTooLarge])
+async def test_an_invalid_image_ends_in_error_at_once(env: ServiceHarness, error: type[InvalidImage]) -> None:
     image_id = await env.queued()
-    env.script.fail("render", [verdict("This is why.")])
+    env.script.fail("render", [error("This is why.")])
     await env.processing().process(Delivery(image_id=image_id))
-    await is_error(env, image_id, ImageError(code=verdict.code, detail="This is why."))
+    await is_error(env, image_id, ImageError(code=error.code, detail="This is why."))
     assert (await env.row(image_id))["attempt"] == 1
 
 
-async def test_a_verdict_outlasts_a_moment_without_the_database(sqlite_stage: ServiceHarness) -> None:
-    image_id = await sqlite_stage.queued()
-    sqlite_stage.script.fail("render", [CorruptImage("This is why.")])
-    sqlite_stage.script.fail("fail", [DatabaseUnavailable])
-    await sqlite_stage.processing().process(Delivery(image_id=image_id))
-    await is_error(sqlite_stage, image_id, ImageError(code="corrupt-image", detail="This is why."))
+async def test_recording_an_error_survives_a_short_database_outage(sqlite_env: ServiceHarness) -> None:
+    image_id = await sqlite_env.queued()
+    sqlite_env.script.fail("render", [CorruptImage("This is why.")])
+    sqlite_env.script.fail("fail", [DatabaseUnavailable])
+    await sqlite_env.processing().process(Delivery(image_id=image_id))
+    await is_error(sqlite_env, image_id, ImageError(code="corrupt-image", detail="This is why."))
 
 
-async def test_an_image_on_which_the_decoder_dies_is_tried_again_later_and_later(env: ServiceHarness) -> None:
+async def test_decoder_failures_are_retried_with_growing_delays(env: ServiceHarness) -> None:
     image_id = await env.queued()
     processing = env.processing(retry_delay=2.0, max_decoder_failures=3)
     last = DecoderTimeout("Too slow.")
     env.script.fail("render", [DecoderCrashed, DecoderOutOfMemory, last])
     for delay in (2, 4):
         await processing.process(Delivery(image_id=image_id))
-        assert await rest(env, image_id) == pytest.approx(delay, abs=1)
+        assert await retry_delay(env, image_id) == pytest.approx(delay, abs=1)
         await env.time_passes(image_id, delay + 1)
     await processing.process(Delivery(image_id=image_id))
     await is_error(env, image_id, ImageError(code="decoder-timeout", detail="Too slow."))
     assert env.script.tried["render"] == 3
 
 
-async def test_an_image_on_which_the_decoder_died_once_may_be_done_yet(env: ServiceHarness) -> None:
+async def test_an_image_can_be_done_after_a_decoder_failure(env: ServiceHarness) -> None:
     image_id = await env.queued()
     processing = env.processing()
     env.script.fail("render", [DecoderCrashed])
@@ -179,7 +179,7 @@ async def test_an_image_on_which_the_decoder_died_once_may_be_done_yet(env: Serv
     await is_done(env, image_id, attempt=2)
 
 
-async def test_a_message_that_comes_while_the_image_rests_does_nothing(env: ServiceHarness) -> None:
+async def test_a_message_before_the_retry_delay_ends_does_nothing(env: ServiceHarness) -> None:
     image_id = await env.queued()
     processing = env.processing(retry_delay=30)
     env.script.fail("render", [DecoderCrashed])
@@ -190,33 +190,33 @@ async def test_a_message_that_comes_while_the_image_rests_does_nothing(env: Serv
     assert await env.row(image_id) == before
 
 
-async def test_no_image_rests_longer_than_a_minute(sqlite_stage: ServiceHarness) -> None:
-    image_id = await sqlite_stage.queued()
-    processing = sqlite_stage.processing(retry_delay=50)
-    sqlite_stage.script.fail("render", [DecoderCrashed, DecoderCrashed])
+async def test_the_retry_delay_is_at_most_a_minute(sqlite_env: ServiceHarness) -> None:
+    image_id = await sqlite_env.queued()
+    processing = sqlite_env.processing(retry_delay=50)
+    sqlite_env.script.fail("render", [DecoderCrashed, DecoderCrashed])
     delays = []
     for _ in range(2):
         await processing.process(Delivery(image_id=image_id))
-        delays.append(await rest(sqlite_stage, image_id))
-        await sqlite_stage.time_passes(image_id, 61)
+        delays.append(await retry_delay(sqlite_env, image_id))
+        await sqlite_env.time_passes(image_id, 61)
     assert delays == pytest.approx([50, 60], abs=1)
 
 
-async def test_an_image_whose_workers_keep_dying_ends_in_error_without_another_try(env: ServiceHarness) -> None:
+async def test_too_many_lost_workers_end_an_image_in_error_without_another_attempt(env: ServiceHarness) -> None:
     image_id = await env.queued()
     for _ in range(3):
         await env.claim(image_id)
-        await claim_runs_out(env, image_id)
+        await expire_claim(env, image_id)
     await env.processing(max_attempts=3).process(Delivery(image_id=image_id))
     await is_error(env, image_id, ImageError(code="attempts-exhausted", detail=AttemptsExhausted().detail))
     assert env.script.tried["render"] == 0
 
 
-async def test_an_image_whose_workers_died_gets_its_last_attempt(env: ServiceHarness) -> None:
+async def test_an_image_whose_workers_were_lost_gets_its_last_attempt(env: ServiceHarness) -> None:
     image_id = await env.queued()
     for _ in range(2):
         await env.claim(image_id)
-        await claim_runs_out(env, image_id)
+        await expire_claim(env, image_id)
     await env.processing(max_attempts=3).process(Delivery(image_id=image_id))
     await is_done(env, image_id, attempt=3)
 
@@ -229,7 +229,7 @@ async def test_an_image_whose_workers_died_gets_its_last_attempt(env: ServiceHar
         ("adopt", StorageFull("No room.")),
     ],
 )
-async def test_an_outage_is_raised_and_costs_no_attempt(env: ServiceHarness, effect: str, outage: Outage) -> None:
+async def test_an_outage_is_raised_and_charges_no_attempt(env: ServiceHarness, effect: str, outage: Outage) -> None:
     image_id = await env.queued()
     processing = env.processing(max_attempts=1)
     env.script.fail(effect, [outage, outage])
@@ -243,7 +243,7 @@ async def test_an_outage_is_raised_and_costs_no_attempt(env: ServiceHarness, eff
     await is_done(env, image_id, attempt=3)
 
 
-async def test_a_database_that_is_away_before_the_attempt_costs_none(env: ServiceHarness) -> None:
+async def test_a_database_outage_before_the_claim_changes_nothing(env: ServiceHarness) -> None:
     image_id = await env.queued()
     before = await env.row(image_id)
     env.script.fail("claim", [DatabaseUnavailable])
@@ -252,7 +252,7 @@ async def test_a_database_that_is_away_before_the_attempt_costs_none(env: Servic
     assert await env.row(image_id) == before
 
 
-async def test_a_database_that_is_away_for_long_at_the_end_costs_no_attempt(env: ServiceHarness) -> None:
+async def test_a_long_database_outage_at_the_end_charges_no_attempt(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.script.fail("complete", repeat(DatabaseUnavailable))
     with pytest.raises(DatabaseUnavailable):
@@ -264,7 +264,7 @@ async def test_a_database_that_is_away_for_long_at_the_end_costs_no_attempt(env:
     assert {each.key for each in (await env.image(image_id)).thumbnails} == thumbnails(image_id, 2)
 
 
-async def test_a_claim_that_cannot_be_given_back_runs_out(env: ServiceHarness) -> None:
+async def test_a_claim_that_cannot_be_released_ends_with_its_lease(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.script.fail("render", [StorageUnavailable])
     env.script.fail("release", repeat(DatabaseUnavailable))
@@ -276,7 +276,7 @@ async def test_a_claim_that_cannot_be_given_back_runs_out(env: ServiceHarness) -
     assert abs(row["due_at"] - row["lease_until"]) < timedelta(seconds=0.05)
 
 
-async def test_a_moment_without_the_database_at_the_end_delays_done(env: ServiceHarness) -> None:
+async def test_a_short_database_outage_at_the_end_delays_done(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.script.fail("complete", [DatabaseUnavailable, DatabaseUnavailable])
     await env.processing().process(Delivery(image_id=image_id))
@@ -285,7 +285,7 @@ async def test_a_moment_without_the_database_at_the_end_delays_done(env: Service
     await is_done(env, image_id, attempt=1)
 
 
-async def test_when_the_reply_to_the_commit_of_done_is_lost_the_image_keeps_its_files(env: ServiceHarness) -> None:
+async def test_after_a_lost_reply_to_the_commit_of_done_the_image_keeps_its_files(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.script.lose_replies("complete", [DatabaseUnavailable])
     await env.processing().process(Delivery(image_id=image_id))
@@ -293,7 +293,7 @@ async def test_when_the_reply_to_the_commit_of_done_is_lost_the_image_keeps_its_
     await is_done(env, image_id, attempt=1)
 
 
-async def test_a_cancelled_attempt_is_given_back_at_once_and_costs_nothing(env: ServiceHarness) -> None:
+async def test_a_cancelled_attempt_is_released_at_once_and_not_charged(env: ServiceHarness) -> None:
     image_id = await env.queued()
     processing = env.processing(max_attempts=1)
     env.renderer.gate.clear()
@@ -311,7 +311,7 @@ async def test_a_cancelled_attempt_is_given_back_at_once_and_costs_nothing(env: 
     await is_done(env, image_id, attempt=3)
 
 
-async def test_a_cancelled_attempt_does_not_wait_for_a_database_that_is_away(env: ServiceHarness) -> None:
+async def test_a_cancelled_attempt_does_not_wait_for_an_unavailable_database(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
     env.script.fail("release", repeat(DatabaseUnavailable))
@@ -323,7 +323,7 @@ async def test_a_cancelled_attempt_does_not_wait_for_a_database_that_is_away(env
     assert env.script.tried["release"] == 1
 
 
-async def test_signs_of_life_extend_the_lease_for_as_long_as_the_image_is_rendered(env: ServiceHarness) -> None:
+async def test_the_lease_is_extended_while_the_image_is_rendered(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
     env.script.fail("extend", [DatabaseUnavailable, DatabaseUnavailable])
@@ -342,14 +342,14 @@ async def test_signs_of_life_extend_the_lease_for_as_long_as_the_image_is_render
 async def test_when_the_claim_is_lost_the_render_is_cancelled_and_nothing_is_stored(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
-    beat = asyncio.Event()
-    env.script.before("extend", lambda *_: beat.wait())
+    heartbeat = asyncio.Event()
+    env.script.before("extend", lambda *_: heartbeat.wait())
     task = process(env.processing(heartbeat=0.01), image_id)
     await eventually(lambda: env.renderer.running)
-    await claim_runs_out(env, image_id)
+    await expire_claim(env, image_id)
     other = await env.claim(image_id)
     before = await env.row(image_id)
-    beat.set()
+    heartbeat.set()
     await wait_for(task, 10)
     assert env.renderer.cancelled == 1
     assert env.script.tried["adopt"] == 0
@@ -358,14 +358,14 @@ async def test_when_the_claim_is_lost_the_render_is_cancelled_and_nothing_is_sto
     assert await env.ask(lambda r: r.claims.extend(other, lease=LEASE))
 
 
-async def test_a_worker_that_wakes_after_its_lease_changes_nothing_and_removes_its_own_files(
+async def test_a_worker_resumed_after_its_lease_changes_nothing_and_deletes_its_own_files(
     env: ServiceHarness,
 ) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
     stale = process(env.processing(), image_id)
     await eventually(lambda: env.renderer.running)
-    await claim_runs_out(env, image_id)
+    await expire_claim(env, image_id)
     await env.processing(FakeRenderer(Script())).process(Delivery(image_id=image_id))
     winner = await env.row(image_id)
     env.renderer.gate.set()
@@ -375,12 +375,12 @@ async def test_a_worker_that_wakes_after_its_lease_changes_nothing_and_removes_i
     await is_done(env, image_id, attempt=2)
 
 
-async def test_a_worker_that_wakes_while_another_renders_leaves_the_image_to_it(env: ServiceHarness) -> None:
+async def test_a_worker_resumed_while_another_renders_changes_nothing(env: ServiceHarness) -> None:
     image_id = await env.queued()
     env.renderer.gate.clear()
     stale = process(env.processing(), image_id)
     await eventually(lambda: env.renderer.running)
-    await claim_runs_out(env, image_id)
+    await expire_claim(env, image_id)
     other = FakeRenderer(Script())
     other.gate.clear()
     winner = process(env.processing(other), image_id)
@@ -396,7 +396,7 @@ async def test_a_worker_that_wakes_while_another_renders_leaves_the_image_to_it(
 
 
 @pytest.mark.parametrize("failure", [CorruptImage, DecoderCrashed, StorageUnavailable, RuntimeError])
-async def test_whatever_befalls_a_worker_after_its_lease_changes_nothing(
+async def test_any_failure_of_a_worker_after_its_lease_changes_nothing(
     env: ServiceHarness, failure: type[Exception]
 ) -> None:
     image_id = await env.queued()
@@ -405,7 +405,7 @@ async def test_whatever_befalls_a_worker_after_its_lease_changes_nothing(
     env.script.fail("render", [failure])
     stale = process(env.processing(max_decoder_failures=1, max_attempts=1), image_id)
     await eventually(lambda: env.script.tried["render"])
-    await claim_runs_out(env, image_id)
+    await expire_claim(env, image_id)
     await env.claim(image_id)
     before = await env.row(image_id)
     env.renderer.gate.set()
@@ -416,50 +416,50 @@ async def test_whatever_befalls_a_worker_after_its_lease_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("failure", "code"), [(RuntimeError("unheard of"), "attempts-exhausted"), (ObjectMissing(), "object-missing")]
+    ("failure", "code"), [(RuntimeError("unexpected"), "attempts-exhausted"), (ObjectMissing(), "object-missing")]
 )
-async def test_what_nobody_foresaw_is_tried_again_and_then_ends_in_error(
-    sqlite_stage: ServiceHarness, failure: Exception, code: str
+async def test_unexpected_errors_are_retried_and_then_end_in_error(
+    sqlite_env: ServiceHarness, failure: Exception, code: str
 ) -> None:
-    image_id = await sqlite_stage.queued()
-    processing = sqlite_stage.processing(max_attempts=3, retry_delay=2.0)
-    sqlite_stage.script.fail("render", repeat(failure))
+    image_id = await sqlite_env.queued()
+    processing = sqlite_env.processing(max_attempts=3, retry_delay=2.0)
+    sqlite_env.script.fail("render", repeat(failure))
     with capture_logs() as logs:
         for delay in (2, 4):
             await processing.process(Delivery(image_id=image_id))
-            assert await rest(sqlite_stage, image_id) == pytest.approx(delay, abs=1)
-            await sqlite_stage.time_passes(image_id, delay + 1)
+            assert await retry_delay(sqlite_env, image_id) == pytest.approx(delay, abs=1)
+            await sqlite_env.time_passes(image_id, delay + 1)
         await processing.process(Delivery(image_id=image_id))
     assert [bool(line.get("exc_info")) for line in logs] == [True, False] * 3, "each failure with its traceback"
-    image = await sqlite_stage.image(image_id)
+    image = await sqlite_env.image(image_id)
     assert image.error is not None
-    await is_error(sqlite_stage, image_id, ImageError(code=code, detail=image.error.detail))
-    assert "unheard of" not in image.error.detail
+    await is_error(sqlite_env, image_id, ImageError(code=code, detail=image.error.detail))
+    assert "unexpected" not in image.error.detail
 
 
-async def test_an_image_whose_original_is_gone_is_tried_again_and_then_ends_in_error(env: ServiceHarness) -> None:
+async def test_a_missing_original_is_retried_and_then_ends_in_error(env: ServiceHarness) -> None:
     image_id = await env.queued()
     processing = env.processing(max_attempts=2)
     await env.storage.delete([original_key(image_id)])
     with capture_logs():
         await processing.process(Delivery(image_id=image_id))
-        await env.time_passes(image_id, await rest(env, image_id) + 1)
+        await env.time_passes(image_id, await retry_delay(env, image_id) + 1)
         await processing.process(Delivery(image_id=image_id))
     await is_error(env, image_id, ImageError(code="object-missing", detail=ObjectMissing().detail))
 
 
-async def test_a_poison_image_does_not_disturb_its_neighbours(sqlite_stage: ServiceHarness) -> None:
-    poison, *neighbours = [await sqlite_stage.queued() for _ in range(3)]
+async def test_an_image_that_crashes_the_decoder_does_not_affect_others(sqlite_env: ServiceHarness) -> None:
+    poison, *neighbours = [await sqlite_env.queued() for _ in range(3)]
 
-    async def choke(source: Any) -> None:  # noqa: ANN401  (whatever the renderer is given)
+    async def crash(source: Any) -> None:  # noqa: ANN401  (whatever the renderer is given)
         if source.name == str(poison):
             raise DecoderCrashed
 
-    sqlite_stage.script.before("render", choke)
-    processing = sqlite_stage.processing(max_decoder_failures=1)
+    sqlite_env.script.before("render", crash)
+    processing = sqlite_env.processing(max_decoder_failures=1)
     await asyncio.gather(*(processing.process(Delivery(image_id=each)) for each in (poison, *neighbours)))
-    assert await sqlite_stage.status(poison) is Status.ERROR
-    assert [await sqlite_stage.status(each) for each in neighbours] == [Status.DONE, Status.DONE]
+    assert await sqlite_env.status(poison) is Status.ERROR
+    assert [await sqlite_env.status(each) for each in neighbours] == [Status.DONE, Status.DONE]
 
 
 OUTCOMES: dict[str, Callable[[Script], None]] = {
@@ -470,20 +470,18 @@ OUTCOMES: dict[str, Callable[[Script], None]] = {
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-async def test_every_line_of_the_log_names_the_image_and_the_request(
-    sqlite_stage: ServiceHarness, outcome: str
-) -> None:
-    image_id = await sqlite_stage.queued()
-    OUTCOMES[outcome](sqlite_stage.script)
+async def test_every_log_line_names_the_image_and_the_request(sqlite_env: ServiceHarness, outcome: str) -> None:
+    image_id = await sqlite_env.queued()
+    OUTCOMES[outcome](sqlite_env.script)
     with capture_logs([merge_contextvars]) as logs:
-        await sqlite_stage.processing().process(Delivery(image_id=image_id, request_id="r-1"))
+        await sqlite_env.processing().process(Delivery(image_id=image_id, request_id="r-1"))
     assert [line["event"] for line in logs] == [outcome]
     assert {(line["image_id"], line["request_id"]) for line in logs} == {(str(image_id), "r-1")}
 
 
-async def test_without_a_request_the_log_names_the_image_alone(sqlite_stage: ServiceHarness) -> None:
+async def test_without_a_request_the_log_names_only_the_image(sqlite_env: ServiceHarness) -> None:
     with capture_logs([merge_contextvars]) as logs:
-        await sqlite_stage.processing().process(Delivery(image_id=(image_id := uuid4())))
+        await sqlite_env.processing().process(Delivery(image_id=(image_id := uuid4())))
     (line,) = logs
     assert line["image_id"] == str(image_id)
     assert "request_id" not in line

@@ -1,4 +1,4 @@
-"""Rendering an image again on somebody's wish: the old thumbnails stay until the new ones are complete."""
+"""Reprocessing: the old thumbnails stay until the new ones are complete."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,14 +23,14 @@ from image_service.errors import (
     StillProcessing,
 )
 from image_service.ports import Delivery
-from image_service.services import reprocessing
+from image_service.services.reprocessing import RequeueResult
 
 Make = Callable[[ServiceHarness], Awaitable[UUID]]
 FINISHED: tuple[Make, ...] = (ServiceHarness.done, ServiceHarness.failed)
 
 
 async def thumbnails(env: ServiceHarness, image_id: UUID) -> tuple[Thumbnail, ...]:
-    """What is recorded of an image, all of which can be read."""
+    """Returns the recorded thumbnails of an image, after reading each."""
     made = (await env.image(image_id)).thumbnails
     for each in made:
         file = await env.lookup().thumbnail(image_id, each.preset)
@@ -44,7 +44,7 @@ async def messages(env: ServiceHarness) -> int:
 
 
 @pytest.mark.parametrize("make", FINISHED)
-async def test_a_finished_image_is_recorded_as_new_and_then_published_and_then_marked(
+async def test_a_finished_image_becomes_new_is_published_and_marked_in_this_order(
     env: ServiceHarness, make: Make
 ) -> None:
     image_id = await make(env)
@@ -58,7 +58,7 @@ async def test_a_finished_image_is_recorded_as_new_and_then_published_and_then_m
 
 
 @pytest.mark.parametrize("make", FINISHED)
-async def test_it_becomes_done_with_new_thumbnails(env: ServiceHarness, make: Make) -> None:
+async def test_a_reprocessed_image_becomes_done_with_new_thumbnails(env: ServiceHarness, make: Make) -> None:
     image_id = await make(env)
     old = await thumbnails(env, image_id)
     await env.reprocessing().reprocess(image_id)
@@ -72,7 +72,7 @@ async def test_it_becomes_done_with_new_thumbnails(env: ServiceHarness, make: Ma
     assert {each.key for each in old} == set(await env.removals())
 
 
-async def test_the_old_thumbnails_are_served_at_every_moment_until_the_new_ones_are(env: ServiceHarness) -> None:
+async def test_old_thumbnails_are_served_until_the_new_ones_are(env: ServiceHarness) -> None:
     image_id = await env.done()
     old = await thumbnails(env, image_id)
     served: list[tuple[Thumbnail, ...]] = []
@@ -90,7 +90,7 @@ async def test_the_old_thumbnails_are_served_at_every_moment_until_the_new_ones_
     assert not set(new) & set(old)
 
 
-async def test_when_it_is_published_everybody_can_see_that_it_is_new(env: ServiceHarness) -> None:
+async def test_the_image_is_new_before_publishing(env: ServiceHarness) -> None:
     image_id = await env.done()
     seen: list[Status] = []
 
@@ -102,7 +102,7 @@ async def test_when_it_is_published_everybody_can_see_that_it_is_new(env: Servic
     assert seen == [Status.NEW]
 
 
-async def test_while_the_queue_is_away_it_waits_as_new_for_the_reconciler(env: ServiceHarness) -> None:
+async def test_without_the_queue_the_image_stays_new_for_the_reconciler(env: ServiceHarness) -> None:
     image_id = await env.done()
     env.script.fail("publish", [QueueUnavailable])
     assert await env.reprocessing().reprocess(image_id) is Status.NEW
@@ -114,18 +114,15 @@ async def test_while_the_queue_is_away_it_waits_as_new_for_the_reconciler(env: S
     assert await env.status(image_id) is Status.DONE
 
 
-async def test_a_queue_that_hangs_does_not_keep_the_answer(
-    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reprocessing, "_ANSWER_WITHIN", 0.3)
+async def test_a_queue_that_hangs_does_not_delay_the_answer(env: ServiceHarness) -> None:
     image_id = await env.done()
     env.script.before("publish", lambda _: asyncio.Event().wait())
     async with asyncio.timeout(10):
-        assert await env.reprocessing().reprocess(image_id) is Status.NEW
+        assert await env.reprocessing(answer_within=0.3).reprocess(image_id) is Status.NEW
     assert await env.status(image_id) is Status.NEW
 
 
-async def test_an_image_that_is_not_there_is_not_found(env: ServiceHarness) -> None:
+async def test_an_unknown_or_deleted_image_is_not_found(env: ServiceHarness) -> None:
     gone = await env.done()
     await env.deletion().delete(gone)
     for image_id in (uuid4(), gone):
@@ -134,12 +131,8 @@ async def test_an_image_that_is_not_there_is_not_found(env: ServiceHarness) -> N
     assert env.queue.published == []
 
 
-async def leased(env: ServiceHarness) -> UUID:
-    return (await env.claimed()).image_id
-
-
-@pytest.mark.parametrize("make", [ServiceHarness.new, ServiceHarness.queued, leased])
-async def test_an_image_that_is_not_finished_is_left_alone(env: ServiceHarness, make: Make) -> None:
+@pytest.mark.parametrize("make", [ServiceHarness.new, ServiceHarness.queued, ServiceHarness.leased])
+async def test_an_unfinished_image_is_not_changed(env: ServiceHarness, make: Make) -> None:
     image_id = await make(env)
     before = await env.row(image_id)
     with pytest.raises(StillProcessing):
@@ -149,7 +142,7 @@ async def test_an_image_that_is_not_finished_is_left_alone(env: ServiceHarness, 
 
 
 @pytest.mark.parametrize("make", FINISHED)
-async def test_an_image_without_its_original_is_left_alone(env: ServiceHarness, make: Make) -> None:
+async def test_an_image_without_its_original_is_not_changed(env: ServiceHarness, make: Make) -> None:
     image_id = await make(env)
     await env.ask(lambda r: r.images.remove_originals([image_id]))
     before = await env.row(image_id)
@@ -159,16 +152,16 @@ async def test_an_image_without_its_original_is_left_alone(env: ServiceHarness, 
     assert env.queue.published == []
 
 
-async def test_of_many_wishes_at_once_one_is_granted(env: ServiceHarness) -> None:
+async def test_concurrent_reprocess_accepts_one(env: ServiceHarness) -> None:
     image_id = await env.done()
-    wishes = (env.reprocessing().reprocess(image_id) for _ in range(5))
-    outcome: list[Any] = await asyncio.gather(*wishes, return_exceptions=True)
+    requests = (env.reprocessing().reprocess(image_id) for _ in range(5))
+    outcome: list[Any] = await asyncio.gather(*requests, return_exceptions=True)
     assert outcome.count(Status.PROCESSING) == 1
     assert [type(each) for each in outcome].count(StillProcessing) == 4
     assert await messages(env) == 1
 
 
-async def test_while_the_database_is_away_nothing_changes(env: ServiceHarness) -> None:
+async def test_without_the_database_nothing_is_changed(env: ServiceHarness) -> None:
     image_id = await env.done()
     before = await env.row(image_id)
     env.script.fail("reprocess", [DatabaseUnavailable])
@@ -178,7 +171,7 @@ async def test_while_the_database_is_away_nothing_changes(env: ServiceHarness) -
     assert env.queue.published == []
 
 
-async def test_when_the_reply_to_the_commit_is_lost_the_reconciler_queues_it(env: ServiceHarness) -> None:
+async def test_after_a_lost_reply_to_the_commit_the_reconciler_queues_the_image(env: ServiceHarness) -> None:
     image_id = await env.done()
     env.script.lose_replies("reprocess", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
@@ -188,7 +181,7 @@ async def test_when_the_reply_to_the_commit_is_lost_the_reconciler_queues_it(env
     assert await env.reconciler().run_once() == 1
 
 
-async def test_it_waits_with_its_like_even_if_it_was_last_rendered_in_bulk(env: ServiceHarness) -> None:
+async def test_an_image_last_backfilled_is_reprocessed_in_its_own_lane(env: ServiceHarness) -> None:
     image_id = await env.done()
     await env.reprocess(image_id, lane=Lane.BACKFILL)
     await env.render(image_id)
@@ -197,7 +190,7 @@ async def test_it_waits_with_its_like_even_if_it_was_last_rendered_in_bulk(env: 
     assert (await env.row(image_id))["lane"] is LANE
 
 
-async def test_attempts_are_counted_from_nothing(env: ServiceHarness) -> None:
+async def test_reprocessing_resets_the_attempts(env: ServiceHarness) -> None:
     image_id = await env.queued()
     spent = env.processing(max_decoder_failures=2, max_attempts=2)
     env.script.fail("render", [DecoderCrashed, DecoderCrashed, DecoderCrashed])
@@ -207,13 +200,13 @@ async def test_attempts_are_counted_from_nothing(env: ServiceHarness) -> None:
     assert await env.status(image_id) is Status.ERROR
     await env.reprocessing().reprocess(image_id)
     await spent.process(Delivery(image_id=image_id))
-    assert await env.status(image_id) is Status.PROCESSING, "the decoder died once, and may twice"
+    assert await env.status(image_id) is Status.PROCESSING, "decoder failures are counted from zero"
     await env.time_passes(image_id, LEASE)
     await spent.process(Delivery(image_id=image_id))
     assert await env.status(image_id) is Status.DONE
 
 
-async def test_where_it_fails_the_image_ends_in_error_and_keeps_the_old_thumbnails(env: ServiceHarness) -> None:
+async def test_a_failed_reprocessing_keeps_the_old_thumbnails(env: ServiceHarness) -> None:
     image_id = await env.done()
     old = await thumbnails(env, image_id)
     env.script.fail("render", [CorruptImage("This is why.")])
@@ -231,7 +224,7 @@ async def test_where_it_fails_the_image_ends_in_error_and_keeps_the_old_thumbnai
     assert await thumbnails(env, image_id) == old
 
 
-async def test_a_worker_that_dies_over_it_costs_neither_the_old_thumbnails_nor_the_new(env: ServiceHarness) -> None:
+async def test_a_lost_worker_loses_neither_old_nor_new_thumbnails(env: ServiceHarness) -> None:
     image_id = await env.done()
     old = await thumbnails(env, image_id)
     await env.reprocessing().reprocess(image_id)
@@ -245,37 +238,37 @@ async def test_a_worker_that_dies_over_it_costs_neither_the_old_thumbnails_nor_t
     assert await env.files("thumbnails/") == {each.key for each in (*old, *new)}
 
 
-async def test_a_worker_that_wakes_after_its_lease_takes_nothing_from_the_one_that_took_over(
+async def test_a_worker_resumed_after_its_lease_deletes_nothing_of_the_next_attempt(
     env: ServiceHarness,
 ) -> None:
     image_id = await env.done()
     old = await thumbnails(env, image_id)
     await env.reprocessing().reprocess(image_id)
 
-    async def be_overtaken(*_: object) -> None:
+    async def finish_as_another_worker(*_: object) -> None:
         await env.time_passes(image_id, LEASE + 1)
         await env.render(image_id)
 
-    env.script.before("complete", be_overtaken)
+    env.script.before("complete", finish_as_another_worker)
     await env.processing().process(env.queue.published[0])
     new = await thumbnails(env, image_id)
     assert await env.files() == {original_key(image_id), *(each.key for each in (*old, *new))}
     assert set(await env.removals()) == {each.key for each in old}
 
 
-async def test_a_reply_that_is_lost_between_two_wishes_costs_no_file(env: ServiceHarness) -> None:
-    """The worker repeats its last commit when the image has begun anew already."""
+async def test_a_lost_reply_between_two_reprocessings_loses_no_file(env: ServiceHarness) -> None:
+    """The worker repeats its last commit after the image was reprocessed again."""
     image_id = await env.done()
     await env.reprocess(image_id)
     tries: list[object] = []
 
-    async def wish_again(*_: object) -> None:
+    async def reprocess_again(*_: object) -> None:
         tries.append(image_id)
         if len(tries) == 2:
             await env.ask(lambda r: r.images.reprocess([image_id], due_in=UNQUEUED_AFTER))
             assert await env.ask(lambda r: r.scheduling.mark_queued(image_id, due_in=UNCLAIMED_AFTER))
 
-    env.script.before("complete", wish_again)
+    env.script.before("complete", reprocess_again)
     env.script.lose_replies("complete", [DatabaseUnavailable])
     await env.processing().process(Delivery(image_id=image_id))
     assert len(tries) == 2
@@ -287,7 +280,7 @@ async def test_a_reply_that_is_lost_between_two_wishes_costs_no_file(env: Servic
     assert set(await env.removals()) >= made
 
 
-async def test_files_that_were_replaced_are_not_swept_before_their_time(env: ServiceHarness) -> None:
+async def test_replaced_files_are_not_swept_before_they_are_due(env: ServiceHarness) -> None:
     image_id = await env.done()
     old = await thumbnails(env, image_id)
     await env.reprocess(image_id)
@@ -296,3 +289,44 @@ async def test_files_that_were_replaced_are_not_swept_before_their_time(env: Ser
         env.grow_old(key, GRACE + 60)
     assert await env.sweep() == 0
     assert {each.key for each in old} <= await env.files()
+
+
+async def without_original(env: ServiceHarness) -> UUID:
+    image_id = await env.done()
+    await env.ask(lambda r: r.images.remove_originals([image_id]))
+    return image_id
+
+
+REQUEUED: dict[RequeueResult, tuple[Make, ...]] = {
+    RequeueResult.REPROCESSING: FINISHED,
+    RequeueResult.MADE_DUE: (ServiceHarness.new, ServiceHarness.queued, ServiceHarness.renewed),
+}
+UNCHANGED: dict[RequeueResult, Make] = {
+    RequeueResult.BUSY: ServiceHarness.leased,
+    RequeueResult.ORIGINAL_REMOVED: without_original,
+}
+
+
+@pytest.mark.parametrize(("result", "make"), [(result, make) for result, makes in REQUEUED.items() for make in makes])
+async def test_a_requeued_image_is_queued_by_the_next_run_of_the_reconciler(
+    env: ServiceHarness, result: RequeueResult, make: Make
+) -> None:
+    image_id = await make(env)
+    assert await env.reprocessing().requeue(image_id) is result
+    assert env.queue.published == []
+    assert await env.reconciler().run_once() == 1
+    assert [delivery.image_id for delivery in env.queue.published] == [image_id]
+
+
+@pytest.mark.parametrize("result", UNCHANGED)
+async def test_requeue_does_not_change_an_image_that_cannot_be_queued(
+    env: ServiceHarness, result: RequeueResult
+) -> None:
+    image_id = await UNCHANGED[result](env)
+    before = await env.row(image_id)
+    assert await env.reprocessing().requeue(image_id) is result
+    assert await env.row(image_id) == before
+
+
+async def test_requeue_of_an_unknown_image_finds_nothing(env: ServiceHarness) -> None:
+    assert await env.reprocessing().requeue(uuid4()) is RequeueResult.NOT_FOUND

@@ -1,4 +1,4 @@
-"""Retention: what is old enough goes, and nothing that is unfinished is ever touched."""
+"""Retention: deletes what is old enough, and never an unfinished image."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,6 @@ from harness.service_harness import ServiceHarness
 from image_service.domain.keys import original_key
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, OriginalRemoved
-from image_service.services import retention
 
 DAY = 86_400.0
 OLD = DAY + 60
@@ -21,19 +20,8 @@ Make = Callable[[ServiceHarness], Awaitable[UUID]]
 KEEP: dict[str, dict[str, Any]] = {"images": {"images_for": DAY}, "originals": {"originals_for": DAY}}
 
 
-async def leased(env: ServiceHarness) -> UUID:
-    return (await env.claimed()).image_id
-
-
-async def again(env: ServiceHarness) -> UUID:
-    """An image that was DONE, and is to be rendered once more."""
-    image_id = await env.done()
-    await env.reprocess(image_id)
-    return image_id
-
-
-async def again_leased(env: ServiceHarness) -> UUID:
-    return (await env.claim(await again(env))).image_id
+async def renewed_leased(env: ServiceHarness) -> UUID:
+    return (await env.claim(await env.renewed())).image_id
 
 
 async def aged(env: ServiceHarness, make: Make, age: float = OLD) -> UUID:
@@ -49,7 +37,7 @@ async def files_of(env: ServiceHarness, *images: UUID) -> set[str]:
 
 
 @pytest.mark.parametrize("make", [ServiceHarness.done, ServiceHarness.failed])
-async def test_an_image_is_forgotten_with_all_its_files_once_it_is_old(env: ServiceHarness, make: Make) -> None:
+async def test_an_old_image_is_deleted_with_all_its_files(env: ServiceHarness, make: Make) -> None:
     old, young = await aged(env, make), await aged(env, make, YOUNG)
     expected = await files_of(env, old)
     assert await env.retention(images_for=DAY).run_once() == len(expected)
@@ -60,7 +48,7 @@ async def test_an_image_is_forgotten_with_all_its_files_once_it_is_old(env: Serv
 
 
 @pytest.mark.parametrize("make", [ServiceHarness.done, ServiceHarness.failed])
-async def test_an_original_is_let_go_of_once_it_is_old_and_the_rest_stays(env: ServiceHarness, make: Make) -> None:
+async def test_an_old_original_is_deleted_and_the_rest_stays(env: ServiceHarness, make: Make) -> None:
     old, young = await aged(env, make), await aged(env, make, YOUNG)
     before = await env.image(old)
     assert await env.retention(originals_for=DAY).run_once() == 1
@@ -77,18 +65,18 @@ async def test_an_original_is_let_go_of_once_it_is_old_and_the_rest_stays(env: S
     assert await env.retention(originals_for=DAY).run_once() == 0
 
 
-async def test_an_image_without_its_original_is_forgotten_in_its_time(env: ServiceHarness) -> None:
+async def test_an_old_image_without_its_original_is_deleted(env: ServiceHarness) -> None:
     image_id = await aged(env, ServiceHarness.done)
-    keeping = env.retention(originals_for=DAY, images_for=2 * DAY)
-    assert await keeping.run_once() == 1
+    service = env.retention(originals_for=DAY, images_for=2 * DAY)
+    assert await service.run_once() == 1
     await env.time_passes(image_id, DAY)
-    assert await keeping.run_once() == 4
+    assert await service.run_once() == 4
     await env.deletion().run_once()
     assert await env.count() == 0
     assert await env.files() == set()
 
 
-async def test_what_is_to_be_kept_for_ever_is(env: ServiceHarness) -> None:
+async def test_without_retention_nothing_is_deleted(env: ServiceHarness) -> None:
     image_id = await aged(env, ServiceHarness.done, 1000 * DAY)
     before = await env.row(image_id)
     assert await env.retention().run_once() == 0
@@ -96,8 +84,10 @@ async def test_what_is_to_be_kept_for_ever_is(env: ServiceHarness) -> None:
 
 
 @pytest.mark.parametrize("keep", KEEP)
-@pytest.mark.parametrize("make", [ServiceHarness.new, ServiceHarness.queued, leased, again, again_leased])
-async def test_what_is_unfinished_is_never_touched_however_old(env: ServiceHarness, keep: str, make: Make) -> None:
+@pytest.mark.parametrize(
+    "make", [ServiceHarness.new, ServiceHarness.queued, ServiceHarness.leased, ServiceHarness.renewed, renewed_leased]
+)
+async def test_unfinished_images_are_never_deleted(env: ServiceHarness, keep: str, make: Make) -> None:
     image_id = await aged(env, make, 1000 * DAY)
     before, files = await env.row(image_id), await env.files()
     assert await env.retention(**KEEP[keep]).run_once() == 0
@@ -107,23 +97,23 @@ async def test_what_is_unfinished_is_never_touched_however_old(env: ServiceHarne
 
 
 @pytest.mark.parametrize("keep", KEEP)
-async def test_an_image_that_is_rendered_again_is_kept_for_as_long_again(env: ServiceHarness, keep: str) -> None:
-    image_id = await aged(env, again)
+async def test_reprocessing_restarts_the_retention_period(env: ServiceHarness, keep: str) -> None:
+    image_id = await aged(env, ServiceHarness.renewed)
     await env.render(image_id)
     assert await env.retention(**KEEP[keep]).run_once() == 0
     assert await env.status(image_id) is Status.DONE
 
 
-@pytest.mark.parametrize(("keep", "question"), [("images", "remove"), ("originals", "remove_originals")])
-async def test_an_image_that_begins_anew_meanwhile_is_spared(env: ServiceHarness, keep: str, question: str) -> None:
+@pytest.mark.parametrize(("keep", "call"), [("images", "remove"), ("originals", "remove_originals")])
+async def test_an_image_reprocessed_during_the_run_is_not_deleted(env: ServiceHarness, keep: str, call: str) -> None:
     spared, gone = await aged(env, ServiceHarness.done), await aged(env, ServiceHarness.done)
     expected = len(await files_of(env, gone)) if keep == "images" else 1
 
-    async def begin_anew(images: list[UUID]) -> None:
+    async def reprocess(images: list[UUID]) -> None:
         if spared in images:
             await env.reprocess(spared)
 
-    env.script.before(question, begin_anew)
+    env.script.before(call, reprocess)
     assert await env.retention(**KEEP[keep]).run_once() == expected
     assert await env.status(spared) is Status.NEW
     await env.deletion().run_once()
@@ -131,8 +121,8 @@ async def test_an_image_that_begins_anew_meanwhile_is_spared(env: ServiceHarness
     assert await env.status(spared) is Status.DONE
 
 
-@pytest.mark.parametrize(("keep", "question"), [("images", "remove"), ("originals", "remove_originals")])
-async def test_an_image_that_is_deleted_meanwhile_is_no_trouble(env: ServiceHarness, keep: str, question: str) -> None:
+@pytest.mark.parametrize(("keep", "call"), [("images", "remove"), ("originals", "remove_originals")])
+async def test_an_image_deleted_during_the_run_is_ignored(env: ServiceHarness, keep: str, call: str) -> None:
     image_id = await aged(env, ServiceHarness.done)
 
     removed: list[str] = []
@@ -140,26 +130,23 @@ async def test_an_image_that_is_deleted_meanwhile_is_no_trouble(env: ServiceHarn
     async def delete(_: object) -> None:
         removed.extend(await env.ask(lambda r: r.images.remove([image_id])))
 
-    env.script.before(question, delete)
+    env.script.before(call, delete)
     assert await env.retention(**KEEP[keep]).run_once() == 0
     assert await env.count() == 0
     assert sorted(await env.removals()) == sorted(removed)
 
 
 @pytest.mark.parametrize("keep", KEEP)
-async def test_however_many_they_are_exactly_the_old_ones_go(
-    env: ServiceHarness, keep: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "_BATCH", 2)
+async def test_exactly_the_old_images_are_deleted_across_batches(env: ServiceHarness, keep: str) -> None:
     old = [await aged(env, ServiceHarness.failed) for _ in range(5)]
     for _ in range(3):
         await aged(env, ServiceHarness.failed, YOUNG)
-    assert await env.retention(**KEEP[keep]).run_once() == 5
+    assert await env.retention(**KEEP[keep], batch=2).run_once() == 5
     assert set(await env.removals()) == {original_key(image_id) for image_id in old}
 
 
 @pytest.mark.parametrize("keep", KEEP)
-async def test_two_runs_at_once_let_go_of_each_file_once(env: ServiceHarness, keep: str) -> None:
+async def test_concurrent_runs_delete_each_file_once(env: ServiceHarness, keep: str) -> None:
     for _ in range(4):
         await aged(env, ServiceHarness.failed)
     counts = await asyncio.gather(*(env.retention(**KEEP[keep]).run_once() for _ in range(2)))
@@ -167,11 +154,11 @@ async def test_two_runs_at_once_let_go_of_each_file_once(env: ServiceHarness, ke
     assert len(await env.removals()) == 4
 
 
-@pytest.mark.parametrize(("keep", "question"), [("images", "remove"), ("originals", "remove_originals")])
-async def test_while_the_database_is_away_nothing_goes(env: ServiceHarness, keep: str, question: str) -> None:
+@pytest.mark.parametrize(("keep", "call"), [("images", "remove"), ("originals", "remove_originals")])
+async def test_without_the_database_nothing_is_deleted(env: ServiceHarness, keep: str, call: str) -> None:
     image_id = await aged(env, ServiceHarness.done)
     before = await env.row(image_id)
-    env.script.fail(question, [DatabaseUnavailable])
+    env.script.fail(call, [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await env.retention(**KEEP[keep]).run_once()
     assert await env.row(image_id) == before

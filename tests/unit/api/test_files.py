@@ -7,7 +7,8 @@ import pytest
 from starlette.types import Message
 
 from harness.asgi import Answer, Body, request
-from image_service.api.files import PRIVATE_FOR_EVER, PUBLIC_FOR_EVER, REVALIDATE, file_response
+from image_service.api.caching import PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE, CachePolicy
+from image_service.api.files import file_response
 from image_service.errors import ObjectMissing, ServiceError, StorageUnavailable
 from image_service.services.lookup import StoredFile
 
@@ -16,15 +17,15 @@ SHA256 = "9f86d081884c7d65" * 4
 ETAG = f'"{SHA256}"'
 
 
-class Shelf:
-    """Holds one file, and reads it in small pieces."""
+class FakeSource:
+    """Holds one file and reads it in small chunks."""
 
-    def __init__(self, content: bytes = CONTENT, piece: int = 4) -> None:
+    def __init__(self, content: bytes = CONTENT, chunk_size: int = 4) -> None:
         self.content = content
-        self.piece = piece
+        self.chunk_size = chunk_size
         self.reads = 0
-        self.address: str | None = None
-        """Where the file is to be had, if not here."""
+        self.presigned_url: str | None = None
+        """The URL to redirect clients to, if any."""
         self.fails_at: int | None = None
         self.failure: type[ServiceError] = StorageUnavailable
 
@@ -34,35 +35,40 @@ class Shelf:
 
     async def presign(self, file: StoredFile, method: str) -> str | None:
         assert file == self.file
-        return self.address and f"{self.address}?{method}"
+        return self.presigned_url and f"{self.presigned_url}?{method}"
 
     async def read(self, file: StoredFile, start: int, length: int | None) -> AsyncIterator[bytes]:
         assert file == self.file
         assert length is not None
-        for at in range(start, start + length, self.piece):
+        for at in range(start, start + length, self.chunk_size):
             if self.fails_at is not None and at >= self.fails_at:
                 raise self.failure
             self.reads += 1
-            yield self.content[at : min(at + self.piece, start + length)]
+            yield self.content[at : min(at + self.chunk_size, start + length)]
 
 
-async def get(shelf: Shelf | None = None, method: str = "GET", *, attachment: bool = False, **headers: str) -> Answer:
-    return await ask(shelf or Shelf(), method, headers, attachment=attachment)
+async def get(
+    source: FakeSource | None = None, method: str = "GET", *, attachment: bool = False, **headers: str
+) -> Answer:
+    return await ask(source or FakeSource(), method, headers, attachment=attachment)
 
 
 async def ask(
-    shelf: Shelf, method: str, headers: dict[str, str], *, cache: str = REVALIDATE, attachment: bool = False
+    source: FakeSource,
+    method: str,
+    headers: dict[str, str],
+    *,
+    cache: CachePolicy = REVALIDATE,
+    attachment: bool = False,
 ) -> Answer:
     asked = request(method, headers={name.replace("_", "-"): value for name, value in headers.items()})
-    response = await file_response(
-        asked, shelf.file, read=shelf.read, presign=shelf.presign, cache=cache, attachment=attachment
-    )
+    response = await file_response(asked, source.file, source, cache=cache, attachment=attachment)
     answer = Answer()
     await response(asked.scope, Body([], then="silence"), answer.send)
     return answer
 
 
-async def test_the_whole_file() -> None:
+async def test_whole_file_is_served_with_its_headers() -> None:
     answer = await get()
     assert answer.status == 200
     assert answer.body == CONTENT
@@ -78,33 +84,33 @@ async def test_the_whole_file() -> None:
     }
 
 
-async def test_an_attachment_is_saved_under_its_name() -> None:
+async def test_attachment_has_a_file_name() -> None:
     assert (await get(attachment=True)).headers["content-disposition"] == 'attachment; filename="a.png"'
 
 
 @pytest.mark.parametrize(
     ("cache", "header"),
     [
-        (PRIVATE_FOR_EVER, "private, max-age=31536000, immutable"),
-        (PUBLIC_FOR_EVER, "public, max-age=31536000, immutable"),
+        (PRIVATE_IMMUTABLE, "private, max-age=31536000, immutable"),
+        (PUBLIC_IMMUTABLE, "public, max-age=31536000, immutable"),
         (REVALIDATE, "public, no-cache"),
     ],
 )
 @pytest.mark.parametrize("headers", [{}, {"if_none_match": "*"}, {"range": "bytes=0-1"}])
-async def test_every_answer_says_how_to_cache(cache: str, header: str, headers: dict[str, str]) -> None:
-    assert (await ask(Shelf(), "GET", headers, cache=cache)).headers["cache-control"] == header
+async def test_every_response_has_cache_control(cache: CachePolicy, header: str, headers: dict[str, str]) -> None:
+    assert (await ask(FakeSource(), "GET", headers, cache=cache)).headers["cache-control"] == header
 
 
-async def test_head_is_get_without_the_body() -> None:
-    shelf = Shelf()
-    answer = await get(shelf, "HEAD")
+async def test_head_returns_the_headers_of_get_without_a_body() -> None:
+    source = FakeSource()
+    answer = await get(source, "HEAD")
     assert answer.status == 200
     assert answer.body == b""
     assert answer.headers == (await get()).headers
-    assert shelf.reads == 0
+    assert source.reads == 0
 
 
-async def test_head_of_a_range_tells_of_the_whole_file() -> None:
+async def test_head_ignores_range() -> None:
     answer = await get(method="HEAD", range="bytes=0-1")
     assert answer.status == 200
     assert answer.headers["content-length"] == "10"
@@ -115,32 +121,32 @@ async def test_head_of_a_range_tells_of_the_whole_file() -> None:
     "condition",
     [ETAG, f"W/{ETAG}", "*", " * ", f'"x", {ETAG}', f'W/"x",W/{ETAG} , "y"', f"  {ETAG}  "],
 )
-async def test_a_copy_that_is_up_to_date_is_not_sent_again(method: str, condition: str) -> None:
-    shelf = Shelf()
-    answer = await get(shelf, method, if_none_match=condition)
+async def test_matching_if_none_match_returns_304(method: str, condition: str) -> None:
+    source = FakeSource()
+    answer = await get(source, method, if_none_match=condition)
     assert answer.status == 304
     assert answer.body == b""
     assert answer.headers["etag"] == ETAG
     assert "content-length" not in answer.headers
     assert "content-type" not in answer.headers
-    assert shelf.reads == 0
+    assert source.reads == 0
 
 
 @pytest.mark.parametrize(
     "condition", ["", '"x"', SHA256, f'"{SHA256[:16]}"', f'"x{SHA256}"', 'W/"x", "y"', f"w/{ETAG}"]
 )
-async def test_any_other_copy_is_replaced(condition: str) -> None:
+async def test_other_if_none_match_returns_the_file(condition: str) -> None:
     answer = await get(if_none_match=condition)
     assert answer.status == 200
     assert answer.body == CONTENT
 
 
-async def test_a_copy_that_is_up_to_date_comes_before_a_range() -> None:
+async def test_if_none_match_precedes_range() -> None:
     assert (await get(if_none_match=ETAG, range="bytes=0-1")).status == 304
 
 
 @pytest.mark.parametrize(
-    ("wanted", "first", "last"),
+    ("requested", "first", "last"),
     [
         ("bytes=0-0", 0, 0),
         ("bytes=2-5", 2, 5),
@@ -157,8 +163,8 @@ async def test_a_copy_that_is_up_to_date_comes_before_a_range() -> None:
         ("bytes= 2 - 5", 2, 5),
     ],
 )
-async def test_a_single_range(wanted: str, first: int, last: int) -> None:
-    answer = await get(range=wanted)
+async def test_single_range_is_served(requested: str, first: int, last: int) -> None:
+    answer = await get(range=requested)
     assert answer.status == 206
     assert answer.body == CONTENT[first : last + 1]
     assert answer.headers["content-range"] == f"bytes {first}-{last}/10"
@@ -168,19 +174,21 @@ async def test_a_single_range(wanted: str, first: int, last: int) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=10-10", "bytes=11-20", "bytes=-0", "bytes=999999999999999999-"])
-async def test_a_range_outside_the_file(wanted: str) -> None:
-    shelf = Shelf()
-    answer = await get(shelf, range=wanted)
+@pytest.mark.parametrize(
+    "requested", ["bytes=10-", "bytes=10-10", "bytes=11-20", "bytes=-0", "bytes=999999999999999999-"]
+)
+async def test_range_outside_the_file_returns_416(requested: str) -> None:
+    source = FakeSource()
+    answer = await get(source, range=requested)
     assert answer.status == 416
     assert answer.headers["content-range"] == "bytes */10"
     assert answer.headers["content-type"] == "application/problem+json"
     assert b'"code":"range-not-satisfiable"' in answer.body
-    assert shelf.reads == 0
+    assert source.reads == 0
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "requested",
     [
         "",
         "bytes",
@@ -200,95 +208,89 @@ async def test_a_range_outside_the_file(wanted: str) -> None:
         "0-1",
     ],
 )
-async def test_ranges_that_are_malformed_or_several_are_ignored(wanted: str) -> None:
-    answer = await get(range=wanted)
+async def test_malformed_or_multiple_ranges_are_ignored(requested: str) -> None:
+    answer = await get(range=requested)
     assert answer.status == 200
     assert answer.body == CONTENT
     assert "content-range" not in answer.headers
 
 
-async def test_a_range_of_the_version_that_is_here() -> None:
+async def test_matching_if_range_serves_the_range() -> None:
     answer = await get(range="bytes=0-1", if_range=ETAG)
     assert answer.status == 206
     assert answer.body == b"01"
 
 
 @pytest.mark.parametrize("version", ['"x"', f"W/{ETAG}", SHA256, "Wed, 25 Nov 2026 07:30:00 GMT", ""])
-@pytest.mark.parametrize("wanted", ["bytes=0-1", "bytes=10-"])
-async def test_a_range_of_any_other_version_gets_the_whole_file(version: str, wanted: str) -> None:
-    answer = await get(range=wanted, if_range=version)
+@pytest.mark.parametrize("requested", ["bytes=0-1", "bytes=10-"])
+async def test_other_if_range_serves_the_whole_file(version: str, requested: str) -> None:
+    answer = await get(range=requested, if_range=version)
     assert answer.status == 200
     assert answer.body == CONTENT
 
 
-async def test_a_large_file_is_passed_on_piece_by_piece() -> None:
-    shelf = Shelf(os.urandom(1024 * 1024), piece=256 * 1024)
+async def test_large_file_is_streamed() -> None:
+    source = FakeSource(os.urandom(1024 * 1024), chunk_size=256 * 1024)
     asked = request()
-    response = await file_response(
-        asked, shelf.file, read=shelf.read, presign=shelf.presign, cache=REVALIDATE, attachment=False
-    )
+    response = await file_response(asked, source.file, source, cache=REVALIDATE, attachment=False)
     reads_by_then: list[int] = []
 
     class Watched(Answer):
         async def send(self, message: Message) -> None:
-            reads_by_then.append(shelf.reads)
+            reads_by_then.append(source.reads)
             await super().send(message)
 
     answer = Watched()
     await response(asked.scope, Body([], then="silence"), answer.send)
-    assert answer.body == shelf.content
-    assert answer.headers["content-length"] == str(len(shelf.content))
+    assert answer.body == source.content
+    assert answer.headers["content-length"] == str(len(source.content))
     assert reads_by_then == [1, 1, 2, 3, 4, 4]
 
 
-async def test_a_large_range_is_passed_on_piece_by_piece() -> None:
-    shelf = Shelf(os.urandom(1024 * 1024), piece=100_000)
-    answer = await get(shelf, range="bytes=1000-900999")
+async def test_large_range_is_streamed() -> None:
+    source = FakeSource(os.urandom(1024 * 1024), chunk_size=100_000)
+    answer = await get(source, range="bytes=1000-900999")
     assert answer.status == 206
-    assert answer.body == shelf.content[1000:901_000]
-    assert max(len(piece) for piece in answer.pieces) == 100_000
+    assert answer.body == source.content[1000:901_000]
+    assert max(map(len, answer.chunks)) == 100_000
 
 
 @pytest.mark.parametrize("size", [10, 1024 * 1024])
-async def test_a_missing_file_is_an_error_before_anything_is_sent(size: int) -> None:
-    shelf = Shelf(bytes(size))
-    shelf.fails_at = 0
-    shelf.failure = ObjectMissing
+async def test_missing_file_raises_before_the_response_starts(size: int) -> None:
+    source = FakeSource(bytes(size))
+    source.fails_at = 0
+    source.failure = ObjectMissing
     with pytest.raises(ObjectMissing):
-        await file_response(
-            request(), shelf.file, read=shelf.read, presign=shelf.presign, cache=REVALIDATE, attachment=False
-        )
+        await file_response(request(), source.file, source, cache=REVALIDATE, attachment=False)
 
 
-async def test_a_small_file_that_cannot_be_read_to_its_end_is_an_error_before_anything_is_sent() -> None:
-    shelf = Shelf()
-    shelf.fails_at = 8
+async def test_read_error_of_a_small_file_raises_before_the_response_starts() -> None:
+    source = FakeSource()
+    source.fails_at = 8
     with pytest.raises(StorageUnavailable):
-        await file_response(
-            request(), shelf.file, read=shelf.read, presign=shelf.presign, cache=REVALIDATE, attachment=False
-        )
+        await file_response(request(), source.file, source, cache=REVALIDATE, attachment=False)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
-    ("cache", "kept"),
+    ("cache", "header"),
     [
-        (PRIVATE_FOR_EVER, "private, max-age=240"),
-        (PUBLIC_FOR_EVER, "public, max-age=240"),
+        (PRIVATE_IMMUTABLE, "private, max-age=240"),
+        (PUBLIC_IMMUTABLE, "public, max-age=240"),
         (REVALIDATE, "public, no-cache"),
     ],
 )
-async def test_a_file_that_is_elsewhere_is_redirected_to(method: str, cache: str, kept: str) -> None:
-    shelf = Shelf()
-    shelf.address = "https://storage.example/k"
-    answer = await ask(shelf, method, {"range": "bytes=0-1"}, cache=cache)
+async def test_presigned_file_is_redirected_to(method: str, cache: CachePolicy, header: str) -> None:
+    source = FakeSource()
+    source.presigned_url = "https://storage.example/k"
+    answer = await ask(source, method, {"range": "bytes=0-1"}, cache=cache)
     assert answer.status == 307
     assert answer.headers["location"] == f"https://storage.example/k?{method}"
-    assert answer.headers["cache-control"] == kept
-    assert (answer.body, shelf.reads) == (b"", 0)
+    assert answer.headers["cache-control"] == header
+    assert (answer.body, source.reads) == (b"", 0)
 
 
-async def test_a_copy_that_is_up_to_date_needs_no_link() -> None:
-    shelf = Shelf()
-    shelf.address = "https://storage.example/k"
-    assert (await get(shelf, if_none_match=ETAG)).status == 304
+async def test_304_needs_no_presigned_url() -> None:
+    source = FakeSource()
+    source.presigned_url = "https://storage.example/k"
+    assert (await get(source, if_none_match=ETAG)).status == 304

@@ -1,8 +1,9 @@
-"""Every error of the service is documented, and becomes a problem document (RFC 9457) with the status it deserves."""
+"""Every error is documented and becomes a problem document (RFC 9457) with its status."""
 
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -18,18 +19,18 @@ from image_service.api.problems import STATUS, documented, install_handlers, pro
 from image_service.errors import ServiceError
 from image_service.observability.logging import configure_logging
 
-NEVER_AN_ANSWER = {
-    "queue-unavailable",  # the image waits as NEW
+NEVER_A_RESPONSE = {
+    "queue-unavailable",  # the image stays NEW
     "decoder-crashed",
     "decoder-timeout",
     "decoder-memory",
-    "attempts-exhausted",  # these four are found in an image's `error`
+    "attempts-exhausted",  # these four appear in an image's `error`
     "folder-in-use",
     "start-failed",  # these two end the process
     "foreign-storage",  # the sweeper's log
 }
-GROUPS = {errors.UploadRejected, errors.Busy, errors.Outage, errors.DecoderFailure}
-"""Never raised themselves: they have no code of their own."""
+GROUPS = {errors.UploadRejected, errors.InvalidImage, errors.Busy, errors.Outage, errors.DecoderFailure}
+"""Base classes: they are not raised by the API and have no code."""
 ADVICE = re.compile(
     r"[.;:] (documentation is at|(ask|check|export|look|report|scale|send|stop|try|upload|wait)\b)"
     r"|The API's documentation is at /docs\.$",
@@ -87,18 +88,18 @@ def problem(answer: Answer) -> dict[str, Any]:
     return document
 
 
-def test_every_error_has_a_status_or_is_known_never_to_be_an_answer() -> None:
-    assert {kind.code for kind in RAISED} == set(STATUS) | NEVER_AN_ANSWER
-    assert not set(STATUS) & NEVER_AN_ANSWER
+def test_every_error_has_a_status_or_is_never_a_response() -> None:
+    assert {kind.code for kind in RAISED} == set(STATUS) | NEVER_A_RESPONSE
+    assert not set(STATUS) & NEVER_A_RESPONSE
 
 
 @pytest.mark.parametrize("kind", [kind for kind in RAISED if kind.code in STATUS])
-def test_the_status_tells_whose_turn_it_is(kind: type[ServiceError]) -> None:
-    ours = kind is ServiceError or issubclass(kind, (errors.Outage, errors.ObjectMissing, errors.BacklogFull))
-    assert STATUS[kind.code] // 100 == (5 if ours else 4)
+def test_server_errors_are_5xx_and_client_errors_4xx(kind: type[ServiceError]) -> None:
+    server_error = kind is ServiceError or issubclass(kind, (errors.Outage, errors.ObjectMissing, errors.BacklogFull))
+    assert STATUS[kind.code] // 100 == (5 if server_error else 4)
 
 
-def test_codes_are_unique_and_stay_in_kebab_case() -> None:
+def test_codes_are_unique_and_in_kebab_case() -> None:
     codes = [kind.code for kind in RAISED]
     assert len(set(codes)) == len(codes)
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in codes)
@@ -106,7 +107,7 @@ def test_codes_are_unique_and_stay_in_kebab_case() -> None:
 
 
 @pytest.mark.parametrize("kind", RAISED)
-def test_every_error_says_what_is_wrong_and_then_what_to_do(kind: type[ServiceError]) -> None:
+def test_every_error_says_what_is_wrong_and_what_to_do(kind: type[ServiceError]) -> None:
     assert kind.__doc__
     sentence = kind().detail
     assert sentence == kind.__doc__.strip()
@@ -116,12 +117,12 @@ def test_every_error_says_what_is_wrong_and_then_what_to_do(kind: type[ServiceEr
     assert ADVICE.search(sentence), sentence
 
 
-def test_a_more_exact_detail_takes_the_place_of_the_general_one() -> None:
+def test_given_detail_replaces_the_class_sentence() -> None:
     error = errors.CorruptImage("The image ends in its header.")
     assert error.detail == str(error) == "The image ends in its header."
 
 
-def test_the_tree_in_the_documentation_is_the_tree_in_the_code() -> None:
+def test_documented_error_tree_matches_the_classes() -> None:
     assert errors.__doc__
     drawn = re.findall(r"^    ((?:[│├└─ ]{4})*)(\w+) *(.*)$", errors.__doc__.split("::", 1)[1], re.MULTILINE)
     drawn = [(len(branch) // 4, name, remark) for branch, name, remark in drawn]
@@ -139,16 +140,52 @@ def test_the_tree_in_the_documentation_is_the_tree_in_the_code() -> None:
 
 
 @pytest.mark.parametrize("code", STATUS)
-async def test_an_error_becomes_a_problem_with_its_status(code: str) -> None:
+async def test_error_becomes_a_problem_with_its_status(code: str) -> None:
     kind = next(kind for kind in RAISED if kind.code == code)
     answer = await get("/number/0", kind("Exactly this. Do that."))
     assert problem(answer) == {
         "type": f"urn:image-service:problem:{code}",
         "title": code.replace("-", " ").capitalize(),
         "status": STATUS[code].value,
-        "detail": "Exactly this. Do that.",
+        "detail": "Exactly this. Do that." if STATUS[code] < HTTPStatus.INTERNAL_SERVER_ERROR else kind().detail,
         "code": code,
     }
+
+
+OUTAGES = [kind for kind in RAISED if issubclass(kind, errors.Outage) and kind.code in STATUS]
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+async def test_detail_of_an_outage_is_logged_and_hidden_from_the_client(kind: type[ServiceError]) -> None:
+    with capture_logs() as log:
+        document = problem(await get("/number/0", kind("Run `image-service migrate`.")))
+    assert document["detail"] == kind.__doc__
+    assert [line for line in log if line["event"] != "request"] == [
+        {
+            "event": "request failed: dependency unavailable",
+            "log_level": "warning",
+            "code": kind.code,
+            "detail": "Run `image-service migrate`.",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "level"),
+    [
+        (errors.CorruptImage, "request refused", "info"),
+        (errors.TooManyUploads, "request refused", "info"),
+        (errors.BacklogFull, "request refused", "info"),
+        (errors.ObjectMissing, "request failed", "error"),
+        (ServiceError, "request failed", "error"),
+    ],
+)
+async def test_error_is_logged_at_the_level_of_its_severity(kind: type[ServiceError], event: str, level: str) -> None:
+    with capture_logs() as log:
+        await get("/number/0", kind())
+    assert [(line["event"], line["log_level"], line["code"]) for line in log if line["event"] != "request"] == [
+        (event, level, kind.code)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -163,48 +200,48 @@ async def test_an_error_becomes_a_problem_with_its_status(code: str) -> None:
         (errors.ObjectMissing, None),
     ],
 )
-async def test_what_passes_says_when_to_try_again(kind: type[ServiceError], seconds: str | None) -> None:
+async def test_temporary_errors_have_retry_after(kind: type[ServiceError], seconds: str | None) -> None:
     assert (await get("/number/0", kind())).headers.get("retry-after") == seconds
 
 
-@pytest.mark.parametrize("code", sorted(NEVER_AN_ANSWER))
-async def test_an_error_that_is_never_an_answer_is_our_own_fault(code: str) -> None:
+@pytest.mark.parametrize("code", sorted(NEVER_A_RESPONSE))
+async def test_unmapped_error_is_an_internal_error(code: str) -> None:
     kind = next(kind for kind in RAISED if kind.code == code)
     with capture_logs() as log:
         document = problem(await get("/number/0", kind("secret")))
     assert document["code"] == "internal-error"
     assert "secret" not in document["detail"]
-    (line,) = [line for line in log if line["log_level"] == "error"]
-    assert line["code"] == code
+    (line,) = [line for line in log if line["event"] != "request"]
+    assert (line["event"], line["log_level"], line["code"]) == ("unmapped error reached the API", "error", code)
     assert line["exc_info"].detail == "secret"
 
 
-def test_a_problem_may_carry_headers_that_stay_its_own() -> None:
+def test_additional_headers_apply_to_one_response() -> None:
     answer = problem_response(errors.RangeNotSatisfiable(), {"Content-Range": "bytes */10"})
     assert answer.headers["content-range"] == "bytes */10"
     assert "content-range" not in problem_response(errors.RangeNotSatisfiable()).headers
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/", "/späť", "/a?b#c", "//evil.example"])
-async def test_an_unknown_path(path: str) -> None:
+async def test_unknown_path_returns_404(path: str) -> None:
     document = problem(await get(path))
     assert document["code"] == "not-found"
     assert document["detail"] == f"There is nothing at {path}. The API is at /docs."
 
 
 @pytest.mark.parametrize("path", ["/number/", "/nothing/", "/begun/"])
-async def test_a_slash_at_the_end_is_pointed_out(path: str) -> None:
+async def test_trailing_slash_is_explained(path: str) -> None:
     document = problem(await get(path))
     assert document["code"] == "not-found"
     assert document["detail"] == f"There is nothing at {path}. Leave the slash at its end out. The API is at /docs."
 
 
-async def test_an_unknown_path_with_a_query_that_is_no_text() -> None:
+async def test_unknown_path_with_an_undecodable_query_returns_404() -> None:
     answer = await call(application(), scope(path="/nothing", query_string=b"\xff"))
     assert problem(answer)["code"] == "not-found"
 
 
-async def test_a_method_that_is_not_allowed() -> None:
+async def test_other_method_returns_405_with_allow() -> None:
     answer = await get("/begun", method="DELETE")
     document = problem(answer)
     assert document["code"] == "method-not-allowed"
@@ -212,18 +249,18 @@ async def test_a_method_that_is_not_allowed() -> None:
     assert answer.headers["allow"] == "GET, POST"
 
 
-async def test_a_parameter_that_is_not_valid() -> None:
+async def test_invalid_parameter_returns_422() -> None:
     document = problem(await get("/number/many"))
     assert document["code"] == "invalid-request"
     assert document["detail"].startswith("The request is not valid: number: Input should be a valid integer")
 
 
-async def test_what_nobody_expected_is_told_by_an_id_alone_and_logged_with_a_traceback(
+async def test_unexpected_exception_is_logged_with_traceback_and_hidden_from_the_client(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with logging_kept():
         configure_logging("INFO", "json")
-        answer = await get("/number/0", ZeroDivisionError("a secret of ours"))
+        answer = await get("/number/0", ZeroDivisionError("a secret"))
     document = problem(answer)
     assert answer.status == 500
     assert document["code"] == "internal-error"
@@ -234,12 +271,12 @@ async def test_what_nobody_expected_is_told_by_an_id_alone_and_logged_with_a_tra
     assert lines[1]["status"] == 500
     (exception,) = lines[0]["exception"]
     assert exception["exc_type"] == "ZeroDivisionError"
-    assert exception["exc_value"] == "a secret of ours"
+    assert exception["exc_value"] == "a secret"
     assert exception["frames"][-1]["name"] == "number"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("late"), errors.StorageUnavailable("late")])
-async def test_an_answer_that_breaks_off_is_left_to_the_server_to_cut(error: Exception) -> None:
+async def test_exception_during_the_response_reaches_the_server(error: Exception) -> None:
     answer = Answer()
     with capture_logs() as log, pytest.raises(Exception) as raised:  # noqa: PT011  (whatever leads back to the error)
         await application(error)(scope(path="/begun"), Body([], then="silence"), answer.send)
@@ -249,7 +286,7 @@ async def test_an_answer_that_breaks_off_is_left_to_the_server_to_cut(error: Exc
     assert [line["event"] for line in log] == ["request failed", "request"]
 
 
-def test_documented_errors_are_grouped_by_status_with_an_example_each() -> None:
+def test_documented_errors_are_grouped_by_status_with_examples() -> None:
     described = documented(errors.EmptyUpload, errors.MissingFile, errors.CorruptImage)
     assert set(described) == {400, 422}
     assert described[400]["description"] == "Bad Request: `empty-upload`, `missing-file`"

@@ -1,4 +1,4 @@
-"""Addresses in answers are those that clients can use, whatever a request claims about itself."""
+"""URLs in responses are usable by clients, whatever the request's headers say."""
 
 from uuid import UUID
 
@@ -31,7 +31,7 @@ THUMBNAIL = Thumbnail(
         ("https://example.org:8443/a/b", "/a/b"),
     ],
 )
-def test_addresses_lie_below_the_base(base: str, path: str) -> None:
+def test_urls_are_below_the_base(base: str, path: str) -> None:
     urls = Urls(base)
     assert urls.location(ID) == f"{path}/images/{ID}"
     assert urls.original(ID) == f"{base}/images/{ID}/original"
@@ -48,17 +48,17 @@ def test_addresses_lie_below_the_base(base: str, path: str) -> None:
         ({"before": "an older one"}, f"before={ID}"),
     ],
 )
-def test_the_next_page_keeps_the_query(base: str, query: dict[str, str], text: str) -> None:
+def test_next_page_keeps_the_query(base: str, query: dict[str, str], text: str) -> None:
     assert Urls(base).after(ID, query) == f"{base}/images?{text}"
 
 
-def test_versions_differ_where_files_do() -> None:
+def test_different_files_have_different_versions() -> None:
     assert version("a" * 64) == "a" * 16
     assert version("a" * 64) != version("b" * 64)
 
 
 @pytest.mark.parametrize("host", ["img.example.org", "evil.example", ""])
-def test_a_configured_base_counts_more_than_the_request(host: str) -> None:
+def test_configured_base_overrides_the_request(host: str) -> None:
     asked = request(headers={"host": host})
     assert urls_of(asked, "https://cdn.example/api").original(ID) == f"https://cdn.example/api/images/{ID}/original"
 
@@ -68,13 +68,13 @@ def test_a_configured_base_counts_more_than_the_request(host: str) -> None:
     "host",
     ["localhost:8000", "img.example.org", "under_score.example", "127.0.0.1:1", "[::1]", "[2001:db8::1]:8443", "XN--A"],
 )
-def test_without_one_addresses_lie_where_the_request_went(scheme: str, host: str) -> None:
+def test_without_a_base_urls_use_the_request_host(scheme: str, host: str) -> None:
     asked = request(headers={"host": host}, scheme=scheme)
     assert urls_of(asked, None).original(ID) == f"{scheme}://{host}/images/{ID}/original"
     assert urls_of(asked, None).location(ID) == f"/images/{ID}"
 
 
-WEIRD = [
+INVALID_HOSTS = [
     "a b",
     "[",
     "[::1",
@@ -99,13 +99,13 @@ WEIRD = [
 ]
 
 
-@pytest.mark.parametrize("host", WEIRD)
-def test_a_host_that_is_none_is_replaced_by_our_own_address(host: str) -> None:
+@pytest.mark.parametrize("host", INVALID_HOSTS)
+def test_invalid_host_is_replaced_by_the_server_address(host: str) -> None:
     assert urls_of(request(headers={"host": host}), None).original(ID) == f"http://192.0.2.1:8000/images/{ID}/original"
 
 
 @given(host=st.text(st.characters(max_codepoint=255), max_size=30))
-def test_no_host_breaks_out_of_the_address(host: str) -> None:
+def test_host_cannot_change_the_path_or_scheme(host: str) -> None:
     address = urls_of(request(headers={"host": host}), None).original(ID)
     start, end = "http://", f"/images/{ID}/original"
     assert address.startswith(start)
@@ -124,11 +124,11 @@ def test_no_host_breaks_out_of_the_address(host: str) -> None:
         (None, "http://localhost"),
     ],
 )
-def test_without_a_host_our_own_address_counts(server: tuple[str, int | None] | None, base: str) -> None:
+def test_without_a_host_the_server_address_is_used(server: tuple[str, int | None] | None, base: str) -> None:
     assert urls_of(request(server=server), None).original(ID) == f"{base}/images/{ID}/original"
 
 
 @pytest.mark.parametrize("query", [b"\xff", b"a=%ff", b"?#&&="])
-def test_a_weird_query_does_not_matter(query: bytes) -> None:
+def test_malformed_query_is_ignored(query: bytes) -> None:
     asked = request(headers={"host": "a"}, query_string=query)
     assert urls_of(asked, None).original(ID) == f"http://a/images/{ID}/original"

@@ -30,7 +30,7 @@ from harness.images import (
 )
 from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
-from image_service.imaging.headers.reader import Reader
+from image_service.imaging.formats.content import FileContent
 from image_service.imaging.inspect import HeaderInspector
 
 INSPECTOR = HeaderInspector(max_pixels=1_000_000, allowed=ImageFormat)
@@ -68,14 +68,14 @@ Inspect = Callable[[bytes], ImageHeader]
         ("BMP", {}),
     ],
 )
-def test_reads_what_encoders_write(inspect: Inspect, name: str, options: dict[str, object]) -> None:
+def test_reads_headers_of_encoded_images(inspect: Inspect, name: str, options: dict[str, object]) -> None:
     data = encoded(gradient(321, 123), name, **options)
     assert inspect(data) == ImageHeader(format=ImageFormat(name.lower()), width=321, height=123)
     assert INSPECTOR.sniff(data[:4096]) is ImageFormat(name.lower())
 
 
-def test_reads_heic_as_its_encoder_writes_it(inspect: Inspect) -> None:
-    # What is coded has even sides; odd ones are cut off by a box that the decoder heeds.
+def test_reads_header_of_encoded_heic(inspect: Inspect) -> None:
+    # The coded picture has even sides; a box that the decoder applies crops odd ones.
     for width, height in ((320, 122), (319, 121)):
         header = inspect(encoded(gradient(width, height), "HEIF"))
         assert header == ImageHeader(format=ImageFormat.HEIC, width=320, height=122)
@@ -104,12 +104,12 @@ def test_reads_animations(inspect: Inspect) -> None:
         b"%PDF-1.7",
         b"%!PS-Adobe",
         box(b"ftyp", b"heic\0\0\0\0mif1heic"),
-        # Brands end with their box, and the minor version is none.
+        # Brands end with their box, and the minor version is not a brand.
         box(b"ftyp", b"heic\0\0\0\0mif1") + b"avif",
         box(b"ftyp", b"heicavifmif1"),
     ],
 )
-def test_refuses_what_is_no_known_image(content: bytes) -> None:
+def test_refuses_unknown_formats(content: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match="accepted are AVIF, GIF, JPEG, PNG, WEBP"):
         BY_DEFAULT.sniff(content)
 
@@ -118,7 +118,7 @@ def test_refuses_what_is_no_known_image(content: bytes) -> None:
     ("name", "content"),
     [("HEIC", box(b"ftyp", HEIC)), ("TIFF", tiff(*tiff_size(7, 5))), ("BMP", bmp_header(7, 5))],
 )
-def test_refuses_what_is_not_enabled_and_says_what_it_is(name: str, content: bytes) -> None:
+def test_names_the_format_that_is_not_enabled(name: str, content: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match=f"is a {name} image; accepted are AVIF, GIF, JPEG, PNG, WEBP"):
         BY_DEFAULT.sniff(content)
 
@@ -127,7 +127,7 @@ def test_refuses_what_is_not_enabled_and_says_what_it_is(name: str, content: byt
     "content",
     [
         b"BM" + bytes(60),
-        b"BMW is a maker of cars, and no format of images.",
+        b"BMW is a car maker, not an image format; this text is long enough.",
         b"II*",
         b"II\0*" + bytes(60),
         b"MM*\0" + bytes(60),
@@ -137,28 +137,28 @@ def test_refuses_what_is_not_enabled_and_says_what_it_is(name: str, content: byt
         box(b"ftyp", b"isom\0\0\0\0mp41"),
     ],
 )
-def test_knows_lookalikes(content: bytes) -> None:
-    with pytest.raises(UnsupportedFormat, match="no image in a format known here"):
+def test_rejects_similar_signatures(content: bytes) -> None:
+    with pytest.raises(UnsupportedFormat, match="no image in a known format"):
         INSPECTOR.sniff(content)
 
 
-def test_refuses_formats_that_are_switched_off() -> None:
+def test_refuses_disabled_formats() -> None:
     inspector = HeaderInspector(allowed={ImageFormat.JPEG, ImageFormat.PNG})
     with pytest.raises(UnsupportedFormat, match="a GIF image; accepted are JPEG, PNG"):
         inspector.sniff(gif_header(1, 1))
 
 
 @pytest.mark.parametrize("brands", [b"avif\0\0\0\0", b"avis\0\0\0\0", b"mif1\0\0\0\0miafavif", b"MA1B\0\0\0\0avis"])
-def test_knows_avif_by_any_of_its_brands(brands: bytes) -> None:
+def test_identifies_avif_by_brand(brands: bytes) -> None:
     assert INSPECTOR.sniff(box(b"ftyp", brands)) is ImageFormat.AVIF
 
 
 @pytest.mark.parametrize("brands", [b"heic\0\0\0\0", b"heix\0\0\0\0mif1", b"mif1\0\0\0\0mif1heic", b"hevc\0\0\0\0msf1"])
-def test_knows_heic_by_any_of_its_brands(brands: bytes) -> None:
+def test_identifies_heic_by_brand(brands: bytes) -> None:
     assert INSPECTOR.sniff(box(b"ftyp", brands)) is ImageFormat.HEIC
 
 
-def test_takes_what_is_both_for_avif() -> None:
+def test_avif_brand_precedes_heic_brand() -> None:
     assert INSPECTOR.sniff(box(b"ftyp", b"heic\0\0\0\0avif")) is ImageFormat.AVIF
 
 
@@ -193,27 +193,28 @@ def test_refuses_more_pixels_than_allowed(inspect: Inspect, content: bytes) -> N
 
 
 @pytest.mark.parametrize("tag", [273, 324], ids=["strips", "tiles"])
-def test_refuses_more_pieces_than_anyone_needs(inspect: Inspect, tag: int) -> None:
+def test_refuses_tiff_of_too_many_strips_or_tiles(inspect: Inspect, tag: int) -> None:
     assert inspect(tiff(*tiff_size(7, 5), (tag, SHORT, 1 << 18, 0))).width == 7
     with pytest.raises(ImageTooLarge, match=r"cut into 262,145 pieces.*Export the image again"):
         inspect(tiff(*tiff_size(7, 5), (tag, SHORT, (1 << 18) + 1, 0)))
 
 
-def test_forty_thousand_pages_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_only_first_of_40000_tiff_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tiff(*tiff_size(7, 5))
     directory = page[8:-4]
     position = range(8, 8 + 40_000 * (len(directory) + 4), len(directory) + 4)
     path = tmp_path / "book.tiff"
     path.write_bytes(page[:8] + b"".join(directory + struct.pack("<I", at + len(directory) + 4) for at in position))
-    taken, take = [], Reader.take
+    read, read_slice = [], FileContent.__getitem__
 
-    def counted(reader: Reader, count: int) -> bytes:
-        taken.append(count)
-        return take(reader, count)
+    def counted(content: FileContent, place: slice, /) -> bytes:
+        data = read_slice(content, place)
+        read.append(len(data))
+        return data
 
-    monkeypatch.setattr(Reader, "take", counted)
+    monkeypatch.setattr(FileContent, "__getitem__", counted)
     assert INSPECTOR.inspect(path).width == 7
-    assert sum(taken) < 100
+    assert 0 < sum(read) < 100
 
 
 def test_accepts_exactly_as_many_pixels_as_allowed(inspect: Inspect) -> None:
@@ -237,7 +238,7 @@ DAMAGED = {
     "png without width": png_header(0, 10),
     "gif without height": gif_header(10, 0) + gif_frame(0, 0, 10, 0),
     "gif without a frame": gif_header(10, 10) + b";",
-    "jpeg of nothing": SOI + b"\xff",
+    "jpeg of a marker only": SOI + b"\xff",
     "jpeg that ends": SOI + b"\xff\xd9" + bytes(100),
     "jpeg with a scan first": SOI + jpeg_segment(0xDA, bytes(10)) + jpeg_frame_header(10, 10),
     "jpeg without height": SOI + jpeg_frame_header(10, 0),
@@ -247,8 +248,8 @@ DAMAGED = {
     "webp of an unknown chunk": webp(b"JUNK", bytes(20)),
     "webp with a wrong lossless signature": webp(b"VP8L", bytes(5)),
     "webp with a wrong start code": webp(b"VP8 ", bytes(10)),
-    "webp that begins in between": webp(b"VP8 ", b"\1\0\0\x9d\x01\x2a\1\0\1\0"),
-    "avif of a brand only": box(b"ftyp", b"avif\0\0\0\0"),
+    "webp without a key frame": webp(b"VP8 ", b"\1\0\0\x9d\x01\x2a\1\0\1\0"),
+    "avif of a file type box only": box(b"ftyp", b"avif\0\0\0\0"),
     "avif without a size": avif_header(),
     "avif with half a size": avif_header(box(b"ispe", bytes(8))),
     "avif with half a track header": box(b"ftyp", b"avis\0\0\0\0") + box(b"moov", box(b"trak", box(b"tkhd", bytes(4)))),
@@ -288,7 +289,7 @@ ODD = {
     "jpeg with junk between segments": SOI + jpeg_segment(0xFE, b"a") + b"junk\xff\0\xff\xd0" + jpeg_frame_header(7, 5),
     "jpeg with a segment shorter than its length": SOI + b"\xff\xfe\0\0" + jpeg_frame_header(7, 5),
     "jpeg with tables first": SOI + jpeg_segment(0xC4, bytes(17)) + jpeg_frame_header(7, 5, marker=0xC2),
-    "gif with a screen of nothing": gif_header(0, 0) + gif_frame(0, 0, 7, 5),
+    "gif with an empty screen": gif_header(0, 0) + gif_frame(0, 0, 7, 5),
     "gif with junk": gif_header(7, 5) + bytes(5000),
     "avif with a box to the end": box(b"ftyp", b"avif\0\0\0\0")
     + struct.pack(">I4sI", 0, b"meta", 0)
@@ -302,7 +303,7 @@ ODD = {
     "heic with tiles smaller than the picture": avif_header(extents(1, 1), extents(7, 5), brands=HEIC),
     "tiff with numbers of both kinds": tiff((256, LONG, 1, 7), (257, SHORT, 1, 5), order=">"),
     "tiff with its tags out of order": tiff((257, SHORT, 1, 5), (1, SHORT, 1, 9), (256, SHORT, 1, 7)),
-    "tiff with a size told twice": tiff(*tiff_size(7, 5), *tiff_size(60_000, 60_000)),
+    "tiff with duplicate sizes": tiff(*tiff_size(7, 5), *tiff_size(60_000, 60_000)),
     "tiff that begins in its middle": b"MM\0*"
     + struct.pack(">I", 20)
     + bytes(12)
@@ -316,7 +317,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("content", ODD.values(), ids=ODD)
-def test_reads_odd_headers_that_decoders_read(inspect: Inspect, content: bytes) -> None:
+def test_reads_unusual_headers(inspect: Inspect, content: bytes) -> None:
     header = inspect(content)
     assert (header.width, header.height) == (7, 5)
 
@@ -340,10 +341,10 @@ BEGINNINGS = [
 ]
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(beginning=st.sampled_from(BEGINNINGS), rest=st.binary(max_size=300), repeat=st.integers(1, 50))
 @example(beginning=BEGINNINGS[0], rest=b"\xe0\0\2\xff", repeat=50)
-def test_any_bytes_get_an_answer(inspect: Inspect, beginning: bytes, rest: bytes, repeat: int) -> None:
+def test_any_bytes_give_header_or_verdict(inspect: Inspect, beginning: bytes, rest: bytes, repeat: int) -> None:
     try:
         header = inspect(beginning + rest * repeat)
     except (CorruptImage, ImageTooLarge, UnsupportedFormat):

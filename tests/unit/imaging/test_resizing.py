@@ -13,7 +13,7 @@ WITH_PILLOW = resizing._with_pillow
 BEST = resizing._choose()
 
 
-@pytest.fixture(params=[BEST, WITH_PILLOW], ids=["the best there is", "Pillow"])
+@pytest.fixture(params=[BEST, WITH_PILLOW], ids=["default", "Pillow"])
 def resample(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Resample:
     monkeypatch.setattr(resizing, "_resample", request.param)
     chosen: Resample = request.param
@@ -33,29 +33,29 @@ def differences(one: Image.Image, other: Image.Image) -> list[float]:
 
 @pytest.mark.usefixtures("resample")
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_keeps_what_is_smooth(mode: str) -> None:
+def test_resizing_preserves_gradients(mode: str) -> None:
     small = resize(gradient(600, 400).convert(mode), (150, 100))
     assert max(differences(small, gradient(150, 100).convert(mode))) <= 4
 
 
 @pytest.mark.parametrize("image", [noise(333, 217), noise(333, 217).convert("L"), noise(333, 217).convert("CMYK")])
-def test_all_agree(image: Image.Image) -> None:
+def test_resamplers_agree(image: Image.Image) -> None:
     for size in ((100, 65), (332, 1), (7, 217)):
         whole = resizing.whole(image)
-        # They round in between in another order, which shows at the edges of noise only.
+        # They round intermediate values in another order, which is visible at the edges of noise only.
         one, other = BEST(image, size, whole), WITH_PILLOW(image, size, whole)
         assert max(differences(one, other)) <= 8
         assert max(ImageStat.Stat(ImageChops.difference(one, other)).mean) <= 0.5
 
 
-def test_all_agree_on_transparency() -> None:
+def test_resamplers_agree_on_transparency() -> None:
     image = translucent(333, 217)
     made = [each(image, (100, 65), resizing.whole(image)).convert("RGBa") for each in (BEST, WITH_PILLOW)]
     assert max(differences(*made)) <= 8
 
 
 @pytest.mark.usefixtures("resample")
-def test_takes_no_colour_of_invisible_pixels() -> None:
+def test_resizing_weights_pixels_by_alpha() -> None:
     image = Image.new("RGBA", (64, 64), (0, 255, 0, 0))
     image.paste((255, 0, 0, 255), (0, 0, 32, 64))
     for size in ((9, 9), (3, 3), (2, 64)):
@@ -64,25 +64,25 @@ def test_takes_no_colour_of_invisible_pixels() -> None:
 
 
 @pytest.mark.usefixtures("resample")
-def test_takes_only_what_the_box_holds() -> None:
+def test_resizes_only_the_box() -> None:
     image = Image.new("RGB", (100, 100), "red")
     image.paste((0, 0, 255), (80, 0, 100, 100))
     image.paste((0, 0, 255), (0, 50, 100, 100))
-    # Filters may reach a little over its edge.
+    # Filters may reach a little beyond its edge.
     inside = resize(image, (40, 25), (0, 0, 80, 50)).crop((0, 0, 36, 21))
     assert inside.getextrema() == ((255, 255), (0, 0), (0, 0))
     assert resize(image, (2, 2), (0, 0, 80, 50)).getpixel((0, 0)) == pytest.approx((255, 0, 0), abs=20)
 
 
 @pytest.mark.usefixtures("resample")
-def test_leaves_alone_what_fits() -> None:
+def test_returns_image_of_wanted_size_unchanged() -> None:
     image = gradient(30, 20)
     assert resize(image, (30, 20)) is image
     assert resize(image, (30, 20), (0, 0, 29, 20)) is not image
 
 
 @pytest.mark.usefixtures("resample")
-def test_comes_down_from_any_size() -> None:
+def test_resizes_very_long_pictures() -> None:
     # A filter over all of it would take half a gigabyte of weights.
     long = Image.linear_gradient("L").resize((1, 10_000_000), Image.Resampling.NEAREST)
     for image in (long, long.transpose(Image.Transpose.ROTATE_90)):
@@ -92,6 +92,6 @@ def test_comes_down_from_any_size() -> None:
         assert max(differences(upright, expected)) <= 3
 
 
-def test_pillow_is_there_when_the_other_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resizes_with_pillow_without_cykooz(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
     assert resizing._choose() is WITH_PILLOW

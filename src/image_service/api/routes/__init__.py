@@ -1,1 +1,1 @@
-"""The operations of the API, a module for each kind of thing."""
+"""The API's operations, one router per module."""

@@ -1,17 +1,21 @@
-"""``/health``: for people, load balancers and orchestrators."""
+"""``/health``: health for people, load balancers and orchestrators."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from image_service.api.caching import NO_STORE
+from image_service.api.dependencies import context_of
 from image_service.api.schemas import Alive, HealthReport, ServicesHealth
-from image_service.services.health import Condition, HealthCheck
+from image_service.services.health import Condition
+
+router: Final = APIRouter(prefix="/health", tags=["health"])
 
 _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
     503: {
         "model": HealthReport,
-        "description": "Uploads cannot be kept: the database or the storage is away.",
+        "description": "Uploads cannot be accepted: the database or the storage is unavailable.",
         "content": {
             "application/json": {
                 "example": {
@@ -27,35 +31,33 @@ _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def health_router(check: HealthCheck, *, standalone: bool) -> APIRouter:
-    """The operations that tell how the service is."""
-    router = APIRouter(prefix="/health", tags=["health"])
+@router.get("", summary="Is the service healthy?", responses=_UNHEALTHY)
+async def get_health(request: Request, response: Response) -> HealthReport:
+    """Checks every dependency, for two seconds at most. Responds with 200 while uploads are accepted, otherwise 503."""
+    return await _report(request, response)
 
-    async def report(response: Response) -> HealthReport:
-        health = await check.run()
-        response.status_code = 503 if health.condition is Condition.UNHEALTHY else 200
-        response.headers["Cache-Control"] = "no-store"
-        return HealthReport(
-            status=health.condition,
-            services=ServicesHealth(database=health.database, rabbitmq=health.queue, storage=health.storage),
-            waiting=None if health.waiting is None else dict(health.waiting),
-            timestamp=datetime.now(UTC),
-            mode="standalone" if standalone else "distributed",
-        )
 
-    @router.get("", summary="Is the service healthy?", responses=_UNHEALTHY)
-    async def get_health(response: Response) -> HealthReport:
-        """Asks every part, each time: two seconds at most. 200 while uploads are accepted, 503 while they are not."""
-        return await report(response)
+@router.get("/ready", summary="Can the service take requests?", responses=_UNHEALTHY)
+async def get_readiness(request: Request, response: Response) -> HealthReport:
+    """The same as `/health`. Without its broker the service is ready: it stores uploads and queues them later."""
+    return await _report(request, response)
 
-    @router.get("/ready", summary="May requests be sent here?", responses=_UNHEALTHY)
-    async def get_readiness(response: Response) -> HealthReport:
-        """The same as `/health`: a service without its broker is ready, for it keeps what it is given."""
-        return await report(response)
 
-    @router.get("/live", summary="Does the process answer?")
-    async def get_liveness() -> Alive:
-        """Asks nobody: restarting this process would not bring a database back."""
-        return Alive()
+@router.get("/live", summary="Does the process answer?")
+async def get_liveness() -> Alive:
+    """Checks no dependency: restarting this process would not bring a database back."""
+    return Alive()
 
-    return router
+
+async def _report(request: Request, response: Response) -> HealthReport:
+    context = context_of(request)
+    health = await context.services.health.run()
+    response.status_code = 503 if health.condition is Condition.UNHEALTHY else 200
+    response.headers["Cache-Control"] = NO_STORE
+    return HealthReport(
+        status=health.condition,
+        services=ServicesHealth(database=health.database, rabbitmq=health.queue, storage=health.storage),
+        waiting=None if health.waiting is None else dict(health.waiting),
+        timestamp=datetime.now(UTC),
+        mode="standalone" if context.standalone else "distributed",
+    )

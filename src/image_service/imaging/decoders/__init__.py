@@ -1,5 +1,6 @@
-"""Decoders that do better than Pillow's own, each behind Pillow's interface for one.
+"""Decoders that replace or complete Pillow's own, one module a format or library.
 
-Each is a file that is opened, told by ``draft`` which size is wanted of it, and then loads a picture of at least that
-size with detail to spare. Whatever it cannot do, it leaves to Pillow's decoder, whose verdict on a file stands.
+A decoder of our own has Pillow's interface: a file that is opened, that ``draft`` tells which size is wanted, and that
+then loads a picture of at least that size with detail to spare. Files that it cannot decode are left to Pillow's
+decoder, which has the final verdict.
 """

@@ -1,4 +1,4 @@
-"""HEIC: libheif through pillow-heif, an extra that is loaded only where it is asked for."""
+"""HEIC: libheif through pillow-heif, an optional dependency that is loaded only where HEIC is enabled."""
 
 from importlib import import_module
 from typing import BinaryIO, cast
@@ -7,7 +7,7 @@ from PIL import ImageFile
 
 
 def prepare() -> None:
-    """Load the library, while the process may still do so and before an image's time runs.
+    """Load the library before the sandbox forbids it and before an image's time runs.
 
     Raises:
         ImportError: it is not installed.
@@ -16,10 +16,10 @@ def prepare() -> None:
 
 
 def open_heic(file: BinaryIO) -> ImageFile.ImageFile:
-    """The primary image. It will be turned as the file says, and says that nothing is left to turn."""
+    """Return the primary image. libheif applies its orientation, and Pillow then reports none."""
     from pillow_heif import HeifImageFile, options  # noqa: PLC0415 — see above
 
-    # One thread, as the pool keeps every core busy; and nothing but the picture itself.
+    # One thread, as the pool keeps every core busy; and only the picture itself.
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
     return cast("ImageFile.ImageFile", HeifImageFile(file))  # type: ignore[no-untyped-call]  # half its types are missing

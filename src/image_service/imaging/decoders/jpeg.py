@@ -1,14 +1,23 @@
-"""JPEG: libjpeg-turbo through Pillow, scaled while it decodes."""
+"""JPEG: libjpeg-turbo through Pillow, scaled while it decodes; files without an end marker."""
 
+import hashlib
+import io
 import math
-from typing import Final
+from typing import BinaryIO, Final
 
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+
+from image_service.imaging.formats.jpeg_scans import ends_in_scan
 
 _MARGIN: Final = 1.2
 """How many times the wanted size is decoded, or more, as the scales are 1/2, 1/4 and 1/8. See docs/decisions/0011."""
 _ALL: Final = 1 << 30
 """More bytes than any file has: libjpeg works faster on the whole than on pieces of 64 KB."""
+
+_END_OF_IMAGE: Final = b"\xff\xd9"
+_NOISE: Final = bytes((37 * index + 11) % 251 for index in range(512))
+_STRIP: Final = 64
 
 
 class Jpeg(JpegImageFile):
@@ -21,3 +30,38 @@ class Jpeg(JpegImageFile):
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
         """Skip what an image of the given size does not show."""
         return super().draft(mode, size and (math.ceil(size[0] * _MARGIN), math.ceil(size[1] * _MARGIN)))
+
+
+def decode_without_end(file: BinaryIO) -> Image.Image:
+    """Return the picture of a JPEG file that lacks nothing but its end marker, at full size.
+
+    libjpeg fills in what is missing, and does not report that through Pillow. But if nothing is missing, the picture
+    does not depend on what follows the file's last byte.
+
+    Raises:
+        OSError: the picture itself is incomplete.
+    """
+    file.seek(0)
+    data = file.read()
+    if not ends_in_scan(data):
+        raise OSError("the file ends between two scans")
+    # One after the other: at full size, a second picture is hundreds of megabytes.
+    expected = _digest(_load(data + _NOISE + _END_OF_IMAGE))
+    plain = _load(data + _END_OF_IMAGE)
+    if _digest(plain) != expected:
+        raise OSError("the picture ends before its last row")
+    return plain
+
+
+def _load(data: bytes) -> Image.Image:
+    image = JpegImageFile(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def _digest(image: Image.Image) -> bytes:
+    """Return a digest of the pixels, taken in strips: the bytes of the whole would need as much memory again."""
+    digest = hashlib.sha256()
+    for top in range(0, image.height, _STRIP):
+        digest.update(image.crop((0, top, image.width, min(top + _STRIP, image.height))).tobytes())
+    return digest.digest()

@@ -1,7 +1,7 @@
-"""libwebp, the very copy that Pillow uses, for what Pillow offers no way to ask for: a scaled decode of a still image.
+"""libwebp through ctypes, in the copy that Pillow uses, for a feature that Pillow lacks: scaled decoding of stills.
 
 Only documented structures and functions of its header ``webp/decode.h`` are used. They have been the same since 2014;
-the library checks that itself, by the version of its interface that it is told, and refuses if it has another.
+the library checks the version of the interface that callers pass, and refuses any other.
 """
 
 import ctypes
@@ -13,17 +13,17 @@ from PIL import _webp
 _INTERFACE: Final = 0x0209
 """WEBP_DECODER_ABI_VERSION, of which the upper byte counts."""
 _OK: Final = 0
-"""Of VP8StatusCode; the others do not tell reliably what was wrong."""
+"""A VP8StatusCode; the others do not say reliably what was wrong."""
 _MODES: Final = {"RGB": 0, "RGBA": 1}
 """WEBP_CSP_MODE by Pillow's names."""
 
 
 class Refused(Exception):
-    """The library, or what is there of it, makes nothing of the file."""
+    """The library is unavailable, or cannot decode the file."""
 
 
 class Features(ctypes.Structure):
-    """WebPBitstreamFeatures: what the file is, by its own headers, which were checked against each other."""
+    """WebPBitstreamFeatures: the properties in the file's headers, which were checked against each other."""
 
     _fields_ = (
         ("width", c_int),
@@ -46,7 +46,7 @@ class _Interleaved(ctypes.Structure):
 
 
 class _Planes(ctypes.Structure):
-    """WebPYUVABuffer: only its size matters here."""
+    """WebPYUVABuffer; only its size matters here."""
 
     _fields_ = (("planes", c_void_p * 4), ("strides", c_int * 4), ("sizes", c_size_t * 4))
 
@@ -100,9 +100,9 @@ class _Config(ctypes.Structure):
 
 
 def _load() -> ctypes.CDLL | None:
-    """The library, if Pillow's module is linked with it in a way that shows its functions."""
+    """Return the library, if Pillow's module is linked with it in a way that exposes its functions."""
     try:
-        # Looking a name up in a module also searches what it is linked with, wherever that lies.
+        # Looking up a name in a module also searches the libraries that it is linked with, wherever they are.
         library = ctypes.CDLL(_webp.__file__)
         library.WebPInitDecoderConfigInternal.argtypes = (POINTER(_Config), c_int)
         library.WebPGetFeaturesInternal.argtypes = (c_char_p, c_size_t, POINTER(Features), c_int)
@@ -116,10 +116,10 @@ _library = _load()
 
 
 def read_features(data: bytes) -> Features:
-    """What kind of image the file holds.
+    """Return the properties of the image in the file.
 
     Raises:
-        Refused: none, or the library is not to be had.
+        Refused: there is none, or the library is unavailable.
     """
     features = Features()
     if _library is None or _library.WebPGetFeaturesInternal(data, len(data), byref(features), _INTERFACE) != _OK:
@@ -128,7 +128,7 @@ def read_features(data: bytes) -> Features:
 
 
 def decode(data: bytes, mode: str, size: tuple[int, int]) -> bytearray:
-    """The pixels of a still image, row by row without gaps.
+    """Return the pixels of a still image, row by row without gaps.
 
     Args:
         data: The whole file.
@@ -149,7 +149,7 @@ def decode(data: bytes, mode: str, size: tuple[int, int]) -> bytearray:
     stride = width * len(mode)
     pixels = bytearray(stride * height)
     config.output.colorspace, config.output.is_external_memory = _MODES[mode], 1
-    # The library holds every size that it is about to write against these.
+    # The library checks every size that it is about to write against these.
     config.output.pixels.interleaved = _Interleaved(
         ctypes.addressof(ctypes.c_char.from_buffer(pixels)), stride, len(pixels)
     )

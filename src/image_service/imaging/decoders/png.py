@@ -1,23 +1,31 @@
-"""PNG: photographs by a decoder in Rust, in half the time; everything else, and every doubt, by Pillow."""
+"""PNG: photographs with a decoder in Rust, in half the time; everything else, and every doubtful file, with Pillow."""
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from image_service.imaging.essentials.png import chunks
+from image_service.imaging.formats.png import chunks
 from image_service.imaging.resizing import resize
 
 if TYPE_CHECKING:
     from PIL._imaging import PixelAccess
 
 _KINDS: Final = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
-"""What kornia-rs decodes, by Pillow's mode, which is also the raw mode of an image with 8 bits a sample."""
+"""Image kinds that kornia-rs decodes, by Pillow's mode: also the raw mode of an image with 8 bits a sample."""
 _WORTHWHILE: Final = 1_000_000
-"""Pixels below which the time saved does not repay loading the decoder, and NumPy with it."""
+"""Pixels below which the time saved is less than that for loading the decoder, and NumPy with it."""
 _STRIP: Final = 256
-"""Rows that are made narrow at a time."""
+"""Rows that are scaled to the wanted width at a time."""
+
+_TRANSPARENCY_SCALE: Final[dict[str, Callable[[int], int]]] = {
+    "L;2": lambda value: value * 85,
+    "L;4": lambda value: value * 17,
+    "RGB;16B": lambda value: value >> 8,
+}
+"""From a PNG's transparent sample at its own depth to the 8 bits that Pillow decodes it to, by Pillow raw mode."""
 
 
 class Png(PngImageFile):
@@ -30,18 +38,18 @@ class Png(PngImageFile):
         mode: str | None,  # noqa: ARG002 — for Pillow's interface
         size: tuple[int, int] | None,
     ) -> tuple[str, tuple[int, int, float, float]] | None:
-        """Remember the width: the picture may come out as narrow, and yet as high as it is."""
+        """Remember the width: the decoded picture may be as narrow, with its height unchanged."""
         self._wanted_width = size[0] if size else None
         return None
 
     def load(self) -> "PixelAccess | None":
-        """Decode, unless that was done."""
+        """Decode, unless that is done."""
         if self.tile and self._is_plain():
-            self._load_quickly()
+            self._load_with_kornia()
         return super().load()
 
     def _is_plain(self) -> bool:
-        """Whether the other decoder knows it, and to the same effect: no palette, no colour key, nothing interlaced."""
+        """Whether the other decoder gives the same result: no palette, no colour key, not interlaced."""
         return (
             self.width * self.height >= _WORTHWHILE
             and self.mode in _KINDS
@@ -49,9 +57,9 @@ class Png(PngImageFile):
             and not {"transparency", "interlace"} & self.info.keys()
         )
 
-    def _load_quickly(self) -> None:
-        """Decode, if the other decoder can: it refuses what is not perfect, which Pillow then judges."""
-        assert self.fp  # noqa: S101 — it is there until the image is loaded
+    def _load_with_kornia(self) -> None:
+        """Decode, if the other decoder can: it refuses files with any flaw, which Pillow then judges."""
+        assert self.fp  # noqa: S101 — it is set until the image is loaded
         position = self.fp.tell()
         self.fp.seek(0)
         content = self.fp.read()
@@ -59,15 +67,15 @@ class Png(PngImageFile):
         pixels = _decode(content, self.size, _KINDS[self.mode])
         if pixels is None:
             return
-        for kind, chunk in chunks(content):
-            # It may also stand after the pixels, where Pillow has not been.
-            if kind == b"eXIf":
-                self.info["exif"] = b"Exif\0\0" + bytes(chunk[8:-4])
+        for chunk in chunks(content):
+            # It may also stand after the pixels, which Pillow has not read yet.
+            if chunk.kind == b"eXIf":
+                self.info["exif"] = b"Exif\0\0" + content[chunk.body]
         image = self._image(pixels)
         self.im, self._size, self.tile = image.im, image.size, []
 
     def _image(self, pixels: memoryview) -> Image.Image:
-        """The pixels as an image, already narrow where it would have to be a copy."""
+        """Return the pixels as an image, already scaled to the wanted width where it would have to be a copy."""
         if self.mode != "RGB" or not self._wanted_width or self._wanted_width >= self.width:
             return _as_image(self.mode, self.size, pixels)
         stride, image = self.width * len(self.mode), Image.new(self.mode, (self._wanted_width, self.height))
@@ -79,21 +87,31 @@ class Png(PngImageFile):
 
 
 def _as_image(mode: str, size: tuple[int, int], pixels: memoryview) -> Image.Image:
-    """The pixels as they are or, of RGB, a copy: Pillow keeps a fourth byte there."""
+    """Return the pixels as an image that shares them or, for RGB, a copy: Pillow keeps a fourth byte there."""
     return Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)  # type: ignore[arg-type]  # takes any buffer
 
 
 def _decode(content: bytes, size: tuple[int, int], kind: str) -> memoryview | None:
-    """The pixels, row by row without gaps; None if the decoder is missing or refuses the file."""
+    """Return the pixels, row by row without gaps; None if the decoder is missing or refuses the file."""
     width, height = size
     try:
-        # At the first file that needs it: few processes ever see one, and it takes 20 MB.
+        # Loaded for the first file that needs it: few processes ever get one, and it takes 20 MB.
         decoder: Any = import_module("kornia_rs").io
         return memoryview(decoder.decode_image_png_u8(content, (height, width), kind)).cast("B")
-    except Exception:  # noqa: BLE001 — whatever the reason, Pillow does it then
+    except Exception:  # noqa: BLE001 — whatever the reason, Pillow decodes the file then
         return None
     except BaseException as error:
-        # This is what a panic in Rust becomes, and there is no class to import for it.
+        # A panic in Rust is raised as this class, which cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
         return None
+
+
+def repair_transparency(image: ImageFile.ImageFile) -> None:
+    """Scale a PNG's transparent colour to the depth of the decoded image, which Pillow does not do."""
+    scale = _TRANSPARENCY_SCALE.get(str(image.tile[0].args)) if image.tile else None
+    match image.info.get("transparency"), scale:
+        case int(value), Callable() as scaled:
+            image.info["transparency"] = scaled(value)
+        case tuple(values), Callable() as scaled:
+            image.info["transparency"] = tuple(scaled(value) for value in values)

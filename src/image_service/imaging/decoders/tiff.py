@@ -7,19 +7,19 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from image_service.errors import ImageTooLarge
 
 _MAX_LAYERS: Final = 8
-"""How often the strips may cover the image: once a channel, where each is stored by itself."""
+"""How often the strips may cover the image: once a channel, where the channels are stored separately."""
 _UNSCALED: Final = frozenset({"I", "F"})
-"""Modes of Pillow for samples whose range the file leaves open: where white is, nobody knows."""
+"""Modes of Pillow for samples whose range, and so the value of white, the file does not define."""
 _RAW_BITS: Final = (12,)
-"""A depth that Pillow leaves at its own scale, as good as black."""
+"""A depth that Pillow does not scale to 8 bits, so that pictures are nearly black."""
 
 
 def open_tiff(file: BinaryIO) -> TiffImageFile:
-    """The first page.
+    """Return the first page.
 
     Raises:
-        ImageTooLarge: a small file would be decoded over and over.
-        SyntaxError: its samples are of a kind that would show wrongly.
+        ImageTooLarge: overlapping strips would be decoded over and over.
+        SyntaxError: its samples are of a kind that would be shown wrongly.
     """
     image = TiffImageFile(file)
     if image.mode in _UNSCALED or image.tag_v2.get(BITSPERSAMPLE) == _RAW_BITS:

@@ -1,6 +1,6 @@
-"""WebP: stills scaled by libwebp while it decodes them; animations, and whatever it refuses, by Pillow.
+"""WebP: stills scaled by libwebp while it decodes them; animations, and files that it refuses, with Pillow.
 
-Pillow decodes stills too as animations, at full size on two canvases of it.
+Pillow decodes stills as animations too, at full size with two canvases of that size.
 """
 
 import io
@@ -12,23 +12,21 @@ from PIL import Image, ImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from image_service.imaging.decoders import libwebp
+from image_service.imaging.formats.webp import ALPHA, FIRST_CHUNK, Chunk, chunks
 
 if TYPE_CHECKING:
     from PIL._imaging import PixelAccess
 
 _MARGIN: Final = 2
-"""How many times the wanted size is decoded: libwebp averages areas, which would show with less."""
-_RIFF_HEADER: Final = 12
-_CHUNK_HEADER: Final = 8
+"""How many times the wanted size is decoded: libwebp averages areas, which would be visible with less."""
 _METADATA: Final = {b"ICCP": "icc_profile", b"EXIF": "exif"}
-"""Chunks that matter, with Pillow's names for their content (RFC 9649 §2.7.1)."""
-_ALPHA: Final = 0x10
+"""Chunks that decide on colours and orientation, with Pillow's names for their content (RFC 9649 §2.7.1)."""
 _UNKNOWN: Final = 0xC1
-"""Flags of the VP8X chunk (RFC 9649 §2.7): that there is transparency, and those that mean nothing yet."""
+"""Reserved flags of the VP8X chunk (RFC 9649 §2.7)."""
 
 
 def open_webp(file: BinaryIO) -> ImageFile.ImageFile:
-    """The image or, of an animation, its first frame."""
+    """Return the image or, of an animation, its first frame."""
     try:
         return StillWebP(file)
     except SyntaxError:
@@ -54,23 +52,23 @@ class StillWebP(ImageFile.ImageFile):
         self._mode = "RGBA" if features.has_alpha else "RGB"
         self._size = features.width, features.height
         flags = 0
-        for kind, content in _chunks(self._content):
-            if kind == b"VP8X":
-                flags = content[0]
-            if flags & _UNKNOWN or (kind == b"ALPH" and not flags & _ALPHA):
-                raise SyntaxError("the flags do not fit")
-            # Where there are two, libwebp goes by the first.
-            if kind in _METADATA:
-                self.info.setdefault(_METADATA[kind], content)
+        for chunk in _chunks(self._content):
+            if chunk.kind == b"VP8X":
+                flags = self._content[chunk.body]
+            if flags & _UNKNOWN or (chunk.kind == b"ALPH" and not flags & ALPHA):
+                raise SyntaxError("the flags contradict the chunks")
+            # Where there are two, libwebp uses the first.
+            if chunk.kind in _METADATA:
+                self.info.setdefault(_METADATA[chunk.kind], self._content[chunk.body : chunk.end])
 
     def draft(
         self,
         mode: str | None,  # noqa: ARG002 — for Pillow's interface
         size: tuple[int, int] | None,
     ) -> tuple[str, tuple[int, int, float, float]] | None:
-        """Average what an image of the given size does not show.
+        """Average detail that an image of the given size does not show.
 
-        Not with transparency: libwebp would mix the colours of invisible pixels in.
+        Not with transparency: libwebp would blend in the colours of invisible pixels.
         """
         if not size or self.mode != "RGB":
             return None
@@ -81,7 +79,7 @@ class StillWebP(ImageFile.ImageFile):
         return self.mode, (0, 0, width, height)
 
     def load(self) -> "PixelAccess | None":
-        """Decode, unless that was done."""
+        """Decode, unless that is done."""
         if self._im is None:
             try:
                 pixels = libwebp.decode(self._content, self.mode, self.size)
@@ -97,18 +95,18 @@ class StillWebP(ImageFile.ImageFile):
         self.im, self._mode, self._size = image.im, image.mode, image.size
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of every chunk (RFC 9649 §2.3).
+def _chunks(content: bytes) -> Iterator[Chunk]:
+    """Yield every chunk in the RIFF chunk around them (RFC 9649 §2.3).
 
     Raises:
-        SyntaxError: they do not fill the file to the end that it gives. libwebp would not mind, as long as it finds
-            the pixels somewhere; Pillow does.
+        SyntaxError: they do not fill it, or the file, exactly. libwebp would accept that, as long as it finds the
+            pixels somewhere; Pillow does not.
     """
-    position, end = _RIFF_HEADER, _CHUNK_HEADER + int.from_bytes(content[4:8], "little")
-    while position < end <= len(content):
-        start = position + _CHUNK_HEADER
-        length = int.from_bytes(content[position + 4 : start], "little")
-        yield content[position : position + 4], content[start : start + length]
-        position = start + length + length % 2
+    position, end = FIRST_CHUNK, 8 + int.from_bytes(content[4:8], "little")
+    for chunk in chunks(content) if end <= len(content) else ():
+        if chunk.start >= end:
+            break
+        yield chunk
+        position = chunk.next
     if position != end:
         raise SyntaxError("the chunks do not fill the file")

@@ -1,8 +1,8 @@
-"""The task queue on RabbitMQ: a durable quorum queue for each lane, and a dead-letter queue that raises an alarm.
+"""The task queue on RabbitMQ: a durable quorum queue for each lane, and a dead-letter queue.
 
-Publishing and consuming use connections of their own, because the broker stops reading from connections that publish
-while it is short of memory or disk. Each connection is kept by a small loop of ours rather than by aio-pika's robust
-one, whose hidden waiting would let a publish hang: here an operation on a lost connection fails at once.
+Publishing and consuming use separate connections, because the broker stops reading from connections that publish while
+it is short of memory or disk. A small loop of ours keeps each connection open, rather than aio-pika's robust
+connection, whose hidden waits would let a publish hang: here an operation on a lost connection fails at once.
 """
 
 from image_service.queue.rabbitmq.dead_letters import RabbitMQDeadLetters

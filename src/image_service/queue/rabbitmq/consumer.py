@@ -1,9 +1,10 @@
-"""Feeding deliveries to a handler, through lost connections and drains."""
+"""Consumes one lane: feeds its deliveries to a handler, across lost connections, until the drain."""
 
 import asyncio
 import random
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final, NoReturn, cast
 
 import structlog
@@ -13,102 +14,112 @@ from image_service.domain.lane import Lane
 from image_service.errors import Outage
 from image_service.ports import Delivery, Drain, Handler
 from image_service.queue import messages
-from image_service.queue.rabbitmq.link import Link, Session, reason_of
+from image_service.queue.rabbitmq.connection import BrokerConnection, Session, reason_of
+from image_service.queue.rabbitmq.timeouts import cancel_all, now, within
 from image_service.queue.rabbitmq.topology import Topology
-from image_service.queue.rabbitmq.waiting import cancel_all, now, within
 
-_SETTLE_LIMIT: Final = 2.0
-_LOOK_EVERY: Final = 5.0
-"""Seconds between two looks at whether an idle consumer has been forgotten."""
-_GIVE_BACK_CAP: Final = 10.0
+_SETTLE_TIMEOUT: Final = 2.0
+_MAX_REQUEUE_DELAY: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerTiming:
+    """Delays of a consumer, in seconds."""
+
+    requeue_delay: float
+    """Before a message whose handler raised is first requeued; doubled with each further try, up to ten seconds."""
+    idle_check: float
+    """Between two checks of whether an idle consumer misses messages."""
+    idle_reconnect: float
+    """Without a message until the consumer reconnects."""
+
+
 class Consumer:
-    """One call of ``consume``. Handlers belong to it, not to a connection: they outlive a lost one."""
+    """One call of ``consume``. Handlers belong to it, not to a connection: they continue after a lost connection."""
 
     def __init__(
-        self, url: str, topology: Topology, lane: Lane, handler: Handler, *, slots: int, give_back_pause: float
+        self, url: str, topology: Topology, lane: Lane, handler: Handler, *, slots: int, timing: ConsumerTiming
     ) -> None:
         self._topology = topology
         self._lane = lane
         self._queue_name = topology.queue_of(lane)
         self._handler = handler
         self._prefetch = slots
-        self._give_back_pause = give_back_pause
-        self._link = Link(url, f"image-service consumer {self._queue_name}", self._set_up)
+        self._timing = timing
+        self._connection = BrokerConnection(url, f"image-service consumer {self._queue_name}", self._set_up)
         self._slots = asyncio.Semaphore(slots)
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: set[asyncio.Task[None]] = set()
-        """Those that hold a message but run no handler: nothing is lost by cancelling them."""
+        """Tasks that hold a message but run no handler: cancelling them loses nothing."""
         self._draining = asyncio.Event()
         self._last_arrival = 0.0
 
-    async def run(self, drain: Drain, closed: asyncio.Event, idle_refresh: float) -> None:
+    async def run(self, drain: Drain, closed: asyncio.Event) -> None:
         """Consume until the drain is requested or ``closed`` is set; see ``ports.TaskQueue.consume``."""
-        keeper = asyncio.create_task(self._link.keep())
+        connection = asyncio.create_task(self._connection.keep_open())
         requested = asyncio.ensure_future(drain.requested())
         closing = asyncio.create_task(closed.wait())
-        refresher = asyncio.create_task(self._refresh_when_idle(idle_refresh))
-        watchers = {keeper, requested, closing, refresher}
+        reconnecting = asyncio.create_task(self._reconnect_when_idle())
+        background = {connection, requested, closing, reconnecting}
         try:
-            await asyncio.wait(watchers, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(background, return_when=asyncio.FIRST_COMPLETED)
             self._draining.set()
             if not closing.done():
                 await self._drain(drain.grace)
         finally:
             self._draining.set()
             await cancel_all(self._tasks)
-            # The connection goes last: messages are given back on it.
-            await cancel_all(watchers)
-        for watcher in (keeper, requested, refresher):
-            if not watcher.cancelled():
-                watcher.result()
+            # The connection is closed last: messages are requeued on it.
+            await cancel_all(background)
+        for task in (connection, requested, reconnecting):
+            if not task.cancelled():
+                task.result()
 
     async def _drain(self, grace: float) -> None:
-        session = self._link.session
+        session = self._connection.session
         if session is not None and session.stop_delivery is not None:
-            # First of all: what is given back must not come straight back to us.
+            # First, so that requeued messages are not delivered to this consumer again.
             await _settle(session.stop_delivery())
         for task in self._idle:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
 
-    async def _refresh_when_idle(self, after: float) -> NoReturn:
-        """Connect anew when the broker seems to have forgotten this consumer.
+    async def _reconnect_when_idle(self) -> NoReturn:
+        """Reconnect when the broker may have lost track of this consumer.
 
-        It can lose track of one without a word (see ``Topology.declare``), and hold messages for it; they are delivered
-        again once the connection is closed.
+        It does so without notice (see ``Topology.declare``), and may hold messages for the consumer; these are
+        delivered again once the connection is closed.
         """
         while True:
-            await self._until_forgotten(after)
-            self._link.renew()
+            await self._until_idle_too_long()
+            self._connection.renew()
 
-    async def _until_forgotten(self, after: float) -> None:
-        """Return when nothing has come for so many seconds, or when at two looks something waited and did not come."""
+    async def _until_idle_too_long(self) -> None:
+        """Return after ``idle_reconnect`` without a message, or when two checks in a row found undelivered messages."""
         idle_since, waited = now(), False
-        while now() - idle_since < after:
-            await asyncio.sleep(min(_LOOK_EVERY, after))
-            waits = await self._something_waits()
+        while now() - idle_since < self._timing.idle_reconnect:
+            await asyncio.sleep(min(self._timing.idle_check, self._timing.idle_reconnect))
+            waiting = await self._messages_wait()
             if self._tasks or self._last_arrival > idle_since:
                 idle_since, waited = now(), False
-            elif waits and waited:
-                _log.warning("messages wait and do not come; connecting anew", queue=self._queue_name)
+            elif waiting and waited:
+                _log.warning("consumer receives no messages; reconnecting", queue=self._queue_name)
                 return
             else:
-                waited = waits
+                waited = waiting
 
-    async def _something_waits(self) -> bool:
-        session = self._link.session
+    async def _messages_wait(self) -> bool:
+        session = self._connection.session
         if session is None:
             return False
         try:
-            waiting = await within(_SETTLE_LIMIT, self._topology.depth(session.connection))
-        except Exception:  # noqa: BLE001 - whatever it is, the link or the next look shows it
+            depth = await within(_SETTLE_TIMEOUT, self._topology.depth(session.connection))
+        except Exception:  # noqa: BLE001 - a lasting error shows in the connection or at the next check
             return False
-        return waiting[self._lane] > 0
+        return depth[self._lane] > 0
 
     async def _set_up(self, session: Session) -> None:
         await session.open(publisher_confirms=False)
@@ -121,7 +132,7 @@ class Consumer:
         queue = await channel.get_queue(self._queue_name, ensure=False)
 
         async def arrived(message: AbstractIncomingMessage) -> None:
-            # A task of our own: aio-pika's ends with the channel, and would take the handler with it.
+            # A task of our own: aio-pika's ends with the channel, and would cancel the handler.
             self._last_arrival = now()
             task = asyncio.create_task(self._handle(message, session))
             self._tasks.add(task)
@@ -146,37 +157,38 @@ class Consumer:
         await _settle(message.ack() if done else message.nack(requeue=True))
 
     async def _attempt(self, delivery: Delivery, message: AbstractIncomingMessage, session: Session) -> bool:
-        """Run the handler once there is a slot; returns whether the message is done with."""
+        """Run the handler once a slot is free; returns whether the message is to be acknowledged."""
         if self._draining.is_set():
             return False
-        # Prefetch equals the slots, so one is free, unless handlers from before a reconnect still run.
+        # Prefetch equals the slots, so one is free unless handlers from before a reconnect still run.
         with self._idling():
             await self._slots.acquire()
         try:
             if self._draining.is_set() or session.lost.is_set():
                 return False
             await self._handler(delivery)
-        except Exception as error:  # noqa: BLE001 - a handler may raise anything: that is how it gives its message back
-            # An outage explains itself; anything else is a defect, and wants its traceback.
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message is requeued
+            # An outage is logged without a traceback; anything else is a defect.
             _log.warning(
-                "handler failed; its message goes back to the queue",
+                "handler failed; delivery requeued",
                 image_id=str(delivery.image_id),
                 error=repr(error),
                 exc_info=not isinstance(error, Outage),
             )
             if not self._draining.is_set():
                 with self._idling():
-                    await asyncio.sleep(self._pause(message))
+                    await asyncio.sleep(self._requeue_delay(message))
             return False
         else:
             return True
         finally:
             self._slots.release()
 
-    def _pause(self, message: AbstractIncomingMessage) -> float:
-        """Seconds to hold a message back. The delivery limit would be spent in no time during a short outage else."""
+    def _requeue_delay(self, message: AbstractIncomingMessage) -> float:
+        """Returns seconds to hold a message. Without a delay a short outage would use up the delivery limit."""
         tries = message.headers.get("x-delivery-count")
-        longest = min(_GIVE_BACK_CAP, self._give_back_pause * 2 ** min(tries if isinstance(tries, int) else 0, 10))
+        doublings = min(tries if isinstance(tries, int) else 0, 10)
+        longest = min(_MAX_REQUEUE_DELAY, self._timing.requeue_delay * 2**doublings)
         return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not cryptography
 
     @contextmanager
@@ -190,8 +202,8 @@ class Consumer:
 
 
 async def _settle(verdict: Awaitable[object]) -> None:
-    """Send an acknowledgement or its opposite. If the connection is gone, the broker delivers the message again."""
+    """Send a positive or negative acknowledgement. If the connection is lost, the broker delivers the message again."""
     try:
-        await within(_SETTLE_LIMIT, verdict)
-    except Exception as error:  # noqa: BLE001 - no way of failing matters here: see above
+        await within(_SETTLE_TIMEOUT, verdict)
+    except Exception as error:  # noqa: BLE001 - no failure matters here: see above
         _log.info("acknowledgement not sent; the message will be delivered again", reason=reason_of(error))

@@ -1,4 +1,4 @@
-"""The port's side of it: publishing, and asking the broker how it is."""
+"""The task queue on RabbitMQ: publishes messages, starts consumers and reports the queues' depth."""
 
 import asyncio
 import random
@@ -14,14 +14,15 @@ from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler
 from image_service.queue import messages
-from image_service.queue.rabbitmq.consumer import Consumer
-from image_service.queue.rabbitmq.link import Link, Session
+from image_service.queue.rabbitmq.connection import BrokerConnection, Session
+from image_service.queue.rabbitmq.consumer import Consumer, ConsumerTiming
+from image_service.queue.rabbitmq.timeouts import now, within
 from image_service.queue.rabbitmq.topology import Topology
-from image_service.queue.rabbitmq.waiting import now, within
 
-_FIRST_CONNECT_WAIT: Final = 1.0
-_ANSWER_LIMIT: Final = 1.9
+_FIRST_CONNECT_TIMEOUT: Final = 1.0
+_DEPTH_TIMEOUT: Final = 1.9
 _BREAKER_SECONDS: Final = 3.0
+"""How long publishes fail at once after one that the broker did not confirm in time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -31,11 +32,11 @@ class RabbitMQQueue:
 
     Args:
         url: ``amqp://`` or ``amqps://``, with credentials and virtual host. A wrong one is retried and logged.
-        publish_timeout: Seconds that one publish may take in all.
-        queue_name: Name of the normal lane's queue; the others, and the dead-letter queue, have it before a dot.
-        give_back_pause: Seconds before a message whose handler raised goes back to the queue for the first time;
-            doubled with each further try, up to ten seconds.
-        idle_refresh: Seconds without a message after which a consumer connects anew, for it may have been forgotten.
+        publish_timeout: Maximum seconds for one publish.
+        queue_name: Name of the normal lane's queue, and prefix of the others and of the dead-letter queue.
+        requeue_delay: See ``ConsumerTiming``.
+        idle_check: See ``ConsumerTiming``.
+        idle_reconnect: See ``ConsumerTiming``.
     """
 
     def __init__(
@@ -43,40 +44,41 @@ class RabbitMQQueue:
         url: str,
         publish_timeout: float = 5.0,
         queue_name: str = "images",
-        give_back_pause: float = 0.5,
-        idle_refresh: float = 60.0,
+        *,
+        requeue_delay: float = 0.5,
+        idle_check: float = 5.0,
+        idle_reconnect: float = 60.0,
     ) -> None:
         self._url = url
         self._publish_timeout = publish_timeout
         self._topology = Topology(queue_name)
-        self._give_back_pause = give_back_pause
-        self._idle_refresh = idle_refresh
-        self._link = Link(url, f"image-service publisher {queue_name}", self._set_up)
-        self._keeper: asyncio.Task[NoReturn] | None = None
-        self._tripped_until = 0.0
+        self._timing = ConsumerTiming(requeue_delay=requeue_delay, idle_check=idle_check, idle_reconnect=idle_reconnect)
+        self._connection = BrokerConnection(url, f"image-service publisher {queue_name}", self._set_up)
+        self._connecting: asyncio.Task[NoReturn] | None = None
+        self._breaker_open_until = 0.0
         self._closed = asyncio.Event()
 
     async def start(self) -> None:
         """Begin connecting; returns at once."""
-        if self._keeper is None and not self._closed.is_set():
-            self._keeper = asyncio.create_task(self._link.keep())
+        if self._connecting is None and not self._closed.is_set():
+            self._connecting = asyncio.create_task(self._connection.keep_open())
 
     async def close(self) -> None:
-        """Disconnect, and end every consumer of this object. Takes three seconds at most."""
+        """Disconnect, and stop every consumer of this object, within three seconds."""
         self._closed.set()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
 
     async def publish(self, delivery: Delivery) -> None:
-        """Hand a message over, durably and routably, within the time limit.
+        """Publish a message durably, to an existing queue, within the time limit.
 
         Raises:
             QueueUnavailable: not connected, blocked, unroutable, refused, or not confirmed in time.
         """
         deadline = now() + self._publish_timeout
         session = await self._connected(deadline)
-        if now() < self._tripped_until:
+        if now() < self._breaker_open_until:
             raise QueueUnavailable("The broker did not confirm a recent message in time.")
         message = Message(
             messages.encode(delivery),
@@ -86,37 +88,35 @@ class RabbitMQQueue:
             headers=messages.headers(delivery),
         )
         try:
-            await within(deadline - now(), self._hand_over(session, message, self._topology.queue_of(delivery.lane)))
+            await within(deadline - now(), self._send(session, message, self._topology.queue_of(delivery.lane)))
         except TimeoutError:
-            await self._trip(session)
+            await self._open_breaker(session)
             raise QueueUnavailable("The broker did not confirm the message in time.") from None
         except Exception as error:
-            # Whatever aio-pika raises here, from a dozen unrelated classes, means the same to the caller.
+            # aio-pika raises a dozen unrelated classes here, which mean the same to the caller.
             raise QueueUnavailable("The broker did not take the message.") from error
 
     async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
         """Feed a lane's deliveries to ``handler`` until the drain; see ``ports.TaskQueue``.
 
-        A message that cannot be decoded goes to the dead-letter queue. After a lost connection the handlers run on,
-        and their messages are delivered again, here or elsewhere.
+        A message that cannot be decoded is dead-lettered. After a lost connection the handlers continue, and their
+        messages are delivered again, to any consumer.
 
         Raises:
-            QueueUnavailable: the queue was closed before.
+            QueueUnavailable: the queue is closed.
         """
         if self._closed.is_set():
             raise QueueUnavailable("The queue is closed.")
-        consumer = Consumer(
-            self._url, self._topology, lane, handler, slots=slots, give_back_pause=self._give_back_pause
-        )
-        await consumer.run(drain, self._closed, self._idle_refresh)
+        consumer = Consumer(self._url, self._topology, lane, handler, slots=slots, timing=self._timing)
+        await consumer.run(drain, self._closed)
 
     async def depth(self) -> Mapping[Lane, int]:
-        """How many messages are ready in each lane; answers or raises within two seconds.
+        """Returns the number of ready messages in each lane, within two seconds.
 
         Raises:
             QueueUnavailable: the broker did not answer, or blocks publishers.
         """
-        deadline = now() + _ANSWER_LIMIT
+        deadline = now() + _DEPTH_TIMEOUT
         session = await self._connected(deadline)
         try:
             return await within(deadline - now(), self._topology.depth(session.connection))
@@ -127,55 +127,47 @@ class RabbitMQQueue:
 
     @property
     def dead_letters(self) -> int:
-        """How many dead letters there were when the broker was last asked; see ``depth``."""
+        """Number of dead letters at the last check; see ``depth``."""
         return self._topology.dead_letters
 
-    async def probe(self) -> None:
-        """Return after a round trip which shows that a message could be published now; takes two seconds at most.
-
-        Raises:
-            QueueUnavailable: the broker did not answer, or blocks publishers.
-        """
-        await self.depth()
-
     async def _connected(self, deadline: float) -> Session:
-        """The live session. Waits only while the very first attempt to connect is under way, and not for long."""
-        if self._keeper is not None and not self._link.tried.is_set():
+        """Returns the open session. Waits only for the first attempt to connect, and for a second at most."""
+        if self._connecting is not None and not self._connection.tried.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(min(deadline, now() + _FIRST_CONNECT_WAIT)):
-                    await self._link.tried.wait()
+                async with asyncio.timeout_at(min(deadline, now() + _FIRST_CONNECT_TIMEOUT)):
+                    await self._connection.tried.wait()
         if self._closed.is_set():
             raise QueueUnavailable("The queue is closed.")
-        session = self._link.session
+        session = self._connection.session
         if session is None:
             raise QueueUnavailable
         if await session.blocked():
             raise QueueUnavailable("The broker is short of memory or disk and takes no messages.")
         return session
 
-    async def _hand_over(self, session: Session, message: Message, queue: str) -> None:
+    async def _send(self, session: Session, message: Message, queue: str) -> None:
         for last_try in (False, False, True):
             try:
                 await session.channel.default_exchange.publish(message, queue, mandatory=True)
             except PublishError:
-                # Somebody deleted the queue. Without `mandatory` the broker would have confirmed and lost the message.
+                # The queue was deleted. Without `mandatory` the broker would have confirmed the message and lost it.
                 if last_try:
                     raise
                 _log.warning("queue is missing; declaring it again", queue=queue)
                 await self._topology.declare(session.connection)
             except DeliveryError:
-                # A negative acknowledgement, as a quorum queue gives while it is just being created or elects a leader.
+                # A negative acknowledgement: a quorum queue sends it while it is being created or elects a leader.
                 if last_try:
                     raise
                 await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - jitter, not cryptography
             else:
                 return
 
-    async def _trip(self, session: Session) -> None:
-        """Let publishes fail fast for a while, so that a silent broker costs a few uploads their wait, not each."""
-        self._tripped_until = now() + _BREAKER_SECONDS
+    async def _open_breaker(self, session: Session) -> None:
+        """Make publishes fail at once for a while, so that a silent broker delays a few uploads instead of each."""
+        self._breaker_open_until = now() + _BREAKER_SECONDS
         _log.warning("broker did not confirm in time; publishing pauses", seconds=_BREAKER_SECONDS)
-        # A new connection may fare better, but one that the broker blocks is healthy, and is told when to go on.
+        # A new connection may work, unless the broker blocks this one: then it is healthy, and unblocked in time.
         if not await session.blocked():
             session.lost.set()
 

@@ -1,0 +1,61 @@
+"""Reads the settings from the environment and explains invalid values."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from image_service.config.settings import Settings
+from image_service.config.types import EMBEDDED_QUEUE, SQLITE
+
+# Error messages do not repeat these values, because they may contain passwords.
+_SECRET: Final = frozenset({"database_url", "rabbitmq_url", "storage_url", "otel_exporter_otlp_endpoint"})
+
+
+class ConfigError(Exception):
+    """A setting has an invalid value. The message is one sentence that names the setting."""
+
+
+def load_settings(**given: object) -> Settings:
+    """Returns the settings from the environment; ``given`` values (command options) take precedence.
+
+    Raises:
+        ConfigError: a value is invalid.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic at run time
+    except ValidationError as error:
+        raise ConfigError(_one_sentence(error)) from None
+
+
+def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
+    """Returns the settings for standalone use: defaults that need no server, in a data directory.
+
+    Raises:
+        ConfigError: a value is invalid.
+    """
+    data = data.absolute()
+    own: dict[str, object] = {
+        "database_url": f"{SQLITE}{data / 'images.db'}",
+        "rabbitmq_url": EMBEDDED_QUEUE,
+        "storage_path": data / "storage",
+        "liveness_file": data / "worker.liveness",
+        "api_host": "127.0.0.1",
+    }
+    unset = {name: value for name, value in own.items() if not environ.get(name.upper())}
+    return load_settings(**{**unset, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _one_sentence(error: ValidationError) -> str:
+    return "; ".join(_problem(problem) for problem in error.errors(include_url=False)) + "."
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    field = str(problem["loc"][0])
+    setting = field.upper() if field in _SECRET else f"{field.upper()}={problem['input']}"
+    return f"{setting} is not usable: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,103 @@
+"""Validated types of settings. Errors are half a sentence that follows the name of the setting."""
+
+from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
+
+from image_service.domain.image import ImageFormat
+
+EMBEDDED_QUEUE: Final = "embedded://"
+"""The ``RABBITMQ_URL`` of a queue in the process, without a broker."""
+
+SQLITE: Final = "sqlite+aiosqlite:///"
+"""What the ``DATABASE_URL`` of an SQLite database starts with."""
+
+_DATABASES: Final = ("postgresql+asyncpg://", SQLITE)
+_QUEUES: Final = ("amqp://", "amqps://", EMBEDDED_QUEUE)
+_OBJECT_STORAGES: Final = frozenset({"s3", "gs", "az"})
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _database_url(value: str) -> str:
+    if not value.startswith(_DATABASES):
+        msg = f"must start with {' or '.join(_DATABASES)}"
+        raise ValueError(msg)
+    return value
+
+
+def _queue_url(value: str) -> str:
+    if not value.startswith(_QUEUES):
+        msg = "must start with amqp:// or amqps://"
+        raise ValueError(msg)
+    return value
+
+
+def _storage_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
+        return value
+    usable = parts.scheme in _OBJECT_STORAGES and parts.netloc and "@" not in parts.netloc
+    if not usable or parts.query or parts.fragment:
+        msg = (
+            "must look like s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder, "
+            "and contain no password: keys belong in variables such as AWS_ACCESS_KEY_ID"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+        msg = "must look like https://img.example.org or https://example.org/images-api"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
+def _collector_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        msg = "must look like http://collector:4318"
+        raise ValueError(msg)
+    if not all(find_spec(f"opentelemetry.{part}") for part in ("sdk", "exporter", "instrumentation")):
+        msg = "traces need packages that are not installed: install image-processing-service[otel]"
+        raise ValueError(msg)
+    return value
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+
+
+def _formats(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = frozenset(name.strip().lower() for name in value.split(",") if name.strip())
+    if not names or not names.issubset(ImageFormat):
+        msg = f"must name one or more of {', '.join(ImageFormat)}, separated by commas"
+        raise ValueError(msg)
+    if ImageFormat.HEIC in names and find_spec("pillow_heif") is None:
+        msg = "heic needs the package pillow-heif, which is not installed: install image-processing-service[heic]"
+        raise ValueError(msg)
+    return names
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+QueueUrl = Annotated[str, AfterValidator(_queue_url)]
+StorageUrl = Annotated[str, AfterValidator(_storage_url)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+CollectorUrl = Annotated[str, AfterValidator(_collector_url)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
+"""Comma-separated addresses and networks."""
+Formats = Annotated[frozenset[ImageFormat], NoDecode, BeforeValidator(_formats)]
+"""Comma-separated names of formats."""

@@ -1,0 +1,96 @@
+"""Image formats as files, without a decoder: one bounded reader of each container, and what is read with it.
+
+Each module has a generator or function that reads the container's parts (segments, chunks, blocks, boxes, entries)
+once, in a number of steps that no file can raise, and on top of it:
+
+- ``dimensions``: width and height as stored, from the header of a file that may still be on disk;
+- ``metadata``: the metadata that the file carries;
+- ``strip``: the file without what its picture does not need, for formats whose decoders would parse that.
+
+Nothing here imports an image library: the API process inspects uploads and must never load a decoder for it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from image_service.domain.image import ImageFormat, MetadataKind
+from image_service.imaging.formats import bmp, gif, heif, jpeg, png, tiff, webp
+from image_service.imaging.formats.content import Content
+from image_service.imaging.formats.metadata import Metadata
+
+_DIMENSIONS: Final[dict[ImageFormat, Callable[[Content], tuple[int, int]]]] = {
+    ImageFormat.JPEG: jpeg.dimensions,
+    ImageFormat.PNG: png.dimensions,
+    ImageFormat.GIF: gif.dimensions,
+    ImageFormat.WEBP: webp.dimensions,
+    ImageFormat.AVIF: heif.dimensions,
+    ImageFormat.HEIC: heif.dimensions,
+    ImageFormat.TIFF: tiff.dimensions,
+    ImageFormat.BMP: bmp.dimensions,
+}
+_METADATA: Final[dict[ImageFormat, Callable[[bytes], Iterator[Metadata]]]] = {
+    ImageFormat.JPEG: jpeg.metadata,
+    ImageFormat.PNG: png.metadata,
+    ImageFormat.GIF: gif.metadata,
+    ImageFormat.WEBP: webp.metadata,
+    ImageFormat.AVIF: heif.metadata,
+    ImageFormat.HEIC: heif.metadata,
+    ImageFormat.TIFF: tiff.metadata,
+}
+_STRIP: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
+    ImageFormat.JPEG: jpeg.strip,
+    ImageFormat.PNG: png.strip,
+    ImageFormat.GIF: gif.strip,
+    ImageFormat.TIFF: tiff.strip,
+}
+_HIDDEN_IN_XMP: Final = {b"GPSLatitude": MetadataKind.GPS, b"xmpGImg:image": MetadataKind.THUMBNAIL}
+
+
+def read_dimensions(content: Content, image_format: ImageFormat) -> tuple[int, int]:
+    """Return width and height in pixels, as stored.
+
+    Args:
+        content: A file, of which only the header is read.
+        image_format: The format that its first bytes have.
+
+    Raises:
+        CorruptImage: the header is damaged or incomplete.
+        ImageTooLarge: the header shows that decoding takes too many steps.
+    """
+    return _DIMENSIONS[image_format](content)
+
+
+def find_metadata(content: bytes, image_format: ImageFormat) -> tuple[MetadataKind, ...]:
+    """Return the kinds of metadata in a file, in the order of the enumeration; those without a known label are missed.
+
+    Args:
+        content: A file whose header was inspected.
+        image_format: The format it was found to have.
+    """
+    if image_format not in _METADATA:
+        return ()
+    first: dict[MetadataKind, slice] = {}
+    for kind, start, end in _METADATA[image_format](content):
+        first.setdefault(kind, slice(start, end))
+    found = set(first)
+    if MetadataKind.EXIF in first:
+        exif = content[first[MetadataKind.EXIF]].removeprefix(b"Exif\0\0")
+        found |= {each.kind for each in tiff.metadata(exif)}
+    if MetadataKind.XMP in first:
+        packet = content[first[MetadataKind.XMP]]
+        found |= {kind for name, kind in _HIDDEN_IN_XMP.items() if name in packet}
+    return tuple(kind for kind in MetadataKind if kind in found)
+
+
+def strip(content: bytes, image_format: ImageFormat) -> bytes:
+    """Return the file without what its picture does not need.
+
+    Decoders parse comments, previews, text and animation data in passing, and fail on flaws there that no viewer
+    minds, or spend seconds and hundreds of megabytes on what is thrown away afterwards. The decoders of the other
+    formats keep such things apart. Damage stays as it is: the decoder judges it.
+
+    Args:
+        content: A file whose header was inspected.
+        image_format: The format it was found to have.
+    """
+    return _STRIP[image_format](content) if image_format in _STRIP else content

@@ -1,0 +1,1 @@
+"""The pipeline from a file to its thumbnails; ``steps`` can be imported without an image library."""

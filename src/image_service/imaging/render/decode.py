@@ -1,0 +1,166 @@
+"""From a file to pixels: opens and decodes each format with its decoder, and turns decoder errors into verdicts."""
+
+import mmap
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final
+
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+
+from image_service.domain.image import ImageFormat, ImageHeader
+from image_service.errors import CorruptImage, ImageTooLarge
+from image_service.imaging.decoders.gif import on_canvas
+from image_service.imaging.decoders.heic import open_heic
+from image_service.imaging.decoders.jpeg import Jpeg, decode_without_end
+from image_service.imaging.decoders.png import Png, repair_transparency
+from image_service.imaging.decoders.tiff import open_tiff
+from image_service.imaging.decoders.webp import open_webp
+from image_service.imaging.limits import MAX_PROFILE_BYTES
+
+_DECODERS: Final[dict[ImageFormat, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
+    ImageFormat.JPEG: Jpeg,
+    ImageFormat.PNG: Png,
+    ImageFormat.GIF: GifImageFile,
+    ImageFormat.WEBP: open_webp,
+    ImageFormat.AVIF: AvifImageFile,
+    ImageFormat.HEIC: open_heic,
+    ImageFormat.TIFF: open_tiff,
+    ImageFormat.BMP: BmpImageFile,
+}
+"""The decoder of each format, named explicitly: no other can be reached, whatever a file's content suggests."""
+
+_FILLED: Final = frozenset({ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.GIF, ImageFormat.TIFF, ImageFormat.BMP})
+"""Formats whose decoders keep the decoded part of a truncated file; the others decode all of it or nothing."""
+
+_BROKEN: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""Errors that Pillow's parsers were seen to raise on malformed files."""
+
+# Also the limit on profiles, which are the only compressed metadata that is still there when Pillow sees the file.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
+
+_BYTES_PER_PIXEL: Final = 18
+"""What the format with the largest need takes to decode: lossless WebP with transparency."""
+
+
+@contextmanager
+def tolerance(image_format: ImageFormat, *, truncated: bool) -> Iterator[None]:
+    """Let Pillow accept truncated files of the format in this process meanwhile, if ``truncated``."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = truncated and image_format in _FILLED
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def open_image(file: BinaryIO, header: ImageHeader) -> ImageFile.ImageFile:
+    """Return the file's first frame, not decoded yet.
+
+    Raises:
+        CorruptImage: the decoder cannot read the file's structure.
+        ImageTooLarge: the decoder refuses its size.
+        MemoryError: there is too little.
+    """
+    with verdicts(header.width * header.height):
+        image = _DECODERS[header.format](file)
+        if header.format is ImageFormat.PNG:
+            repair_transparency(image)
+        return image
+
+
+def scale_on_load(image: ImageFile.ImageFile, width: int, height: int) -> tuple[float, float, float, float]:
+    """Let the decoder skip detail that is not needed for an image of the given size, if it can.
+
+    The decoder itself decides how much detail it keeps beyond that.
+
+    Returns:
+        The area that the picture will fill once decoded: left, upper, right and lower edge in pixels.
+    """
+    drafted = image.draft(None, (width, height))
+    return drafted[1] if drafted else (0, 0, *image.size)
+
+
+def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Image:
+    """Return the decoded first frame.
+
+    Raises:
+        CorruptImage: the pixel data is damaged or incomplete.
+        ImageTooLarge: the decoder refuses its size.
+        MemoryError: there is too little.
+    """
+    with verdicts(image.width * image.height):
+        try:
+            image.load()
+        except OSError:
+            if isinstance(image, JpegImageFile):
+                return decode_without_end(file)
+            # TIFF's decoder raises at the end, but keeps what it has decoded.
+            if ImageFile.LOAD_TRUNCATED_IMAGES and not image.tile:
+                return image
+            raise
+        return on_canvas(image) if isinstance(image, GifImageFile) else image
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the orientation of the decoded image: 1 to 8, as in EXIF 2.32 §4.6.4; 1 where no valid one is given.
+
+    For AVIF, Pillow reports the file's own rotation and mirroring here instead, and does not apply them itself.
+    """
+    # Pillow would fall back to XMP where EXIF has none; browsers do not, and neither do AVIF's own rules.
+    image.info.pop("xmp", None)
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1  # noqa: PLR2004 — the eight that exist
+
+
+@contextmanager
+def verdicts(pixels: int) -> Iterator[None]:
+    """Turn the errors of a codec on an image of so many pixels into verdicts, except a lack of memory.
+
+    Raises:
+        CorruptImage: in place of every error that broken images cause.
+        ImageTooLarge: the decoder refuses the size.
+        MemoryError: there was too little.
+    """
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge from error
+    except _BROKEN as error:
+        # The WebP and AVIF decoders report a lack of memory as damage.
+        if not _available(pixels * _BYTES_PER_PIXEL):
+            raise MemoryError from error
+        reason = str(error) or type(error).__name__
+        raise CorruptImage(
+            f"The file is damaged and cannot be decoded ({reason}). Export the image again and upload the new file."
+        ) from error
+
+
+def _available(size: int) -> bool:
+    """Whether the process may have so many bytes more."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True

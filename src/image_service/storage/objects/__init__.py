@@ -1,0 +1,9 @@
+"""Stores files in an object storage: S3, Google Cloud Storage or Azure.
+
+The only package that uses obstore; it is imported only if an object storage is configured.
+"""
+
+from image_service.storage.objects.storage import ObjectStorage
+from image_service.storage.objects.upload import PART_BYTES
+
+__all__ = ["PART_BYTES", "ObjectStorage"]

@@ -1,0 +1,106 @@
+"""Uploads to an object storage: all files of a group are stored in time, or none."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from image_service.errors import Outage, StorageUnavailable
+from image_service.ports import ObjectAttributes
+from image_service.storage.objects.client import ObjectClient
+
+if TYPE_CHECKING:
+    from obstore import Attributes
+
+    from image_service.storage.objects.client import Store
+
+PART_BYTES: Final = 5 * 1024 * 1024
+"""Size of the parts of larger files: the least that S3 accepts."""
+
+_CONCURRENT_UPLOADS: Final = 4
+"""Files that one process uploads at once; more wait. With two parts of each in flight, this bounds the memory."""
+_CONCURRENT_PARTS: Final = 2
+
+_log = structlog.get_logger(__name__)
+
+
+class Uploader:
+    """Uploads groups of files.
+
+    Args:
+        client: The storage.
+        store: The same storage, with longer retries.
+        limit: Seconds within which a group is stored, or its upload fails.
+    """
+
+    def __init__(self, client: ObjectClient, store: "Store", *, limit: float) -> None:
+        self._client = client
+        self._store = store
+        self._limit = limit
+        self._slots = asyncio.Semaphore(_CONCURRENT_UPLOADS)
+        self.cleanups: set[asyncio.Task[None]] = set()
+        """Tasks that remove what an abandoned upload stored."""
+
+    async def upload(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes]) -> None:
+        """Upload files to their keys; on an error, none of them.
+
+        Raises:
+            StorageFull: there is no space.
+            StorageUnavailable: any other failure, or not done in time.
+        """
+        uploading = asyncio.create_task(self._upload_all(files, attributes))
+        try:
+            async with asyncio.timeout(self._limit):
+                await asyncio.shield(uploading)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            # Cancelling a request would leave parts behind, and perhaps an object: a task waits for its end.
+            self._start_cleanup(self._remove_when_done(uploading, files))
+            if isinstance(error, TimeoutError):
+                _log.warning("object storage failed", reason=f"not stored within {self._limit:g} s")
+                raise StorageUnavailable from None
+            raise
+
+    async def _upload_all(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes]) -> None:
+        """Upload files; if one fails, wait for the others, and remove all if possible."""
+        uploads = (self._upload(key, path, attributes.get(key)) for key, path in files.items())
+        outcomes = await asyncio.gather(*uploads, return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures:
+            with suppress(Outage):  # the sweeper finds them then
+                await self._client.delete(list(files))
+            raise failures[0]
+
+    async def _upload(self, key: str, path: Path, attributes: ObjectAttributes | None) -> None:
+        async with self._slots:
+            await self._client.answer(
+                self._store.put_async(
+                    key,
+                    path,
+                    attributes=_headers(attributes),
+                    chunk_size=PART_BYTES,
+                    max_concurrency=_CONCURRENT_PARTS,
+                )
+            )
+
+    async def _remove_when_done(self, uploading: "asyncio.Task[None]", keys: Iterable[str]) -> None:
+        """Remove the objects of an upload whose caller has given up."""
+        with suppress(Outage):
+            await uploading  # a failed upload has removed everything itself
+            await self._client.delete(list(keys))
+
+    def _start_cleanup(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self.cleanups.add(task)  # the event loop alone does not keep tasks alive
+        task.add_done_callback(self.cleanups.discard)
+
+
+def _headers(attributes: ObjectAttributes | None) -> "Attributes":
+    if attributes is None:
+        return {}
+    headers: Attributes = {"Content-Type": attributes.content_type}
+    if attributes.attachment:
+        headers["Content-Disposition"] = "attachment"
+    return headers
