@@ -24,7 +24,7 @@ RETIRED = {
     r"put off|putting off": "postpone",
     r"shut in|shuts in|shut them in": "sandbox",
     r"told of|was told|is told|are told": "notified, reported",
-    r"somebody|someone else's|nobody(?! *["`\])|whoever": "name the role: client, worker, operator",
+    r"somebody|someone else's|(?<![\"`])nobody(?![\"`])|whoever": "name the role: client, worker, operator",
     r"let(s|ting)? go of": "delete, release",
     r"mend(s|ed|ing)?": "repair, fix",
     r"(is|be|are|was|were) away": "unavailable",

@@ -4,19 +4,16 @@ Its content is lost when the process ends; the reconciler restores it from the d
 """
 
 import asyncio
-import random
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any
 
 import structlog
 
 from image_service.domain.lane import Lane
 from image_service.errors import Outage, QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler
-
-_MAX_REQUEUE_DELAY: Final = 10.0
+from image_service.queue.handling import IdleTasks, cancel_all, requeue_delay
 
 _log = structlog.get_logger(__name__)
 
@@ -66,13 +63,12 @@ class EmbeddedQueue:
         try:
             await asyncio.wait({*slot_tasks, requested, closing}, return_when=asyncio.FIRST_COMPLETED)
             consumer.draining.set()
-            for task in consumer.idle:
-                task.cancel()
+            consumer.idle.cancel()
             if not closing.done():
                 await asyncio.wait(slot_tasks, timeout=drain.grace)
         finally:
             consumer.draining.set()
-            await _cancel([*slot_tasks, requested, closing])
+            await cancel_all([*slot_tasks, requested, closing])
         for ended in (*slot_tasks, requested):
             if not ended.cancelled():
                 ended.result()
@@ -103,14 +99,13 @@ class _Consumer:
 
     waiting: asyncio.Queue[_Entry]
     handler: Handler
-    requeue_delay: float
+    first_delay: float
     draining: asyncio.Event = field(default_factory=asyncio.Event)
-    idle: set[asyncio.Task[None]] = field(default_factory=set)
-    """Tasks that run no handler: cancelling them loses nothing."""
+    idle: IdleTasks = field(default_factory=IdleTasks)
 
     async def work(self) -> None:
         while not self.draining.is_set():
-            with self._idling():
+            with self.idle.current():
                 entry = await self.waiting.get()
             if not await self._attempt(entry):
                 self.waiting.put_nowait(_Entry(entry.delivery, entry.tries + 1))
@@ -137,25 +132,9 @@ class _Consumer:
         return False
 
     async def _pause(self, entry: _Entry) -> None:
-        longest = min(_MAX_REQUEUE_DELAY, self.requeue_delay * 2 ** min(entry.tries, 10))
         try:
-            with self._idling():
-                await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - jitter, not cryptography
+            with self.idle.current():
+                await asyncio.sleep(requeue_delay(self.first_delay, entry.tries))
         except asyncio.CancelledError:
             self.waiting.put_nowait(entry)
             raise
-
-    @contextmanager
-    def _idling(self) -> Iterator[None]:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self.idle.add(task)
-        try:
-            yield
-        finally:
-            self.idle.discard(task)
-
-
-async def _cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)

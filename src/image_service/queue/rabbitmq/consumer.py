@@ -1,11 +1,9 @@
 """Consumes one lane: feeds its deliveries to a handler, across lost connections, until the drain."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
@@ -14,12 +12,12 @@ from image_service.domain.lane import Lane
 from image_service.errors import Outage
 from image_service.ports import Delivery, Drain, Handler
 from image_service.queue import messages
+from image_service.queue.handling import IdleTasks, cancel_all, requeue_delay
 from image_service.queue.rabbitmq.connection import BrokerConnection, Session, reason_of
-from image_service.queue.rabbitmq.timeouts import cancel_all, now, within
+from image_service.queue.rabbitmq.timeouts import now, within
 from image_service.queue.rabbitmq.topology import Topology
 
 _SETTLE_TIMEOUT: Final = 2.0
-_MAX_REQUEUE_DELAY: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -51,8 +49,7 @@ class Consumer:
         self._connection = BrokerConnection(url, f"image-service consumer {self._queue_name}", self._set_up)
         self._slots = asyncio.Semaphore(slots)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._idle: set[asyncio.Task[None]] = set()
-        """Tasks that hold a message but run no handler: cancelling them loses nothing."""
+        self._idle = IdleTasks()
         self._draining = asyncio.Event()
         self._last_arrival = 0.0
 
@@ -82,8 +79,7 @@ class Consumer:
         if session is not None and session.stop_delivery is not None:
             # First, so that requeued messages are not delivered to this consumer again.
             await _settle(session.stop_delivery())
-        for task in self._idle:
-            task.cancel()
+        self._idle.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
 
@@ -161,7 +157,7 @@ class Consumer:
         if self._draining.is_set():
             return False
         # Prefetch equals the slots, so one is free unless handlers from before a reconnect still run.
-        with self._idling():
+        with self._idle.current():
             await self._slots.acquire()
         try:
             if self._draining.is_set() or session.lost.is_set():
@@ -176,7 +172,7 @@ class Consumer:
                 exc_info=not isinstance(error, Outage),
             )
             if not self._draining.is_set():
-                with self._idling():
+                with self._idle.current():
                     await asyncio.sleep(self._requeue_delay(message))
             return False
         else:
@@ -187,18 +183,7 @@ class Consumer:
     def _requeue_delay(self, message: AbstractIncomingMessage) -> float:
         """Returns seconds to hold a message. Without a delay a short outage would use up the delivery limit."""
         tries = message.headers.get("x-delivery-count")
-        doublings = min(tries if isinstance(tries, int) else 0, 10)
-        longest = min(_MAX_REQUEUE_DELAY, self._timing.requeue_delay * 2**doublings)
-        return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not cryptography
-
-    @contextmanager
-    def _idling(self) -> Iterator[None]:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._idle.add(task)
-        try:
-            yield
-        finally:
-            self._idle.discard(task)
+        return requeue_delay(self._timing.requeue_delay, tries if isinstance(tries, int) else 0)
 
 
 async def _settle(verdict: Awaitable[object]) -> None:

@@ -1,7 +1,7 @@
 """Time limits for a broker that may never answer."""
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -35,14 +35,6 @@ async def ignore_errors(work: Awaitable[object]) -> None:
     """Wait for work whose failure does not matter."""
     with suppress(Exception):
         await work
-
-
-async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
-    """Cancel tasks, and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
 
 
 def now() -> float:

@@ -33,7 +33,7 @@ _UPLOAD_RETRY_TIMEOUT: Final = timedelta(seconds=60)
 A multipart upload completes in a shorter outage, and so leaves no parts behind.
 """
 
-# obstore has exceptions of its own for a few errors only; the others are distinguished by the response in their message.
+# obstore has its own exceptions for a few errors only; the response in their message distinguishes the others.
 _NO_SPACE: Final = re.compile(r"status code: 507|<Code>(XMinioStorageFull|QuotaExceeded|InsufficientStorage)")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 _QUERY: Final = re.compile(r"\?\S*")

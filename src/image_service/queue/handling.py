@@ -1,0 +1,51 @@
+"""What the queues share in running handlers: the delay of a requeue, idle tasks, and cancelling tasks."""
+
+import asyncio
+import random
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+_MAX_REQUEUE_DELAY: Final = 10.0
+_MAX_DOUBLINGS: Final = 10
+
+
+def requeue_delay(first: float, tries: int) -> float:
+    """Returns seconds, with jitter, to hold a delivery whose handler raised.
+
+    Args:
+        first: The delay after the first try; doubled with each further try, up to ten seconds.
+        tries: Earlier tries.
+    """
+    longest = min(_MAX_REQUEUE_DELAY, first * 2 ** min(tries, _MAX_DOUBLINGS))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not cryptography
+
+
+class IdleTasks:
+    """Tasks that run no handler at the moment: cancelling them loses nothing."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Count the current task as idle for the duration of the block."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    def cancel(self) -> None:
+        """Cancel the idle tasks."""
+        for task in self._tasks:
+            task.cancel()
+
+
+async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
