@@ -1,6 +1,9 @@
-"""Fixtures of the database tests."""
+"""Fixtures of the contract tests."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -8,6 +11,9 @@ import pytest
 from harness.fakes import LONG_TIMEOUT
 from harness.servers import PgBouncerServer, new_folder
 from image_service.database import Database
+from image_service.imaging.isolation.pool import RenderPool
+from image_service.imaging.limits import RenderLimits
+from tests.contract.rendering import Give, MakePool
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +46,31 @@ async def postgresql(postgres_database_url: str) -> AsyncIterator[Database]:
     database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def make_pool() -> AsyncIterator[MakePool]:
+    pools: list[RenderPool] = []
+
+    def make_pool(slots: int = 1, **limits: Any) -> RenderPool:  # noqa: ANN401  (the limits' own fields)
+        pools.append(RenderPool(slots, RenderLimits(**limits)))
+        return pools[-1]
+
+    yield make_pool
+    for pool in pools:
+        await pool.close()
+    gc.collect()
+
+
+@pytest.fixture
+def give(tmp_path: Path) -> Give:
+    """Return a source file with the content, and a folder for its thumbnails."""
+    given = iter(range(1000))
+
+    def give(content: bytes) -> tuple[Path, Path]:
+        folder = tmp_path / f"job {next(given)} \N{LATIN SMALL LETTER E WITH ACUTE}\n"
+        folder.mkdir()
+        (folder / "source").write_bytes(content)
+        return folder / "source", folder
+
+    return give

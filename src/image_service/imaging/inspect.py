@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat, ImageHeader
+from image_service.domain.limits import MAX_PIXELS
 from image_service.errors import CorruptImage, ImageTooLarge, UnsupportedFormat
 from image_service.imaging.formats import read_dimensions
 from image_service.imaging.formats.content import FileContent
 from image_service.imaging.formats.magic import identify
-from image_service.imaging.limits import DEFAULT_MAX_PIXELS
 from image_service.imaging.memory_estimate import least_memory
 
 
@@ -22,7 +22,7 @@ class HeaderInspector:
     def __init__(
         self,
         *,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
         max_memory: int | None = None,
         allowed: Iterable[ImageFormat] = DEFAULT_FORMATS,
     ) -> None:

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from image_service.domain import limits
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 
-DEFAULT_MAX_PIXELS: Final = 50_000_000
-"""The largest accepted width times height."""
 MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
 """Larger ICC profiles are ignored; a press profile with fine tables has about 2 MB."""
 
@@ -15,16 +14,16 @@ MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
 class RenderLimits:
     """Limits on rendering one image in a decoder process; an image that exceeds any of them fails."""
 
-    wall_seconds: float = 20.0
+    wall_seconds: float = limits.DECODE_TIMEOUT
     """Time for one image, after which the process is killed."""
 
-    cpu_seconds: int = 10
+    cpu_seconds: int = limits.DECODE_CPU_SECONDS
     """Processor time for one image, rounded up by at most one second."""
 
     niceness: int = 0
     """Scheduling niceness of the process, from 0 to 19."""
 
-    memory_bytes: int = 1 << 30
+    memory_bytes: int = limits.DECODE_MEMORY
     """Address space of the process."""
 
     file_bytes: int = 64 << 20
@@ -33,7 +32,7 @@ class RenderLimits:
     open_files: int = 64
     """Descriptors it may hold."""
 
-    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_pixels: int = limits.MAX_PIXELS
     """Width times height of an image."""
 
     formats: tuple[ImageFormat, ...] = tuple(sorted(DEFAULT_FORMATS))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _KINDS: Final = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
 """Image kinds that kornia-rs decodes, by Pillow's mode: also the raw mode of an image with 8 bits a sample."""
-_WORTHWHILE: Final = 1_000_000
+_LEAST_PIXELS: Final = 1_000_000
 """Pixels below which the time saved is less than that for loading the decoder, and NumPy with it."""
 _STRIP: Final = 256
 """Rows that are scaled to the wanted width at a time."""
@@ -51,7 +51,7 @@ class Png(PngImageFile):
     def _is_plain(self) -> bool:
         """Whether the other decoder gives the same result: no palette, no colour key, not interlaced."""
         return (
-            self.width * self.height >= _WORTHWHILE
+            self.width * self.height >= _LEAST_PIXELS
             and self.mode in _KINDS
             and self.tile[0].args == self.mode
             and not {"transparency", "interlace"} & self.info.keys()

@@ -121,7 +121,7 @@ def dimensions(content: Content) -> tuple[int, int]:
 
 
 def metadata(content: bytes) -> Iterator[Metadata]:
-    """Yield the metadata in the chunks; a keyword identifies a text."""
+    """Yield the metadata in the chunks; the keyword of a text gives its kind."""
     for chunk in islice(chunks(content), _MAX_CHUNKS_FOR_METADATA):
         if chunk.kind in _KINDS:
             yield Metadata(_KINDS[chunk.kind], chunk.body.start, chunk.body.stop)

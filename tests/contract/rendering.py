@@ -1,0 +1,29 @@
+"""Files and helpers for the tests of renderers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from harness.images import encoded, gradient, noise
+from image_service.domain.image import Rendering
+from image_service.domain.recipe import DEFAULT_RECIPE, Recipe
+from image_service.imaging.isolation.pool import RenderPool
+from image_service.ports import Renderer
+
+GOOD = encoded(gradient(640, 480), "JPEG")
+SLOW = encoded(noise(4000, 4000), "PNG", compress_level=1)
+"""Takes a good part of a second: long enough to be interrupted."""
+
+MakePool = Callable[..., RenderPool]
+Give = Callable[[bytes], tuple[Path, Path]]
+
+
+def children() -> set[int]:
+    module = "image_service.imaging.isolation.child"
+    return {process.pid for process in psutil.Process().children() if module in process.cmdline()}
+
+
+async def render(renderer: Renderer, paths: tuple[Path, Path], recipe: Recipe = DEFAULT_RECIPE) -> Rendering:
+    source, out = paths
+    return await renderer.render(source, recipe, out)

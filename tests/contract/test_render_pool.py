@@ -1,0 +1,276 @@
+"""The process pool: limits, replacement of processes, and shutdown."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from harness.images import encoded, gradient
+from harness.waiting import eventually
+from image_service.domain.image import ImageFormat, Rendering
+from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
+from image_service.errors import (
+    DecoderCrashed,
+    DecoderOutOfMemory,
+    DecoderTimeout,
+    ImageTooLarge,
+    Outage,
+    StorageFull,
+    UnsupportedFormat,
+)
+from image_service.imaging.isolation.protocol import Job, decode_reply
+from tests.contract.rendering import GOOD, SLOW, Give, MakePool, children, render
+
+
+@pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
+async def test_process_decodes_only_enabled_formats(make_pool: MakePool, give: Give, name: str) -> None:
+    content = encoded(gradient(640, 480), name)
+    assert (await render(make_pool(formats=tuple(ImageFormat)), give(content))).thumbnails
+    for formats in ({}, {"formats": (ImageFormat.JPEG,)}):
+        with pytest.raises(UnsupportedFormat):
+            await render(make_pool(**formats), give(content))
+
+
+async def test_process_renders_truncated_file_if_enabled(make_pool: MakePool, give: Give) -> None:
+    rendering = await render(make_pool(truncated=True), give(GOOD[: len(GOOD) // 2]))
+    assert (rendering.width, rendering.height) == (640, 480)
+
+
+async def test_slow_optional_output_is_left_out_and_replaces_the_process(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(wall_seconds=6)
+    await pool.start()
+    (first,) = children()
+    slow = Preset(name="slow", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
+    source, out = give(SLOW)
+    rendering = await pool.render(source, Recipe(presets=(slow, *DEFAULT_RECIPE.presets)), out)
+    assert [each.preset for each in rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
+    assert {path.name for path in out.iterdir()} == {"source", "100x100", "300x300", "1200x1200"}
+    assert first not in children()
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_makes_optional_outputs(make_pool: MakePool, give: Give) -> None:
+    recipe = Recipe(presets=(Preset(name="extra", width=300, height=300, format=OutputFormat.AVIF, optional=True),))
+    pool = make_pool()
+    for _ in range(2):
+        rendering = await render(pool, give(GOOD), recipe)
+        assert [each.content_type for each in rendering.thumbnails] == ["image/avif"]
+    assert len(children()) == 1
+
+
+async def test_keeps_one_process_warm(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(4)
+    await pool.start()
+    (first,) = children()
+    for _ in range(3):
+        await render(pool, give(GOOD))
+    assert children() == {first}
+
+
+async def test_crash_fails_one_job_and_no_other(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(2)
+    await asyncio.gather(pool.start(), pool.start())
+    victim, _ = children()
+    outcomes = asyncio.gather(*(render(pool, give(SLOW)) for _ in range(2)), return_exceptions=True)
+    await asyncio.sleep(0)
+    os.kill(victim, signal.SIGSEGV)
+    crashed, finished = sorted(await outcomes, key=lambda outcome: isinstance(outcome, Rendering))
+    assert isinstance(crashed, DecoderCrashed)
+    assert isinstance(finished, Rendering)
+    assert victim not in children()
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_replaces_a_process_that_died_while_idle(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    await pool.start()
+    (idle,) = children()
+    os.kill(idle, signal.SIGKILL)
+    child = pool._slots[0]._process
+    await eventually(lambda: child is not None and not child.alive)
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_wall_time_limit(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(wall_seconds=0.05)
+    await pool.start()
+    with pytest.raises(DecoderTimeout):
+        await render(pool, give(SLOW))
+    assert not children()
+
+
+async def test_processor_time_limit(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(cpu_seconds=1)
+    endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
+    with pytest.raises(DecoderTimeout):
+        await render(pool, give(SLOW), endless)
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_processor_time_limit_is_per_job(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(cpu_seconds=2)
+    for _ in range(5):
+        await render(pool, give(SLOW))
+    assert len(children()) == 1
+
+
+async def test_memory_limit(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(memory_bytes=160 << 20)
+    await pool.start()
+    (first,) = children()
+    with pytest.raises(DecoderOutOfMemory):
+        # Small enough to pass the estimate.
+        await render(pool, give(encoded(Image.new("RGB", (5400, 5000)), "PNG")))
+    assert (await render(pool, give(GOOD))).thumbnails
+    assert first not in children()
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
+async def test_lack_of_memory_is_never_reported_as_damage(make_pool: MakePool, give: Give, name: str) -> None:
+    pool = make_pool(memory_bytes=96 << 20)
+    with pytest.raises((DecoderOutOfMemory, DecoderCrashed, ImageTooLarge)):
+        await render(
+            pool,
+            give(encoded(gradient(3000, 3000), name)),
+            Recipe(presets=(Preset(name="a", width=2500, height=2500),)),
+        )
+
+
+async def test_full_disk_raises_storage_full(make_pool: MakePool, give: Give) -> None:
+    huge = Recipe(presets=(Preset(name="huge", width=2000, height=2000, quality=100),))
+    with pytest.raises(StorageFull):
+        await render(make_pool(file_bytes=500_000), give(SLOW), huge)
+
+
+async def test_cancelling_kills_the_process(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    await pool.start()
+    task = asyncio.create_task(render(pool, give(SLOW)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not children()
+    assert (await render(pool, give(GOOD))).thumbnails
+
+
+async def test_cancelling_while_the_process_starts_leaves_none(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    task = asyncio.create_task(render(pool, give(GOOD)))
+    await eventually(children)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not children()
+
+
+async def test_close_leaves_no_process(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(2)
+    await asyncio.gather(*(render(pool, give(GOOD)) for _ in range(4)))
+    await pool.close()
+    await pool.close()
+    assert not children()
+    with pytest.raises(Outage):
+        await render(pool, give(GOOD))
+
+
+async def test_close_kills_busy_process(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool()
+    await pool.start()
+    endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
+    task = asyncio.create_task(render(pool, give(SLOW), endless))
+    await asyncio.sleep(0)
+    await pool.close()
+    assert not children()
+    # An outage, which does not count against the image.
+    with pytest.raises(Outage):
+        await task
+
+
+async def test_replaces_a_process_after_some_jobs(make_pool: MakePool, give: Give) -> None:
+    pool = make_pool(jobs_per_child=2)
+    seen = set()
+    for _ in range(5):
+        await pool.start()
+        seen |= children()
+        await render(pool, give(GOOD))
+    assert len(seen) == 3
+
+
+async def test_limits_resources_of_processes(make_pool: MakePool) -> None:
+    pool = make_pool()
+    await pool.start()
+    (child,) = children()
+    process = psutil.Process(child)
+    assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert process.rlimit(psutil.RLIMIT_AS) == (1 << 30, 1 << 30)
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (64 << 20, 64 << 20)
+    assert process.rlimit(psutil.RLIMIT_NOFILE) == (64, 64)
+    assert process.num_threads() == 1  # Landlock confines the thread that asks for it, and those it starts later
+    assert os.getpgid(child) == child
+    kept = {"LD_LIBRARY_PATH", "PYTHONPATH", *(name for name in os.environ if name.startswith("COVERAGE_"))}
+    assert process.environ().keys() <= {"PYTHONUTF8", "MALLOC_ARENA_MAX", "OPENBLAS_NUM_THREADS"} | kept
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.imaging.isolation.pool import RenderPool
+
+async def main():
+    pool = RenderPool(1)
+    await pool.start()
+    task = asyncio.create_task(pool.render(Path(sys.argv[1]), DEFAULT_RECIPE, Path(sys.argv[2])))
+    await asyncio.sleep(0)
+    print(pool._slots[0]._process._process.pid, flush=True)
+    await task
+    await asyncio.sleep(100)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("content", [SLOW, b""], ids=["busy", "idle"])
+async def test_process_ends_when_parent_is_killed(give: Give, content: bytes) -> None:
+    source, out = give(content)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PARENT,
+        str(source),
+        str(out),
+        stdout=PIPE,
+        stderr=DEVNULL,
+        # A coverage file cut off by the kill would be reported as damaged.
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+    )
+    assert parent.stdout
+    child = int(await parent.stdout.readline())
+    with suppress(ProcessLookupError):
+        parent.kill()
+    await parent.wait()
+    await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_raises_outage_when_no_process_starts(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Outage):
+        await make_pool(start_seconds=0).start()
+    for executable in ("/bin/false", "/nonexistent/python"):
+        monkeypatch.setattr("sys.executable", executable)
+        with pytest.raises(Outage):
+            await make_pool().start()
+    assert not children()
+
+
+@pytest.mark.parametrize("line", [b"", b"segmentation", b"[]", b"{}", b'{"code":"nonsense","detail":""}', b"7"])
+def test_rejects_invalid_replies(line: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (the message depends on the flaw)
+        decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path))
