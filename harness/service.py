@@ -37,6 +37,9 @@ FAST_SETTINGS = {
 }
 """Settings with which repairs take seconds instead of minutes."""
 
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+"""Turns code coverage off in tests under load: it doubles their processor time, and other tests cover the same code."""
+
 
 class Service:
     """One process of the program. ``started`` is the log text that shows that it is ready.

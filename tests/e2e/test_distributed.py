@@ -18,6 +18,7 @@ from harness.service import (
     FAST_SETTINGS,
     PROGRAM,
     STOPPING,
+    UNMEASURED,
     Api,
     Worker,
     client,
@@ -57,6 +58,7 @@ def env(postgres_database_url: str, broker_url: str, tmp_path: Path) -> dict[str
         "RABBITMQ_URL": broker_url,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
+        **UNMEASURED,
     }
 
 
@@ -117,7 +119,7 @@ async def test_api_with_migrate_option_creates_the_tables(
 async def test_migrate_command_creates_the_tables(env: dict[str, str], empty_postgres_url: str, tmp_path: Path) -> None:
     env |= {"DATABASE_URL": empty_postgres_url}
     migrated = subprocess.run(  # noqa: S603, ASYNC221  (constant command, nothing else to do)
-        [*PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=30, check=False
+        [*PROGRAM, "migrate"], env=os.environ | env, capture_output=True, text=True, timeout=300, check=False
     )
     assert (migrated.returncode, migrated.stdout) == (0, "The database's tables are up to date.\n"), migrated.stderr
     with Api(tmp_path, env) as api:

@@ -17,7 +17,7 @@ from harness.monitoring import FAST_METRICS, fired, firing, panels, prometheus, 
 from harness.plans import superuser
 from harness.processes import free_port
 from harness.servers import PostgresServer, PrometheusServer, RabbitMQServer
-from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
+from harness.service import FAST_SETTINGS, UNMEASURED, Api, Worker, client, finished, upload_all
 from harness.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
@@ -42,7 +42,7 @@ class Watched:
         self._folder = folder
         self._running = running
         self._ports = {"api": free_port(), "worker": free_port()}
-        self._env = env | FAST_SETTINGS | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
+        self._env = env | FAST_SETTINGS | UNMEASURED | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
         self.storage = folder / "storage"
         self.fired: set[str] = set()
 

@@ -90,7 +90,7 @@ def test_second_process_on_the_same_folder_is_refused(standalone: Standalone) ->
         [*PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     assert second.returncode == 1
@@ -104,7 +104,7 @@ def test_port_in_use_is_reported(standalone: Standalone, tmp_path: Path) -> None
         [*PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     assert second.returncode == 1

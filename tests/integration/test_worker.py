@@ -278,7 +278,7 @@ async def test_cancelled_worker_releases_its_images(settings: Settings, env: Ser
     async with working(settings, handler=env.processing().process) as worker:
         await eventually(lambda: env.renderer.running)
         worker.task.cancel()
-        await asyncio.wait({worker.task}, timeout=10)
+        await eventually(worker.task.done)
         assert worker.task.cancelled()
     await is_given_back(env, image_id)
     assert not settings.liveness_file.exists()
@@ -388,7 +388,7 @@ async def test_worker_fails_to_start_without_a_decoder(settings: Settings, env: 
     image_id = await env.queued()
     pools = (Pool(Outage("No decoder.")), Pool())
     async with working(settings, pools=pools) as worker:
-        await asyncio.wait({worker.task}, timeout=10)
+        await eventually(worker.task.done)
         with pytest.raises(Outage, match="No decoder"):
             worker.task.result()
     assert [pool.closed for pool in pools] == [True, True]
@@ -399,7 +399,7 @@ async def test_worker_that_cannot_resume_closes_its_pools(settings: Settings, en
     env.script.fail("resume_all", [DatabaseUnavailable])
     pools = (Pool(), Pool())
     async with working(settings, pools=pools, reconciler=env.reconciler()) as worker:
-        await asyncio.wait({worker.task}, timeout=10)
+        await eventually(worker.task.done)
         with pytest.raises(DatabaseUnavailable):
             worker.task.result()
     assert [pool.closed for pool in pools] == [True, True]

@@ -228,7 +228,7 @@ def test_render_command_imports_no_server_libraries(tmp_path: Path) -> None:
         env={name: os.environ[name] for name in ("PATH", "PYTHONPATH")},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=True,
     )
     assert (tmp_path / "thumbnails" / "photo-100x100.jpg").exists()
@@ -340,7 +340,7 @@ def test_health_check_imports_no_service_modules(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ["PYTHONPATH"], "LIVENESS_FILE": str(alive)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=True,
     )
     verdict, loaded = checked.stdout.splitlines()

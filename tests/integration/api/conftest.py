@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.api import Api, api_on
+from harness.pace import slowness
 
 
 @pytest.fixture
@@ -24,5 +25,7 @@ async def sqlite_api(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Api]:
 @pytest.fixture
 async def small_api(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Api]:
     """The API on SQLite with low limits: small files, few pixels, a short idle timeout."""
-    async with api_on(sqlite_url, tmp_path, max_file_size=20_000, max_pixels=10_000, upload_idle_timeout=0.2) as api:
+    async with api_on(
+        sqlite_url, tmp_path, max_file_size=20_000, max_pixels=10_000, upload_idle_timeout=0.4 * slowness()
+    ) as api:
         yield api
