@@ -11,13 +11,27 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from harness.waiting import eventually, wait_for
 from image_service.domain.lane import Lane
-from image_service.ports import Delivery, Drain
+from image_service.errors import QueueUnavailable
+from image_service.ports import Delivery, Drain, TaskQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
 
 RECOVERY = 30.0
 CONNECT_LIMIT = 30.0
 QUEUES = ("images", "images.express", "images.backfill", "images.dead")
 """The queues of a service with default settings."""
+
+
+async def start(queue: TaskQueue) -> None:
+    """Start a queue and wait until the broker answers: connecting takes long on a busy machine."""
+
+    async def connected() -> bool:
+        with suppress(QueueUnavailable):
+            await queue.depth()
+            return True
+        return False
+
+    await queue.start()
+    await eventually(connected, timeout=CONNECT_LIMIT)
 
 
 @asynccontextmanager

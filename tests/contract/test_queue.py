@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from harness.broker import start
 from harness.waiting import eventually, wait_for
 from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
@@ -42,7 +43,7 @@ def make_queue(request: pytest.FixtureRequest) -> MakeQueue:
 @pytest.fixture
 async def queue(make_queue: MakeQueue) -> AsyncIterator[TaskQueue]:
     queue = make_queue()
-    await queue.start()
+    await start(queue)
     yield queue
     await queue.close()
 
@@ -297,7 +298,7 @@ async def test_handler_that_exceeds_the_grace_period_is_cancelled_and_requeued(q
 
 async def test_drain_requeues_a_failed_delivery_without_a_delay(make_queue: MakeQueue) -> None:
     queue = make_queue(requeue_delay=60.0)
-    await queue.start()
+    await start(queue)
     failed = asyncio.Event()
 
     async def handler(_: Delivery) -> None:

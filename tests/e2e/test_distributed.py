@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from harness.broker import start
 from harness.images import encoded, gradient
 from harness.proxy import Mode, Proxy
 from harness.servers import RabbitMQServer
@@ -84,7 +85,7 @@ def start_worker(env: dict[str, str], running: ExitStack, tmp_path: Path) -> Cal
 async def depth(env: dict[str, str]) -> int:
     """Return the number of ready messages in all lanes."""
     queue = RabbitMQQueue(env["RABBITMQ_URL"])
-    await queue.start()
+    await start(queue)
     try:
         return sum((await queue.depth()).values())
     finally:

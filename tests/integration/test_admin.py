@@ -14,6 +14,7 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 from typer.testing import Result as Outcome
 
+from harness.broker import start
 from harness.logs import logging_kept
 from harness.processes import free_port, wait_until
 from harness.service import PROGRAM
@@ -257,8 +258,7 @@ def test_dead_letters_during_broker_outage_explain_the_failure() -> None:
 async def _dead(url: str, *bodies: bytes) -> None:
     """Publishes messages to the dead-letter queue of a broker."""
     queue = RabbitMQQueue(url)
-    await queue.start()
-    await queue.depth()
+    await start(queue)
     await queue.close()
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
@@ -268,7 +268,7 @@ async def _dead(url: str, *bodies: bytes) -> None:
 
 async def _depth(url: str) -> int:
     queue = RabbitMQQueue(url)
-    await queue.start()
+    await start(queue)
     try:
         return sum((await queue.depth()).values())
     finally:

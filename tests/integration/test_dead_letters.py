@@ -11,7 +11,7 @@ import pytest
 from aio_pika import Message
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from harness.broker import channel_to, consuming, eventually_ready, publish, ready, started
+from harness.broker import channel_to, consuming, eventually_ready, publish, ready, start, started
 from harness.pace import Stopwatch
 from harness.processes import free_port
 from harness.proxy import Mode, Proxy
@@ -113,7 +113,7 @@ async def test_letter_after_the_delivery_limit_has_that_reason(
         raise QueueUnavailable
 
     queue = RabbitMQQueue(rabbitmq_url, queue_name=name, requeue_delay=0.0)
-    await queue.start()
+    await start(queue)
     async with consuming(queue, handler):
         image_id = await publish(queue)
         await eventually_ready(rabbitmq_url, f"{name}.dead", 1)

@@ -13,7 +13,7 @@ from aio_pika import Message
 from aio_pika.exceptions import ChannelPreconditionFailed
 from structlog.testing import capture_logs
 
-from harness.broker import RECOVERY, ReceivedIds, channel_to, consuming, eventually_ready, publish, started
+from harness.broker import RECOVERY, ReceivedIds, channel_to, consuming, eventually_ready, publish, start, started
 from harness.pace import Stopwatch
 from harness.processes import free_port
 from harness.proxy import Mode, Proxy
@@ -326,7 +326,7 @@ async def test_deleted_queue_is_recreated_after_its_consumers_were_cancelled(rab
 
 async def test_idle_consumer_reconnects_if_the_broker_lost_track_of_it(rabbitmq_url: str, name: str) -> None:
     queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_reconnect=1.0)
-    await queue.start()
+    await start(queue)
     seen = ReceivedIds()
     async with consuming(queue, seen):
         first = await publish(queue)
@@ -339,7 +339,7 @@ async def test_idle_consumer_reconnects_if_the_broker_lost_track_of_it(rabbitmq_
 
 async def test_consumer_reconnects_soon_if_waiting_messages_do_not_arrive(rabbitmq_url: str, name: str) -> None:
     queue = RabbitMQQueue(rabbitmq_url, queue_name=name, idle_check=0.2, idle_reconnect=3600)
-    await queue.start()
+    await start(queue)
     seen = ReceivedIds()
     async with consuming(queue, seen):
         first = await publish(queue)
@@ -381,7 +381,7 @@ async def test_message_is_dead_lettered_after_the_delivery_limit(rabbitmq_url: s
         raise QueueUnavailable
 
     queue = RabbitMQQueue(rabbitmq_url, queue_name=name, requeue_delay=0.0)
-    await queue.start()
+    await start(queue)
     async with consuming(queue, handler):
         await publish(queue)
         await eventually_ready(rabbitmq_url, f"{name}.dead", 1)

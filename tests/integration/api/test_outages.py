@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from harness.api import PNG, Api, accepted, api_on, finish, problem, status_of, upload
+from harness.broker import start
 from harness.forms import CONTENT_TYPE, form, part
 from harness.pace import Stopwatch
 from harness.proxy import Mode, Proxy
@@ -77,7 +78,7 @@ async def api_with_broker(
     """The API on a database and a broker that can both be made to hang."""
     queue = RabbitMQQueue(broker.url(rabbitmq_url), queue_name=f"outages-{uuid4().hex}")
     async with api_on(database.url(postgres_database_url), tmp_path, queue) as api:
-        await queue.depth()
+        await start(queue)
         yield api
 
 
