@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("src", "tests", "harness", "benchmarks", "migrations", "docs", "deploy", "k8s", "scripts", ".github", ".ci")
-FILES = ("README.md", "CHANGELOG.md", "Makefile", ".env.example", "pyproject.toml")
+FILES = ("README.md", "Makefile", ".env.example", "pyproject.toml")
 SUFFIXES = {".py", ".md", ".yml", ".yaml", ".toml", ".sh", ".json", ".patch", ".example", ""}
 
 # Each with what to say instead.

@@ -137,12 +137,12 @@ def _first_frame(content: Content) -> Segment:
 
 def metadata(content: bytes) -> Iterator[Metadata]:
     """Yield the metadata in the segments before the first scan."""
-    for segment in segments(content):
-        if segment.code == START_OF_SCAN:
+    for code, _, body, end in segments(content):
+        if code == START_OF_SCAN:
             return
-        if segment.code >= _FIRST_APPLICATION:
-            for kind in _kinds(segment.code, content[segment.body : segment.end]):
-                yield Metadata(kind, segment.body, segment.end)
+        if code >= _FIRST_APPLICATION:
+            for kind in _kinds(code, content[body:end]):
+                yield Metadata(kind, body, end)
 
 
 def _kinds(code: int, body: bytes) -> Iterator[MetadataKind]:
@@ -169,16 +169,16 @@ def _kinds(code: int, body: bytes) -> Iterator[MetadataKind]:
 def strip(content: bytes) -> bytes:
     """Return the file without the comments, previews and application data that stand before its first scan."""
     removed = []
-    for segment in segments(content):
-        if segment.code == START_OF_SCAN:
+    for code, start, body, end in segments(content):
+        if code == START_OF_SCAN:
             break
-        if segment.code in _METADATA and not _is_needed(segment, content):
-            removed.append((segment.start, segment.end))
+        if code in _METADATA and not _is_needed(code, content, body, end):
+            removed.append((start, end))
     return without(content, removed)
 
 
-def _is_needed(segment: Segment, content: bytes) -> bool:
-    if segment.code not in _NEEDED:
+def _is_needed(code: int, content: bytes, body: int, end: int) -> bool:
+    if code not in _NEEDED:
         return False
-    signature, length = _NEEDED[segment.code]
-    return segment.end - segment.body >= length and content.startswith(signature, segment.body)
+    signature, length = _NEEDED[code]
+    return end - body >= length and content.startswith(signature, body)
