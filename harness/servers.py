@@ -60,7 +60,11 @@ class PrivateServer(ABC):
         self._process: psutil.Popen | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

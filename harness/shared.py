@@ -57,9 +57,7 @@ class SharedServers:
         """Return the URL of a server; start it if necessary."""
         with self._locks[kind]:
             if kind not in self._servers:
-                server = KINDS[kind](new_folder())
-                server.start()
-                self._servers[kind] = server
+                self._servers[kind] = KINDS[kind](new_folder()).__enter__()  # closed by ``close``
             return self._servers[kind].url
 
     def start_all(self) -> None:

@@ -15,7 +15,20 @@ from harness.waiting import eventually
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 STATEMENTS = ("INSERT INTO images", "UPDATE images SET status", "WITH done AS")
-STEPS = ["inspect", "metadata", "open", "check", "decode", "note", "normalise", "shrink", "convert_colour", "turn"]
+STEPS = [
+    "inspect",
+    "find_metadata",
+    "strip",
+    "open",
+    "check_size",
+    "scale_on_load",
+    "decode",
+    "read_metadata",
+    "normalise",
+    "shrink",
+    "convert_colour",
+    "orient",
+]
 
 
 @pytest.fixture

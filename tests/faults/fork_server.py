@@ -47,8 +47,9 @@ class ForkServer:
         process = self._group.spawn(*command, env={"PYTHONPATH": self._path})
         ready = wait_until(lambda: self._socket.exists() or process.poll() is not None, timeout=_START_LIMIT)
         if not ready or process.poll() is not None:
-            self._group.kill()
-            raise ServerError(f"the instrumented program cannot be imported\n{self._group.tail()}")
+            log = self._group.tail()
+            self.__exit__(None, None, None)
+            raise ServerError(f"the instrumented program cannot be imported\n{log}")
         return self
 
     def __exit__(
