@@ -35,21 +35,23 @@ def name() -> str:
 
 
 @pytest.fixture(scope="module")
-def durable_queue(own_rabbitmq: RabbitMQServer) -> str:
+def durable_queue(private_rabbitmq: RabbitMQServer) -> str:
     """The name of a queue that survives a kill of the broker.
 
     RabbitMQ 3.10 registers a new quorum queue's log with a delay: killed in that time, it knows the queue afterwards,
     confirms its declaration, and never serves it. A regular restart completes the registration.
     """
+    if not private_rabbitmq.running:
+        private_rabbitmq.start()
     name = f"integration-{uuid4().hex}"
 
     async def declare() -> None:
-        async with started(own_rabbitmq.url, name) as queue:
+        async with started(private_rabbitmq.url, name) as queue:
             await queue.depth()
 
     with ThreadPoolExecutor(max_workers=1) as executor:
         executor.submit(asyncio.run, declare()).result()
-    own_rabbitmq.restart()
+    private_rabbitmq.restart()
     return name
 
 
