@@ -12,8 +12,8 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
 DECODERS := cykooz-resizer kornia-rs numpy pillow
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
-# Tests at a time. Many wait for a server or a timer, so that a few processors carry twice as many.
-JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 2 * n)))
+# Tests at a time. Most tests wait for a server or a timer, so use more of them than processors.
+JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 2 * n : 3 * n)))
 # The Python for .venv: make run PYTHON=python3.12
 PYTHON ?=
 export PYTHON

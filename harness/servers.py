@@ -25,11 +25,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import httpx
 import psutil
-from sqlalchemy import NullPool, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from harness import amqp
 from harness.processes import ProcessGroup, ServerError, free_port, wait_until
@@ -200,7 +198,7 @@ class PostgresServer(PrivateServer):
     def _answers(self) -> bool:
         try:
             directory = _run(_ask(self.url, "SHOW data_directory"))
-        except (OSError, SQLAlchemyError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return directory == str(self.folder.absolute() / "data")
 
@@ -469,15 +467,15 @@ def drop_database(url: str, name: str) -> None:
 
 
 async def _ask(url: str, statement: str) -> object:
-    engine = create_async_engine(
-        url, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args={"timeout": CONNECT_TIMEOUT}
-    )
+    """Execute a statement outside a transaction; return the first column of the first row, if any.
+
+    Two of these belong to each test on PostgreSQL, so they use the driver itself, which connects fastest.
+    """
+    connection = await asyncpg.connect(url.replace("+asyncpg", "", 1), timeout=CONNECT_TIMEOUT)
     try:
-        async with engine.connect() as connection:
-            result = await connection.execute(text(statement))
-            return result.scalar() if result.returns_rows else None
+        return await connection.fetchval(statement)
     finally:
-        await engine.dispose()
+        await connection.close()
 
 
 def _run(coroutine: Coroutine[object, object, object]) -> object:
