@@ -25,6 +25,7 @@ class Database:
         Args:
             url: A SQLAlchemy URL with the asyncpg or the aiosqlite driver.
             time_limit: Seconds that a transaction may take before the database counts as unavailable; on SQLite,
+                until its commit begins.
             pool_size: Connections, which are kept: PostgreSQL takes longer to open one than for many a transaction.
             check_idle_after: Seconds without use after which a connection is checked before it is used again.
         """
