@@ -267,7 +267,8 @@ def _find_decoders(processes: Sequence[Running], snapshot: Snapshot) -> None:
     places = {running.log.parent.resolve() for running in processes}
     snapshot.decoders = defaultdict(list)
     before = {decoder: _works(decoder) for decoder in _decoders_in(places)}
-    time.sleep(_BUSY_INTERVAL)
+    if any(before.values()):
+        time.sleep(_BUSY_INTERVAL)
     for decoder, worked in before.items():
         with suppress(psutil.NoSuchProcess):
             found = Decoder(pid=decoder.pid, busy=worked and _works(decoder))

@@ -4,6 +4,7 @@ with ForkServer() as fork_server:
     process = fork_server.fork(folder, ["worker"], env)
 """
 
+import gc
 import json
 import os
 import shutil
@@ -76,6 +77,9 @@ def main() -> NoReturn:
 
     for module in LATE:
         import_module(module)
+    # A collection in a child would touch, and so copy, every object that it shares with this process.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
     path = Path(sys.argv[1])
     with socket.socket(socket.AF_UNIX) as listener:
