@@ -312,6 +312,7 @@ IDLE_RULES: dict[str, Rule] = {
     "deleted-stays-deleted": deleted_stays_deleted,
     "queues-return-to-zero": queues_are_empty,
     "leases-return-to-zero": no_lease_is_held,
+    "decoders-return-to-zero": decoders_rest,
 }
 """The rules that may be violated while the service is busy."""
 
@@ -329,7 +330,6 @@ RULES: dict[str, Rule] = {
     "corrupt-image-ends-error": corrupt_ends_error,
     "poison-image-ends-error": poison_ends_error,
     "dead-letters-are-garbage": dead_letters_are_garbage,
-    "decoders-return-to-zero": decoders_rest,
     "answer-in-time": answers_in_time,
     "answer-is-clean": answers_are_clean,
 }
