@@ -17,17 +17,19 @@ from harness.s3 import SeaweedServer
 from harness.servers import PostgresServer, PrivateServer, RabbitMQServer, new_folder
 
 PORT = "TEST_SHARED_SERVERS_PORT"
-VIRTUAL_HOSTS = tuple(f"gw{number}" for number in range(2 * (os.cpu_count() or 1) + 1))
-"""Of the shared RabbitMQ broker: one for each worker process of pytest-xdist."""
-KINDS: dict[str, Callable[[Path], PrivateServer]] = {
-    "postgresql": lambda folder: PostgresServer(folder, fsync=False),
-    "rabbitmq": lambda folder: RabbitMQServer(folder, virtual_hosts=VIRTUAL_HOSTS),
-    "s3": SeaweedServer,
+KINDS: dict[str, Callable[[Path, int], PrivateServer]] = {
+    "postgresql": lambda folder, _: PostgresServer(folder, fsync=False),
+    "rabbitmq": lambda folder, workers: RabbitMQServer(folder, virtual_hosts=virtual_hosts(workers)),
+    "s3": lambda folder, _: SeaweedServer(folder),
 }
-
-
+"""Each makes a server in a folder for so many worker processes."""
 VARIABLES = {"postgresql": "TEST_DATABASE_URL", "rabbitmq": "TEST_RABBITMQ_URL", "s3": "TEST_S3_URL"}
 """Environment variables that name a server to use instead."""
+
+
+def virtual_hosts(workers: int) -> tuple[str, ...]:
+    """Return the names of the shared broker's virtual hosts: one for each worker process of pytest-xdist."""
+    return tuple(f"gw{number}" for number in range(workers))
 
 
 def shared_url(kind: str) -> str:
@@ -42,9 +44,14 @@ def shared_url(kind: str) -> str:
 
 
 class SharedServers:
-    """Starts the run's servers on demand; owned by the main process."""
+    """Starts the run's servers on demand; owned by the main process.
 
-    def __init__(self) -> None:
+    Args:
+        workers: The worker processes that run tests.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self._workers = workers
         self._servers: dict[str, PrivateServer] = {}
         self._locks = {kind: threading.Lock() for kind in KINDS}
         self._starting: list[threading.Thread] = []
@@ -57,7 +64,7 @@ class SharedServers:
         """Return the URL of a server; start it if necessary."""
         with self._locks[kind]:
             if kind not in self._servers:
-                self._servers[kind] = KINDS[kind](new_folder()).__enter__()  # closed by ``close``
+                self._servers[kind] = KINDS[kind](new_folder(), self._workers).__enter__()  # closed by ``close``
             return self._servers[kind].url
 
     def start_all(self) -> None:

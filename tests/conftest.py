@@ -21,8 +21,12 @@ from harness.servers import PostgresServer, RabbitMQServer, create_database, dro
 from harness.shared import SharedServers, shared_url
 from image_service.database.migrations import upgrade
 
-OWN_SERVERS = {"own_postgres", "own_rabbitmq", "own_s3"}
+EXPENSIVE_FIXTURES = {"own_postgres", "own_rabbitmq", "own_s3", "filled"}
+"""Private servers, and a filled database: the tests of a module that use one run in one worker process."""
 BUCKET = "tests"
+TESTS = Path(__file__).parent
+STARTS_PROCESSES = {"e2e", "faults"}
+"""Folders of tests that are busy with starting the service's processes."""
 SHARED = pytest.StashKey[SharedServers]()
 
 
@@ -30,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Child processes import the program from this checkout, installed or not.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist asks the process that started it
-        config.stash[SHARED] = SharedServers()
+        config.stash[SHARED] = SharedServers(config.getoption("numprocesses", None) or 1)
         if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
             config.stash[SHARED].start_all()  # all tests are run: start the servers while the tests are collected
 
@@ -41,15 +45,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run all tests that share a private server in one worker, which starts it once (``--dist loadgroup``)."""
+    """Group tests that share an expensive fixture, and mix tests that compute with tests that wait."""
     if not getattr(config.option, "loadgroup", False):
         return
     for item in items:
-        if isinstance(item, pytest.Function) and (own := OWN_SERVERS.intersection(item.fixturenames)):
+        if isinstance(item, pytest.Function) and (own := EXPENSIVE_FIXTURES.intersection(item.fixturenames)):
+            # One worker runs a group, and sets the fixture up once.
             group = "own_rabbitmq" if "own_rabbitmq" in own else item.module.__name__
             # The name by which pytest-xdist knows a group. Its own marker has no effect with pytest 9.2: it changes an
             # attribute that node ids are no longer made of.
             item._id = NodeId.parse(f"{item.nodeid}@{group}")
+    _mix(items)
+
+
+def _mix(items: list[pytest.Item]) -> None:
+    """Spread the tests that start the service's processes evenly among the others, many of which wait."""
+    streams: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        streams[item.path.relative_to(TESTS).parts[0] in STARTS_PROCESSES].append(item)
+    places = {item: place / len(stream) for stream in streams.values() for place, item in enumerate(stream)}
+    items.sort(key=places.__getitem__)
 
 
 @pytest.fixture(scope="session")
