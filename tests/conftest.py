@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from _pytest.nodeid import NodeId
 
@@ -31,6 +32,9 @@ SHARED = pytest.StashKey[SharedServers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Hypothesis fails an example that takes more than 200 ms, which on a busy machine any may.
+    hypothesis.settings.register_profile("without-deadline", deadline=None)
+    hypothesis.settings.load_profile("without-deadline")
     # Child processes import the program from this checkout, installed or not.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist asks the process that started it
