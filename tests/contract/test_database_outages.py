@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import TextClause, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
+from sqlalchemy.exc import DBAPIError, InternalError
 from structlog.testing import capture_logs
 
 from harness.fakes import LONG_TIMEOUT
@@ -21,6 +22,7 @@ from harness.rows import (
     try_claim,
 )
 from image_service.database import Database
+from image_service.database.failures import Failure, classify
 from image_service.errors import DatabaseUnavailable
 from image_service.models import ImageRow
 
@@ -111,6 +113,23 @@ async def test_temporary_sqlstate_is_an_outage(postgres_database_url: str, sqlst
     with pytest.raises(DatabaseUnavailable):
         await execute(database, raising(sqlstate))
     await database.close()
+
+
+async def test_connection_that_reported_an_outage_is_replaced(postgres_database_url: str) -> None:
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT, pool_size=1)
+    await execute(database, text("CREATE TEMPORARY TABLE of_this_session ()"))
+    with pytest.raises(DatabaseUnavailable):
+        await execute(database, raising("57P03"))
+    with pytest.raises(DatabaseUnavailable) as caught:  # a missing table counts as an outage
+        await execute(database, text("SELECT FROM of_this_session"))
+    assert "does not exist" in str(caught.value.__cause__)
+    await database.close()
+
+
+def test_internal_error_of_the_driver_is_an_outage() -> None:
+    reason = "cannot switch to state 12; another operation (2) is in progress"
+    lost = AsyncAdapt_asyncpg_dbapi.InternalClientError(reason)  # type: ignore[no-untyped-call]  # it carries no types
+    assert classify(InternalError("SELECT", {}, lost)) is Failure.OUTAGE
 
 
 @pytest.mark.parametrize("sqlstate", ["22012", "42601", "XX000"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.pace import Deadline
 from tests.faults.diagnostics import diagnostics_for
-from tests.faults.evidence import Evidence, Running, Snapshot, complete_snapshot, take_snapshot
+from tests.faults.evidence import Evidence, Running, Snapshot, add_decoders, add_responses, take_snapshot
 from tests.faults.rules import IDLE_RULES, RULES, Rule
 
 __all__ = ["Evidence", "Running", "Violation", "violations", "violations_without_workers"]
@@ -42,15 +42,18 @@ async def violations(
     while True:
         snapshot = await observe(evidence)
         if _is_idle(evidence, snapshot):
-            break
+            await add_decoders(evidence, snapshot)
+            if _is_idle(evidence, snapshot):
+                break
         if evidence.grace and snapshot.has_leases() and not longest_lease.passed:
             leased = True
         elif leased:
             deadline, leased = Deadline(evidence.grace), False
         elif deadline.passed:
+            await add_decoders(evidence, snapshot)
             break
         await asyncio.sleep(_POLL_INTERVAL)
-    await complete_snapshot(evidence, snapshot)
+    await add_responses(evidence, snapshot)
     return await asyncio.to_thread(_check, evidence, snapshot)
 
 

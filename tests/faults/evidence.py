@@ -138,9 +138,13 @@ async def take_snapshot(evidence: Evidence) -> Snapshot:
     return snapshot
 
 
-async def complete_snapshot(evidence: Evidence, snapshot: Snapshot) -> None:
-    """Add decoder processes and HTTP responses, which take longer to collect; for an idle service."""
+async def add_decoders(evidence: Evidence, snapshot: Snapshot) -> None:
+    """Add the decoder processes, which take longer to observe; for a service that is idle otherwise."""
     await asyncio.to_thread(_find_decoders, evidence.processes, snapshot)
+
+
+async def add_responses(evidence: Evidence, snapshot: Snapshot) -> None:
+    """Add what the API serves; for an idle service."""
     if evidence.api_url is not None:
         await _read_api(evidence.api_url, snapshot)
 

@@ -81,6 +81,17 @@ async def test_an_unavailable_dependency_is_reported_and_logged(part: str) -> No
 
 
 @pytest.mark.parametrize("part", PARTS)
+async def test_an_unexpected_error_counts_as_unavailable_and_is_logged_with_its_traceback(part: str) -> None:
+    async def fail() -> None:
+        raise RuntimeError
+
+    with capture_logs() as logs:
+        found = await check(**{part: fail}).run()
+    assert {each: getattr(found, each) for each in PARTS} == {each: each != part for each in PARTS}
+    assert [(line["part"], line["log_level"], line["exc_info"]) for line in logs] == [(part, "error", True)]
+
+
+@pytest.mark.parametrize("part", PARTS)
 async def test_a_dependency_that_hangs_counts_as_unavailable(part: str) -> None:
     with capture_logs() as logs:
         async with asyncio.timeout(2):

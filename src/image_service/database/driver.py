@@ -1,4 +1,4 @@
-"""Changes to how asyncpg's connections are closed and reused."""
+"""Changes to how asyncpg's connections are closed, reused and discarded."""
 
 import math
 import time
@@ -6,10 +6,12 @@ from typing import Final
 
 import asyncpg
 from sqlalchemy import event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from image_service.database.failures import Failure, classify
 
 _CLOSE_TIMEOUT: Final = 0.3
 """Seconds. SQLAlchemy would give a cancelled connection two."""
@@ -46,3 +48,14 @@ def check_idle_connections(engine: AsyncEngine, after: float) -> None:
 
     event.listen(engine.sync_engine, "checkin", note_return)
     event.listen(engine.sync_engine, "checkout", check)
+
+
+def discard_failed_connections(engine: AsyncEngine) -> None:
+    """Take a connection that has reported an outage out of the pool, even where it still seems open."""
+
+    def mark(context: ExceptionContext) -> None:
+        if context.sqlalchemy_exception is not None and classify(context.sqlalchemy_exception) is Failure.OUTAGE:
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False  # the other connections may be well
+
+    event.listen(engine.sync_engine, "handle_error", mark)

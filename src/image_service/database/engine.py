@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from image_service.database import pgbouncer
-from image_service.database.driver import FastCloseConnection, check_idle_connections
+from image_service.database.driver import FastCloseConnection, check_idle_connections, discard_failed_connections
 from image_service.database.sqlite_writes import serialize_writes
 
 _SERVER_LIMITS: Final = {"statement_timeout": "10000", "idle_in_transaction_session_timeout": "10000"}
@@ -43,6 +43,7 @@ def create_engine(url: str, *, time_limit: float, pool_size: int, check_idle_aft
         },
     )
     check_idle_connections(engine, check_idle_after)
+    discard_failed_connections(engine)
     if pooled:
         pgbouncer.set_in_each_transaction(engine, _SERVER_LIMITS)
     return engine

@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from image_service.errors import DatabaseUnavailable
@@ -46,7 +46,13 @@ def classify(error: Exception) -> Failure:
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return Failure.OUTAGE
     sqlstate = getattr(error.orig, "sqlstate", None)
-    return _classify_sqlite(error.orig) if sqlstate is None else _classify_postgresql(str(sqlstate))
+    if sqlstate is not None:
+        return _classify_postgresql(str(sqlstate))
+    if isinstance(error.orig, sqlite3.Error):
+        return _classify_sqlite(error.orig)
+    # From the driver itself: if a connection is lost in the middle of a query, asyncpg may find itself in a state that
+    # it cannot leave (InternalClientError), while the connection still seems open.
+    return Failure.OUTAGE if isinstance(error, InternalError) else Failure.FAULT
 
 
 def _classify_postgresql(sqlstate: str) -> Failure:
@@ -55,11 +61,10 @@ def _classify_postgresql(sqlstate: str) -> Failure:
     return Failure.SCHEMA_MISMATCH if sqlstate in _SCHEMA_STATES else Failure.FAULT
 
 
-def _classify_sqlite(error: BaseException | None) -> Failure:
+def _classify_sqlite(error: sqlite3.Error) -> Failure:
     if getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _OUTAGE_CODES_SQLITE:
         return Failure.OUTAGE
-    unknown = isinstance(error, sqlite3.Error) and str(error).startswith(_SCHEMA_MESSAGES_SQLITE)
-    return Failure.SCHEMA_MISMATCH if unknown else Failure.FAULT
+    return Failure.SCHEMA_MISMATCH if str(error).startswith(_SCHEMA_MESSAGES_SQLITE) else Failure.FAULT
 
 
 class ErrorTranslator:

@@ -84,4 +84,6 @@ class HealthCheck:
                 return True, await probe()
         except (Outage, TimeoutError) as error:
             _log.warning("dependency unavailable", part=part, reason=str(error) or "no answer in time")
-            return False, None
+        except Exception:  # noqa: BLE001 — whatever else a probe meets, an upload meets too
+            _log.exception("probe failed", part=part)
+        return False, None
