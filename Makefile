@@ -34,7 +34,10 @@ run: $(RUN) ## Start the whole service in one process, without other servers (op
 	@exec $(BIN)/image-service standalone $(ARGS)
 
 .PHONY: test
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(DEV) test-servers ## Run all tests on real servers and list the 20 slowest (options for pytest in ARGS)
+	@# Compile the tests once; otherwise each of the processes that run them would, at the same time.
+	@$(if $(ARGS),,$(BIN)/python -m pytest --collect-only --quiet --quiet >/dev/null 2>&1 || true)
 	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 .PHONY: test-servers

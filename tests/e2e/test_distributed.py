@@ -19,7 +19,6 @@ from harness.service import (
     FAST_SETTINGS,
     PROGRAM,
     STOPPING,
-    UNMEASURED,
     Api,
     Worker,
     client,
@@ -59,7 +58,6 @@ def env(postgres_database_url: str, broker_url: str, tmp_path: Path) -> dict[str
         "RABBITMQ_URL": broker_url,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
-        **UNMEASURED,
     }
 
 

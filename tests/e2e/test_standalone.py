@@ -19,6 +19,7 @@ from harness.service import (
     client,
     done,
     finished,
+    measured,
     status,
     upload,
     upload_all,
@@ -30,7 +31,7 @@ PHOTO = encoded(gradient(1600, 1200), "JPEG")
 
 @pytest.fixture
 def standalone(tmp_path: Path) -> Iterator[Standalone]:
-    with Standalone(tmp_path) as service:
+    with Standalone(tmp_path, measured()) as service:
         yield service
 
 
