@@ -127,6 +127,10 @@ bench-publish: ## Measure and write all figures of docs/performance.md and READM
 bench-storage: $(DEV) test-servers ## Measure the memory of API and worker with files on an S3 server (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.object_storage $(ARGS)
 
+.PHONY: bench-slow-clients
+bench-slow-clients: $(DEV) ## Measure good uploads beside 900 slow and idle connections (options in ARGS: --nginx)
+	@$(BIN)/python -m benchmarks.operations.slow_clients $(ARGS)
+
 .PHONY: plans
 plans: $(DEV) test-servers ## Show how PostgreSQL runs every query on a million images (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.plans $(ARGS)
