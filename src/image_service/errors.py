@@ -22,6 +22,7 @@
     │   └── ThumbnailNotFound        thumbnail-not-found
     ├── InvalidRequest           invalid-request
     ├── MethodNotAllowed         method-not-allowed
+    ├── PreconditionFailed       precondition-failed
     ├── RangeNotSatisfiable      range-not-satisfiable
     ├── StillProcessing          still-processing
     ├── OriginalRemoved          original-removed
@@ -170,6 +171,12 @@ class MethodNotAllowed(ServiceError):
     """This address does not support this method. The API's documentation is at /docs."""
 
     code = "method-not-allowed"
+
+
+class PreconditionFailed(ServiceError):
+    """The file is not the version that If-Match names. Ask for it again without If-Match."""
+
+    code = "precondition-failed"
 
 
 class RangeNotSatisfiable(ServiceError):

@@ -7,7 +7,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from image_service import __version__
 from image_service.api.dependencies import ApiContext, set_context
-from image_service.api.docs import install_docs
+from image_service.api.docs import install_docs, servers
 from image_service.api.middleware import ForwardedHeaders, RequestContext, RequestMetrics, is_quiet
 from image_service.api.multipart import UploadReader
 from image_service.api.problems import install_handlers
@@ -42,6 +42,8 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
         title="Image Processing Service",
         version=__version__,
         description=_DESCRIPTION,
+        servers=servers(settings.public_url),
+        openapi_url=None,  # install_docs adds it, with its headers
         docs_url=None,
         redoc_url=None,
         # A redirect would need the public host name, and lose the body of an upload whose client does not follow it.

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from image_service import errors
 from image_service.api.caching import NO_STORE
 from image_service.api.schemas import Problem
+from image_service.api.security_headers import NOSNIFF
 from image_service.errors import Busy, Outage, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -32,6 +33,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.UploadStalled.code: HTTPStatus.REQUEST_TIMEOUT,
     errors.StillProcessing.code: HTTPStatus.CONFLICT,
     errors.OriginalRemoved.code: HTTPStatus.GONE,
+    errors.PreconditionFailed.code: HTTPStatus.PRECONDITION_FAILED,
     errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -72,7 +74,7 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     return JSONResponse(
         _document(type(error), detail),
         status.value,
-        {"Cache-Control": NO_STORE, **retry, **(headers or {})},
+        {"Cache-Control": NO_STORE, **NOSNIFF, **retry, **(headers or {})},
         MEDIA_TYPE,
     )
 

@@ -3,14 +3,15 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from image_service.api.caching import NO_STORE
 from image_service.api.dependencies import context_of
+from image_service.api.routing import Router
 from image_service.api.schemas import Alive, HealthReport, ServicesHealth
 from image_service.services.health import Condition
 
-router: Final = APIRouter(prefix="/health", tags=["health"])
+router: Final = Router(prefix="/health", tags=["health"])
 
 _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
     503: {
