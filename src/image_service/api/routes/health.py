@@ -34,7 +34,10 @@ _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.get("", summary="Is the service healthy?", responses=_UNHEALTHY)
 async def get_health(request: Request, response: Response) -> HealthReport:
-    """Checks every dependency, for two seconds at most. Responds with 200 while uploads are accepted, otherwise 503."""
+    """Checks every dependency, for two seconds at most and once a second: between two checks the last result is given.
+
+    Responds with 200 while uploads are accepted, otherwise 503.
+    """
     return await _report(request, response)
 
 
