@@ -20,6 +20,8 @@
     ├── NotFound                 not-found
     │   ├── ImageNotFound            image-not-found
     │   └── ThumbnailNotFound        thumbnail-not-found
+    ├── HostNotAllowed           host-not-allowed
+    ├── OriginNotAllowed         origin-not-allowed
     ├── InvalidRequest           invalid-request
     ├── MethodNotAllowed         method-not-allowed
     ├── PreconditionFailed       precondition-failed
@@ -159,6 +161,18 @@ class ThumbnailNotFound(NotFound):
     """This image has no such thumbnail (yet). Check the image's status; thumbnails exist once it is DONE."""
 
     code = "thumbnail-not-found"
+
+
+class HostNotAllowed(ServiceError):
+    """This host name is not known to the service. Send requests to its IP address, or have ALLOWED_HOSTS name it."""
+
+    code = "host-not-allowed"
+
+
+class OriginNotAllowed(ServiceError):
+    """Another site's page may change nothing. Send it from the service's own, or have ALLOWED_ORIGINS name it."""
+
+    code = "origin-not-allowed"
 
 
 class InvalidRequest(ServiceError):

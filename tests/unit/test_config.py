@@ -100,6 +100,12 @@ def test_settings_are_immutable() -> None:
         ("PUBLIC_URL", "https://[", "invalid IPv6 URL"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,proxy", "'proxy' does not appear to be an IPv4 or IPv6 network"),
         ("TRUSTED_PROXIES", "10.0.0.0/33", "does not appear to be an IPv4 or IPv6 network"),
+        ("ALLOWED_HOSTS", "https://img.example.org", "must name hosts such as img.example.org, without scheme"),
+        ("ALLOWED_HOSTS", "img.example.org:8000", "must name hosts such as img.example.org, without scheme"),
+        ("ALLOWED_HOSTS", "*.example.org", "must name hosts such as img.example.org, without scheme"),
+        ("ALLOWED_ORIGINS", "app.example", "must name origins such as https://app.example"),
+        ("ALLOWED_ORIGINS", "https://app.example/path", "must name origins such as https://app.example"),
+        ("ALLOWED_ORIGINS", "null", "must name origins such as https://app.example"),
         ("UPLOAD_IDLE_TIMEOUT", "0", "greater than 0"),
         ("UPLOAD_IDLE_TIMEOUT", "30s", "valid number"),
         ("MAX_CONCURRENT_UPLOADS", "0", "greater than or equal to 1"),
@@ -269,6 +275,49 @@ def test_trusted_proxies_are_comma_separated_addresses_and_networks(
 
 def test_only_this_machine_is_a_trusted_proxy_by_default() -> None:
     assert load_settings().trusted_proxies == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@pytest.mark.parametrize(
+    ("value", "hosts"),
+    [
+        ("img.example.org", ("img.example.org",)),
+        (" IMG.example.org. , rack_7,", ("img.example.org", "rack_7")),
+        ("*", ("*",)),
+        (",", ()),
+    ],
+)
+def test_allowed_hosts_are_comma_separated_names(
+    monkeypatch: pytest.MonkeyPatch, value: str, hosts: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ALLOWED_HOSTS", value)
+    assert load_settings().allowed_hosts == hosts
+
+
+def test_any_host_is_allowed_unless_the_setting_is_given_and_in_standalone_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().allowed_hosts is None
+    assert standalone_settings(tmp_path).allowed_hosts == ()
+    monkeypatch.setenv("ALLOWED_HOSTS", "*")
+    assert standalone_settings(tmp_path).allowed_hosts == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("https://app.example", ("https://app.example",)),
+        (" HTTPS://App.example/ , http://localhost:3000,", ("https://app.example", "http://localhost:3000")),
+        ("https://a:443,http://b:80,https://c:80", ("https://a", "http://b", "https://c:80")),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("*", ("*",)),
+    ],
+)
+def test_allowed_origins_are_as_browsers_send_them(
+    monkeypatch: pytest.MonkeyPatch, value: str, origins: tuple[str, ...]
+) -> None:
+    assert load_settings().allowed_origins is None
+    monkeypatch.setenv("ALLOWED_ORIGINS", value)
+    assert load_settings().allowed_origins == origins
 
 
 @pytest.mark.parametrize(

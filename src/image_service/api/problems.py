@@ -26,6 +26,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.MalformedUpload.code: HTTPStatus.BAD_REQUEST,
     errors.MissingFile.code: HTTPStatus.BAD_REQUEST,
     errors.TooManyFiles.code: HTTPStatus.BAD_REQUEST,
+    errors.OriginNotAllowed.code: HTTPStatus.FORBIDDEN,
     errors.NotFound.code: HTTPStatus.NOT_FOUND,
     errors.ImageNotFound.code: HTTPStatus.NOT_FOUND,
     errors.ThumbnailNotFound.code: HTTPStatus.NOT_FOUND,
@@ -38,6 +39,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable.code: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.HostNotAllowed.code: HTTPStatus.MISDIRECTED_REQUEST,
     errors.IdempotencyKeyReused.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidRequest.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -79,6 +81,12 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     )
 
 
+def refusal(scope: Scope, error: ServiceError) -> Response:
+    """Returns the response to a request that failed, and notes it for ``RequestMetrics``."""
+    scope.setdefault("state", {})["problem"] = error.code
+    return problem_response(error if error.code in STATUS else ServiceError())
+
+
 def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """Returns the OpenAPI description of the errors that an operation can respond with."""
     by_status: dict[HTTPStatus, list[type[ServiceError]]] = {}
@@ -92,9 +100,8 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
-        request.scope.setdefault("state", {})["problem"] = error.code  # counted by RequestMetrics
         _log_error(error)
-        return problem_response(error if error.code in STATUS else ServiceError())
+        return refusal(request.scope, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(_request: Request, error: RequestValidationError) -> Response:

@@ -67,6 +67,16 @@ class Settings(BaseSettings):
         default=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
         description="Comma-separated addresses or networks whose X-Forwarded-* headers are trusted.",
     )
+    allowed_hosts: types.Hosts = Field(
+        default=None,
+        description="Comma-separated host names that requests may be addressed to, besides IP addresses, localhost, "
+        "this machine's name and PUBLIC_URL's; *: any. Unset: any; standalone: no others.",
+    )
+    allowed_origins: types.Origins = Field(
+        default=None,
+        description="Comma-separated origins, such as https://app.example, whose pages may use the API in a browser; "
+        "*: all. Unset: none. Other pages may only show images.",
+    )
     upload_idle_timeout: float = Field(
         default=30.0, gt=0, description="Seconds without a byte after which an upload is aborted."
     )

@@ -1,5 +1,6 @@
 """Validated types of settings. Errors are half a sentence that follows the name of the setting."""
 
+import re
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
@@ -18,6 +19,9 @@ SQLITE: Final = "sqlite+aiosqlite:///"
 
 _DATABASES: Final = ("postgresql+asyncpg://", SQLITE)
 _QUEUES: Final = ("amqp://", "amqps://", EMBEDDED_QUEUE)
+_HOST_NAME: Final = re.compile(r"[a-z0-9._-]{1,255}")
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+/?")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _OBJECT_STORAGES: Final = frozenset({"s3", "gs", "az"})
 
 
@@ -78,6 +82,34 @@ def _networks(value: object) -> object:
     return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
 
 
+def _names(value: str) -> list[str]:
+    return [name.strip().lower() for name in value.split(",") if name.strip()]
+
+
+def _hosts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = _names(value)
+    if not all(name == "*" or _HOST_NAME.fullmatch(name) for name in names):
+        msg = "must name hosts such as img.example.org, without scheme, port and path, separated by commas"
+        raise ValueError(msg)
+    return tuple(name.removesuffix(".") for name in names)
+
+
+def _origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = _names(value)
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        msg = "must name origins such as https://app.example or http://localhost:3000, separated by commas"
+        raise ValueError(msg)
+    return tuple(_as_browsers_send(origin.removesuffix("/")) for origin in origins)
+
+
+def _as_browsers_send(origin: str) -> str:
+    return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], ""))
+
+
 def _formats(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -99,5 +131,9 @@ CollectorUrl = Annotated[str, AfterValidator(_collector_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 """Comma-separated addresses and networks."""
+Hosts = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_hosts)]
+"""Comma-separated host names, or ``*``."""
+Origins = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_origins)]
+"""Comma-separated origins (RFC 6454), or ``*``."""
 Formats = Annotated[frozenset[ImageFormat], NoDecode, BeforeValidator(_formats)]
 """Comma-separated names of formats."""

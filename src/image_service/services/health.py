@@ -86,7 +86,7 @@ class HealthCheck:
         self._reusable_until = 0.0
 
     async def run(self) -> Health:
-        """Returns the health, within the probe timeout. Whoever asks during a probe gets its result."""
+        """Returns the health, within the probe timeout. A call during a probe gets its result."""
         async with self._one_at_a_time:
             if self._last is None or time.monotonic() >= self._reusable_until:
                 self._last = await self._probe()

@@ -72,7 +72,9 @@ async def get_image(request: Request, response: Response, image_id: ImageId) -> 
     summary="Delete an image",
     description="Deletes the image in any state, permanently and with all its files. A repeated request is answered "
     "with 404.",
-    responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
+    responses=documented(
+        errors.ImageNotFound, errors.InvalidRequest, errors.OriginNotAllowed, errors.DatabaseUnavailable
+    ),
 )
 async def delete_image(request: Request, image_id: ImageId) -> None:
     """Deletes an image."""
@@ -88,6 +90,7 @@ async def delete_image(request: Request, image_id: ImageId) -> None:
     responses=documented(
         errors.ImageNotFound,
         errors.InvalidRequest,
+        errors.OriginNotAllowed,
         errors.StillProcessing,
         errors.OriginalRemoved,
         errors.DatabaseUnavailable,

@@ -66,6 +66,7 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.IdempotencyKeyReused,
         errors.MalformedUpload,
         errors.MissingFile,
+        errors.OriginNotAllowed,
         errors.TooManyFiles,
         errors.UploadStalled,
         errors.UploadTooLarge,
