@@ -90,7 +90,7 @@ def run_migrations(settings: Settings) -> None:
         StartError: the database cannot be reached or migrated.
     """
     try:
-        upgrade(settings.database_url)
+        upgrade(settings.database_url.get_secret_value())
     except Exception as error:
         # From the driver, SQLAlchemy or Alembic; the first line of the message is the useful one.
         reason = str(error).partition("\n")[0] or type(error).__name__
