@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr, ValidationError
 
 from image_service.config import ConfigError, Settings, load_settings, standalone_settings
@@ -22,6 +23,7 @@ COMPOSE_ONLY = {
     "RABBITMQ_USER",
     "RABBITMQ_PASSWORD",
     "RABBITMQ_MANAGEMENT_HOST",
+    "API_PUBLISH_HOST",
 }
 NAMES = sorted(name.upper() for name in Settings.model_fields)
 DEPENDS_ON_THE_MACHINE = {"DECODE_SLOTS", "LIVENESS_FILE"}
@@ -74,6 +76,14 @@ def test_command_options_take_precedence_over_the_environment(monkeypatch: pytes
 def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     assert load_settings() == Settings()
+
+
+def test_compose_publishes_ports_on_this_machine_only_unless_configured() -> None:
+    """The API has no authentication, and the broker's management page a well-known password."""
+    services = yaml.safe_load(COMPOSE)["services"]
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(published) == 2
+    assert all(re.match(r"\$\{(API_PUBLISH|RABBITMQ_MANAGEMENT)_HOST:-127\.0\.0\.1\}:", port) for port in published)
 
 
 def test_settings_are_immutable() -> None:
