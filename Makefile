@@ -148,6 +148,7 @@ requirements: $(DEV) ## Pin the dependencies in pyproject.toml; pins that still 
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
 	$(UV_COMPILE) pyproject.toml --constraint requirements.txt $(DECODERS:%=--no-emit-package %) --output-file requirements-api.txt
 	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(UV_COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 	$(UV_COMPILE) --group k8s --output-file requirements-k8s.txt
 
@@ -157,20 +158,20 @@ clean: ## Remove virtual environments, caches and build results; stored images s
 	find src tests harness migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.
-$(RUN): pyproject.toml requirements.txt scripts/make-venv
+$(RUN): pyproject.toml requirements.txt requirements-build.txt scripts/make-venv
 	@test -e $(DEV) || sh scripts/make-venv .venv requirements.txt
 	@test ! -e $(DEV) || $(MAKE) --no-print-directory $(DEV)
 	@touch $@
 
-$(DEV): pyproject.toml requirements-dev.txt scripts/make-venv
+$(DEV): pyproject.toml requirements-dev.txt requirements-build.txt scripts/make-venv
 	@sh scripts/make-venv .venv requirements-dev.txt
 	@touch $@
 
 # The libraries for the comparison are kept apart, so that the program never depends on them.
-$(BENCH): requirements-bench.txt scripts/make-venv
+$(BENCH): requirements-bench.txt requirements-build.txt scripts/make-venv
 	@sh scripts/make-venv .venv-bench requirements-bench.txt
 	@touch $@
 
-$(K8S): requirements-k8s.txt scripts/make-venv
+$(K8S): requirements-k8s.txt requirements-build.txt scripts/make-venv
 	@sh scripts/make-venv .venv-k8s requirements-k8s.txt
 	@touch $@

@@ -25,6 +25,8 @@ PROGRAM = (sys.executable, "-m", "image_service")
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 ANSWER_LIMIT = 30.0
+OPEN = "no authentication: every client that reaches the API can read, upload and delete images"
+"""What an API logs when it starts."""
 STOPPING = "stopping; send the signal again to stop at once"
 """What it logs when it is asked to end."""
 FAST_SETTINGS = {

@@ -17,6 +17,7 @@ from harness.proxy import Mode, Proxy
 from harness.servers import RabbitMQServer
 from harness.service import (
     FAST_SETTINGS,
+    OPEN,
     PROGRAM,
     STOPPING,
     Api,
@@ -103,6 +104,7 @@ async def test_upload_becomes_thumbnails_and_worker_logs_its_request_id(
         health = (await http.get("/health")).json()
     assert health["status"] == "healthy"
     assert health["mode"] == "distributed"
+    assert [line["level"] for line in api.lines(OPEN)] == ["warning"]
     (line,) = worker.lines("image done")
     assert (line["image_id"], line["request_id"]) == (accepted["id"], "from-the-client")
 

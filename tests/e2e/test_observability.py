@@ -234,6 +234,10 @@ async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
     assert answers == {202, 503}
 
 
+async def _is_unhealthy(http: httpx.AsyncClient) -> bool:
+    return bool((await http.get("/health")).json()["status"] == "unhealthy")
+
+
 async def kill_servers(
     watched: Watched, http: httpx.AsyncClient, postgres: PostgresServer, rabbitmq: RabbitMQServer
 ) -> None:
@@ -241,7 +245,7 @@ async def kill_servers(
     began = time.monotonic()
     for server in (postgres, rabbitmq):
         await asyncio.to_thread(server.kill)
-    assert (await http.get("/health")).json()["status"] == "unhealthy"
+    await eventually(lambda: _is_unhealthy(http))
     await watched.wait_for_alerts(
         "ImageServiceDatabaseUnavailable", "ImageServiceBrokerUnavailable", "ImageServiceMetricsStale", since=began
     )
