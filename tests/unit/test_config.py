@@ -102,6 +102,7 @@ def test_settings_are_immutable() -> None:
         ("TRUSTED_PROXIES", "10.0.0.0/33", "does not appear to be an IPv4 or IPv6 network"),
         ("UPLOAD_IDLE_TIMEOUT", "0", "greater than 0"),
         ("UPLOAD_IDLE_TIMEOUT", "30s", "valid number"),
+        ("MAX_CONNECTIONS", "0", "greater than or equal to 1"),
         ("MAX_CONCURRENT_UPLOADS", "0", "greater than or equal to 1"),
         ("MAX_CONCURRENT_UPLOADS", "many", "valid integer"),
         ("MAX_BACKLOG", "0", "greater than or equal to 1"),

@@ -4,17 +4,23 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
-_KEEP_ALIVE: Final = 75
-"""Seconds that an idle connection stays open: longer than with load balancers, so that they reuse no closed one."""
+from image_service.api.connections import Connection, ConnectionLimits, OpenConnections
 
 
 async def serve(
-    app: FastAPI, listener: socket.socket, stop: asyncio.Event, *, drain_timeout: float, started: Callable[[], None]
+    app: FastAPI,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    *,
+    drain_timeout: float,
+    started: Callable[[], None],
+    connections: OpenConnections | None = None,
 ) -> None:
     """Answers requests until ``stop`` is set; then accepts no more and completes those in progress.
 
@@ -24,18 +30,21 @@ async def serve(
         stop: Ends the server.
         drain_timeout: Seconds that requests in progress have to complete after that.
         started: Called once requests are answered.
+        connections: Watches the connections; if left out, with the default limits.
     """
+    if connections is None:
+        connections = OpenConnections(ConnectionLimits())
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            # A function that makes one, which uvicorn calls like a class.
+            http=cast("type[asyncio.Protocol]", partial(Connection, connections)),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=max(1, int(drain_timeout)),
         ),
         started,
@@ -43,13 +52,15 @@ async def serve(
 
     async def stop_when_set() -> None:
         await stop.wait()
+        connections.drain()
         server.should_exit = True
 
-    watcher = asyncio.create_task(stop_when_set())
+    helpers = {asyncio.create_task(stop_when_set()), asyncio.create_task(connections.watch())}
     try:
         await server.serve(sockets=[listener])
     finally:
-        watcher.cancel()
+        for helper in helpers:
+            helper.cancel()
 
 
 class _Server(uvicorn.Server):
