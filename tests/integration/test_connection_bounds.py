@@ -14,13 +14,14 @@ from uuid import UUID
 import psutil
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from harness.counted import counted
 from harness.pace import slowness
 from harness.waiting import eventually, wait_for
 from image_service.api.connections import Connection as ServerConnection
-from image_service.api.connections import ConnectionLimits, connections_within
+from image_service.api.connections import ConnectionLimits, connections_within, raise_descriptor_limit
+from image_service.api.connections.connection import _acknowledged
 from image_service.api.connections.limits import MAX_CONNECTIONS, MAX_HEAD, MAX_HEADER_LINE, MAX_URL
 from image_service.domain.image import ImageFormat, ImageHeader, Original
 from image_service.domain.keys import original_key
@@ -258,7 +259,11 @@ async def test_requests_that_wait_on_a_closed_connection_never_start(server: Ser
     assert gate.started == 1
 
 
-@pytest.mark.parametrize("bad", [target(MAX_URL + 1), BEGINNING + line(MAX_HEADER_LINE + 1) + b"\r\n"])
+@pytest.mark.parametrize(
+    "bad",
+    [target(MAX_URL + 1), BEGINNING + line(MAX_HEADER_LINE + 1) + b"\r\n", b"GET /health/live HTTP/1.1\r\n\r\n"],
+    ids=["URL", "line", "no host"],
+)
 async def test_refusal_waits_for_the_response_before_it(server: Server, bad: bytes) -> None:
     gate = Gate(server)
     async with server.connection() as connection:
@@ -266,8 +271,41 @@ async def test_refusal_waits_for_the_response_before_it(server: Server, bad: byt
         await eventually(lambda: gate.started)
         gate.open.set()
         assert (await connection.reply()).status == 200
-        assert (await connection.reply()).status in {414, 431}
+        assert (await connection.reply()).status in {400, 414, 431}
         assert await connection.is_closed()
+
+
+async def test_garbage_after_the_beginning_of_a_response_waits_for_its_end(server: Server) -> None:
+    rest = asyncio.Event()
+
+    async def parts() -> StreamingResponse:
+        async def content() -> AsyncIterator[bytes]:
+            yield b"begin"
+            await rest.wait()
+            yield b"ning"
+
+        return StreamingResponse(content(), headers={"Content-Length": "9"})
+
+    server.api.app.add_api_route("/parts", parts)
+    async with server.connection() as connection:
+        await connection.send(b"GET /parts HTTP/1.1\r\nHost: a\r\n\r\n")
+        await connection.head()
+        await connection.send(b"no request\r\n\r\n")
+        await eventually(lambda: connections_of(server)[0]._refused)
+        rest.set()
+        assert await connection.read(9) == b"beginning"
+        assert (await connection.reply()).status == 400
+        assert await connection.is_closed()
+
+
+async def test_bytes_that_were_on_their_way_when_reading_stopped_are_kept(server: Server) -> None:
+    gate = Gate(server)
+    async with server.connection() as connection:
+        await connection.send(SLOW + LIVE + LIVE[:20])
+        await eventually(lambda: gate.started and connections_of(server)[0].pipeline)
+        connections_of(server)[0].data_received(LIVE[20:] + LIVE)
+        gate.open.set()
+        assert [(await connection.reply()).status for _ in range(4)] == [200] * 4
 
 
 # --- deadlines -------------------------------------------------------------------------------------------------------
@@ -320,6 +358,13 @@ async def test_rest_of_a_refused_body_has_a_deadline(sqlite_url: str, tmp_path: 
         assert (await connection.reply()).status == 413
         assert await connection.is_closed()
         assert closed_for(server, "body-timeout") == 1
+
+
+async def test_refused_client_that_stays_is_cut(sqlite_url: str, tmp_path: Path) -> None:
+    async with serving(sqlite_url, tmp_path, replace(USUAL, linger=0.01)) as server, server.connection() as connection:
+        await connection.send(b"no request\r\n\r\n")
+        assert (await connection.reply()).status == 400
+        await eventually(lambda: not server.connections.number)
 
 
 async def test_idle_connection_is_closed(sqlite_url: str, tmp_path: Path) -> None:
@@ -490,6 +535,25 @@ async def test_connections_give_way_when_no_file_can_be_opened(server: Server) -
 )
 def test_connections_leave_descriptors_for_everything_else(descriptors: int, wanted: int | None, possible: int) -> None:
     assert connections_within(descriptors, wanted) == possible
+
+
+def test_limit_of_open_files_is_raised() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+        assert raise_descriptor_limit() == hard
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_progress_without_tcp_is_what_is_left_to_write() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        _, writer = await asyncio.open_connection(sock=ours)
+        assert _acknowledged(writer.transport) == 0
+        writer.close()
+        await writer.wait_closed()
 
 
 def test_deadlines_are_checked_often_enough() -> None:

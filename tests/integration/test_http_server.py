@@ -69,6 +69,11 @@ class Connection:
             body = await self._reader.readexactly(int(headers["content-length"]))
         return Reply(int(head.split()[1]), headers, body)
 
+    async def read(self, size: int) -> bytes:
+        """Returns the next bytes."""
+        async with asyncio.timeout(10):
+            return await self._reader.readexactly(size)
+
     async def is_closed(self) -> bool:
         async with asyncio.timeout(10):
             return await self._reader.read() == b""

@@ -14,7 +14,7 @@ from image_service.api.connections.limits import MAX_DISCARDED
 from image_service.api.connections.open import CloseReason, OpenConnections
 from image_service.api.connections.requests import Flow, RequestParser
 from image_service.api.problems import problem_response
-from image_service.errors import HeadTimeout, MalformedRequest, ServiceError
+from image_service.errors import HeadTimeout, ServiceError
 
 _MAPPED: Final = "::ffff:"
 """Begins the address of an IPv4 client on a socket that takes both families (RFC 4291 section 2.5.5.2)."""
@@ -146,21 +146,16 @@ class Connection(RequestParser):
         self.flow.continue_reading()
         self._connections.waits(self)
 
-    def violated(self, error: ServiceError) -> None:
-        """Refuses what was received; if it does not concern the response in progress, only after that."""
-        running = self._running
-        if running is None or self.is_answered:
-            self.refuse(error)
-            return
-        concerns_it = isinstance(error, MalformedRequest) or (self._in_body and self.cycle is running)
-        if concerns_it and not running.response_started:
+    def violated(self, error: ServiceError, *, in_running: bool) -> None:
+        """Refuses what was received: at once if it concerns the request in progress, else after its response."""
+        if self.is_answered or (in_running and self._running is not None and not self._running.response_started):
             self.refuse(error)
         else:
             self._refused = True
             self.flow.stop_reading()
 
 
-def _acknowledged(transport: asyncio.Transport) -> int:
+def _acknowledged(transport: asyncio.WriteTransport) -> int:
     """Returns a number that changes whenever the client has taken a byte of what is to be sent.
 
     The bytes that it acknowledged, where the system counts them. The write buffer's size would not do: the kernel takes

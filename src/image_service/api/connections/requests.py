@@ -54,8 +54,14 @@ class RequestParser(HttpToolsProtocol):
         """Bytes of a chunked body's framing, less what its content justifies."""
 
     @abstractmethod
-    def violated(self, error: ServiceError) -> None:
-        """Called once, when what was received breaks a rule; nothing is parsed after that."""
+    def violated(self, error: ServiceError, *, in_running: bool) -> None:
+        """Called once, when what was received breaks a rule; nothing is parsed after that.
+
+        Args:
+            error: The rule.
+            in_running: Whether the bytes may belong to the request in progress, not to one after it: where a body is
+                longer than its ``Content-Length`` says, a parser sees another request, which is none.
+        """
 
     @property
     def is_answered(self) -> bool:
@@ -78,9 +84,11 @@ class RequestParser(HttpToolsProtocol):
                 self._head_bytes += end - at
             elif self._content_left is None:
                 self._framing += end - at
+            garbled = False
             try:
                 self.parser.feed_data(data[at:end])
             except httptools.HttpParserError:
+                garbled = self._violation is None
                 self._violation = self._violation or MalformedRequest()
             except httptools.HttpParserUpgrade:
                 pass  # no other protocol is spoken here: what follows is the next request
@@ -88,7 +96,8 @@ class RequestParser(HttpToolsProtocol):
                 self._violation = self._violation or HeadTooLarge()
             self._framing = max(0, self._framing)
             if self._violation is not None:
-                self.violated(self._violation)
+                in_body = self._in_body and self.cycle is self._running
+                self.violated(self._violation, in_running=garbled or in_body)
                 return
             at = end
 
