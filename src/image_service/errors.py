@@ -23,12 +23,17 @@
     ├── HostNotAllowed           host-not-allowed
     ├── OriginNotAllowed         origin-not-allowed
     ├── InvalidRequest           invalid-request
+    ├── MalformedRequest         malformed-request
+    ├── UrlTooLong               url-too-long
+    ├── HeadTooLarge             head-too-large
+    ├── HeadTimeout              head-timeout
     ├── MethodNotAllowed         method-not-allowed
     ├── PreconditionFailed       precondition-failed
     ├── RangeNotSatisfiable      range-not-satisfiable
     ├── StillProcessing          still-processing
     ├── OriginalRemoved          original-removed
     ├── Busy                     try again later; nothing is broken
+    │   ├── TooManyConnections       too-many-connections
     │   ├── TooManyUploads           too-many-uploads
     │   └── BacklogFull              backlog-full
     ├── Outage                   a dependency is unavailable: try again later; never counts against an image
@@ -181,6 +186,30 @@ class InvalidRequest(ServiceError):
     code = "invalid-request"
 
 
+class MalformedRequest(ServiceError):
+    """The request is not valid HTTP. Send it with an ordinary HTTP client, and report it if that does not help."""
+
+    code = "malformed-request"
+
+
+class UrlTooLong(ServiceError):
+    """The URL is longer than 8 KB. Send one from the API's responses or its documentation at /docs."""
+
+    code = "url-too-long"
+
+
+class HeadTooLarge(ServiceError):
+    """The request's headers are too large. Send at most 100 of them, 8 KB each and 32 KB in all; fewer cookies."""
+
+    code = "head-too-large"
+
+
+class HeadTimeout(ServiceError):
+    """The request's headers did not arrive in time. Send the request again over a more stable connection."""
+
+    code = "head-timeout"
+
+
 class MethodNotAllowed(ServiceError):
     """This address does not support this method. The API's documentation is at /docs."""
 
@@ -214,6 +243,13 @@ class OriginalRemoved(ServiceError):
 class Busy(ServiceError):
     """The service is busy at the moment. Try again in a few seconds."""
 
+    retry_after = 5
+
+
+class TooManyConnections(Busy):
+    """The service has as many connections as it can have at the moment. Try again in a few seconds."""
+
+    code = "too-many-connections"
     retry_after = 5
 
 

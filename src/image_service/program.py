@@ -12,6 +12,12 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from image_service.api.connections import (
+    ConnectionLimits,
+    OpenConnections,
+    connections_within,
+    raise_descriptor_limit,
+)
 from image_service.api.main import create_app
 from image_service.api.server import serve
 from image_service.bootstrap import Resources, api_services, backlog_gauges, open_resources, worker_services
@@ -115,7 +121,8 @@ async def _api(
     stop = _stop_on_signals()
     async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
         app = create_app(api_services(settings, resources), settings, metrics)
-        await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started)
+        connections = _connections(settings, metrics)
+        await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started, connections=connections)
 
 
 async def _worker(settings: Settings, metrics: Metrics | None) -> None:
@@ -130,13 +137,28 @@ async def _standalone(
     stop = _stop_on_signals()
     async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
         app = create_app(api_services(settings, resources), settings, metrics)
+        connections = _connections(settings, metrics)
         worker = _make_worker(settings, resources)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(worker.run(stop))
-                tasks.create_task(serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started))
+                tasks.create_task(
+                    serve(
+                        app,
+                        listener,
+                        stop,
+                        drain_timeout=settings.drain_timeout,
+                        started=started,
+                        connections=connections,
+                    )
+                )
         except* (Outage, StartError) as failures:
             raise failures.exceptions[0] from None
+
+
+def _connections(settings: Settings, metrics: Metrics | None) -> OpenConnections:
+    possible = connections_within(raise_descriptor_limit(), settings.max_connections)
+    return OpenConnections(ConnectionLimits(max_connections=possible), metrics)
 
 
 @contextmanager
@@ -209,7 +231,9 @@ def _listen(settings: Settings) -> socket.socket:
     host, port = settings.api_host, settings.api_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)
+        # "::" means all addresses, of IPv4 as well.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address after it
         raise StartError(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
@@ -50,7 +51,7 @@ class Watched:
         return self._env["DATABASE_URL"]
 
     def start(self) -> None:
-        env = self._env | {"METRICS_PORT": str(self._ports["api"]), "MAX_BACKLOG": "40"}
+        env = self._env | {"METRICS_PORT": str(self._ports["api"]), "MAX_BACKLOG": "40", "MAX_CONNECTIONS": "40"}
         self.api = self._running.enter_context(Api(self._folder, env, "--migrate"))
         self.worker = self.start_worker()
         self.prometheus: PrometheusServer = self._running.enter_context(
@@ -124,6 +125,7 @@ async def test_every_alert_fires_for_its_fault(
     watched.start()
     await watched.wait_until_quiet()
     async with client(watched.api.url) as http:
+        await exhaust_connections(watched)
         await publish_malformed_message(own_rabbitmq)
         await kill_decoders(watched, http)
         await steal_claims(watched, http)
@@ -134,6 +136,29 @@ async def test_every_alert_fires_for_its_fault(
     watched.api.kill()
     await watched.wait_for_alerts("ImageServiceApiDown", since=began)
     assert watched.fired == ALL
+
+
+async def exhaust_connections(watched: Watched) -> None:
+    """Open connections without end, and send nothing."""
+    began = time.monotonic()
+    address = urlsplit(watched.api.url)
+    idle: list[asyncio.StreamWriter] = []
+
+    async def go_on() -> None:
+        while True:
+            idle.append((await asyncio.open_connection(address.hostname, address.port))[1])
+            await asyncio.sleep(0.02)
+
+    connecting = asyncio.create_task(go_on())
+    try:
+        await watched.wait_for_alerts("ImageServiceConnectionsExhausted", since=began)
+    finally:
+        connecting.cancel()
+        with suppress(asyncio.CancelledError):
+            await connecting
+        for writer in idle:
+            writer.transport.abort()
+    assert watched.api.lines("connection limit reached")
 
 
 async def publish_malformed_message(rabbitmq: RabbitMQServer) -> None:

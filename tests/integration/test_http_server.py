@@ -19,6 +19,7 @@ from harness.api import Api, api_on
 from harness.forms import CONTENT_TYPE, form, part
 from harness.images import encoded, gradient
 from harness.waiting import eventually, wait_for
+from image_service.api.connections import ConnectionLimits, OpenConnections
 from image_service.api.server import serve
 from image_service.domain.image import ImageFormat, ImageHeader, Original
 from image_service.domain.keys import original_key
@@ -68,6 +69,11 @@ class Connection:
             body = await self._reader.readexactly(int(headers["content-length"]))
         return Reply(int(head.split()[1]), headers, body)
 
+    async def read(self, size: int) -> bytes:
+        """Returns the next bytes."""
+        async with asyncio.timeout(10):
+            return await self._reader.readexactly(size)
+
     async def is_closed(self) -> bool:
         async with asyncio.timeout(10):
             return await self._reader.read() == b""
@@ -85,8 +91,11 @@ class Connection:
 class Server:
     """The server under test."""
 
-    def __init__(self, api: Api, port: int, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    def __init__(
+        self, api: Api, port: int, stop: asyncio.Event, task: asyncio.Task[None], connections: OpenConnections
+    ) -> None:
         self.api = api
+        self.connections = connections
         self.port = port
         self.stop = stop
         self.task = task
@@ -130,15 +139,23 @@ CHUNKED = (
 
 
 @asynccontextmanager
-async def serving(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Server]:  # noqa: ANN401 (as they are)
+async def serving(
+    database_url: str,
+    folder: Path,
+    limits: ConnectionLimits | None = None,
+    **settings: Any,  # noqa: ANN401 (as they are)
+) -> AsyncIterator[Server]:
     usual: dict[str, Any] = {"max_file_size": MAX_FILE_SIZE, "upload_idle_timeout": IDLE_TIMEOUT, "public_url": None}
     async with api_on(database_url, folder, **{**usual, **settings}) as api:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         stop, started = asyncio.Event(), asyncio.Event()
-        task = asyncio.create_task(serve(api.app, listener, stop, drain_timeout=10, started=started.set))
+        connections = OpenConnections(limits or ConnectionLimits(), api.resources.metrics)
+        task = asyncio.create_task(
+            serve(api.app, listener, stop, drain_timeout=10, started=started.set, connections=connections)
+        )
         await wait_for(started.wait(), 10)
-        yield Server(api, port, stop, task)
+        yield Server(api, port, stop, task, connections)
         stop.set()
         async with asyncio.timeout(10):
             await task

@@ -123,6 +123,7 @@ def test_settings_are_immutable() -> None:
         ("ALLOWED_ORIGINS", "null", "must name origins such as https://app.example"),
         ("UPLOAD_IDLE_TIMEOUT", "0", "greater than 0"),
         ("UPLOAD_IDLE_TIMEOUT", "30s", "valid number"),
+        ("MAX_CONNECTIONS", "0", "greater than or equal to 1"),
         ("MAX_CONCURRENT_UPLOADS", "0", "greater than or equal to 1"),
         ("MAX_CONCURRENT_UPLOADS", "many", "valid integer"),
         ("MAX_BACKLOG", "0", "greater than or equal to 1"),

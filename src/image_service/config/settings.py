@@ -81,6 +81,12 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="Seconds without a byte after which an upload is aborted."
     )
 
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="Connections that one API process keeps open at once; beyond, the oldest idle one is closed. "
+        "Unset: 4096. Never more than half of the open files that the system permits.",
+    )
     max_concurrent_uploads: int = Field(
         default=256, ge=1, description="Uploads that one API process receives at once; further ones are answered 429."
     )
