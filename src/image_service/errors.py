@@ -39,6 +39,7 @@
     │   └── DecoderOutOfMemory       decoder-memory
     ├── AttemptsExhausted        attempts-exhausted
     ├── ObjectMissing            object-missing
+    ├── ObjectChanged            object-changed
     ├── FolderInUse              folder-in-use
     ├── ForeignStorage           foreign-storage
     └── StartError               start-failed
@@ -273,6 +274,12 @@ class ObjectMissing(ServiceError):
     """A stored file is missing. Report this with the image id to the service's operator."""
 
     code = "object-missing"
+
+
+class ObjectChanged(ServiceError):
+    """A stored file is not what was uploaded. Upload it again, and report the image id to the service's operator."""
+
+    code = "object-changed"
 
 
 class FolderInUse(ServiceError):

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,7 +28,7 @@ import image_service.imaging.isolation.sandbox as sandbox
 import image_service.imaging.render.pipeline as pipeline
 
 def render(source, recipe, out, limits):
-    exec(source.read_text(), {"out": out})
+    exec(source.read_text(), {})
 
 pipeline.render = render
 """
@@ -84,9 +85,9 @@ def logged() -> Iterator[list[EventDict]]:
 async def make_pool(storage: Path) -> AsyncIterator[MakePool]:
     pools: list[RenderPool] = []
 
-    def make_pool(**limits: float) -> RenderPool:
-        folders = {"readable": (str(storage),), "writable": (str(storage / "scratch"),)}
-        pools.append(RenderPool(1, RenderLimits(**folders, **limits)))  # type: ignore[arg-type]
+    def make_pool(**limits: Any) -> RenderPool:  # noqa: ANN401  (the limits' own fields)
+        folders: dict[str, Any] = {"readable": (str(storage),), "writable": ()}
+        pools.append(RenderPool(1, RenderLimits(**(folders | limits))))
         return pools[-1]
 
     yield make_pool
@@ -125,6 +126,10 @@ async def outcome(make_pool: MakePool, storage: Path, attack: str) -> str:
         "open('STORAGE/original', 'w')",
         "open('STORAGE/original', 'r+')",
         "open('STORAGE/new', 'w')",
+        "open('STORAGE/scratch/job/new', 'w')",
+        "open('/tmp/new', 'w')",
+        "open('STORAGE/original', 'ab')",
+        "os.open('STORAGE', os.O_TMPFILE | os.O_RDWR)",
         "open('STORAGE/scratch/../new', 'w')",
         "os.open('STORAGE/original', os.O_TRUNC)",
         "os.unlink('STORAGE/original')",
@@ -173,7 +178,6 @@ async def test_seccomp_kills_process(
     "action",
     [
         "open('STORAGE/original')",
-        "open('STORAGE/scratch/job/new', 'w').write('thumbnail')",
         "os.listdir('STORAGE')",
         "import sqlite3, lzma",
         "thread = threading.Thread(target=int); thread.start(); thread.join()",
@@ -218,11 +222,13 @@ async def test_kills_children_of_decoder_process(
     exploit: Exploit, make_pool: MakePool, storage: Path, end: str, error: type[Exception]
 ) -> None:
     exploit(NO_SANDBOX)
+    pid = storage / "scratch" / "job" / "pid"
     start = (
-        f"import os, subprocess, time\nfrom pathlib import Path\nother = subprocess.Popen([{sys.executable!r}, '-c', "
+        "import os, subprocess, time\nfrom pathlib import Path\n"
+        f"other = subprocess.Popen([{sys.executable!r}, '-c', 'import time; time.sleep(100)'])\n"
+        f"Path({str(pid)!r}).write_text(str(other.pid))\n"
     )
-    start += "'import time; time.sleep(100)'])\nPath(out, 'pid').write_text(str(other.pid))\n"
     with pytest.raises(error):
-        await run(make_pool(wall_seconds=1.0), storage, start + end)
-    other = int((storage / "scratch" / "job" / "pid").read_text())
+        await run(make_pool(wall_seconds=1.0, writable=("/",)), storage, start + end)
+    other = int(pid.read_text())
     await eventually(lambda: not psutil.pid_exists(other) or psutil.Process(other).status() == psutil.STATUS_ZOMBIE)

@@ -43,6 +43,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ServiceError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ObjectMissing.code: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ObjectChanged.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.BacklogFull.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DatabaseUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
