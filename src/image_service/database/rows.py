@@ -17,7 +17,7 @@ from image_service.domain.image import (
     MetadataKind,
     Thumbnail,
 )
-from image_service.domain.wellformed import COLOUR, DIGEST, OUTPUT_TYPES, PLACEHOLDER
+from image_service.domain.wellformed import COLOUR, DIGEST, MAX_DETAIL, OUTPUT_TYPES, PLACEHOLDER, one_line
 from image_service.models import ImageRow, ThumbnailRow
 
 _IMAGE: Final = (
@@ -66,11 +66,17 @@ def image_from_rows(rows: Sequence[RowMapping]) -> Image:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         finished_at=row["finished_at"],
-        error=ImageError(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None,
+        error=_error(row),
         traits=_traits(row),
         original_removed_at=row["original_removed_at"],
         thumbnails=tuple(_thumbnail(row) for row in rows if _is_thumbnail(row)),
     )
+
+
+def _error(row: RowMapping) -> ImageError | None:
+    if row["error_code"] is None:
+        return None
+    return ImageError(code=row["error_code"], detail=one_line(row["error_detail"] or "", MAX_DETAIL))
 
 
 def _traits(row: RowMapping) -> ImageTraits | None:

@@ -7,10 +7,13 @@ from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import OutputFormat
 
 COLOUR: Final = re.compile("#[0-9a-f]{6}")
-PLACEHOLDER: Final = re.compile("[A-Za-z0-9+/]{6,62}={0,2}")
+PLACEHOLDER: Final = re.compile("[A-Za-z0-9+/]{4,62}={0,2}")
 """Base64 of a ThumbHash, which has 5 to 25 bytes; never more than the 64 characters of its column."""
 DIGEST: Final = re.compile("[0-9a-f]{64}")
 """SHA-256 in hex digits."""
+
+MAX_DETAIL: Final = 300
+"""Characters of the explanation of an error; the longest that this service writes has some 200."""
 
 
 def output_formats(output: OutputFormat) -> frozenset[ImageFormat]:

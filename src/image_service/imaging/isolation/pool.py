@@ -21,7 +21,7 @@ from image_service.errors import (
     StorageUnavailable,
 )
 from image_service.imaging.isolation.outputs import store
-from image_service.imaging.isolation.process import DecoderProcess
+from image_service.imaging.isolation.process import DecoderProcess, InvalidReply
 from image_service.imaging.isolation.protocol import Job, Reply, SourceUnreadable
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
 
@@ -77,13 +77,15 @@ class RenderPool:
         job = Job(source=source, recipe=recipe, out=out)
         slot = await self._idle.get()
         try:
-            with suppress(SourceUnreadable):
+            with suppress(SourceUnreadable, InvalidReply):
                 return await self._attempt(slot, job)
-            # The sandbox allows the folders that existed when the process started, not a volume mounted since.
+            # A new process: the sandbox allows the folders that existed when the process started, not a volume mounted
+            # since; and a former image may have taken the process over.
             await slot.stop()
             try:
                 return await self._attempt(slot, job)
             except SourceUnreadable:
+                await slot.stop()
                 raise await asyncio.to_thread(_why_unreadable, job) from None
         finally:
             self._idle.put_nowait(slot)
@@ -148,17 +150,17 @@ class _Slot:
         try:
             async with asyncio.timeout(self._limits.wall_seconds):
                 reply, contents = await process.render(job)
+            thumbnails = await _store(process, reply, contents, job.out)
             usable = True
-            try:
-                thumbnails = await asyncio.to_thread(_store, reply, contents, job.out)
-            except ValueError as error:
-                usable = False
-                raise process.invalid(error) from error
             if len(thumbnails) < len(job.recipe.presets):
                 # The encoder of an optional preset that took too long may still be running.
                 self._jobs = self._limits.jobs_per_child
         except TimeoutError:
             raise DecoderTimeout from None
+        except InvalidReply as error:
+            if self._jobs > 1:
+                raise  # it need not be this image's fault
+            raise DecoderCrashed from error
         except DecoderOutOfMemory:
             # The process reported that itself, and exits by itself.
             usable, self._jobs = True, self._limits.jobs_per_child
@@ -187,9 +189,13 @@ class _Slot:
             await (process.kill() if self._busy else process.exit())
 
 
-def _store(reply: Reply, contents: Sequence[bytes], out: Path) -> tuple[RenderedThumbnail, ...]:
+async def _store(
+    process: DecoderProcess, reply: Reply, contents: Sequence[bytes], out: Path
+) -> tuple[RenderedThumbnail, ...]:
     try:
-        return tuple(store(reply.thumbnails, contents, out))
+        return await asyncio.to_thread(lambda: tuple(store(reply.thumbnails, contents, out)))
+    except ValueError as error:
+        raise process.invalid(error) from error
     except OSError as error:
         raise StorageFull if error.errno in _DISK_FULL else StorageUnavailable(str(error)) from error
 

@@ -97,6 +97,13 @@ class _Pipes(SubprocessStreamProtocol):
             os.killpg(self._pid, signal.SIGKILL)
 
 
+class InvalidReply(Exception):
+    """A process sent something that this service's own code would not: a file has taken it over, perhaps a former one.
+
+    It can have had a reply in the pipe before the job was sent, which then stands where that to the job belongs.
+    """
+
+
 class DecoderProcess:
     """One decoder process."""
 
@@ -166,7 +173,8 @@ class DecoderProcess:
             ServiceError: the verdict on the file; after this one, it can be used.
             SourceUnreadable: the process says so; the same.
             DecoderTimeout: the process used up its processor time.
-            DecoderCrashed: the process died for any other reason, or its reply is invalid.
+            DecoderCrashed: the process died for any other reason.
+            InvalidReply: the process sent something else than one reply to this job.
         """
         try:
             with self._pipes.asked():
@@ -181,7 +189,7 @@ class DecoderProcess:
         except ValueError as error:
             raise self.invalid(error) from error
 
-    def invalid(self, reason: ValueError) -> DecoderCrashed:
+    def invalid(self, reason: ValueError) -> "InvalidReply":
         """Log that the process sent something invalid, and return the error for its job."""
         _log.error(
             "decoder process sent an invalid reply: possible exploit",
@@ -189,7 +197,7 @@ class DecoderProcess:
             reason=one_line(str(reason), _STDERR_TAIL),
             stderr_tail=self.stderr_tail,
         )
-        return DecoderCrashed()
+        return InvalidReply()
 
     async def _read_line(self) -> bytes:
         """Return a line of output; ``EOFError`` if the output ends before, ``ValueError`` if the line is too long."""

@@ -10,7 +10,7 @@ is checked by ``outputs``.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from image_service.domain.geometry import fit_inside
 from image_service.domain.image import ImageFormat, ImageTraits, MetadataKind, Rendering
 from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
-from image_service.domain.wellformed import COLOUR, PLACEHOLDER, one_line, output_formats
+from image_service.domain.wellformed import COLOUR, MAX_DETAIL, PLACEHOLDER, one_line, output_formats
 from image_service.errors import (
     CorruptImage,
     DecoderOutOfMemory,
@@ -32,8 +32,6 @@ from image_service.imaging.render.steps import STEPS_OF_A_PRESET, STEPS_OF_AN_IM
 
 MAX_LINE: Final = 64 * 1024
 """Bytes of a reply's line; the three default presets take one."""
-_MAX_DETAIL: Final = 300
-"""Characters of an error's explanation; the longest that this service writes has some 200."""
 _BYTES_PER_PIXEL: Final = 5
 _BYTES_BESIDE_PIXELS: Final = 64 * 1024
 """A thumbnail has at most so many bytes: PNG, which compresses least, needs four and a byte per row for noise."""
@@ -104,13 +102,13 @@ def decode_ready(line: bytes) -> tuple[str, ...]:
 
 def encode_job(job: Job) -> bytes:
     """Return the line for a job. JSON escapes line breaks and undecodable bytes in file names."""
-    return _line({"job": job.number, "source": str(job.source), "presets": _presets(job.recipe)})
+    return _line({"job": job.number, "source": str(job.source), "presets": _encode_presets(job.recipe)})
 
 
 def decode_job(line: bytes) -> tuple[str, Path, Recipe]:
     """Return the number, source and recipe of a job, in the process."""
     fields = json.loads(line)
-    return fields["job"], Path(fields["source"]), Recipe(presets=tuple(_preset(**each) for each in fields["presets"]))
+    return fields["job"], Path(fields["source"]), _decode_presets(fields["presets"])
 
 
 def encode_rendering(number: str, rendering: Rendering) -> bytes:
@@ -118,10 +116,20 @@ def encode_rendering(number: str, rendering: Rendering) -> bytes:
     thumbnails = {
         each.preset: [each.content_type, each.width, each.height, each.size_bytes] for each in rendering.thumbnails
     }
-    size = {"width": rendering.width, "height": rendering.height}
-    timings = [[name, round(seconds, 6)] for name, seconds in rendering.timings]
-    fields = {**size, "thumbnails": thumbnails, "traits": asdict(rendering.traits), "timings": timings}
-    return _line({"job": number, **fields})
+    traits = rendering.traits
+    fields = {
+        "job": number,
+        "width": rendering.width,
+        "height": rendering.height,
+        "thumbnails": thumbnails,
+        "traits": {  # asdict would copy deeply
+            "placeholder": traits.placeholder,
+            "dominant_colour": traits.dominant_colour,
+            "metadata_removed": traits.metadata_removed,
+        },
+        "timings": [(name, round(seconds, 6)) for name, seconds in rendering.timings],
+    }
+    return _line(fields)
 
 
 def encode_error(number: str, error: ServiceError) -> bytes:
@@ -151,7 +159,7 @@ def decode_reply(line: bytes, job: Job, limits: RenderLimits) -> Reply:
 def _error(*, code: str, detail: str) -> Exception:
     if code == StorageUnavailable.code:
         return SourceUnreadable()
-    return _ERRORS[code](one_line(_typed(detail, str), _MAX_DETAIL))
+    return _ERRORS[code](one_line(_typed(detail, str), MAX_DETAIL))
 
 
 def _reply(  # noqa: PLR0913 — the fields of a line
@@ -193,10 +201,11 @@ def _announced(
 
 def _timings(fields: list[list[Any]], recipe: Recipe, longest: float) -> Iterator[tuple[str, float]]:
     """Yield labels and seconds, of known steps only and once each: each label becomes a time series."""
-    possible = set(_labels(recipe))
+    labels = _labels(recipe)
+    seen = set()
     for name, seconds in fields:
-        _check(name in possible and 0 <= float(seconds) <= longest, "a step")
-        possible.remove(name)
+        _check(name in labels and name not in seen and 0 <= float(seconds) <= longest, "a step")
+        seen.add(name)
         yield name, float(seconds)
 
 
@@ -236,8 +245,14 @@ def _labels(recipe: Recipe) -> frozenset[str]:
 
 
 @cache
-def _presets(recipe: Recipe) -> list[dict[str, Any]]:
-    return [asdict(preset) for preset in recipe.presets]
+def _encode_presets(recipe: Recipe) -> str:
+    """Return the presets as text, which is made and read once for all jobs of a recipe."""
+    return json.dumps([asdict(preset) for preset in recipe.presets])
+
+
+@lru_cache(maxsize=4)
+def _decode_presets(text: str) -> Recipe:
+    return Recipe(presets=tuple(_preset(**preset) for preset in json.loads(text)))
 
 
 def _preset(*, format: str, effort: str, **rest: Any) -> Preset:  # noqa: A002, ANN401 — the names and types in JSON

@@ -136,9 +136,9 @@ LIES: dict[tuple[str | int, ...], list[object]] = {
     ("thumbnails", "box", 1): [0, -67, 66, 68, 67.0, "67", True, None, 100, 10**30],
     ("thumbnails", "box", 2): [0, 49, 51, 50.0],
     ("thumbnails", "box", 3): [0, -1, 1.5, "9", True, None, 67 * 50 * 5 + 64 * 1024 + 1, 10**30],
-    ("traits",): [None, {}, [], "AAAA", {"placeholder": "AAAAAAAA"}],
+    ("traits",): [None, {}, [], "AAAAAAAA", {"placeholder": "AAAAAAAA"}],
     ("traits", "unknown"): ["x"],
-    ("traits", "placeholder"): ["", "AAAA", "<b>", "AAAA AAAA", "AAAAAAAA\n", "A" * 68, 7, None, []],
+    ("traits", "placeholder"): ["", "AAA", "<b>", "AAAA AAAA", "AAAAAAAA\n", "A" * 68, 7, None, []],
     ("traits", "dominant_colour"): [
         *("<b>", "#C0FFEE", "#c0ffee\n", "#c0ffe", "#c0ffee0", "c0ffee", "", 7, [], "#\N{ARABIC-INDIC DIGIT ONE}00000"),
     ],
