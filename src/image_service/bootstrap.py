@@ -100,7 +100,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         StartError: the object storage is not configured correctly.
     """
     storage, presigned_urls = _storage(settings)
-    database = Database(settings.database_url)
+    database = Database(settings.database_url.get_secret_value())
     if settings.traced:
         from image_service.observability.exporting import trace_engine  # noqa: PLC0415 — an optional dependency
 
@@ -185,7 +185,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
         reprocessing=reprocessing,
         backfill=Backfill(database=resources.database, recipe=settings.recipe),
         lookup=Lookup(database=resources.database, storage=resources.storage),
-        dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url) if broker else None,
+        dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url.get_secret_value()) if broker else None,
     )
 
 
@@ -241,7 +241,7 @@ def _storage(settings: Settings) -> tuple[Storage, PresignedUrls | None]:
 def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
     if settings.embedded_queue:
         return EmbeddedQueue()
-    queue = RabbitMQQueue(settings.rabbitmq_url, settings.publish_timeout)
+    queue = RabbitMQQueue(settings.rabbitmq_url.get_secret_value(), settings.publish_timeout)
     if metrics is not None:
         metrics.track_dead_letters(lambda: queue.dead_letters)
     return queue

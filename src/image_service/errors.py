@@ -20,8 +20,11 @@
     ├── NotFound                 not-found
     │   ├── ImageNotFound            image-not-found
     │   └── ThumbnailNotFound        thumbnail-not-found
+    ├── HostNotAllowed           host-not-allowed
+    ├── OriginNotAllowed         origin-not-allowed
     ├── InvalidRequest           invalid-request
     ├── MethodNotAllowed         method-not-allowed
+    ├── PreconditionFailed       precondition-failed
     ├── RangeNotSatisfiable      range-not-satisfiable
     ├── StillProcessing          still-processing
     ├── OriginalRemoved          original-removed
@@ -161,6 +164,18 @@ class ThumbnailNotFound(NotFound):
     code = "thumbnail-not-found"
 
 
+class HostNotAllowed(ServiceError):
+    """This host name is not known to the service. Send requests to its IP address, or have ALLOWED_HOSTS name it."""
+
+    code = "host-not-allowed"
+
+
+class OriginNotAllowed(ServiceError):
+    """Another site's page may change nothing. Send it from the service's own, or have ALLOWED_ORIGINS name it."""
+
+    code = "origin-not-allowed"
+
+
 class InvalidRequest(ServiceError):
     """The request is not valid. The API's documentation is at /docs."""
 
@@ -171,6 +186,12 @@ class MethodNotAllowed(ServiceError):
     """This address does not support this method. The API's documentation is at /docs."""
 
     code = "method-not-allowed"
+
+
+class PreconditionFailed(ServiceError):
+    """The file is not the version that If-Match names. Ask for it again without If-Match."""
+
+    code = "precondition-failed"
 
 
 class RangeNotSatisfiable(ServiceError):

@@ -44,7 +44,12 @@ def run_api(settings: Settings, *, migrate: bool) -> None:
         run_migrations(settings)
     with _telemetry(settings, "api") as metrics:
         listener = _listen(settings)
-        _run(_api(settings, listener, metrics, lambda: _log.info("api started", address=_address(listener))))
+
+        def started() -> None:
+            _say_that_it_is_open(listener)
+            _log.info("api started", address=_address(listener))
+
+        _run(_api(settings, listener, metrics, started))
 
 
 def run_worker(settings: Settings) -> None:
@@ -78,7 +83,12 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
             run_migrations(settings)
             with _telemetry(settings, "standalone") as metrics:
                 listener = _listen(settings)
-                _run(_standalone(settings, listener, metrics, lambda: announce(_address(listener))))
+
+                def started() -> None:
+                    _say_that_it_is_open(listener)
+                    announce(_address(listener))
+
+                _run(_standalone(settings, listener, metrics, started))
     except OSError as error:
         raise StartError(f"The data folder {data} cannot be used: {error}. Choose another with --data.") from error
 
@@ -90,7 +100,7 @@ def run_migrations(settings: Settings) -> None:
         StartError: the database cannot be reached or migrated.
     """
     try:
-        upgrade(settings.database_url)
+        upgrade(settings.database_url.get_secret_value())
     except Exception as error:
         # From the driver, SQLAlchemy or Alembic; the first line of the message is the useful one.
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -206,6 +216,16 @@ def _listen(settings: Settings) -> socket.socket:
             f"Cannot listen on {host} port {port}: {reason}. "
             "Stop what uses it, or choose another with --port or API_PORT."
         ) from error
+
+
+def _say_that_it_is_open(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    _log.warning(
+        "no authentication: every client that reaches the API can read, upload and delete images",
+        host=host,
+        port=port,
+        action="let only trusted clients reach it, such as through a proxy that asks who they are",
+    )
 
 
 def _address(listener: socket.socket) -> str:

@@ -186,12 +186,16 @@ async def test_reply_that_follows_a_reply_ends_the_process(victim: Victim) -> No
 
 async def test_output_between_two_jobs_ends_the_process(victim: Victim) -> None:
     code = SEND + (
-        "import threading\nfrom image_service.errors import CorruptImage\n"
-        "forged = {'job': number, 'code': 'corrupt-image', 'detail': 'Forged.'}\n"
-        "threading.Timer(0.3, send, [forged]).start()\nraise CorruptImage('Honest.')"
+        "import threading, time\nfrom image_service.errors import CorruptImage\n"
+        "def later():\n"
+        "    while not source.with_name('now').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    send({'job': number, 'code': 'corrupt-image', 'detail': 'Forged.'})\n"
+        "threading.Thread(target=later).start()\nraise CorruptImage('Honest.')"
     )
     with capture_logs() as logged:
         assert (await victim.error(code)).detail == "Honest."
+        (victim.storage / "now").touch()
         await eventually(lambda: not children())
     assert "decoder process wrote unasked and is killed: possible exploit" in [each["event"] for each in logged]
     await victim.still_serves()

@@ -17,12 +17,11 @@ from harness.monitoring import FAST_METRICS, fired, firing, panels, prometheus, 
 from harness.plans import superuser
 from harness.processes import free_port
 from harness.servers import PostgresServer, PrometheusServer, RabbitMQServer
-from harness.service import FAST_SETTINGS, UNMEASURED, Api, Worker, client, finished, upload_all
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from harness.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
-LARGE = encoded(gradient(4000, 3000), "PNG")
 """Rendering takes long enough for its claim to be taken meanwhile."""
 CUT_OFF = PHOTO[: len(PHOTO) // 2]
 LIMIT = 30.0
@@ -42,7 +41,7 @@ class Watched:
         self._folder = folder
         self._running = running
         self._ports = {"api": free_port(), "worker": free_port()}
-        self._env = env | FAST_SETTINGS | UNMEASURED | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
+        self._env = env | FAST_SETTINGS | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
         self.storage = folder / "storage"
         self.fired: set[str] = set()
 
@@ -171,9 +170,10 @@ async def steal_claims(watched: Watched, http: httpx.AsyncClient) -> None:
                 await connection.execute(theft)
                 await asyncio.sleep(0.005)
 
+    large = encoded(gradient(4000, 3000), "PNG")
     stealing = asyncio.create_task(steal())
     try:
-        images = await finished(http, await upload_all(http, [LARGE] * 3))
+        images = await finished(http, await upload_all(http, [large] * 3))
         assert {image["error"]["code"] for image in images} == {"attempts-exhausted"}
         await watched.wait_for_alerts("ImageServiceLeasesLost", "ImageServiceAttemptsExhausted", since=began)
     finally:
@@ -234,6 +234,10 @@ async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
     assert answers == {202, 503}
 
 
+async def _is_unhealthy(http: httpx.AsyncClient) -> bool:
+    return bool((await http.get("/health")).json()["status"] == "unhealthy")
+
+
 async def kill_servers(
     watched: Watched, http: httpx.AsyncClient, postgres: PostgresServer, rabbitmq: RabbitMQServer
 ) -> None:
@@ -241,7 +245,7 @@ async def kill_servers(
     began = time.monotonic()
     for server in (postgres, rabbitmq):
         await asyncio.to_thread(server.kill)
-    assert (await http.get("/health")).json()["status"] == "unhealthy"
+    await eventually(lambda: _is_unhealthy(http))
     await watched.wait_for_alerts(
         "ImageServiceDatabaseUnavailable", "ImageServiceBrokerUnavailable", "ImageServiceMetricsStale", since=began
     )

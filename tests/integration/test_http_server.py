@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -350,6 +350,37 @@ async def test_shutdown_completes_uploads_in_progress(server: Server) -> None:
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
     assert [path.read_bytes() for path in server.api.originals] == [PNG]
+
+
+async def test_shutdown_answers_connections_that_had_not_yet_sent_their_first_request(server: Server) -> None:
+    async with AsyncExitStack() as stack:
+        # The event loop has no time to accept them before the server is stopped.
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(3)]
+        server.stop.set()
+        await eventually(lambda: listener_is_closed(server))
+        for client in clients:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in clients:
+            reader, writer = await asyncio.open_connection(sock=client)
+            stack.push_async_callback(writer.wait_closed)
+            stack.callback(writer.close)
+            connection = Connection(reader, writer)
+            reply = await connection.reply()
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+            assert await connection.is_closed()
+    async with asyncio.timeout(10):
+        await server.task
+
+
+async def test_shutdown_closes_a_connection_that_sends_nothing(server: Server) -> None:
+    async with server.connection() as connection:
+        server.stop.set()
+        assert await connection.is_closed()
+
+
+def listener_is_closed(server: Server) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) != 0
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from image_service import errors
 from image_service.api.caching import NO_STORE
 from image_service.api.schemas import Problem
+from image_service.api.security_headers import NOSNIFF
 from image_service.errors import Busy, Outage, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -25,6 +26,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.MalformedUpload.code: HTTPStatus.BAD_REQUEST,
     errors.MissingFile.code: HTTPStatus.BAD_REQUEST,
     errors.TooManyFiles.code: HTTPStatus.BAD_REQUEST,
+    errors.OriginNotAllowed.code: HTTPStatus.FORBIDDEN,
     errors.NotFound.code: HTTPStatus.NOT_FOUND,
     errors.ImageNotFound.code: HTTPStatus.NOT_FOUND,
     errors.ThumbnailNotFound.code: HTTPStatus.NOT_FOUND,
@@ -32,10 +34,12 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.UploadStalled.code: HTTPStatus.REQUEST_TIMEOUT,
     errors.StillProcessing.code: HTTPStatus.CONFLICT,
     errors.OriginalRemoved.code: HTTPStatus.GONE,
+    errors.PreconditionFailed.code: HTTPStatus.PRECONDITION_FAILED,
     errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable.code: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.HostNotAllowed.code: HTTPStatus.MISDIRECTED_REQUEST,
     errors.IdempotencyKeyReused.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidRequest.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -73,9 +77,15 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     return JSONResponse(
         _document(type(error), detail),
         status.value,
-        {"Cache-Control": NO_STORE, **retry, **(headers or {})},
+        {"Cache-Control": NO_STORE, **NOSNIFF, **retry, **(headers or {})},
         MEDIA_TYPE,
     )
+
+
+def refusal(scope: Scope, error: ServiceError) -> Response:
+    """Returns the response to a request that failed, and notes it for ``RequestMetrics``."""
+    scope.setdefault("state", {})["problem"] = error.code
+    return problem_response(error if error.code in STATUS else ServiceError())
 
 
 def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
@@ -91,9 +101,8 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
-        request.scope.setdefault("state", {})["problem"] = error.code  # counted by RequestMetrics
         _log_error(error)
-        return problem_response(error if error.code in STATUS else ServiceError())
+        return refusal(request.scope, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(_request: Request, error: RequestValidationError) -> Response:

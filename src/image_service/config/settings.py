@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from image_service.config import types
@@ -22,11 +22,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
     database_url: types.DatabaseUrl = Field(
-        default="postgresql+asyncpg://postgres:postgres@db:5432/images_db",
+        default=SecretStr("postgresql+asyncpg://postgres:postgres@db:5432/images_db"),
         description="The database: postgresql+asyncpg://… or sqlite+aiosqlite:///….",
     )
     rabbitmq_url: types.QueueUrl = Field(
-        default="amqp://guest:guest@rabbit:5672/",
+        default=SecretStr("amqp://guest:guest@rabbit:5672/"),
         description="The broker: amqp://… or amqps://…; embedded:// keeps the queue in the process, without a broker.",
     )
     storage_path: Path = Field(
@@ -66,6 +66,16 @@ class Settings(BaseSettings):
     trusted_proxies: types.Networks = Field(
         default=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
         description="Comma-separated addresses or networks whose X-Forwarded-* headers are trusted.",
+    )
+    allowed_hosts: types.Hosts = Field(
+        default=None,
+        description="Comma-separated host names that requests may be addressed to, besides IP addresses, localhost, "
+        "this machine's name and PUBLIC_URL's; *: any. Unset: any; standalone: no others.",
+    )
+    allowed_origins: types.Origins = Field(
+        default=None,
+        description="Comma-separated origins, such as https://app.example, whose pages may use the API in a browser; "
+        "*: all. Unset: none. Other pages may only show images.",
     )
     upload_idle_timeout: float = Field(
         default=30.0, gt=0, description="Seconds without a byte after which an upload is aborted."
@@ -215,7 +225,7 @@ class Settings(BaseSettings):
     @property
     def embedded_queue(self) -> bool:
         """Whether the queue is in this process, without a broker."""
-        return self.rabbitmq_url.startswith(types.EMBEDDED_QUEUE)
+        return self.rabbitmq_url.get_secret_value().startswith(types.EMBEDDED_QUEUE)
 
     @property
     def traced(self) -> bool:
@@ -225,4 +235,4 @@ class Settings(BaseSettings):
     @property
     def sole_process(self) -> bool:
         """Whether this process is the only one of the service: its queue and its database are its own."""
-        return self.embedded_queue and self.database_url.startswith(types.SQLITE)
+        return self.embedded_queue and self.database_url.get_secret_value().startswith(types.SQLITE)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from image_service import errors
 from image_service.api.caching import PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE
@@ -10,9 +10,10 @@ from image_service.api.dependencies import context_of
 from image_service.api.files import file_response
 from image_service.api.problems import documented
 from image_service.api.routes.images import ImageId
+from image_service.api.routing import Router
 from image_service.api.urls import version
 
-router: Final = APIRouter(prefix="/images", tags=["images"])
+router: Final = Router(prefix="/images", tags=["images"])
 
 _BINARY: Final = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
@@ -31,6 +32,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     },
     **documented(
         errors.ImageNotFound,
+        errors.PreconditionFailed,
         errors.RangeNotSatisfiable,
         errors.InvalidRequest,
         errors.ObjectMissing,
@@ -40,12 +42,11 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@router.head("/{image_id}/original", include_in_schema=False)
 @router.get(
     "/{image_id}/original",
     summary="Get the original",
-    description="Returns the uploaded bytes unchanged, including their metadata. ETag, If-None-Match and Range are "
-    "supported.",
+    description="Returns the uploaded bytes unchanged, including their metadata. ETag, If-Match, If-None-Match and "
+    "Range are supported.",
     response_class=Response,
     responses=_RESPONSES | documented(errors.OriginalRemoved),
 )
@@ -56,7 +57,6 @@ async def get_original(request: Request, image_id: ImageId) -> Response:
     return await file_response(request, file, lookup, cache=PRIVATE_IMMUTABLE, attachment=True)
 
 
-@router.head("/{image_id}/thumbnails/{size}", include_in_schema=False)
 @router.get(
     "/{image_id}/thumbnails/{size}",
     summary="Get a thumbnail",
