@@ -32,7 +32,6 @@ from image_service.services.reconciler import Reconciler
 from image_service.services.reprocessing import Reprocessing
 from image_service.services.retention import Retention
 from image_service.services.sweeper import Sweeper
-from image_service.storage.conventions import SCRATCH
 from image_service.storage.local import LocalStorage
 
 _DAY: Final = 86_400.0
@@ -255,7 +254,7 @@ def _limits(settings: Settings) -> RenderLimits:
         memory_bytes=settings.decode_memory,
         max_pixels=settings.max_pixels,
         readable=(str(settings.storage_folder),),
-        writable=(str(settings.storage_folder / SCRATCH),),
+        writable=(),
         require_sandbox=settings.require_sandbox,
         formats=_formats(settings),
         truncated=settings.render_truncated,

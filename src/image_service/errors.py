@@ -47,6 +47,7 @@
     │   └── DecoderOutOfMemory       decoder-memory
     ├── AttemptsExhausted        attempts-exhausted
     ├── ObjectMissing            object-missing
+    ├── ObjectChanged            object-changed
     ├── FolderInUse              folder-in-use
     ├── ForeignStorage           foreign-storage
     └── StartError               start-failed
@@ -330,6 +331,12 @@ class ObjectMissing(ServiceError):
     """A stored file is missing. Report this with the image id to the service's operator."""
 
     code = "object-missing"
+
+
+class ObjectChanged(ServiceError):
+    """A stored file is not what was uploaded. Upload it again, and report the image id to the service's operator."""
+
+    code = "object-changed"
 
 
 class FolderInUse(ServiceError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -27,6 +28,7 @@ from image_service.errors import (
     UnsupportedFormat,
 )
 from image_service.imaging.isolation.protocol import Job, decode_reply
+from image_service.imaging.limits import DEFAULT_LIMITS
 from tests.contract.rendering import GOOD, Give, MakePool, children, render, slow
 
 
@@ -144,10 +146,28 @@ async def test_lack_of_memory_is_never_reported_as_damage(make_pool: MakePool, g
         )
 
 
-async def test_full_disk_raises_storage_full(make_pool: MakePool, give: Give) -> None:
+async def test_full_disk_raises_storage_full_and_keeps_the_process(make_pool: MakePool, give: Give) -> None:
     huge = Recipe(presets=(Preset(name="huge", width=2000, height=2000, quality=100),))
-    with pytest.raises(StorageFull):
-        await render(make_pool(file_bytes=500_000), give(slow()), huge)
+    pool = make_pool()
+    await pool.start()
+    before = children()
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    given = give(slow())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, most))  # of this process, which writes the thumbnails
+    try:
+        with pytest.raises(StorageFull):
+            await render(pool, given, huge)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert children() == before
+
+
+async def test_size_of_a_thumbnail_is_limited(make_pool: MakePool, give: Give) -> None:
+    huge = Recipe(presets=(Preset(name="huge", width=2000, height=2000, quality=100),))
+    pool = make_pool(file_bytes=500_000)
+    with pytest.raises(DecoderCrashed):
+        await render(pool, give(slow()), huge)
+    assert (await render(pool, give(GOOD))).thumbnails
 
 
 async def test_cancelling_kills_the_process(make_pool: MakePool, give: Give) -> None:
@@ -274,4 +294,4 @@ async def test_raises_outage_when_no_process_starts(make_pool: MakePool, monkeyp
 @pytest.mark.parametrize("line", [b"", b"segmentation", b"[]", b"{}", b'{"code":"nonsense","detail":""}', b"7"])
 def test_rejects_invalid_replies(line: bytes, tmp_path: Path) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (the message depends on the flaw)
-        decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path))
+        decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path), DEFAULT_LIMITS)

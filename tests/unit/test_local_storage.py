@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import hashlib
 import os
 import stat
 import threading
@@ -18,6 +19,8 @@ from harness.waiting import eventually
 from image_service.errors import ObjectMissing, StorageFull, StorageUnavailable
 from image_service.storage.conventions import PIECE_BYTES
 from image_service.storage.local import LocalStorage
+
+DIGEST = hashlib.sha256(b"content").hexdigest()
 
 
 @pytest.fixture
@@ -206,7 +209,7 @@ async def test_number_of_kept_scratch_directories_is_bounded(storage: LocalStora
 async def test_local_path_is_the_stored_file(storage: LocalStorage, root: Path) -> None:
     await put(storage, "t/7f/a")
     async with storage.scratch() as scratch:
-        assert await storage.local_path("t/7f/a", scratch) == root / "t/7f/a"
+        assert await storage.local_path("t/7f/a", scratch, DIGEST) == root / "t/7f/a"
         assert list(scratch.iterdir()) == []
 
 
@@ -350,7 +353,7 @@ async def test_unmounted_volume_is_an_outage_and_not_a_missing_object(storage: L
     await put(storage, "t/7f/a")
     unmount(root)
     with pytest.raises(StorageUnavailable):
-        await storage.local_path("t/7f/a", root)
+        await storage.local_path("t/7f/a", root, DIGEST)
     with pytest.raises(StorageUnavailable):
         await anext(storage.read("t/7f/a"))
     with pytest.raises(StorageUnavailable):

@@ -51,6 +51,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.HeadTooLarge.code: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.ServiceError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ObjectMissing.code: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ObjectChanged.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.BacklogFull.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DatabaseUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,

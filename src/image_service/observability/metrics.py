@@ -29,6 +29,7 @@ from image_service.errors import (
     DecoderOutOfMemory,
     DecoderTimeout,
     ImageTooLarge,
+    ObjectChanged,
     ObjectMissing,
     UnsupportedFormat,
 )
@@ -54,6 +55,7 @@ _FAILURES: Final = (
     DecoderOutOfMemory,
     AttemptsExhausted,
     ObjectMissing,
+    ObjectChanged,
 )
 """Reasons for which images end in ERROR. Shown as 0 from the start: Prometheus sees no increase in a new series."""
 

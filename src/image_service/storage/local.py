@@ -1,6 +1,7 @@
 """Stores files in a local folder; durable by rename, fsync of the file, and fsync of the folder."""
 
 import asyncio
+import hashlib
 import os
 import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from image_service.errors import ObjectMissing
+from image_service.errors import ObjectChanged, ObjectMissing
 from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, check_prefix
 from image_service.storage.durable import DurableMoves
@@ -65,10 +66,10 @@ class LocalStorage:
         moves = [(source, self._path(key)) for key, source in files.items()]
         self._scratch.mark_emptied(await self._folder.run(self._move, moves))
 
-    async def local_path(self, key: str, scratch: Path) -> Path:  # noqa: ARG002 - the port's; only remote storages copy
-        """Returns the path of the stored file itself."""
+    async def local_path(self, key: str, scratch: Path, sha256: str) -> Path:  # noqa: ARG002 - only remote storages copy
+        """Returns the path of the stored file itself, once its digest is verified."""
         path = self._path(key)
-        await self._folder.run(self._size, path)
+        await self._folder.run(self._verify, path, sha256)
         return path
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
@@ -129,6 +130,21 @@ class LocalStorage:
     def _open_now(self, path: Path) -> tuple[FileIO, int]:
         size = self._size(path)
         return path.open("rb", buffering=0), size
+
+    def _verify(self, path: Path, sha256: str) -> None:
+        """Check the digest of a stored file.
+
+        A megabyte takes half a millisecond, in a thread. No decoder of this version can write to a stored file; one of
+        an earlier version could, and so can a disk.
+
+        Raises:
+            ObjectMissing: there is no such file.
+            ObjectChanged: its digest is another.
+        """
+        self._size(path)
+        with path.open("rb", buffering=0) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise ObjectChanged
 
     def _size(self, path: Path) -> int:
         """Returns the size in bytes of a stored file.
