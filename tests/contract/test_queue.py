@@ -308,9 +308,9 @@ async def test_drain_requeues_a_failed_delivery_without_a_delay(make_queue: Make
     await queue.publish(Delivery(image_id=uuid4()))
     async with consuming(queue, handler, grace=60.0) as consumer:
         await failed.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):  # less than the delay
             await consumer.drained()
-    assert await waiting(queue) == 1
+    await depth_is(queue, 1)
     await queue.close()
 
 
