@@ -27,6 +27,7 @@
     ├── OriginalRemoved          original-removed
     ├── Busy                     try again later; nothing is broken
     │   ├── TooManyUploads           too-many-uploads
+    │   ├── UploadDisplaced          upload-displaced
     │   └── BacklogFull              backlog-full
     ├── Outage                   a dependency is unavailable: try again later; never counts against an image
     │   ├── DatabaseUnavailable      database-unavailable
@@ -109,7 +110,7 @@ class NotMultipart(UploadRejected):
 
 
 class UploadStalled(UploadRejected):
-    """No byte of the upload arrived for too long. Send it again over a more stable connection."""
+    """The upload arrived too slowly, or stopped. Send it again over a faster or more stable connection."""
 
     code = "upload-stalled"
 
@@ -201,6 +202,13 @@ class TooManyUploads(Busy):
 
     code = "too-many-uploads"
     retry_after = 2
+
+
+class UploadDisplaced(Busy):
+    """The service is receiving as many uploads as it can, and this one was too slow. Try again in a few seconds."""
+
+    code = "upload-displaced"
+    retry_after = 5
 
 
 class BacklogFull(Busy):

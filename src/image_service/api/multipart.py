@@ -3,19 +3,18 @@
 The body is never collected in memory, and reaches the disk only as far as the file was accepted.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from image_service.api.upload_limit import UploadSlot
 from image_service.errors import (
     MalformedUpload,
     MissingFile,
     NotMultipart,
     TooManyFiles,
-    UploadStalled,
     UploadTooLarge,
 )
 
@@ -32,19 +31,22 @@ class UploadReader:
 
     Args:
         max_file_size: Size of the largest file in bytes. A body that must hold more is refused before it is read.
-        idle_timeout: Seconds without a byte after which the upload is aborted.
     """
 
-    def __init__(self, *, max_file_size: int, idle_timeout: float) -> None:
+    def __init__(self, *, max_file_size: int) -> None:
         self._max_file_size = max_file_size
         self._max_body = max_file_size + _OVERHEAD
-        self._idle_timeout = idle_timeout
 
-    async def file(self, request: Request) -> AsyncGenerator[bytes]:
+    async def file(self, request: Request, slot: UploadSlot) -> AsyncGenerator[bytes]:
         """Yields the bytes of the form's field `file`, then checks the rest of the form.
+
+        Args:
+            request: The upload.
+            slot: The place that it has; it says how long its bytes are waited for.
 
         Raises:
             UploadRejected: the body is not a form with exactly one such field, is too large, or does not arrive.
+            UploadDisplaced: the upload gave way to another.
         """
         boundary = _boundary(request.headers.get("content-type", ""))
         if _content_length(request) > self._max_body:
@@ -54,7 +56,7 @@ class UploadReader:
         try:
             # Latin-1 decodes any byte: file names are not used, so none can be invalid.
             with PushMultipartParser(boundary, max_segment_count=_MAX_FIELDS, header_charset="latin-1") as parser:
-                async for chunk in self._body(request):
+                async for chunk in self._body(request, slot):
                     for event in parser.parse(chunk):
                         if isinstance(event, MultipartSegment):
                             in_file = event.name == FIELD
@@ -70,19 +72,16 @@ class UploadReader:
         if not files:
             raise MissingFile
 
-    async def _body(self, request: Request) -> AsyncGenerator[bytes]:
+    async def _body(self, request: Request, slot: UploadSlot) -> AsyncGenerator[bytes]:
         received = 0
         stream = aiter(request.stream())
         while True:
             try:
-                async with asyncio.timeout(self._idle_timeout):
-                    chunk = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise UploadStalled from None
+                chunk = await slot.receive(stream)
             except ClientDisconnect:
                 raise MalformedUpload("The connection was closed before the upload was complete.") from None
+            if chunk is None:
+                return
             received += len(chunk)
             if received > self._max_body:
                 raise self._too_large()

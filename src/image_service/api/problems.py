@@ -41,6 +41,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.UploadDisplaced.code: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ServiceError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ObjectMissing.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.BacklogFull.code: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -49,6 +50,9 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.StorageFull.code: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The status of every error that can be a response. Other errors appear in an image's ``error`` or in the log."""
+
+_CLOSING: Final = frozenset({errors.UploadStalled.code, errors.UploadDisplaced.code})
+"""Errors after which the connection is closed: the rest of the request would take as long again (RFC 9110, 15.5.9)."""
 
 _METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 """The methods that any operation has."""
@@ -69,10 +73,11 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     status = STATUS[error.code]
     detail = type(error)().detail if _is_server_error(status) else error.detail
     retry = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    close = {"Connection": "close"} if error.code in _CLOSING else {}
     return JSONResponse(
         _document(type(error), detail),
         status.value,
-        {"Cache-Control": NO_STORE, **retry, **(headers or {})},
+        {"Cache-Control": NO_STORE, **retry, **close, **(headers or {})},
         MEDIA_TYPE,
     )
 

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     upload_idle_timeout: float = Field(
         default=30.0, gt=0, description="Seconds without a byte after which an upload is aborted."
     )
+    upload_min_rate: int = Field(
+        default=4096,
+        ge=1,
+        description="Least bytes per second of an upload; it is aborted when it is twice UPLOAD_IDLE_TIMEOUT behind.",
+    )
 
     max_concurrent_uploads: int = Field(
         default=256, ge=1, description="Uploads that one API process receives at once; further ones are answered 429."

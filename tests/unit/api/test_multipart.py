@@ -13,6 +13,7 @@ from harness.asgi import Body, scope
 from harness.forms import BOUNDARY, CONTENT_TYPE, form, part
 from harness.pace import Stopwatch
 from image_service.api.multipart import UploadReader
+from image_service.api.upload_limit import UploadSlot
 from image_service.errors import (
     MalformedUpload,
     MissingFile,
@@ -41,10 +42,11 @@ async def read(
     idle_timeout: float = 5.0,
     content_type: str = CONTENT_TYPE,
 ) -> bytes:
-    reader = UploadReader(max_file_size=MAX_FILE_SIZE, idle_timeout=idle_timeout)
+    reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     body = body if isinstance(body, Body) else Body([body])
     given_headers = {"content-type": content_type, **(headers or {})}
-    async with aclosing(reader.file(Request(scope("POST", "/images", given_headers), body))) as content:
+    slot = UploadSlot("", idle_timeout=idle_timeout, min_rate=4096)
+    async with aclosing(reader.file(Request(scope("POST", "/images", given_headers), body), slot)) as content:
         return b"".join([piece async for piece in content])
 
 
@@ -268,7 +270,8 @@ async def test_disconnect_is_a_malformed_upload(pieces: list[bytes]) -> None:
 
 async def test_file_is_streamed_as_it_arrives() -> None:
     body = Body(cut(form(part(b"x" * 1000)), range(0, 1000, 100)))
-    reader = UploadReader(max_file_size=MAX_FILE_SIZE, idle_timeout=5)
-    async with aclosing(reader.file(Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body))) as content:
+    reader = UploadReader(max_file_size=MAX_FILE_SIZE)
+    request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
+    async with aclosing(reader.file(request, UploadSlot("", idle_timeout=5, min_rate=4096))) as content:
         await anext(content)
         assert body.received < 5

@@ -73,6 +73,7 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.CorruptImage,
         errors.ImageTooLarge,
         errors.TooManyUploads,
+        errors.UploadDisplaced,
         errors.BacklogFull,
         errors.DatabaseUnavailable,
         errors.StorageUnavailable,
@@ -85,9 +86,9 @@ async def upload_image(request: Request, response: Response) -> UploadAccepted:
     context = context_of(request)
     services = context.services
     key = idempotency_key_of(request)
-    with context.upload_limit.slot():
+    with context.upload_limit.slot(request.client.host if request.client else "") as slot:
         await services.backlog.admit()
-        async with aclosing(context.upload_reader.file(request)) as content:
+        async with aclosing(context.upload_reader.file(request, slot)) as content:
             accepted = await services.ingest.accept(content, request_id=request_id_of(request), idempotency_key=key)
     set_accepted_headers(response, context.urls(request), accepted.id)
     if accepted.replayed:
