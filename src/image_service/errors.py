@@ -11,6 +11,7 @@
     │   ├── MissingFile              missing-file
     │   ├── TooManyFiles             too-many-files
     │   ├── NotMultipart             not-multipart
+    │   ├── UnsupportedEncoding      unsupported-encoding
     │   ├── UploadStalled            upload-stalled
     │   ├── UploadTooLarge           upload-too-large
     │   └── InvalidImage             the file cannot be processed as an image
@@ -107,6 +108,12 @@ class NotMultipart(UploadRejected):
     """The request is not multipart/form-data. Send the image in the form field `file`: curl -F file=@photo.jpg."""
 
     code = "not-multipart"
+
+
+class UnsupportedEncoding(UploadRejected):
+    """The request's body is compressed, as its Content-Encoding says. Send it without: images are compressed anyway."""
+
+    code = "unsupported-encoding"
 
 
 class UploadStalled(UploadRejected):

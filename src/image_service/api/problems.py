@@ -34,6 +34,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.OriginalRemoved.code: HTTPStatus.GONE,
     errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.UnsupportedEncoding.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable.code: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.IdempotencyKeyReused.code: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -51,8 +52,15 @@ STATUS: Final[dict[str, HTTPStatus]] = {
 }
 """The status of every error that can be a response. Other errors appear in an image's ``error`` or in the log."""
 
-_CLOSING: Final = frozenset({errors.UploadStalled.code, errors.UploadDisplaced.code})
-"""Errors after which the connection is closed: the rest of the request would take as long again (RFC 9110, 15.5.9)."""
+_CLOSE: Final = {"Connection": "close"}
+_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
+    # The rest of the request would take as long again (RFC 9110, 15.5.9).
+    errors.UploadStalled.code: _CLOSE,
+    errors.UploadDisplaced.code: _CLOSE,
+    # Says that it was the encoding, and which one is accepted (RFC 9110, 15.5.16).
+    errors.UnsupportedEncoding.code: {"Accept-Encoding": "identity"},
+}
+"""Headers that belong to the response to an error."""
 
 _METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 """The methods that any operation has."""
@@ -73,11 +81,10 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     status = STATUS[error.code]
     detail = type(error)().detail if _is_server_error(status) else error.detail
     retry = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    close = {"Connection": "close"} if error.code in _CLOSING else {}
     return JSONResponse(
         _document(type(error), detail),
         status.value,
-        {"Cache-Control": NO_STORE, **retry, **close, **(headers or {})},
+        {"Cache-Control": NO_STORE, **retry, **_HEADERS.get(error.code, {}), **(headers or {})},
         MEDIA_TYPE,
     )
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
 from image_service.api.dependencies import context_of
+from image_service.api.form_file import FIELD
 from image_service.api.idempotency import KEY_HEADER, idempotency_key_of
 from image_service.api.middleware import request_id_of
-from image_service.api.multipart import FIELD
 from image_service.api.problems import documented
 from image_service.api.schemas import QUEUED_MESSAGE, REPLAYED_MESSAGE, UNQUEUED_MESSAGE, UploadAccepted
 from image_service.domain.status import Status
@@ -69,6 +69,7 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.UploadStalled,
         errors.UploadTooLarge,
         errors.NotMultipart,
+        errors.UnsupportedEncoding,
         errors.UnsupportedFormat,
         errors.CorruptImage,
         errors.ImageTooLarge,
