@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -237,6 +238,11 @@ def _replayed(known: Image, sha256: str) -> Accepted:
     return Accepted(id=known.id, status=known.status, replayed=True)
 
 
+def _no_links(path: str, flags: int) -> int:
+    """Opens a file, but not the one that a symbolic link in its place leads to: that would be overwritten."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o640)
+
+
 class _ScratchFile:
     """The file that an upload is written to. ``write`` blocks, so it is called in a thread."""
 
@@ -253,7 +259,7 @@ class _ScratchFile:
     def write(self, data: bytearray) -> None:
         """Append to the file, which the first call creates."""
         if self._file is None:
-            self._file = self.path.open("wb", buffering=0)
+            self._file = FileIO(self.path, "wb", opener=_no_links)
         self._digest.update(data)
         view = memoryview(data)
         while view:

@@ -1,6 +1,7 @@
 """Stores files in a local folder; durable by rename, fsync of the file, and fsync of the folder."""
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, check_prefix
 from image_service.storage.durable import DurableMoves
 from image_service.storage.folder import ABSENT, StorageFolder
+from image_service.storage.nofollow import no_links, open_below
 from image_service.storage.scratch import FRESH_SECONDS, PROBE_TIMEOUT, ScratchDirectories
 
 _BATCH: Final = 256
@@ -67,13 +69,13 @@ class LocalStorage:
 
     async def local_path(self, key: str, scratch: Path) -> Path:  # noqa: ARG002 - the port's; only remote storages copy
         """Returns the path of the stored file itself."""
-        path = self._path(key)
-        await self._folder.run(self._size, path)
-        return path
+        file, _ = await self._open(key)
+        file.close()
+        return self._path(key)
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Yield up to ``length`` bytes of the object from ``start`` on, in pieces of at most 256 KiB."""
-        file, size = await self._open(self._path(key))
+        file, size = await self._open(key)
         try:
             end = size if length is None else min(size, start + length)
             while start < end:
@@ -117,33 +119,36 @@ class LocalStorage:
         """Check that a file can be written; see ``ScratchDirectories.probe``."""
         await self._scratch.probe()
 
-    async def _open(self, path: Path) -> tuple[FileIO, int]:
+    async def _open(self, key: str) -> tuple[FileIO, int]:
         """Returns the file and its size in bytes."""
-        opening = asyncio.ensure_future(self._folder.run(self._open_now, path))
+        check_key(key)
+        opening = asyncio.ensure_future(self._folder.run(self._open_now, key))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close)
             raise
 
-    def _open_now(self, path: Path) -> tuple[FileIO, int]:
-        size = self._size(path)
-        return path.open("rb", buffering=0), size
-
-    def _size(self, path: Path) -> int:
-        """Returns the size in bytes of a stored file.
+    def _open_now(self, key: str) -> tuple[FileIO, int]:
+        """Open a stored file; in one step with finding it, because it may be deleted at any time.
 
         Raises:
             ObjectMissing: there is no such file.
         """
         try:
-            status = path.stat()
-        except ABSENT as error:
+            descriptor = open_below(self._folder.root, key)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ObjectMissing(f"{key} is a symbolic link, which is not followed.") from error
+            if not isinstance(error, ABSENT):
+                raise
             self._folder.check_mounted()
             raise ObjectMissing from error
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
             raise ObjectMissing
-        return status.st_size
+        return FileIO(descriptor), status.st_size
 
     def _path(self, key: str) -> Path:
         check_key(key)
@@ -187,9 +192,10 @@ class LocalStorage:
         path = self._folder.root / OWNER
         with suppress(FileExistsError), path.open("x"):
             pass
-        if recorded := path.read_text():
-            return recorded
-        path.write_text(owner)  # a crash may have left the file empty
+        with open(path, "r+", opener=no_links) as file:
+            if recorded := file.read():
+                return recorded
+            file.write(owner)  # a crash may have left the file empty
         return owner
 
 
