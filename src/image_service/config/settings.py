@@ -42,6 +42,13 @@ class Settings(BaseSettings):
         gt=0,
         description="Timeout for storing an image in object storage, in seconds; the upload is refused after that.",
     )
+    storage_reserve: float = Field(
+        default=5.0,
+        ge=0,
+        le=50,
+        description="Percentage of the disk of STORAGE_PATH, 5 GiB at most, that uploads leave free: below it they are "
+        "answered 507, and deletions still work.",
+    )
     files_delivery: Literal["proxy", "redirect"] = Field(
         default="proxy",
         description="proxy: the API sends files; redirect: it redirects clients to presigned URLs of object storage.",

@@ -105,8 +105,9 @@ class Ingest:
 
         Raises:
             UploadRejected: the file is unacceptable; nothing of it is kept.
-            Outage: the scratch directory cannot be written to.
+            Outage: the scratch directory cannot be written to, or the disk is almost full.
         """
+        await self._storage.check_space()
         async with AsyncExitStack() as stack:
             scratch = await stack.enter_async_context(self._storage.scratch())
             path = scratch / "original"
@@ -177,6 +178,7 @@ class Ingest:
                     self._inspector.sniff(bytes(buffer[:_HEAD]))
                     sniffed = True
                 if len(buffer) >= self._buffer_size():
+                    await self._storage.check_space()
                     await asyncio.to_thread(file.write, buffer)
                     buffer = bytearray()
             if not size:

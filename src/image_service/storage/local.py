@@ -17,6 +17,7 @@ from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, che
 from image_service.storage.durable import DurableMoves
 from image_service.storage.folder import ABSENT, StorageFolder
 from image_service.storage.nofollow import no_links, open_below
+from image_service.storage.reserve import SpaceReserve
 from image_service.storage.scratch import FRESH_SECONDS, PROBE_TIMEOUT, ScratchDirectories
 
 _BATCH: Final = 256
@@ -32,6 +33,7 @@ class LocalStorage:
         fresh_seconds: See ``ScratchDirectories``.
         probe_timeout: See ``ScratchDirectories``.
         batch: Directory entries or deletions per call to a thread.
+        reserve: Percentage of the disk that uploads leave free; see ``SpaceReserve``.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class LocalStorage:
         fresh_seconds: float = FRESH_SECONDS,
         probe_timeout: float = PROBE_TIMEOUT,
         batch: int = _BATCH,
+        reserve: float = 0,
     ) -> None:
         self._folder = StorageFolder(root)
+        self._reserve = SpaceReserve(self._folder, percent=reserve)
         self._scratch = ScratchDirectories(self._folder, fresh_seconds=fresh_seconds, probe_timeout=probe_timeout)
         self._moves = DurableMoves(root)
         self._batch = batch
@@ -50,6 +54,10 @@ class LocalStorage:
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         """Returns an empty directory on the same file system for a block; see ``ScratchDirectories.create``."""
         return self._scratch.create()
+
+    async def check_space(self) -> None:
+        """Return if an upload may use space; see ``SpaceReserve.check``."""
+        await self._reserve.check()
 
     async def adopt(
         self,
