@@ -34,7 +34,10 @@ run: $(RUN) ## Start the whole service in one process, without other servers (op
 	@exec $(BIN)/image-service standalone $(ARGS)
 
 .PHONY: test
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(DEV) test-servers ## Run all tests on real servers and list the 20 slowest (options for pytest in ARGS)
+	@# Compile the tests once; otherwise each of the processes that run them would, at the same time.
+	@$(if $(ARGS),,$(BIN)/python -m pytest --collect-only --quiet --quiet >/dev/null 2>&1 || true)
 	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 .PHONY: test-servers
@@ -124,6 +127,10 @@ bench-publish: ## Measure and write all figures of docs/performance.md and READM
 bench-storage: $(DEV) test-servers ## Measure the memory of API and worker with files on an S3 server (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.object_storage $(ARGS)
 
+.PHONY: bench-slow-clients
+bench-slow-clients: $(DEV) ## Measure good uploads beside 900 slow and idle connections (options in ARGS: --nginx)
+	@$(BIN)/python -m benchmarks.operations.slow_clients $(ARGS)
+
 .PHONY: plans
 plans: $(DEV) test-servers ## Show how PostgreSQL runs every query on a million images (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.plans $(ARGS)
@@ -141,6 +148,7 @@ requirements: $(DEV) ## Pin the dependencies in pyproject.toml; pins that still 
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
 	$(UV_COMPILE) pyproject.toml --constraint requirements.txt $(DECODERS:%=--no-emit-package %) --output-file requirements-api.txt
 	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(UV_COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 	$(UV_COMPILE) --group k8s --output-file requirements-k8s.txt
 
@@ -150,20 +158,20 @@ clean: ## Remove virtual environments, caches and build results; stored images s
 	find src tests harness migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.
-$(RUN): pyproject.toml requirements.txt scripts/make-venv
+$(RUN): pyproject.toml requirements.txt requirements-build.txt scripts/make-venv
 	@test -e $(DEV) || sh scripts/make-venv .venv requirements.txt
 	@test ! -e $(DEV) || $(MAKE) --no-print-directory $(DEV)
 	@touch $@
 
-$(DEV): pyproject.toml requirements-dev.txt scripts/make-venv
+$(DEV): pyproject.toml requirements-dev.txt requirements-build.txt scripts/make-venv
 	@sh scripts/make-venv .venv requirements-dev.txt
 	@touch $@
 
 # The libraries for the comparison are kept apart, so that the program never depends on them.
-$(BENCH): requirements-bench.txt scripts/make-venv
+$(BENCH): requirements-bench.txt requirements-build.txt scripts/make-venv
 	@sh scripts/make-venv .venv-bench requirements-bench.txt
 	@touch $@
 
-$(K8S): requirements-k8s.txt scripts/make-venv
+$(K8S): requirements-k8s.txt requirements-build.txt scripts/make-venv
 	@sh scripts/make-venv .venv-k8s requirements-k8s.txt
 	@touch $@

@@ -103,7 +103,7 @@ async def api_on(
         }
     )
     resources = Resources(
-        database=Database(chosen.database_url),
+        database=Database(database_url),
         storage=LocalStorage(chosen.storage_path),
         queue=queue or EmbeddedQueue(),
         metrics=Metrics(),

@@ -162,9 +162,9 @@ class ScriptedStorage(LocalStorage):
         async with self._script.effect("adopt", files):
             await super().adopt(files, attributes)
 
-    async def local_path(self, key: str, scratch: Path) -> Path:
+    async def local_path(self, key: str, scratch: Path, sha256: str) -> Path:
         async with self._script.effect("local_path", key):
-            return await super().local_path(key, scratch)
+            return await super().local_path(key, scratch, sha256)
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         async with self._script.effect("read", key):

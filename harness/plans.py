@@ -361,7 +361,9 @@ async def _subjects(connection: AsyncConnection) -> Subjects:
         failed=await find("status = 'ERROR'"),
         new=await find("status = 'NEW'"),
         unclaimed=await find("status = 'PROCESSING' AND lease_until IS NULL"),
-        held=Claim(image_id=held, attempt=1, attempts_charged=1, decoder_failures=0, reprocessing=True),
+        held=Claim(
+            image_id=held, attempt=1, attempts_charged=1, decoder_failures=0, sha256="ab" * 32, reprocessing=True
+        ),
         due=(await Repositories(connection).scheduling.due(limit=1))[0],
         middle=await find("created_at > clock_timestamp() - interval '90 days'", order="created_at"),
         page=tuple((await connection.execute(page)).scalars()),

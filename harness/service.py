@@ -25,6 +25,8 @@ PROGRAM = (sys.executable, "-m", "image_service")
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 ANSWER_LIMIT = 30.0
+OPEN = "no authentication: every client that reaches the API can read, upload and delete images"
+"""What an API logs when it starts."""
 STOPPING = "stopping; send the signal again to stop at once"
 """What it logs when it is asked to end."""
 FAST_SETTINGS = {
@@ -37,8 +39,13 @@ FAST_SETTINGS = {
 }
 """Settings with which repairs take seconds instead of minutes."""
 
-UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
-"""Turns code coverage off in tests under load: it doubles their processor time, and other tests cover the same code."""
+
+def measured() -> dict[str, str]:
+    """Return the settings that turn code coverage on in a process, if the tests measure it.
+
+    It doubles the process's time, so only the tests ask for it that are the ones to cover some code.
+    """
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 
 
 class Service:
@@ -52,11 +59,7 @@ class Service:
         self._group = ProcessGroup(folder=folder)
         self._command = command
         self._started = started
-        self._env = {
-            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
-            "LOG_FORMAT": "json",
-            **env,
-        }
+        self._env = {"LOG_FORMAT": "json", **env}
         self._process: psutil.Popen | None = None
 
     def __enter__(self) -> Self:

@@ -148,7 +148,9 @@ class ServiceHarness:
         )
 
     def backlog_gauges(self, limit: int = 1000) -> BacklogGauges:
-        health = HealthCheck(database=self.database, queue=self.queue, storage=self.storage, observer=self.metrics)
+        health = HealthCheck(
+            database=self.database, queue=self.queue, storage=self.storage, observer=self.metrics, reused_for=0
+        )
         return BacklogGauges(database=self.database, health=health, observer=self.metrics, limit=limit)
 
     def lookup(self) -> Lookup:

@@ -22,7 +22,7 @@ def render_item(kind: str, item: object, _context: AutogenContext) -> str | Lite
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
-url: str = context.config.attributes.get("url") or load_settings().database_url
+url: str = context.config.attributes.get("url") or load_settings().database_url.get_secret_value()
 
 
 def run(connection: Connection | None = None) -> None:

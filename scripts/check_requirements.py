@@ -18,12 +18,14 @@ def problems() -> list[str]:
     """Returns pins that are missing, out of bounds, different between the files, or not allowed."""
     project = tomllib.loads(Path("pyproject.toml").read_text())
     program, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"]
+    groups = project["dependency-groups"]
     needed = {
         "requirements.txt": program,
         "requirements-api.txt": [each for each in program if canonicalize_name(Requirement(each).name) not in DECODERS],
-        "requirements-dev.txt": sum(extras.values(), program) + project["dependency-groups"]["dev"],
-        "requirements-bench.txt": project["dependency-groups"]["bench"],
-        "requirements-k8s.txt": project["dependency-groups"]["k8s"],
+        "requirements-dev.txt": sum(extras.values(), program) + groups["dev"],
+        "requirements-build.txt": project["build-system"]["requires"] + groups["build"],
+        "requirements-bench.txt": groups["bench"],
+        "requirements-k8s.txt": groups["k8s"],
     }
     pins = {name: _pins(Path(name)) for name in needed}
     found = []

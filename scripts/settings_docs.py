@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from image_service.config import Settings
@@ -74,6 +75,8 @@ def _default(name: str, field: FieldInfo) -> str:
     default = field.default
     if default is None:
         return "unset"
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
     if isinstance(default, bool):
         default = str(default).lower()
     elif isinstance(default, float):

@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist asks the process that started it
         config.stash[SHARED] = SharedServers(config.getoption("numprocesses", None) or 1)
-        if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.collectonly:
             config.stash[SHARED].start_all()  # all tests are run: start the servers while the tests are collected
 
 

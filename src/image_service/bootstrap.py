@@ -32,7 +32,6 @@ from image_service.services.reconciler import Reconciler
 from image_service.services.reprocessing import Reprocessing
 from image_service.services.retention import Retention
 from image_service.services.sweeper import Sweeper
-from image_service.storage.conventions import SCRATCH
 from image_service.storage.local import LocalStorage
 
 _DAY: Final = 86_400.0
@@ -101,7 +100,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         StartError: the object storage is not configured correctly.
     """
     storage, presigned_urls = _storage(settings)
-    database = Database(settings.database_url)
+    database = Database(settings.database_url.get_secret_value())
     if settings.traced:
         from image_service.observability.exporting import trace_engine  # noqa: PLC0415 — an optional dependency
 
@@ -186,7 +185,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
         reprocessing=reprocessing,
         backfill=Backfill(database=resources.database, recipe=settings.recipe),
         lookup=Lookup(database=resources.database, storage=resources.storage),
-        dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url) if broker else None,
+        dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url.get_secret_value()) if broker else None,
     )
 
 
@@ -243,7 +242,7 @@ def _storage(settings: Settings) -> tuple[Storage, PresignedUrls | None]:
 def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
     if settings.embedded_queue:
         return EmbeddedQueue()
-    queue = RabbitMQQueue(settings.rabbitmq_url, settings.publish_timeout)
+    queue = RabbitMQQueue(settings.rabbitmq_url.get_secret_value(), settings.publish_timeout)
     if metrics is not None:
         metrics.track_dead_letters(lambda: queue.dead_letters)
     return queue
@@ -256,7 +255,7 @@ def _limits(settings: Settings) -> RenderLimits:
         memory_bytes=settings.decode_memory,
         max_pixels=settings.max_pixels,
         readable=(str(settings.storage_folder),),
-        writable=(str(settings.storage_folder / SCRATCH),),
+        writable=(),
         require_sandbox=settings.require_sandbox,
         formats=_formats(settings),
         truncated=settings.render_truncated,

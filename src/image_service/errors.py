@@ -21,12 +21,20 @@
     ├── NotFound                 not-found
     │   ├── ImageNotFound            image-not-found
     │   └── ThumbnailNotFound        thumbnail-not-found
+    ├── HostNotAllowed           host-not-allowed
+    ├── OriginNotAllowed         origin-not-allowed
     ├── InvalidRequest           invalid-request
+    ├── MalformedRequest         malformed-request
+    ├── UrlTooLong               url-too-long
+    ├── HeadTooLarge             head-too-large
+    ├── HeadTimeout              head-timeout
     ├── MethodNotAllowed         method-not-allowed
+    ├── PreconditionFailed       precondition-failed
     ├── RangeNotSatisfiable      range-not-satisfiable
     ├── StillProcessing          still-processing
     ├── OriginalRemoved          original-removed
     ├── Busy                     try again later; nothing is broken
+    │   ├── TooManyConnections       too-many-connections
     │   ├── TooManyUploads           too-many-uploads
     │   ├── UploadDisplaced          upload-displaced
     │   └── BacklogFull              backlog-full
@@ -41,6 +49,7 @@
     │   └── DecoderOutOfMemory       decoder-memory
     ├── AttemptsExhausted        attempts-exhausted
     ├── ObjectMissing            object-missing
+    ├── ObjectChanged            object-changed
     ├── FolderInUse              folder-in-use
     ├── ForeignStorage           foreign-storage
     └── StartError               start-failed
@@ -168,16 +177,58 @@ class ThumbnailNotFound(NotFound):
     code = "thumbnail-not-found"
 
 
+class HostNotAllowed(ServiceError):
+    """This host name is not known to the service. Send requests to its IP address, or have ALLOWED_HOSTS name it."""
+
+    code = "host-not-allowed"
+
+
+class OriginNotAllowed(ServiceError):
+    """Another site's page may change nothing. Send it from the service's own, or have ALLOWED_ORIGINS name it."""
+
+    code = "origin-not-allowed"
+
+
 class InvalidRequest(ServiceError):
     """The request is not valid. The API's documentation is at /docs."""
 
     code = "invalid-request"
 
 
+class MalformedRequest(ServiceError):
+    """The request is not valid HTTP. Send it with an ordinary HTTP client, and report it if that does not help."""
+
+    code = "malformed-request"
+
+
+class UrlTooLong(ServiceError):
+    """The URL is longer than 8 KB. Send one from the API's responses or its documentation at /docs."""
+
+    code = "url-too-long"
+
+
+class HeadTooLarge(ServiceError):
+    """The request's headers are too large. Send at most 100 of them, 8 KB each and 32 KB in all; fewer cookies."""
+
+    code = "head-too-large"
+
+
+class HeadTimeout(ServiceError):
+    """The request's headers did not arrive in time. Send the request again over a more stable connection."""
+
+    code = "head-timeout"
+
+
 class MethodNotAllowed(ServiceError):
     """This address does not support this method. The API's documentation is at /docs."""
 
     code = "method-not-allowed"
+
+
+class PreconditionFailed(ServiceError):
+    """The file is not the version that If-Match names. Ask for it again without If-Match."""
+
+    code = "precondition-failed"
 
 
 class RangeNotSatisfiable(ServiceError):
@@ -201,6 +252,13 @@ class OriginalRemoved(ServiceError):
 class Busy(ServiceError):
     """The service is busy at the moment. Try again in a few seconds."""
 
+    retry_after = 5
+
+
+class TooManyConnections(Busy):
+    """The service has as many connections as it can have at the moment. Try again in a few seconds."""
+
+    code = "too-many-connections"
     retry_after = 5
 
 
@@ -288,6 +346,12 @@ class ObjectMissing(ServiceError):
     """A stored file is missing. Report this with the image id to the service's operator."""
 
     code = "object-missing"
+
+
+class ObjectChanged(ServiceError):
+    """A stored file is not what was uploaded. Upload it again, and report the image id to the service's operator."""
+
+    code = "object-changed"
 
 
 class FolderInUse(ServiceError):

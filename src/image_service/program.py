@@ -12,6 +12,12 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from image_service.api.connections import (
+    ConnectionLimits,
+    OpenConnections,
+    connections_within,
+    raise_descriptor_limit,
+)
 from image_service.api.main import create_app
 from image_service.api.server import serve
 from image_service.bootstrap import Resources, api_services, backlog_gauges, open_resources, worker_services
@@ -44,7 +50,12 @@ def run_api(settings: Settings, *, migrate: bool) -> None:
         run_migrations(settings)
     with _telemetry(settings, "api") as metrics:
         listener = _listen(settings)
-        _run(_api(settings, listener, metrics, lambda: _log.info("api started", address=_address(listener))))
+
+        def started() -> None:
+            _say_that_it_is_open(listener)
+            _log.info("api started", address=_address(listener))
+
+        _run(_api(settings, listener, metrics, started))
 
 
 def run_worker(settings: Settings) -> None:
@@ -78,7 +89,12 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
             run_migrations(settings)
             with _telemetry(settings, "standalone") as metrics:
                 listener = _listen(settings)
-                _run(_standalone(settings, listener, metrics, lambda: announce(_address(listener))))
+
+                def started() -> None:
+                    _say_that_it_is_open(listener)
+                    announce(_address(listener))
+
+                _run(_standalone(settings, listener, metrics, started))
     except OSError as error:
         raise StartError(f"The data folder {data} cannot be used: {error}. Choose another with --data.") from error
 
@@ -90,7 +106,7 @@ def run_migrations(settings: Settings) -> None:
         StartError: the database cannot be reached or migrated.
     """
     try:
-        upgrade(settings.database_url)
+        upgrade(settings.database_url.get_secret_value())
     except Exception as error:
         # From the driver, SQLAlchemy or Alembic; the first line of the message is the useful one.
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -105,7 +121,8 @@ async def _api(
     stop = _stop_on_signals()
     async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
         app = create_app(api_services(settings, resources), settings, metrics)
-        await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started)
+        connections = _connections(settings, metrics)
+        await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started, connections=connections)
 
 
 async def _worker(settings: Settings, metrics: Metrics | None) -> None:
@@ -120,13 +137,28 @@ async def _standalone(
     stop = _stop_on_signals()
     async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
         app = create_app(api_services(settings, resources), settings, metrics)
+        connections = _connections(settings, metrics)
         worker = _make_worker(settings, resources)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(worker.run(stop))
-                tasks.create_task(serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started))
+                tasks.create_task(
+                    serve(
+                        app,
+                        listener,
+                        stop,
+                        drain_timeout=settings.drain_timeout,
+                        started=started,
+                        connections=connections,
+                    )
+                )
         except* (Outage, StartError) as failures:
             raise failures.exceptions[0] from None
+
+
+def _connections(settings: Settings, metrics: Metrics | None) -> OpenConnections:
+    possible = connections_within(raise_descriptor_limit(), settings.max_connections)
+    return OpenConnections(ConnectionLimits(max_connections=possible), metrics)
 
 
 @contextmanager
@@ -199,13 +231,25 @@ def _listen(settings: Settings) -> socket.socket:
     host, port = settings.api_host, settings.api_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)
+        # "::" means all addresses, of IPv4 as well.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address after it
         raise StartError(
             f"Cannot listen on {host} port {port}: {reason}. "
             "Stop what uses it, or choose another with --port or API_PORT."
         ) from error
+
+
+def _say_that_it_is_open(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    _log.warning(
+        "no authentication: every client that reaches the API can read, upload and delete images",
+        host=host,
+        port=port,
+        action="let only trusted clients reach it, such as through a proxy that asks who they are",
+    )
 
 
 def _address(listener: socket.socket) -> str:

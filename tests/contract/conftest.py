@@ -13,6 +13,7 @@ from harness.servers import PgBouncerServer, new_folder
 from image_service.database import Database
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
+from tests.contract.exploits import Exploit, install
 from tests.contract.rendering import Give, MakePool
 
 
@@ -74,3 +75,13 @@ def give(tmp_path: Path) -> Give:
         return folder / "source", folder
 
     return give
+
+
+@pytest.fixture
+def exploit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exploit:
+    """Make decoder processes execute their input, after an optional preparation."""
+
+    def exploit(preparation: str = "") -> None:
+        install(tmp_path / "site", monkeypatch, preparation)
+
+    return exploit

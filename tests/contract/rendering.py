@@ -1,6 +1,7 @@
 """Files and helpers for the tests of renderers."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -12,11 +13,15 @@ from image_service.imaging.isolation.pool import RenderPool
 from image_service.ports import Renderer
 
 GOOD = encoded(gradient(640, 480), "JPEG")
-SLOW = encoded(noise(4000, 4000), "PNG", compress_level=1)
-"""Takes a good part of a second: long enough to be interrupted."""
 
 MakePool = Callable[..., RenderPool]
 Give = Callable[[bytes], tuple[Path, Path]]
+
+
+@cache
+def slow() -> bytes:
+    """Return a file that takes a good part of a second: long enough to be interrupted."""
+    return encoded(noise(4000, 4000), "PNG", compress_level=1)
 
 
 def children() -> set[int]:

@@ -1,6 +1,7 @@
 """Queries over many images, on SQLite and PostgreSQL."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -26,10 +27,10 @@ from harness.rows import (
     upload,
 )
 from image_service.database import Database
-from image_service.domain.image import ImageError
+from image_service.domain.image import ImageError, MetadataKind
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
-from image_service.models import ImageRow
+from image_service.models import ImageRow, ThumbnailRow
 
 OTHER_RECIPE = "fedcba9876543210"
 
@@ -246,3 +247,58 @@ async def test_database_identity_does_not_change(database: Database) -> None:
     identity = await in_transaction(database, lambda r: r.catalogue.identity())
     await recorded(database)
     assert await in_transaction(database, lambda r: r.catalogue.identity()) == identity
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "read"),
+    [
+        ("dominant_colour", "<b>", None),
+        ("dominant_colour", "#C0FFEE", None),
+        ("metadata_removed", ["exif", "secrets", 7, ["gps"]], (MetadataKind.EXIF,)),
+        ("metadata_removed", {"exif": 1}, ()),
+        ("metadata_removed", "exif", ()),
+        ("metadata_removed", None, ()),
+    ],
+)
+async def test_malformed_trait_is_left_out(database: Database, column: str, value: object, read: object) -> None:
+    good, bad = [await uploaded(database, Status.DONE) for _ in range(2)]
+    await execute(database, update(ImageRow).where(ImageRow.id == bad).values({column: value}))
+    images = await in_transaction(database, lambda r: r.catalogue.newest(limit=10))
+    assert [image.id for image in images] == [bad, good]
+    malformed, whole = (image.traits for image in images)
+    assert whole is not None
+    assert malformed == replace(whole, **{column: read})  # type: ignore[arg-type]  # of the column
+
+
+@pytest.mark.parametrize("placeholder", ["", "x", "<script>", "AAAA\r\nAAAA", "=" * 64])
+async def test_image_with_a_malformed_placeholder_has_no_traits(database: Database, placeholder: str) -> None:
+    image_id = await uploaded(database, Status.DONE)
+    await execute(database, update(ImageRow).where(ImageRow.id == image_id).values(placeholder=placeholder))
+    (image,) = await in_transaction(database, lambda r: r.catalogue.newest(limit=10))
+    assert image.traits is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("content_type", "text/html"),
+        ("content_type", "image/svg+xml"),
+        ("content_type", "image/jpeg\r\nX-Evil: 1"),
+        ("sha256", "ab" * 31 + "\r\n"),
+        ("sha256", "AB" * 32),
+        ("sha256", ""),
+    ],
+)
+async def test_thumbnail_that_cannot_be_served_is_left_out(database: Database, column: str, value: str) -> None:
+    image_id = await uploaded(database, Status.DONE)
+    await execute(database, update(ThumbnailRow).where(ThumbnailRow.image_id == image_id).values({column: value}))
+    (image,) = await in_transaction(database, lambda r: r.catalogue.newest(limit=10))
+    assert (image.status, image.thumbnails) == (Status.DONE, ())
+
+
+async def test_detail_of_an_error_is_read_as_one_short_line(database: Database) -> None:
+    image_id = await uploaded(database, Status.ERROR)
+    detail = "one\r\ntwo" + "x" * 60_000
+    await execute(database, update(ImageRow).where(ImageRow.id == image_id).values(error_detail=detail))
+    (image,) = await in_transaction(database, lambda r: r.catalogue.newest(limit=10))
+    assert image.error == ImageError(code=ERROR.code, detail=("one  two" + "x" * 60_000)[:300])

@@ -42,7 +42,7 @@ from image_service.models import ImageRow
 async def test_unfinished_image_can_be_claimed(database: Database, record: RecordImage) -> None:
     image_id = await record(database)
     claim = await try_claim(database, image_id)
-    assert claim == Claim(image_id=image_id, attempt=1, attempts_charged=1, decoder_failures=0)
+    assert claim == Claim(image_id=image_id, attempt=1, attempts_charged=1, decoder_failures=0, sha256="ab" * 32)
     assert await status_of(database, image_id) is Status.PROCESSING
 
 
@@ -58,7 +58,7 @@ async def test_claim_after_an_expired_lease_gets_the_next_attempt(database: Data
     image_id = await recorded(database)
     await claimed(database, image_id, lease=-1)
     assert await claimed(database, image_id, lease=-0.5) == Claim(
-        image_id=image_id, attempt=2, attempts_charged=2, decoder_failures=0
+        image_id=image_id, attempt=2, attempts_charged=2, decoder_failures=0, sha256="ab" * 32
     )
     assert (await claimed(database, image_id)).attempt == 3
     assert await try_claim(database, image_id) is None
@@ -270,7 +270,13 @@ async def test_only_charged_attempts_count(database: Database) -> None:
     expected = [(True, False, 1, 0), (False, False, 2, 0), (True, True, 2, 0), (False, True, 3, 1), (True, False, 3, 2)]
     for attempt, (charge, decoder_failed, charged, failures) in enumerate(expected, start=1):
         claim = await claimed(database, image_id)
-        assert claim == Claim(image_id=image_id, attempt=attempt, attempts_charged=charged, decoder_failures=failures)
+        assert claim == Claim(
+            image_id=image_id,
+            attempt=attempt,
+            attempts_charged=charged,
+            decoder_failures=failures,
+            sha256="ab" * 32,
+        )
         assert await release(database, claim, charge=charge, decoder_failed=decoder_failed)
     after = await row(database, image_id)
     assert (after["attempt"], after["attempts_charged"], after["decoder_failures"]) == (5, 3, 2)

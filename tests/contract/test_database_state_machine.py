@@ -55,7 +55,12 @@ async def test_no_sequence_of_changes_leaves_the_state_machine(
         attempt = before["attempt"] - ago
         finished_before = before["finished_at"] is not None
         claim = Claim(
-            image_id=image_id, attempt=attempt, attempts_charged=0, decoder_failures=0, reprocessing=finished_before
+            image_id=image_id,
+            attempt=attempt,
+            attempts_charged=0,
+            decoder_failures=0,
+            sha256="ab" * 32,
+            reprocessing=finished_before,
         )
         if name == "reserved for publish":
             seen = [each for each in await due(database, limit=10_000) if each.id == image_id]

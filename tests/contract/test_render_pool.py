@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from image_service.errors import (
     UnsupportedFormat,
 )
 from image_service.imaging.isolation.protocol import Job, decode_reply
-from tests.contract.rendering import GOOD, SLOW, Give, MakePool, children, render
+from image_service.imaging.limits import DEFAULT_LIMITS
+from tests.contract.rendering import GOOD, Give, MakePool, children, render, slow
 
 
 @pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
@@ -47,9 +50,9 @@ async def test_slow_optional_output_is_left_out_and_replaces_the_process(make_po
     pool = make_pool(wall_seconds=6)
     await pool.start()
     (first,) = children()
-    slow = Preset(name="slow", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
-    source, out = give(SLOW)
-    rendering = await pool.render(source, Recipe(presets=(slow, *DEFAULT_RECIPE.presets)), out)
+    late = Preset(name="late", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
+    source, out = give(slow())
+    rendering = await pool.render(source, Recipe(presets=(late, *DEFAULT_RECIPE.presets)), out)
     assert [each.preset for each in rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
     assert {path.name for path in out.iterdir()} == {"source", "100x100", "300x300", "1200x1200"}
     assert first not in children()
@@ -78,7 +81,7 @@ async def test_crash_fails_one_job_and_no_other(make_pool: MakePool, give: Give)
     pool = make_pool(2)
     await asyncio.gather(pool.start(), pool.start())
     victim, _ = children()
-    outcomes = asyncio.gather(*(render(pool, give(SLOW)) for _ in range(2)), return_exceptions=True)
+    outcomes = asyncio.gather(*(render(pool, give(slow())) for _ in range(2)), return_exceptions=True)
     await asyncio.sleep(0)
     os.kill(victim, signal.SIGSEGV)
     crashed, finished = sorted(await outcomes, key=lambda outcome: isinstance(outcome, Rendering))
@@ -102,7 +105,7 @@ async def test_wall_time_limit(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(wall_seconds=0.05)
     await pool.start()
     with pytest.raises(DecoderTimeout):
-        await render(pool, give(SLOW))
+        await render(pool, give(slow()))
     assert not children()
 
 
@@ -110,14 +113,14 @@ async def test_processor_time_limit(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(cpu_seconds=1)
     endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
     with pytest.raises(DecoderTimeout):
-        await render(pool, give(SLOW), endless)
+        await render(pool, give(slow()), endless)
     assert (await render(pool, give(GOOD))).thumbnails
 
 
 async def test_processor_time_limit_is_per_job(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(cpu_seconds=2)
     for _ in range(5):
-        await render(pool, give(SLOW))
+        await render(pool, give(slow()))
     assert len(children()) == 1
 
 
@@ -143,16 +146,34 @@ async def test_lack_of_memory_is_never_reported_as_damage(make_pool: MakePool, g
         )
 
 
-async def test_full_disk_raises_storage_full(make_pool: MakePool, give: Give) -> None:
+async def test_full_disk_raises_storage_full_and_keeps_the_process(make_pool: MakePool, give: Give) -> None:
     huge = Recipe(presets=(Preset(name="huge", width=2000, height=2000, quality=100),))
-    with pytest.raises(StorageFull):
-        await render(make_pool(file_bytes=500_000), give(SLOW), huge)
+    pool = make_pool()
+    await pool.start()
+    before = children()
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    given = give(slow())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, most))  # of this process, which writes the thumbnails
+    try:
+        with pytest.raises(StorageFull):
+            await render(pool, given, huge)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert children() == before
+
+
+async def test_size_of_a_thumbnail_is_limited(make_pool: MakePool, give: Give) -> None:
+    huge = Recipe(presets=(Preset(name="huge", width=2000, height=2000, quality=100),))
+    pool = make_pool(file_bytes=500_000)
+    with pytest.raises(DecoderCrashed):
+        await render(pool, give(slow()), huge)
+    assert (await render(pool, give(GOOD))).thumbnails
 
 
 async def test_cancelling_kills_the_process(make_pool: MakePool, give: Give) -> None:
     pool = make_pool()
     await pool.start()
-    task = asyncio.create_task(render(pool, give(SLOW)))
+    task = asyncio.create_task(render(pool, give(slow())))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -185,7 +206,7 @@ async def test_close_kills_busy_process(make_pool: MakePool, give: Give) -> None
     pool = make_pool()
     await pool.start()
     endless = Recipe(presets=tuple(Preset(name=f"{size}", width=size, height=size) for size in range(3500, 3900)))
-    task = asyncio.create_task(render(pool, give(SLOW), endless))
+    task = asyncio.create_task(render(pool, give(slow()), endless))
     await asyncio.sleep(0)
     await pool.close()
     assert not children()
@@ -238,9 +259,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("content", [SLOW, b""], ids=["busy", "idle"])
-async def test_process_ends_when_parent_is_killed(give: Give, content: bytes) -> None:
-    source, out = give(content)
+@pytest.mark.parametrize("content", [slow, bytes], ids=["busy", "idle"])
+async def test_process_ends_when_parent_is_killed(give: Give, content: Callable[[], bytes]) -> None:
+    source, out = give(content())
     parent = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -273,4 +294,4 @@ async def test_raises_outage_when_no_process_starts(make_pool: MakePool, monkeyp
 @pytest.mark.parametrize("line", [b"", b"segmentation", b"[]", b"{}", b'{"code":"nonsense","detail":""}', b"7"])
 def test_rejects_invalid_replies(line: bytes, tmp_path: Path) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (the message depends on the flaw)
-        decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path))
+        decode_reply(line, Job(source=tmp_path, recipe=DEFAULT_RECIPE, out=tmp_path), DEFAULT_LIMITS)

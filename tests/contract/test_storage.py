@@ -1,6 +1,7 @@
 """The contract of ``ports.Storage``, for every adapter."""
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from obstore.store import MemoryStore
 
-from image_service.errors import ObjectMissing, Outage
+from image_service.errors import ObjectChanged, ObjectMissing, Outage
 from image_service.ports import Storage
 from image_service.storage.local import LocalStorage
 from image_service.storage.objects import ObjectStorage
@@ -42,6 +43,10 @@ async def put(storage: Storage, files: dict[str, bytes]) -> None:
 
 async def get(storage: Storage, key: str, start: int = 0, length: int | None = None) -> bytes:
     return b"".join([piece async for piece in storage.read(key, start, length)])
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 async def keys(storage: Storage, prefix: str) -> set[str]:
@@ -138,9 +143,20 @@ async def test_read_can_be_abandoned(storage: Storage) -> None:
 async def test_local_path_has_the_content(storage: Storage) -> None:
     await put(storage, {KEY: BIG})
     async with storage.scratch() as scratch:
-        path = await storage.local_path(KEY, scratch)
+        path = await storage.local_path(KEY, scratch, digest(BIG))
         assert path.read_bytes() == BIG
     assert await get(storage, KEY) == BIG
+
+
+@pytest.mark.parametrize(
+    "kept", [b"other content", BIG[:-1], BIG + b"\0", b""], ids=["other", "cut", "longer", "empty"]
+)
+async def test_local_path_of_a_file_with_another_digest_is_object_changed(storage: Storage, kept: bytes) -> None:
+    await put(storage, {KEY: kept})
+    async with storage.scratch() as scratch:
+        with pytest.raises(ObjectChanged):
+            await storage.local_path(KEY, scratch, digest(BIG))
+    assert await get(storage, KEY) == kept
 
 
 @pytest.mark.parametrize("missing", [KEY, "originals/80/0191", "originals/7f", "originals", f"{KEY}/below"])
@@ -153,7 +169,7 @@ async def test_missing_key_is_object_missing(storage: Storage, missing: str) -> 
         await anext(aiter(storage.read(missing, 0, 0)))
     async with storage.scratch() as scratch:
         with pytest.raises(ObjectMissing):
-            await storage.local_path(missing, scratch)
+            await storage.local_path(missing, scratch, digest(b"x"))
     await storage.delete([missing])
     assert await keys(storage, "") == (set() if missing == KEY else {KEY})
 
@@ -268,7 +284,7 @@ async def test_invalid_key_is_refused(storage: Storage, key: str, tmp_path: Path
     with pytest.raises(ValueError, match="not a storage key"):
         await storage.adopt({KEY: file, key: file})
     with pytest.raises(ValueError, match="not a storage key"):
-        await storage.local_path(key, tmp_path)
+        await storage.local_path(key, tmp_path, digest(b"x"))
     with pytest.raises(ValueError, match="not a storage key"):
         await anext(aiter(storage.read(key)))
     with pytest.raises(ValueError, match="not a storage key"):

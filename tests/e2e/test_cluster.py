@@ -10,7 +10,7 @@ import pytest
 from harness.images import encoded, gradient
 from harness.proxy import Proxy
 from harness.servers import RabbitMQServer, new_folder
-from harness.service import FAST_SETTINGS, UNMEASURED, Api, Worker, client, finished, upload
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload
 from harness.waiting import eventually
 
 IMAGE = encoded(gradient(64, 48), "JPEG")
@@ -43,7 +43,6 @@ async def test_one_of_three_brokers_dies_and_no_confirmed_message_is_lost(
             "RABBITMQ_URL": proxy.url(dying.url),
             "STORAGE_PATH": str(tmp_path / "storage"),
             **FAST_SETTINGS,
-            **UNMEASURED,
             **NO_REPAIR,
         }
         with Api(tmp_path, env) as api:

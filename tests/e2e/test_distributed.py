@@ -17,9 +17,9 @@ from harness.proxy import Mode, Proxy
 from harness.servers import RabbitMQServer
 from harness.service import (
     FAST_SETTINGS,
+    OPEN,
     PROGRAM,
     STOPPING,
-    UNMEASURED,
     Api,
     Worker,
     client,
@@ -59,7 +59,6 @@ def env(postgres_database_url: str, broker_url: str, tmp_path: Path) -> dict[str
         "RABBITMQ_URL": broker_url,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
-        **UNMEASURED,
     }
 
 
@@ -105,6 +104,7 @@ async def test_upload_becomes_thumbnails_and_worker_logs_its_request_id(
         health = (await http.get("/health")).json()
     assert health["status"] == "healthy"
     assert health["mode"] == "distributed"
+    assert [line["level"] for line in api.lines(OPEN)] == ["warning"]
     (line,) = worker.lines("image done")
     assert (line["image_id"], line["request_id"]) == (accepted["id"], "from-the-client")
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
@@ -17,12 +18,11 @@ from harness.monitoring import FAST_METRICS, fired, firing, panels, prometheus, 
 from harness.plans import superuser
 from harness.processes import free_port
 from harness.servers import PostgresServer, PrometheusServer, RabbitMQServer
-from harness.service import FAST_SETTINGS, UNMEASURED, Api, Worker, client, finished, upload_all
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from harness.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
-LARGE = encoded(gradient(4000, 3000), "PNG")
 """Rendering takes long enough for its claim to be taken meanwhile."""
 CUT_OFF = PHOTO[: len(PHOTO) // 2]
 LIMIT = 30.0
@@ -42,7 +42,7 @@ class Watched:
         self._folder = folder
         self._running = running
         self._ports = {"api": free_port(), "worker": free_port()}
-        self._env = env | FAST_SETTINGS | UNMEASURED | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
+        self._env = env | FAST_SETTINGS | FAST_METRICS | {"STORAGE_PATH": str(folder / "storage")}
         self.storage = folder / "storage"
         self.fired: set[str] = set()
 
@@ -51,7 +51,7 @@ class Watched:
         return self._env["DATABASE_URL"]
 
     def start(self) -> None:
-        env = self._env | {"METRICS_PORT": str(self._ports["api"]), "MAX_BACKLOG": "40"}
+        env = self._env | {"METRICS_PORT": str(self._ports["api"]), "MAX_BACKLOG": "40", "MAX_CONNECTIONS": "40"}
         self.api = self._running.enter_context(Api(self._folder, env, "--migrate"))
         self.worker = self.start_worker()
         self.prometheus: PrometheusServer = self._running.enter_context(
@@ -125,6 +125,7 @@ async def test_every_alert_fires_for_its_fault(
     watched.start()
     await watched.wait_until_quiet()
     async with client(watched.api.url) as http:
+        await exhaust_connections(watched)
         await publish_malformed_message(own_rabbitmq)
         await kill_decoders(watched, http)
         await steal_claims(watched, http)
@@ -135,6 +136,29 @@ async def test_every_alert_fires_for_its_fault(
     watched.api.kill()
     await watched.wait_for_alerts("ImageServiceApiDown", since=began)
     assert watched.fired == ALL
+
+
+async def exhaust_connections(watched: Watched) -> None:
+    """Open connections without end, and send nothing."""
+    began = time.monotonic()
+    address = urlsplit(watched.api.url)
+    idle: list[asyncio.StreamWriter] = []
+
+    async def go_on() -> None:
+        while True:
+            idle.append((await asyncio.open_connection(address.hostname, address.port))[1])
+            await asyncio.sleep(0.02)
+
+    connecting = asyncio.create_task(go_on())
+    try:
+        await watched.wait_for_alerts("ImageServiceConnectionsExhausted", since=began)
+    finally:
+        connecting.cancel()
+        with suppress(asyncio.CancelledError):
+            await connecting
+        for writer in idle:
+            writer.transport.abort()
+    assert watched.api.lines("connection limit reached")
 
 
 async def publish_malformed_message(rabbitmq: RabbitMQServer) -> None:
@@ -171,9 +195,10 @@ async def steal_claims(watched: Watched, http: httpx.AsyncClient) -> None:
                 await connection.execute(theft)
                 await asyncio.sleep(0.005)
 
+    large = encoded(gradient(4000, 3000), "PNG")
     stealing = asyncio.create_task(steal())
     try:
-        images = await finished(http, await upload_all(http, [LARGE] * 3))
+        images = await finished(http, await upload_all(http, [large] * 3))
         assert {image["error"]["code"] for image in images} == {"attempts-exhausted"}
         await watched.wait_for_alerts("ImageServiceLeasesLost", "ImageServiceAttemptsExhausted", since=began)
     finally:
@@ -234,6 +259,10 @@ async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
     assert answers == {202, 503}
 
 
+async def _is_unhealthy(http: httpx.AsyncClient) -> bool:
+    return bool((await http.get("/health")).json()["status"] == "unhealthy")
+
+
 async def kill_servers(
     watched: Watched, http: httpx.AsyncClient, postgres: PostgresServer, rabbitmq: RabbitMQServer
 ) -> None:
@@ -241,7 +270,7 @@ async def kill_servers(
     began = time.monotonic()
     for server in (postgres, rabbitmq):
         await asyncio.to_thread(server.kill)
-    assert (await http.get("/health")).json()["status"] == "unhealthy"
+    await eventually(lambda: _is_unhealthy(http))
     await watched.wait_for_alerts(
         "ImageServiceDatabaseUnavailable", "ImageServiceBrokerUnavailable", "ImageServiceMetricsStale", since=began
     )

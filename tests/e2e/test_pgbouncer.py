@@ -12,7 +12,7 @@ from harness.fakes import LONG_TIMEOUT
 from harness.images import encoded, gradient
 from harness.rows import upload as an_upload
 from harness.servers import PgBouncerServer, new_folder
-from harness.service import FAST_SETTINGS, UNMEASURED, Api, Worker, client, finished, upload_all
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished, upload_all
 from image_service.database import Database, Repositories
 
 CONNECTIONS = 3
@@ -77,7 +77,6 @@ async def test_all_uploads_through_few_connections_become_done(
         "RABBITMQ_URL": rabbitmq_virtual_host,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
-        **UNMEASURED,
     }
     with ExitStack() as running:
         api = running.enter_context(Api(tmp_path, env))

@@ -9,7 +9,7 @@ import httpx
 
 from harness.images import encoded, gradient
 from harness.proxy import Proxy
-from harness.service import FAST_SETTINGS, UNMEASURED, Api, Worker, client, finished
+from harness.service import FAST_SETTINGS, Api, Worker, client, finished
 from harness.waiting import eventually
 
 IMAGE = encoded(gradient(64, 48), "JPEG")
@@ -26,7 +26,6 @@ async def test_every_upload_during_a_rollout_becomes_done(
         "RABBITMQ_URL": rabbitmq_virtual_host,
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
-        **UNMEASURED,
     }
     answers: Counter[int] = Counter()
     accepted: list[str] = []

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from PIL import Image
 from harness.images import encoded, gradient, noise
 from harness.service import (
     FAST_SETTINGS,
+    OPEN,
     PROGRAM,
     STOPPING,
     Standalone,
     client,
     done,
     finished,
+    measured,
     status,
     upload,
     upload_all,
@@ -30,7 +33,7 @@ PHOTO = encoded(gradient(1600, 1200), "JPEG")
 
 @pytest.fixture
 def standalone(tmp_path: Path) -> Iterator[Standalone]:
-    with Standalone(tmp_path) as service:
+    with Standalone(tmp_path, measured()) as service:
         yield service
 
 
@@ -53,6 +56,20 @@ async def test_printed_address_reports_healthy(standalone: Standalone) -> None:
     assert report["status"] == "healthy"
     assert report["mode"] == "standalone"
     assert f"curl -F file=@photo.jpg {standalone.url}/images" in standalone.log
+
+
+async def test_start_says_that_there_is_no_authentication(standalone: Standalone) -> None:
+    lines = [entry for entry in standalone.lines(OPEN) if entry["level"] == "warning"]
+    assert [(line["host"], line["port"]) for line in lines] == [("127.0.0.1", int(standalone.url.rpartition(":")[2]))]
+
+
+async def test_a_rebound_host_name_reaches_nothing(standalone: Standalone) -> None:
+    async with client(standalone.url) as api:
+        for path in ("/images", "/health", "/docs"):
+            refused = await api.get(path, headers={"Host": "evil.example"})
+            assert (refused.status_code, refused.json()["code"]) == (421, "host-not-allowed")
+        for host in ("localhost", socket.gethostname(), "192.0.2.1:80"):
+            assert (await api.get("/health/live", headers={"Host": host})).status_code == 200
 
 
 async def test_unfinished_images_of_a_killed_process_are_resumed_at_start(standalone: Standalone) -> None:

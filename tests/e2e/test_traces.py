@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.images import encoded, gradient
-from harness.service import FAST_SETTINGS, Api, Standalone, Worker, client, done, upload
+from harness.service import FAST_SETTINGS, Api, Standalone, Worker, client, done, measured, upload
 from harness.traces import Collector, Span, tree
 from harness.waiting import eventually
 
@@ -61,6 +61,7 @@ async def test_trace_connects_request_publish_and_rendering_steps(
         "STORAGE_PATH": str(tmp_path / "storage"),
         **FAST_SETTINGS,
         **collector.env,
+        **measured(),
     }
     with ExitStack() as running:
         api = running.enter_context(Api(tmp_path, env))

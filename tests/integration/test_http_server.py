@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from harness.api import Api, api_on
 from harness.forms import CONTENT_TYPE, form, part
 from harness.images import encoded, gradient
 from harness.waiting import eventually, wait_for
+from image_service.api.connections import ConnectionLimits, OpenConnections
 from image_service.api.server import serve
 from image_service.domain.image import ImageFormat, ImageHeader, Original
 from image_service.domain.keys import original_key
@@ -68,6 +69,11 @@ class Connection:
             body = await self._reader.readexactly(int(headers["content-length"]))
         return Reply(int(head.split()[1]), headers, body)
 
+    async def read(self, size: int) -> bytes:
+        """Returns the next bytes."""
+        async with asyncio.timeout(10):
+            return await self._reader.readexactly(size)
+
     async def is_closed(self) -> bool:
         async with asyncio.timeout(10):
             return await self._reader.read() == b""
@@ -85,8 +91,11 @@ class Connection:
 class Server:
     """The server under test."""
 
-    def __init__(self, api: Api, port: int, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    def __init__(
+        self, api: Api, port: int, stop: asyncio.Event, task: asyncio.Task[None], connections: OpenConnections
+    ) -> None:
         self.api = api
+        self.connections = connections
         self.port = port
         self.stop = stop
         self.task = task
@@ -130,15 +139,23 @@ CHUNKED = (
 
 
 @asynccontextmanager
-async def serving(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Server]:  # noqa: ANN401 (as they are)
+async def serving(
+    database_url: str,
+    folder: Path,
+    limits: ConnectionLimits | None = None,
+    **settings: Any,  # noqa: ANN401 (as they are)
+) -> AsyncIterator[Server]:
     usual: dict[str, Any] = {"max_file_size": MAX_FILE_SIZE, "upload_idle_timeout": IDLE_TIMEOUT, "public_url": None}
     async with api_on(database_url, folder, **{**usual, **settings}) as api:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         stop, started = asyncio.Event(), asyncio.Event()
-        task = asyncio.create_task(serve(api.app, listener, stop, drain_timeout=10, started=started.set))
+        connections = OpenConnections(limits or ConnectionLimits(), api.resources.metrics)
+        task = asyncio.create_task(
+            serve(api.app, listener, stop, drain_timeout=10, started=started.set, connections=connections)
+        )
         await wait_for(started.wait(), 10)
-        yield Server(api, port, stop, task)
+        yield Server(api, port, stop, task, connections)
         stop.set()
         async with asyncio.timeout(10):
             await task
@@ -357,6 +374,37 @@ async def test_shutdown_completes_uploads_in_progress(server: Server) -> None:
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
     assert [path.read_bytes() for path in server.api.originals] == [PNG]
+
+
+async def test_shutdown_answers_connections_that_had_not_yet_sent_their_first_request(server: Server) -> None:
+    async with AsyncExitStack() as stack:
+        # The event loop has no time to accept them before the server is stopped.
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(3)]
+        server.stop.set()
+        await eventually(lambda: listener_is_closed(server))
+        for client in clients:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in clients:
+            reader, writer = await asyncio.open_connection(sock=client)
+            stack.push_async_callback(writer.wait_closed)
+            stack.callback(writer.close)
+            connection = Connection(reader, writer)
+            reply = await connection.reply()
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+            assert await connection.is_closed()
+    async with asyncio.timeout(10):
+        await server.task
+
+
+async def test_shutdown_closes_a_connection_that_sends_nothing(server: Server) -> None:
+    async with server.connection() as connection:
+        server.stop.set()
+        assert await connection.is_closed()
+
+
+def listener_is_closed(server: Server) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) != 0
 
 
 @asynccontextmanager

@@ -106,7 +106,8 @@ def differences(connection: Connection) -> list[Any]:
 
 
 def environment(url: str) -> dict[str, str]:
-    return {**os.environ, "DATABASE_URL": url}
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    return {**unmeasured, "DATABASE_URL": url}
 
 
 def alembic(*arguments: str, url: str, folder: Path = ROOT) -> str:

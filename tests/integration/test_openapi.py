@@ -21,6 +21,9 @@ from schemathesis.specs.openapi.checks import (
 
 from harness.api import JPEG, Api, accepted, api_on, fail, finish, remove_original
 
+# Coverage doubles the time that it takes to generate the requests; the tests of the API cover the same code.
+pytestmark = pytest.mark.no_cover
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

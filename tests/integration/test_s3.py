@@ -1,6 +1,7 @@
 """The object storage on a real S3 server, while the server or the network fails."""
 
 import asyncio
+import hashlib
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +24,7 @@ from image_service.storage.objects import PART_BYTES, ObjectStorage
 
 BUCKET = "own"
 KEY = "originals/7f/0190"
+DIGEST = hashlib.sha256(b"small").hexdigest()
 LIMIT = 8.0
 LARGE = 3 * PART_BYTES + 1234
 LARGEST = 2**30
@@ -195,7 +197,7 @@ async def test_killed_server_is_an_outage_and_keeps_its_objects(
     operations = (
         storage.adopt({"originals/7f/0191": small}),
         get(storage),
-        storage.local_path(KEY, tmp_path),
+        storage.local_path(KEY, tmp_path, DIGEST),
         storage.delete([KEY]),
         keys(storage),
         storage.bind_to_database("one"),
@@ -217,7 +219,7 @@ async def test_missing_bucket_is_an_outage_and_no_missing_object(make_storage: M
     with pytest.raises(StorageUnavailable):
         await get(storage)
     with pytest.raises(StorageUnavailable):
-        await storage.local_path(KEY, tmp_path)
+        await storage.local_path(KEY, tmp_path, DIGEST)
 
 
 async def test_wrong_credentials_are_an_outage_with_the_reason_logged(
@@ -237,7 +239,7 @@ async def test_object_of_unexpected_size_is_not_copied(make_storage: MakeStorage
     storage = make_storage(largest_copy=4)
     await storage.adopt({KEY: small})
     with pytest.raises(ObjectMissing):
-        await storage.local_path(KEY, tmp_path)
+        await storage.local_path(KEY, tmp_path, DIGEST)
     assert not (tmp_path / "stored").exists()
 
 
@@ -271,15 +273,18 @@ async def test_memory_is_bounded(own_s3: SeaweedServer, tmp_path: Path, monkeypa
         monkeypatch.setenv(name, value)
     storage = ObjectStorage.at(f"s3://{BUCKET}/flat", tmp_path, limit=60, largest_copy=LARGEST)
     huge = tmp_path / "huge"
+    digest = hashlib.sha256()
     with huge.open("wb") as file:
         for _ in range(192):
-            file.write(os.urandom(MEGABYTE))
+            piece = os.urandom(MEGABYTE)
+            digest.update(piece)
+            file.write(piece)
     await storage.probe()
     with peak_growth() as growth:
         await storage.adopt({KEY: huge})
     assert growth[0] < 64 * MEGABYTE
     with peak_growth() as growth:
-        copy = await storage.local_path(KEY, tmp_path)
+        copy = await storage.local_path(KEY, tmp_path, digest.hexdigest())
     assert growth[0] < 64 * MEGABYTE
     assert copy.stat().st_size == huge.stat().st_size
     copy.unlink()

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -52,8 +53,8 @@ async def env(sqlite_url: str, tmp_path: Path) -> AsyncIterator[ServiceHarness]:
 @pytest.fixture
 def settings(sqlite_url: str, env: ServiceHarness, tmp_path: Path) -> Settings:
     return Settings(
-        database_url=sqlite_url,
-        rabbitmq_url=EMBEDDED_QUEUE,
+        database_url=SecretStr(sqlite_url),
+        rabbitmq_url=SecretStr(EMBEDDED_QUEUE),
         storage_path=env.folder,
         liveness_file=tmp_path / "worker.liveness",
         decode_slots=1,
@@ -303,7 +304,7 @@ async def test_sole_worker_resumes_images_of_a_killed_run(settings: Settings, en
 async def test_worker_keeps_the_claims_of_other_workers(
     settings: Settings, postgres_database_url: str, tmp_path: Path
 ) -> None:
-    shared = settings.model_copy(update={"database_url": postgres_database_url})
+    shared = settings.model_copy(update={"database_url": SecretStr(postgres_database_url)})
     assert not shared.sole_process
     async with ServiceHarness.on(postgres_database_url, tmp_path / "storage") as env:
         claim, image_id = await env.claimed(), await env.new()

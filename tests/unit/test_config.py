@@ -7,7 +7,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+import yaml
+from pydantic import SecretStr, ValidationError
 
 from image_service.config import ConfigError, Settings, load_settings, standalone_settings
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
@@ -22,9 +23,14 @@ COMPOSE_ONLY = {
     "RABBITMQ_USER",
     "RABBITMQ_PASSWORD",
     "RABBITMQ_MANAGEMENT_HOST",
+    "API_PUBLISH_HOST",
 }
 NAMES = sorted(name.upper() for name in Settings.model_fields)
 DEPENDS_ON_THE_MACHINE = {"DECODE_SLOTS", "LIVENESS_FILE"}
+
+
+def shown(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +53,8 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_documented_defaults_are_exactly_these(name: str, default: object) -> None:
-    assert getattr(load_settings(), name) == default
+    value = getattr(load_settings(), name)
+    assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == default
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +76,14 @@ def test_command_options_take_precedence_over_the_environment(monkeypatch: pytes
 def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     assert load_settings() == Settings()
+
+
+def test_compose_publishes_ports_on_this_machine_only_unless_configured() -> None:
+    """The API has no authentication, and the broker's management page a well-known password."""
+    services = yaml.safe_load(COMPOSE)["services"]
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(published) == 2
+    assert all(re.match(r"\$\{(API_PUBLISH|RABBITMQ_MANAGEMENT)_HOST:-127\.0\.0\.1\}:", port) for port in published)
 
 
 def test_settings_are_immutable() -> None:
@@ -100,8 +115,15 @@ def test_settings_are_immutable() -> None:
         ("PUBLIC_URL", "https://[", "invalid IPv6 URL"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,proxy", "'proxy' does not appear to be an IPv4 or IPv6 network"),
         ("TRUSTED_PROXIES", "10.0.0.0/33", "does not appear to be an IPv4 or IPv6 network"),
+        ("ALLOWED_HOSTS", "https://img.example.org", "must name hosts such as img.example.org, without scheme"),
+        ("ALLOWED_HOSTS", "img.example.org:8000", "must name hosts such as img.example.org, without scheme"),
+        ("ALLOWED_HOSTS", "*.example.org", "must name hosts such as img.example.org, without scheme"),
+        ("ALLOWED_ORIGINS", "app.example", "must name origins such as https://app.example"),
+        ("ALLOWED_ORIGINS", "https://app.example/path", "must name origins such as https://app.example"),
+        ("ALLOWED_ORIGINS", "null", "must name origins such as https://app.example"),
         ("UPLOAD_IDLE_TIMEOUT", "0", "greater than 0"),
         ("UPLOAD_IDLE_TIMEOUT", "30s", "valid number"),
+        ("MAX_CONNECTIONS", "0", "greater than or equal to 1"),
         ("MAX_CONCURRENT_UPLOADS", "0", "greater than or equal to 1"),
         ("MAX_CONCURRENT_UPLOADS", "many", "valid integer"),
         ("MAX_BACKLOG", "0", "greater than or equal to 1"),
@@ -185,6 +207,84 @@ def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, 
         load_settings()
     assert name in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+SCHEMES = {"DATABASE_URL": "postgresql+asyncpg", "RABBITMQ_URL": "amqp", "OTEL_EXPORTER_OTLP_ENDPOINT": "https"}
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "service:s3cr/et99@host:5672/images",
+        "service:5672/et99@host/images",
+        "s3cr/et99:w0rd@host/images",
+        "service:s3cr@et99@host/images",
+        "service:s3cr@et99:w0rd@host:5672/images",
+        "service:s3cr?et99@host/images",
+        "service:s3cr#et99@host/images",
+        "service:s3cr[et99@host/images",
+        "service:s3cr]et99@host/images",
+        "service:s3cr/et99",
+        "service:s3cret99",
+        "service:w0rd@host:s3cret99/images",
+        "service:w0rd@host:99999/images",
+        "service:s3cr\N{DOUBLE EXCLAMATION MARK}et99\N{FULLWIDTH COMMERCIAL AT}host/images",
+    ],
+)
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_url_with_an_unescaped_password_is_refused_and_no_piece_of_it_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, rest: str
+) -> None:
+    monkeypatch.setenv(name, f"{SCHEMES[name]}://{rest}")
+    with pytest.raises(ConfigError) as refused:
+        load_settings()
+    message = str(refused.value)
+    assert message.startswith(f"{name} is not usable: must look like scheme://user:password@host:port/name")
+    assert "%2F for /" in message
+    for piece in ("s3cr", "et99", "w0rd", "5672", "99999", "images"):
+        assert piece not in message
+    assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "service:s3cr%2Fet%4099%3A%23@host:5672/images",
+        "service:s3cr:et99%@host/images",
+        "service@host/images",
+        "host",
+        "[2001:db8::1]:5672/images",
+        "service:s3cret@/images?host=%2Frun%2Fpostgresql",
+        "service:s3cret@/images?host=a:5432&host=b:5432",
+        "/images",
+    ],
+)
+@pytest.mark.parametrize("name", ["DATABASE_URL", "RABBITMQ_URL"])
+def test_a_url_that_can_be_read_in_one_way_only_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, name: str, rest: str
+) -> None:
+    url = f"{SCHEMES[name]}://{rest}"
+    monkeypatch.setenv(name, url)
+    assert getattr(load_settings(), name.lower()).get_secret_value() == url
+
+
+def test_the_path_of_an_sqlite_database_may_contain_anything(tmp_path: Path) -> None:
+    settings = standalone_settings(tmp_path / "me@home" / "a:b#c?d")
+    assert settings.database_url.get_secret_value().endswith("/me@home/a:b#c?d/images.db")
+
+
+def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, scheme in SCHEMES.items():
+        monkeypatch.setenv(name, f"{scheme}://service:s3cret@host/images")
+    settings = load_settings()
+    dumped = (
+        str(settings),
+        repr(settings),
+        str(settings.model_dump()),
+        settings.model_dump_json(),
+        f"{vars(settings)}",
+    )
+    assert not any("s3cret" in text for text in dumped)
 
 
 def test_an_invalid_value_does_not_repeat_the_password_of_a_valid_url(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +372,49 @@ def test_only_this_machine_is_a_trusted_proxy_by_default() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "hosts"),
+    [
+        ("img.example.org", ("img.example.org",)),
+        (" IMG.example.org. , rack_7,", ("img.example.org", "rack_7")),
+        ("*", ("*",)),
+        (",", ()),
+    ],
+)
+def test_allowed_hosts_are_comma_separated_names(
+    monkeypatch: pytest.MonkeyPatch, value: str, hosts: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ALLOWED_HOSTS", value)
+    assert load_settings().allowed_hosts == hosts
+
+
+def test_any_host_is_allowed_unless_the_setting_is_given_and_in_standalone_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().allowed_hosts is None
+    assert standalone_settings(tmp_path).allowed_hosts == ()
+    monkeypatch.setenv("ALLOWED_HOSTS", "*")
+    assert standalone_settings(tmp_path).allowed_hosts == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("https://app.example", ("https://app.example",)),
+        (" HTTPS://App.example/ , http://localhost:3000,", ("https://app.example", "http://localhost:3000")),
+        ("https://a:443,http://b:80,https://c:80", ("https://a", "http://b", "https://c:80")),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("*", ("*",)),
+    ],
+)
+def test_allowed_origins_are_as_browsers_send_them(
+    monkeypatch: pytest.MonkeyPatch, value: str, origins: tuple[str, ...]
+) -> None:
+    assert load_settings().allowed_origins is None
+    monkeypatch.setenv("ALLOWED_ORIGINS", value)
+    assert load_settings().allowed_origins == origins
+
+
+@pytest.mark.parametrize(
     ("value", "formats"),
     [
         ("jpeg", {"jpeg"}),
@@ -335,7 +478,7 @@ def test_a_process_is_the_sole_one_only_with_its_own_queue_and_database(tmp_path
 
 def test_standalone_needs_no_server(tmp_path: Path) -> None:
     settings = standalone_settings(tmp_path)
-    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/images.db"
+    assert settings.database_url.get_secret_value() == f"sqlite+aiosqlite:///{tmp_path}/images.db"
     assert settings.embedded_queue
     assert settings.storage_path == tmp_path / "storage"
     assert settings.api_host == "127.0.0.1"
@@ -347,7 +490,7 @@ def test_a_relative_data_directory_is_resolved_at_start(tmp_path: Path, monkeypa
     settings = standalone_settings(Path("data"))
     monkeypatch.chdir("/")
     assert settings.storage_path == tmp_path / "data" / "storage"
-    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/data/images.db"
+    assert settings.database_url.get_secret_value() == f"sqlite+aiosqlite:///{tmp_path}/data/images.db"
 
 
 @pytest.mark.parametrize(
@@ -364,10 +507,10 @@ def test_standalone_uses_what_the_environment_sets(
 ) -> None:
     monkeypatch.setenv(name, value)
     others = {key: setting for key, setting in standalone_settings(tmp_path) if key != name.lower()}
-    assert str(getattr(standalone_settings(tmp_path), name.lower())) == value
+    assert shown(getattr(standalone_settings(tmp_path), name.lower())) == value
     monkeypatch.setenv(name, "")
     unset = dict(standalone_settings(tmp_path))
-    assert str(unset.pop(name.lower())) != value
+    assert shown(unset.pop(name.lower())) != value
     assert others == unset
 
 
@@ -410,6 +553,8 @@ def test_a_file_url_is_a_local_directory(monkeypatch: pytest.MonkeyPatch, url: s
         "file:relative",
         "s3://secret@bucket",
         "s3://key:secret@bucket",
+        "s3://key:se/cret@bucket",
+        "s3://[secret",
         "s3://bucket?secret",
         "s3://bucket#secret",
     ],

@@ -1,6 +1,7 @@
 """The health check: what it probes, and the condition that follows."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import product
 from typing import cast
@@ -12,7 +13,7 @@ from image_service.database import Database
 from image_service.domain.lane import Lane
 from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
 from image_service.ports import Storage, TaskQueue
-from image_service.services.health import PROBE_TIMEOUT, Condition, Health, HealthCheck
+from image_service.services.health import PROBE_TIMEOUT, REUSED_FOR, Condition, Health, HealthCheck
 
 PARTS = ("database", "queue", "storage")
 OUTAGES = {"database": DatabaseUnavailable, "queue": QueueUnavailable, "storage": StorageUnavailable}
@@ -44,13 +45,14 @@ def failing(part: str) -> Probe:
     return fail
 
 
-def check(probe_timeout: float = PROBE_TIMEOUT, /, **probes: Probe) -> HealthCheck:
+def check(probe_timeout: float = PROBE_TIMEOUT, reused_for: float = 0, /, **probes: Probe) -> HealthCheck:
     parts = {part: Part(probes.get(part, answer)) for part in PARTS}
     return HealthCheck(
         database=cast("Database", parts["database"]),
         queue=cast("TaskQueue", parts["queue"]),
         storage=cast("Storage", parts["storage"]),
         probe_timeout=probe_timeout,
+        reused_for=reused_for,
     )
 
 
@@ -114,16 +116,70 @@ async def test_dependencies_are_probed_concurrently() -> None:
     assert (await check(database=meet, queue=meet, storage=meet).run()).condition is Condition.HEALTHY
 
 
-async def test_nothing_is_cached() -> None:
-    answers = iter([True, False, True])
+class Changing:
+    """A queue that is available at every other probe."""
 
-    async def probe() -> None:
-        if not next(answers):
+    def __init__(self) -> None:
+        self.probes = 0
+
+    async def probe(self) -> None:
+        self.probes += 1
+        await asyncio.sleep(0)
+        if self.probes % 2 == 0:
             raise QueueUnavailable
 
-    checking = check(queue=probe)
-    conditions = [(await checking.run()).condition for _ in range(3)]
-    assert conditions == [Condition.HEALTHY, Condition.DEGRADED, Condition.HEALTHY]
+
+async def test_a_result_is_reused_while_it_is_fresh() -> None:
+    queue = Changing()
+    checking = check(PROBE_TIMEOUT, 60, queue=queue.probe)
+    assert {(await checking.run()).condition for _ in range(3)} == {Condition.HEALTHY}
+    assert queue.probes == 1
+
+
+async def test_a_result_is_not_reused_once_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    queue = Changing()
+    checking = check(PROBE_TIMEOUT, 1, queue=queue.probe)
+    assert (await checking.run()).condition is Condition.HEALTHY
+    now = 1000.99
+    assert (await checking.run()).condition is Condition.HEALTHY
+    now = 1001.0
+    assert (await checking.run()).condition is Condition.DEGRADED
+    assert queue.probes == 2
+
+
+def test_a_result_is_reused_for_one_second() -> None:
+    assert REUSED_FOR == 1
+
+
+async def test_a_hundred_concurrent_checks_share_one_probe() -> None:
+    queue = Changing()
+    checking = check(PROBE_TIMEOUT, 60, queue=queue.probe)
+    assert {each.condition for each in await asyncio.gather(*(checking.run() for _ in range(100)))} == {
+        Condition.HEALTHY
+    }
+    assert queue.probes == 1
+
+
+async def test_a_cancelled_check_leaves_the_probe_to_the_next() -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+    probes = 0
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        begun.set()
+        await release.wait()
+
+    checking = check(60, 60, queue=probe)
+    first, second = [asyncio.create_task(checking.run()) for _ in range(2)]
+    await begun.wait()
+    first.cancel()
+    await asyncio.wait({first})
+    release.set()
+    assert (await second).condition is Condition.HEALTHY
+    assert (first.cancelled(), probes) == (True, 2)
 
 
 async def test_a_cancelled_check_leaves_no_probe_running() -> None:

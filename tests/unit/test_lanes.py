@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from harness.counted import counted
 from harness.fakes import IMAGE, FakeRenderer, Script
@@ -20,8 +21,8 @@ from image_service.worker.lanes import ConcurrencyLimit, plan_lanes
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
-        database_url=f"sqlite+aiosqlite:///{tmp_path / 'images.db'}",
-        rabbitmq_url=EMBEDDED_QUEUE,
+        database_url=SecretStr(f"sqlite+aiosqlite:///{tmp_path / 'images.db'}"),
+        rabbitmq_url=SecretStr(EMBEDDED_QUEUE),
         storage_path=tmp_path / "storage",
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import hashlib
 import os
 import stat
 import threading
@@ -19,6 +20,8 @@ from image_service.errors import ObjectMissing, StorageFull, StorageUnavailable
 from image_service.storage import local
 from image_service.storage.conventions import PIECE_BYTES
 from image_service.storage.local import LocalStorage
+
+DIGEST = hashlib.sha256(b"content").hexdigest()
 
 
 @pytest.fixture
@@ -207,7 +210,7 @@ async def test_number_of_kept_scratch_directories_is_bounded(storage: LocalStora
 async def test_local_path_is_the_stored_file(storage: LocalStorage, root: Path) -> None:
     await put(storage, "t/7f/a")
     async with storage.scratch() as scratch:
-        assert await storage.local_path("t/7f/a", scratch) == root / "t/7f/a"
+        assert await storage.local_path("t/7f/a", scratch, DIGEST) == root / "t/7f/a"
         assert list(scratch.iterdir()) == []
 
 
@@ -351,7 +354,7 @@ async def test_unmounted_volume_is_an_outage_and_not_a_missing_object(storage: L
     await put(storage, "t/7f/a")
     unmount(root)
     with pytest.raises(StorageUnavailable):
-        await storage.local_path("t/7f/a", root)
+        await storage.local_path("t/7f/a", root, DIGEST)
     with pytest.raises(StorageUnavailable):
         await anext(storage.read("t/7f/a"))
     with pytest.raises(StorageUnavailable):
@@ -403,7 +406,7 @@ async def test_symbolic_links_in_the_storage_are_not_followed(
         await anext(storage.read("t/7f/a"))
     async with storage.scratch() as scratch:
         with pytest.raises(ObjectMissing):
-            await storage.local_path("t/7f/a", scratch)
+            await storage.local_path("t/7f/a", scratch, DIGEST)
 
 
 async def test_storage_may_itself_be_reached_through_a_symbolic_link(root: Path, tmp_path: Path) -> None:
@@ -413,7 +416,7 @@ async def test_storage_may_itself_be_reached_through_a_symbolic_link(root: Path,
     await put(storage, "t/7f/a")
     assert await anext(storage.read("t/7f/a")) == b"content"
     async with storage.scratch() as scratch:
-        assert (await storage.local_path("t/7f/a", scratch)).read_bytes() == b"content"
+        assert (await storage.local_path("t/7f/a", scratch, DIGEST)).read_bytes() == b"content"
     assert [item.key async for item in storage.list("")] == ["t/7f/a"]
     await storage.delete(["t/7f/a"])
     assert not stored(root)

@@ -47,6 +47,20 @@ def test_line_is_json_with_its_fields(capsys: pytest.CaptureFixture[str]) -> Non
     }
 
 
+def test_long_values_are_cut_and_tracebacks_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "json")
+    structlog.get_logger("ours").info("a" * 501, path="/" + "b" * 5000, short="c" * 500)
+    logging.getLogger("library").info("d" * 8_000_000, extra={"client": "e" * 501})
+    structlog.get_logger("ours").error("failed", exc_info=ValueError("f" * 600))
+    ours, library, failed = lines(capsys)
+    assert ours["event"] == "a" * 500 + "… (501 characters)"
+    assert ours["path"] == "/" + "b" * 499 + "… (5001 characters)"
+    assert ours["short"] == "c" * 500
+    assert library["event"] == "d" * 500 + "… (8000000 characters)"
+    assert library["client"] == "e" * 500 + "… (501 characters)"
+    assert failed["exception"][0]["exc_value"] == "f" * 600
+
+
 def test_line_has_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", "json")
     with bound_contextvars(request_id="r-1"):

@@ -19,7 +19,14 @@ from image_service.ports import NULL_OBSERVER, AttemptOutcome
 
 
 def claim(image_id: UUID, *, reprocessing: bool = False) -> Claim:
-    return Claim(image_id=image_id, attempt=1, attempts_charged=1, decoder_failures=0, reprocessing=reprocessing)
+    return Claim(
+        image_id=image_id,
+        attempt=1,
+        attempts_charged=1,
+        decoder_failures=0,
+        sha256="ab" * 32,
+        reprocessing=reprocessing,
+    )
 
 
 def aged(seconds: float) -> UUID:

@@ -1,5 +1,6 @@
 """Observed adapters do what the wrapped one does, and measure it."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from image_service.observability.observed import ObservedQueue, ObservedRenderer
 from image_service.ports import Delivery, Drain
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.storage.local import LocalStorage
+
+CONTENT_DIGEST = hashlib.sha256(b"content").hexdigest()
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ async def test_storage_operations_are_counted(tmp_path: Path, metrics: Metrics) 
     async with storage.scratch() as scratch:
         (scratch / "file").write_bytes(b"content")
         await storage.adopt({"originals/00/1": scratch / "file"})
-        assert (await storage.local_path("originals/00/1", scratch)).read_bytes() == b"content"
+        assert (await storage.local_path("originals/00/1", scratch, CONTENT_DIGEST)).read_bytes() == b"content"
     assert [item.key async for item in storage.list("originals")] == ["originals/00/1"]
     assert [piece async for piece in storage.read("originals/00/1")] == [b"content"]
     assert await storage.bind_to_database("mine") == "mine"
@@ -53,7 +56,7 @@ async def test_storage_error_is_counted_by_code(tmp_path: Path, metrics: Metrics
     storage = ObservedStorage(LocalStorage(tmp_path), metrics)
     async with storage.scratch() as scratch:
         with pytest.raises(ObjectMissing):
-            await storage.local_path("originals/00/1", scratch)
+            await storage.local_path("originals/00/1", scratch, CONTENT_DIGEST)
     name = "storage_operation_seconds_count"
     assert counted(metrics, name, operation="local_path", outcome="object-missing") == 1
 

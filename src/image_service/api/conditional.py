@@ -8,11 +8,16 @@ from starlette.requests import Request
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
+def is_other_version(request: Request, etag: str) -> bool:
+    """Whether ``If-Match`` is given and does not name this entity tag, compared strongly (section 13.1.1)."""
+    tags = _tags(request, "if-match")
+    return bool(tags) and tags != ["*"] and etag not in tags
+
+
 def is_not_modified(request: Request, etag: str) -> bool:
     """Whether ``If-None-Match`` names this entity tag, compared weakly (section 13.1.2)."""
-    condition = request.headers.get("if-none-match", "")
-    tags = [tag.strip().removeprefix("W/") for tag in condition.split(",")]
-    return condition.strip() == "*" or etag in tags
+    tags = _tags(request, "if-none-match")
+    return tags == ["*"] or etag in (tag.removeprefix("W/") for tag in tags)
 
 
 def requested_range(request: Request, etag: str, size: int) -> range | None:
@@ -34,3 +39,9 @@ def requested_range(request: Request, etag: str, size: int) -> range | None:
         # A suffix: the last so many bytes. A suffix of none cannot be satisfied.
         return range(max(0, size - int(last)), size) if int(last) else range(size, size)
     return None
+
+
+def _tags(request: Request, name: str) -> list[str]:
+    """Returns the entity tags of all header lines of this name: a list may be sent in several (section 5.3)."""
+    lines = request.headers.getlist(name)
+    return [tag.strip() for tag in ",".join(lines).split(",")] if lines else []

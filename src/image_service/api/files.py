@@ -7,9 +7,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from image_service.api.caching import CachePolicy
-from image_service.api.conditional import is_not_modified, requested_range
+from image_service.api.conditional import is_not_modified, is_other_version, requested_range
 from image_service.api.problems import problem_response
-from image_service.errors import RangeNotSatisfiable
+from image_service.api.security_headers import INERT
+from image_service.errors import PreconditionFailed, RangeNotSatisfiable
 from image_service.services.lookup import PRESIGNED_SECONDS, StoredFile
 
 _SINGLE_BODY: Final = 256 * 1024
@@ -43,10 +44,13 @@ async def file_response(
         attachment: Whether browsers should save the file instead of showing it.
 
     Raises:
+        PreconditionFailed: the client asked for another version of the file.
         ObjectMissing: the file does not exist; raised before anything is sent.
         StorageUnavailable: the file cannot be read, or no presigned URL can be made.
     """
     etag = f'"{file.sha256}"'
+    if is_other_version(request, etag):
+        raise PreconditionFailed
     headers = _headers(file, etag, cache, attachment=attachment)
     if is_not_modified(request, etag):
         return Response(status_code=304, headers=headers)
@@ -76,9 +80,7 @@ def _headers(file: StoredFile, etag: str, cache: CachePolicy, *, attachment: boo
         "ETag": etag,
         "Cache-Control": cache.header,
         "Accept-Ranges": "bytes",
-        # The content is untrusted: browsers must treat it as an image only, whatever its bytes look like.
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-        "X-Content-Type-Options": "nosniff",
+        **INERT,  # the content is untrusted: browsers must treat it as an image only
         "Content-Disposition": f'{"attachment" if attachment else "inline"}; filename="{file.name}"',
     }
 

@@ -6,8 +6,10 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from image_service import __version__
+from image_service.api.cors import share_with
+from image_service.api.cross_site import CrossSiteProtection
 from image_service.api.dependencies import ApiContext, set_context
-from image_service.api.docs import install_docs
+from image_service.api.docs import install_docs, servers
 from image_service.api.middleware import ForwardedHeaders, RequestContext, RequestMetrics, is_quiet
 from image_service.api.multipart import UploadReader
 from image_service.api.problems import install_handlers
@@ -42,6 +44,8 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
         title="Image Processing Service",
         version=__version__,
         description=_DESCRIPTION,
+        servers=servers(settings.public_url),
+        openapi_url=None,  # install_docs adds it, with its headers
         docs_url=None,
         redoc_url=None,
         # A redirect would need the public host name, and lose the body of an upload whose client does not follow it.
@@ -67,7 +71,15 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
         app.include_router(module.router)
     install_docs(app)
     # The middleware that is added last runs first.
+    app.add_middleware(
+        CrossSiteProtection,
+        hosts=settings.allowed_hosts,
+        origins=settings.allowed_origins or (),
+        public_url=settings.public_url,
+    )
     app.add_middleware(RequestContext)
+    if settings.allowed_origins:
+        share_with(app, settings.allowed_origins)
     app.add_middleware(ForwardedHeaders, trusted=settings.trusted_proxies)
     if metrics is not None:
         app.add_middleware(RequestMetrics, metrics=metrics)

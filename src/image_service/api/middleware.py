@@ -18,6 +18,8 @@ from image_service.observability.metrics import Metrics
 
 _HEADER: Final = "X-Request-ID"
 _ACCEPTABLE_ID: Final = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
+RECEIVED_HOSTS: Final = "received_hosts"
+"""The key in a request's state of the values of ``Host`` that a forwarded one has replaced."""
 _SCHEMES: Final = frozenset({"http", "https"})
 _QUIET: Final = ("/health", "/docs-assets")
 """Paths whose requests are logged at debug level and not traced: probes, and static files."""
@@ -164,6 +166,7 @@ def _apply_forwarded(scope: Scope) -> None:
     if (scheme := _last(headers, "X-Forwarded-Proto")) in _SCHEMES:
         scope["scheme"] = scheme
     if host := _last(headers, "X-Forwarded-Host"):
+        scope.setdefault("state", {})[RECEIVED_HOSTS] = headers.getlist("Host")
         headers["Host"] = host
 
 

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from image_service import errors
 from image_service.api.caching import NO_STORE
 from image_service.api.schemas import Problem
+from image_service.api.security_headers import NOSNIFF
 from image_service.errors import Busy, Outage, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -22,32 +23,41 @@ MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final[dict[str, HTTPStatus]] = {
     errors.EmptyUpload.code: HTTPStatus.BAD_REQUEST,
     errors.InvalidIdempotencyKey.code: HTTPStatus.BAD_REQUEST,
+    errors.MalformedRequest.code: HTTPStatus.BAD_REQUEST,
     errors.MalformedUpload.code: HTTPStatus.BAD_REQUEST,
     errors.MissingFile.code: HTTPStatus.BAD_REQUEST,
     errors.TooManyFiles.code: HTTPStatus.BAD_REQUEST,
+    errors.OriginNotAllowed.code: HTTPStatus.FORBIDDEN,
     errors.NotFound.code: HTTPStatus.NOT_FOUND,
     errors.ImageNotFound.code: HTTPStatus.NOT_FOUND,
     errors.ThumbnailNotFound.code: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowed.code: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.HeadTimeout.code: HTTPStatus.REQUEST_TIMEOUT,
     errors.UploadStalled.code: HTTPStatus.REQUEST_TIMEOUT,
     errors.StillProcessing.code: HTTPStatus.CONFLICT,
     errors.OriginalRemoved.code: HTTPStatus.GONE,
+    errors.PreconditionFailed.code: HTTPStatus.PRECONDITION_FAILED,
     errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UrlTooLong.code: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedEncoding.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable.code: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.HostNotAllowed.code: HTTPStatus.MISDIRECTED_REQUEST,
     errors.IdempotencyKeyReused.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidRequest.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,
     errors.UploadDisplaced.code: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.HeadTooLarge.code: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.ServiceError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ObjectMissing.code: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ObjectChanged.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.BacklogFull.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DatabaseUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageUnavailable.code: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TooManyConnections.code: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull.code: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The status of every error that can be a response. Other errors appear in an image's ``error`` or in the log."""
@@ -84,9 +94,15 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     return JSONResponse(
         _document(type(error), detail),
         status.value,
-        {"Cache-Control": NO_STORE, **retry, **_HEADERS.get(error.code, {}), **(headers or {})},
+        {"Cache-Control": NO_STORE, **NOSNIFF, **retry, **_HEADERS.get(error.code, {}), **(headers or {})},
         MEDIA_TYPE,
     )
+
+
+def refusal(scope: Scope, error: ServiceError) -> Response:
+    """Returns the response to a request that failed, and notes it for ``RequestMetrics``."""
+    scope.setdefault("state", {})["problem"] = error.code
+    return problem_response(error if error.code in STATUS else ServiceError())
 
 
 def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
@@ -102,9 +118,8 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
-        request.scope.setdefault("state", {})["problem"] = error.code  # counted by RequestMetrics
         _log_error(error)
-        return problem_response(error if error.code in STATUS else ServiceError())
+        return refusal(request.scope, error)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(_request: Request, error: RequestValidationError) -> Response:

@@ -43,6 +43,7 @@ def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **g
         "storage_path": data / "storage",
         "liveness_file": data / "worker.liveness",
         "api_host": "127.0.0.1",
+        "allowed_hosts": (),  # a page whose host name leads to this machine must not reach what listens on loopback
     }
     unset = {name: value for name, value in own.items() if not environ.get(name.upper())}
     return load_settings(**{**unset, **{name: value for name, value in given.items() if value is not None}})

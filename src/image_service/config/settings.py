@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from image_service.config import types
@@ -22,11 +22,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
     database_url: types.DatabaseUrl = Field(
-        default="postgresql+asyncpg://postgres:postgres@db:5432/images_db",
+        default=SecretStr("postgresql+asyncpg://postgres:postgres@db:5432/images_db"),
         description="The database: postgresql+asyncpg://… or sqlite+aiosqlite:///….",
     )
     rabbitmq_url: types.QueueUrl = Field(
-        default="amqp://guest:guest@rabbit:5672/",
+        default=SecretStr("amqp://guest:guest@rabbit:5672/"),
         description="The broker: amqp://… or amqps://…; embedded:// keeps the queue in the process, without a broker.",
     )
     storage_path: Path = Field(
@@ -74,6 +74,16 @@ class Settings(BaseSettings):
         default=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
         description="Comma-separated addresses or networks whose X-Forwarded-* headers are trusted.",
     )
+    allowed_hosts: types.Hosts = Field(
+        default=None,
+        description="Comma-separated host names that requests may be addressed to, besides IP addresses, localhost, "
+        "this machine's name and PUBLIC_URL's; *: any. Unset: any; standalone: no others.",
+    )
+    allowed_origins: types.Origins = Field(
+        default=None,
+        description="Comma-separated origins, such as https://app.example, whose pages may use the API in a browser; "
+        "*: all. Unset: none. Other pages may only show images.",
+    )
     upload_idle_timeout: float = Field(
         default=30.0, gt=0, description="Seconds without a byte after which an upload is aborted."
     )
@@ -83,6 +93,12 @@ class Settings(BaseSettings):
         description="Least bytes per second of an upload; it is aborted when it is twice UPLOAD_IDLE_TIMEOUT behind.",
     )
 
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="Connections that one API process keeps open at once; beyond, the oldest idle one is closed. "
+        "Unset: 4096. Never more than half of the open files that the system permits.",
+    )
     max_concurrent_uploads: int = Field(
         default=256, ge=1, description="Uploads that one API process receives at once; further ones are answered 429."
     )
@@ -227,7 +243,7 @@ class Settings(BaseSettings):
     @property
     def embedded_queue(self) -> bool:
         """Whether the queue is in this process, without a broker."""
-        return self.rabbitmq_url.startswith(types.EMBEDDED_QUEUE)
+        return self.rabbitmq_url.get_secret_value().startswith(types.EMBEDDED_QUEUE)
 
     @property
     def traced(self) -> bool:
@@ -237,4 +253,4 @@ class Settings(BaseSettings):
     @property
     def sole_process(self) -> bool:
         """Whether this process is the only one of the service: its queue and its database are its own."""
-        return self.embedded_queue and self.database_url.startswith(types.SQLITE)
+        return self.embedded_queue and self.database_url.get_secret_value().startswith(types.SQLITE)

@@ -1,11 +1,12 @@
 """Validated types of settings. Errors are half a sentence that follows the name of the setting."""
 
+import re
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from image_service.domain.image import ImageFormat
@@ -18,6 +19,11 @@ SQLITE: Final = "sqlite+aiosqlite:///"
 
 _DATABASES: Final = ("postgresql+asyncpg://", SQLITE)
 _QUEUES: Final = ("amqp://", "amqps://", EMBEDDED_QUEUE)
+_HOST_NAME: Final = re.compile(r"[a-z0-9._-]{1,255}")
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+/?")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+_NEVER_IN_BUCKETS: Final = re.compile(r"[@:]")
+"""Of a key in front of a bucket: after ``s3://key:sec/ret@bucket``, the bucket would be ``key:sec``."""
 _OBJECT_STORAGES: Final = frozenset({"s3", "gs", "az"})
 
 
@@ -25,25 +31,56 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
-def _database_url(value: str) -> str:
-    if not value.startswith(_DATABASES):
+def _database_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not url.startswith(_DATABASES):
         msg = f"must start with {' or '.join(_DATABASES)}"
         raise ValueError(msg)
+    if not url.startswith(SQLITE):  # a file's path may contain anything
+        _parts_of(url)
     return value
 
 
-def _queue_url(value: str) -> str:
-    if not value.startswith(_QUEUES):
+def _queue_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not url.startswith(_QUEUES):
         msg = "must start with amqp:// or amqps://"
         raise ValueError(msg)
+    _parts_of(url)
     return value
+
+
+def _parts_of(url: str) -> SplitResult:
+    """Returns the parts of a URL that may contain a password.
+
+    Some programs take an unescaped character of a password for the end of the host name, and the rest for a port or a
+    path, which then is in their error messages.
+
+    Raises:
+        ValueError: it can be read in several ways (RFC 3986, section 3.2). The message repeats nothing of it.
+    """
+    msg = (
+        "must look like scheme://user:password@host:port/name, with each character of user and password that is no "
+        "letter or digit percent-encoded: %2F for /, %40 for @, %3A for :, %3F for ?, %23 for # and %25 for %"
+    )
+    try:
+        parts = urlsplit(url)
+        usable_port = parts.port != 0  # raises where it is no number
+    except ValueError:
+        raise ValueError(msg) from None
+    if not usable_port or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(msg)
+    return parts
 
 
 def _storage_url(value: str) -> str:
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        parts = SplitResult("", "", "", "", "")
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
         return value
-    usable = parts.scheme in _OBJECT_STORAGES and parts.netloc and "@" not in parts.netloc
+    usable = parts.scheme in _OBJECT_STORAGES and parts.netloc and not _NEVER_IN_BUCKETS.search(parts.netloc)
     if not usable or parts.query or parts.fragment:
         msg = (
             "must look like s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder, "
@@ -61,8 +98,8 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _collector_url(value: str) -> str:
-    parts = urlsplit(value)
+def _collector_url(value: SecretStr) -> SecretStr:
+    parts = _parts_of(value.get_secret_value())
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         msg = "must look like http://collector:4318"
         raise ValueError(msg)
@@ -78,6 +115,34 @@ def _networks(value: object) -> object:
     return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
 
 
+def _names(value: str) -> list[str]:
+    return [name.strip().lower() for name in value.split(",") if name.strip()]
+
+
+def _hosts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = _names(value)
+    if not all(name == "*" or _HOST_NAME.fullmatch(name) for name in names):
+        msg = "must name hosts such as img.example.org, without scheme, port and path, separated by commas"
+        raise ValueError(msg)
+    return tuple(name.removesuffix(".") for name in names)
+
+
+def _origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = _names(value)
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        msg = "must name origins such as https://app.example or http://localhost:3000, separated by commas"
+        raise ValueError(msg)
+    return tuple(_as_browsers_send(origin.removesuffix("/")) for origin in origins)
+
+
+def _as_browsers_send(origin: str) -> str:
+    return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], ""))
+
+
 def _formats(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -91,13 +156,18 @@ def _formats(value: object) -> object:
     return names
 
 
-DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
-QueueUrl = Annotated[str, AfterValidator(_queue_url)]
+# Of the type SecretStr are values that may contain a password: no log line, traceback or message shows one.
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+QueueUrl = Annotated[SecretStr, AfterValidator(_queue_url)]
 StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-CollectorUrl = Annotated[str, AfterValidator(_collector_url)]
+CollectorUrl = Annotated[SecretStr, AfterValidator(_collector_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 """Comma-separated addresses and networks."""
+Hosts = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_hosts)]
+"""Comma-separated host names, or ``*``."""
+Origins = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_origins)]
+"""Comma-separated origins (RFC 6454), or ``*``."""
 Formats = Annotated[frozenset[ImageFormat], NoDecode, BeforeValidator(_formats)]
 """Comma-separated names of formats."""

@@ -40,6 +40,7 @@ class ClaimStatements(Repository):
             attempt=row.attempt,
             attempts_charged=row.attempts_charged,
             decoder_failures=row.decoder_failures,
+            sha256=row.sha256,
             reprocessing=row.finished_at is not None,
         )
 

@@ -1,4 +1,8 @@
-"""Maps rows to domain objects."""
+"""Maps rows to domain objects.
+
+Values that were made of a decoder's reply are checked here too: one of an earlier version, or of another program, must
+not break every list that contains its image. What is malformed is left out.
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,6 +17,7 @@ from image_service.domain.image import (
     MetadataKind,
     Thumbnail,
 )
+from image_service.domain.wellformed import COLOUR, DIGEST, MAX_DETAIL, OUTPUT_TYPES, PLACEHOLDER, one_line
 from image_service.models import ImageRow, ThumbnailRow
 
 _IMAGE: Final = (
@@ -61,20 +66,36 @@ def image_from_rows(rows: Sequence[RowMapping]) -> Image:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         finished_at=row["finished_at"],
-        error=ImageError(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None,
+        error=_error(row),
         traits=_traits(row),
         original_removed_at=row["original_removed_at"],
-        thumbnails=tuple(_thumbnail(row) for row in rows if row["preset"] is not None),
+        thumbnails=tuple(_thumbnail(row) for row in rows if _is_thumbnail(row)),
     )
 
 
+def _error(row: RowMapping) -> ImageError | None:
+    if row["error_code"] is None:
+        return None
+    return ImageError(code=row["error_code"], detail=one_line(row["error_detail"] or "", MAX_DETAIL))
+
+
 def _traits(row: RowMapping) -> ImageTraits | None:
-    if row["placeholder"] is None:
+    placeholder, colour, kinds = row["placeholder"], row["dominant_colour"], row["metadata_removed"]
+    if placeholder is None or not PLACEHOLDER.fullmatch(placeholder):
         return None
     return ImageTraits(
-        placeholder=row["placeholder"],
-        dominant_colour=row["dominant_colour"],
-        metadata_removed=tuple(map(MetadataKind, row["metadata_removed"])),
+        placeholder=placeholder,
+        dominant_colour=colour if colour is not None and COLOUR.fullmatch(colour) else None,
+        metadata_removed=tuple(kind for kind in MetadataKind if isinstance(kinds, list) and kind in kinds),
+    )
+
+
+def _is_thumbnail(row: RowMapping) -> bool:
+    """Whether the row has a thumbnail, and one that can be served."""
+    return (
+        row["preset"] is not None
+        and row["content_type"] in OUTPUT_TYPES
+        and DIGEST.fullmatch(row["thumbnail_sha256"]) is not None
     )
 
 

@@ -82,7 +82,9 @@ CLAIM: Final = (
         due_at=in_seconds(bindparam("lease")),
         updated_at=now(),
     )
-    .returning(ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures, ImageRow.finished_at)
+    .returning(
+        ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures, ImageRow.finished_at, ImageRow.sha256
+    )
 )
 """NEW or PROCESSING → PROCESSING under a new attempt. Parameters: image, lease."""
 

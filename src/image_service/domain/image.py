@@ -151,6 +151,8 @@ class Claim:
     """Claims that count against the image, this one included: those ended by an outage or a drain do not."""
     decoder_failures: int
     """How often a decoder process ended on this image before."""
+    sha256: str
+    """Of the original, in hex digits."""
     reprocessing: bool = False
     """Whether the image was finished before, and so may have thumbnails to replace."""
 

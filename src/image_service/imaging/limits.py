@@ -27,7 +27,7 @@ class RenderLimits:
     """Address space of the process."""
 
     file_bytes: int = 64 << 20
-    """Size of any file it writes."""
+    """Size of any thumbnail."""
 
     open_files: int = 64
     """Descriptors it may hold."""
@@ -45,7 +45,8 @@ class RenderLimits:
     """Folders below which it may read, where the kernel enforces that; its own program stays readable."""
 
     writable: tuple[str, ...] = ("/",)
-    """Folders below which it may write, where the kernel enforces that."""
+    """Folders below which it may write, where the kernel enforces that. The service gives none: thumbnails come back
+    with the reply. If it is empty, no file can be opened for writing even where only seccomp is available."""
 
     require_sandbox: bool = False
     """Whether starting fails on a kernel without the sandbox."""

@@ -2,13 +2,16 @@
 
 import logging
 import sys
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import structlog
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+_LONGEST: Final = 500
+"""Characters of one value in a log line: clients choose some, such as paths and ``X-Forwarded-For``."""
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -21,6 +24,14 @@ def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     span = get_current_span().get_span_context()
     if span.is_valid:
         event.update(trace_id=format_trace_id(span.trace_id), span_id=format_span_id(span.span_id))
+    return event
+
+
+def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut long values; a traceback, which is added after this, stays whole."""
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > _LONGEST:
+            event[name] = f"{value[:_LONGEST]}… ({len(value)} characters)"
     return event
 
 
@@ -47,7 +58,7 @@ def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO
         else [_dict_tracebacks, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, _shorten, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
@@ -55,7 +66,7 @@ def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _shorten],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )

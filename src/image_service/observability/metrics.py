@@ -5,7 +5,7 @@ Every label has few values, known in advance: no ids, no paths, nothing that a c
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from image_service.errors import (
     DecoderOutOfMemory,
     DecoderTimeout,
     ImageTooLarge,
+    ObjectChanged,
     ObjectMissing,
     UnsupportedFormat,
 )
@@ -54,6 +55,7 @@ _FAILURES: Final = (
     DecoderOutOfMemory,
     AttemptsExhausted,
     ObjectMissing,
+    ObjectChanged,
 )
 """Reasons for which images end in ERROR. Shown as 0 from the start: Prometheus sees no increase in a new series."""
 
@@ -84,6 +86,14 @@ class Metrics:
         self._received = self._counter("http_received_bytes", "Bytes of request bodies.", "route")
         self._sent = self._counter("http_sent_bytes", "Bytes of response bodies.", "route")
         self.requests_in_progress = self._gauge("http_requests_in_progress", "Requests in progress.")
+
+        self._http_connections = self._gauge("http_connections", "Open connections of clients.")
+        self._http_connection_limit = self._gauge(
+            "http_connection_limit", "Connections above which idle ones are closed and new ones refused; 0 if no API."
+        )
+        self._http_connections_closed = self._counter(
+            "http_connections_closed", "Connections that the server closed, by reason; idle ones left out.", "reason"
+        )
 
         self._uploads = self._counter("uploads", "Stored uploads, by whether they were queued.", "queued")
         self._upload_sizes = self._histogram(
@@ -207,6 +217,10 @@ class Metrics:
         if sent:
             self._sent.labels(route).inc(sent)
 
+    def connection_closed(self, reason: str) -> None:
+        """Count a client's connection that the server closed, by one of few reasons."""
+        self._http_connections_closed.labels(reason).inc()
+
     # --- initial values, and values read at every scrape -------------------------------------------------------------
 
     def expect_api(self, *, backlog_limit: int) -> None:
@@ -240,6 +254,13 @@ class Metrics:
     def track_connections(self, state: str, number: Callable[[], int]) -> None:
         """Show the database connections in a state, read at every scrape; the function must not block."""
         self._connections.labels(state).set_function(number)
+
+    def track_http_connections(self, number: Callable[[], int], *, limit: int, reasons: Iterable[str]) -> None:
+        """Show the clients' connections, read at every scrape, and 0 for each reason; the function must not block."""
+        self._http_connections.set_function(number)
+        self._http_connection_limit.set(limit)
+        for reason in reasons:
+            self._http_connections_closed.labels(reason)
 
     def track_dead_letters(self, number: Callable[[], int]) -> None:
         """Show the number of dead letters, read at every scrape; the function must not block."""

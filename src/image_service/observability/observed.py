@@ -45,10 +45,10 @@ class ObservedStorage:
         with _measured("storage adopt", self._seconds, "adopt"):
             await self._inner.adopt(files, attributes)
 
-    async def local_path(self, key: str, scratch: Path) -> Path:
+    async def local_path(self, key: str, scratch: Path, sha256: str) -> Path:
         """See ``Storage``."""
         with _measured("storage local_path", self._seconds, "local_path"):
-            return await self._inner.local_path(key, scratch)
+            return await self._inner.local_path(key, scratch, sha256)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """See ``Storage``."""

@@ -56,11 +56,17 @@ class Storage(Protocol):
         """
         ...
 
-    async def local_path(self, key: str, scratch: Path) -> Path:
+    async def local_path(self, key: str, scratch: Path, sha256: str) -> Path:
         """Returns a local file with the content, to be read only: the stored file, or a copy in ``scratch``.
+
+        Args:
+            key: The key of the file.
+            scratch: An empty directory for a copy.
+            sha256: The digest that the content must have, in hex digits.
 
         Raises:
             ObjectMissing: there is no file under the key.
+            ObjectChanged: the content has another digest.
         """
         ...
 

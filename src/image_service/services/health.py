@@ -1,6 +1,7 @@
 """Health check: probes the dependencies of the service."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,9 @@ from image_service.ports import NULL_OBSERVER, Observer, Storage, TaskQueue
 
 PROBE_TIMEOUT: Final = 2.0
 """Seconds after which a dependency counts as unavailable."""
+
+REUSED_FOR: Final = 1.0
+"""Seconds for which a result is reused: a probe writes to the storage, and anyone may ask for one at any rate."""
 
 T = TypeVar("T")
 
@@ -50,7 +54,16 @@ class Health:
 
 
 class HealthCheck:
-    """Probes all dependencies concurrently; caches nothing."""
+    """Probes all dependencies concurrently: one probe at a time, whose result is reused for a while.
+
+    Args:
+        database: Probed with a query.
+        queue: Probed for its depth.
+        storage: Probed by writing a file.
+        observer: Notified of each probe.
+        probe_timeout: Seconds after which a dependency counts as unavailable.
+        reused_for: Seconds, after it ended, for which a probe's result is the answer.
+    """
 
     def __init__(
         self,
@@ -60,15 +73,27 @@ class HealthCheck:
         storage: Storage,
         observer: Observer = NULL_OBSERVER,
         probe_timeout: float = PROBE_TIMEOUT,
+        reused_for: float = REUSED_FOR,
     ) -> None:
         self._database = database
         self._queue = queue
         self._storage = storage
         self._observer = observer
         self._probe_timeout = probe_timeout
+        self._reused_for = reused_for
+        self._one_at_a_time = asyncio.Lock()
+        self._last: Health | None = None
+        self._reusable_until = 0.0
 
     async def run(self) -> Health:
-        """Probe all dependencies; returns within the probe timeout."""
+        """Returns the health, within the probe timeout. A call during a probe gets its result."""
+        async with self._one_at_a_time:
+            if self._last is None or time.monotonic() >= self._reusable_until:
+                self._last = await self._probe()
+                self._reusable_until = time.monotonic() + self._reused_for
+            return self._last
+
+    async def _probe(self) -> Health:
         (database, _), (queue, waiting), (storage, _) = await asyncio.gather(
             self._answer("database", self._database.probe),
             self._answer("queue", self._queue.depth),

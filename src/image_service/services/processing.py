@@ -129,7 +129,7 @@ class Processing:
 
     async def _attempt(self, claim: Claim, renderer: Renderer) -> None:
         async with self._storage.scratch() as scratch:
-            source = await self._storage.local_path(original_key(claim.image_id), scratch)
+            source = await self._storage.local_path(original_key(claim.image_id), scratch, claim.sha256)
             rendering = await renderer.render(source, self._recipe, scratch)
             thumbnails = _thumbnails(claim, rendering)
             await self._storage.adopt(

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from image_service.errors import ObjectMissing
+from image_service.errors import ObjectChanged, ObjectMissing
 from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, check_prefix
 from image_service.storage.durable import DurableMoves
@@ -75,10 +76,10 @@ class LocalStorage:
         moves = [(source, self._path(key)) for key, source in files.items()]
         self._scratch.mark_emptied(await self._folder.run(self._move, moves))
 
-    async def local_path(self, key: str, scratch: Path) -> Path:  # noqa: ARG002 - the port's; only remote storages copy
-        """Returns the path of the stored file itself."""
-        file, _ = await self._open(key)
-        file.close()
+    async def local_path(self, key: str, scratch: Path, sha256: str) -> Path:  # noqa: ARG002 - only remote storages copy
+        """Returns the path of the stored file itself, once its digest is verified."""
+        check_key(key)
+        await self._folder.run(self._verify, key, sha256)
         return self._path(key)
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
@@ -136,6 +137,21 @@ class LocalStorage:
         except asyncio.CancelledError:
             opening.add_done_callback(_close)
             raise
+
+    def _verify(self, key: str, sha256: str) -> None:
+        """Check the digest of a stored file.
+
+        A megabyte takes half a millisecond, in a thread. No decoder of this version can write to a stored file; one of
+        an earlier version could, and so can a disk.
+
+        Raises:
+            ObjectMissing: there is no such file.
+            ObjectChanged: its digest is another.
+        """
+        file, _ = self._open_now(key)
+        with file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise ObjectChanged
 
     def _open_now(self, key: str) -> tuple[FileIO, int]:
         """Open a stored file; in one step with finding it, because it may be deleted at any time.

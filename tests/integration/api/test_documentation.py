@@ -1,13 +1,16 @@
 """The documentation page and the OpenAPI description."""
 
 import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
 from fastapi.routing import APIRoute
 
-from harness.api import BASE, Api
+from harness.api import BASE, Api, accepted, api_on, finish
 from image_service.api.problems import STATUS
 from image_service.api.routes import files, health, images, uploads
 
@@ -113,3 +116,64 @@ async def test_responses_are_documented_with_examples(small_api: Api, model: str
     (example,) = described["examples"]
     omitted = {"error", "original_removed_at"}  # by FastAPI, because they are null
     assert set(example) - omitted == set(described["properties"]) - omitted
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [("/docs", "default-src 'none'; script-src 'self' 'sha256-"), ("/openapi.json", "default-src 'none'; sandbox")],
+)
+async def test_documentation_carries_security_headers(small_api: Api, path: str, policy: str) -> None:
+    headers = (await small_api.client.get(path)).headers
+    assert headers["content-security-policy"].startswith(policy)
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_documentations_policy_allows_exactly_its_own_files_and_script(small_api: Api) -> None:
+    page = await small_api.client.get("/docs")
+    policy = dict(rule.strip().split(" ", 1) for rule in page.headers["content-security-policy"].split(";"))
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+    assert policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert not re.search(r"<style|\son\w+=", page.text), "the policy allows neither"
+    assets = [reference for reference in References(page.text).found if reference.startswith("docs-assets/")]
+    assert len(assets) == 3
+    for asset in assets:
+        assert (await small_api.client.get(asset)).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("public_url", "servers"),
+    [
+        (None, None),
+        ("https://img.example.org", None),
+        ("https://example.org:8443/images-api", [{"url": "https://example.org:8443/images-api"}]),
+    ],
+)
+async def test_description_names_the_server_below_a_prefix(
+    sqlite_url: str, tmp_path: Path, public_url: str | None, servers: list[dict[str, str]] | None
+) -> None:
+    async with api_on(sqlite_url, tmp_path, public_url=public_url) as api:
+        assert (await api.client.get("/openapi.json")).json().get("servers") == servers
+        policy = (await api.client.get("/docs")).headers["content-security-policy"]
+    assert ("connect-src 'self' https://example.org:8443;" in policy) == (servers is not None)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/docs-assets/swagger-ui.css", "/images", "/health"])
+async def test_head_is_get_without_a_body(small_api: Api, path: str) -> None:
+    got, head = await small_api.client.get(path), await small_api.client.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert {**head.headers, "x-request-id": ""} == {**got.headers, "x-request-id": ""}
+
+
+async def test_head_is_answered_wherever_get_is(small_api: Api) -> None:
+    image_id = await accepted(small_api)
+    await finish(small_api, image_id)
+    paths = [path for path, methods in small_api.app.openapi()["paths"].items() if "get" in methods]
+    assert len(paths) >= 7
+    for path in paths:
+        url = path.format(image_id=image_id, size="100x100")
+        got, head = await small_api.client.get(url), await small_api.client.head(url)
+        assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
+        assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content)), path

@@ -57,6 +57,8 @@ async def test_files_support_conditional_requests_ranges_and_head(api: Api, file
     assert (same.status_code, same.content) == (304, b"")
     piece = await api.client.get(url, headers={"Range": "bytes=-10"})
     assert (piece.status_code, piece.content) == (206, whole.content[-10:])
+    other = await api.client.get(url, headers={"If-Match": '"another"'})
+    problem(other, 412, "precondition-failed")
     head = await api.client.head(url)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(whole.content))

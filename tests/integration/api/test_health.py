@@ -92,6 +92,21 @@ async def test_unreachable_database_returns_503_in_time(tmp_path: Path, kind: st
         assert not api.scratch
 
 
+async def test_a_hundred_concurrent_requests_cause_one_probe(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = 0
+    probe = api.resources.storage.probe
+
+    async def counted() -> None:
+        nonlocal probes
+        probes += 1
+        await probe()
+
+    monkeypatch.setattr(api.resources.storage, "probe", counted)
+    answers = await asyncio.gather(*(api.client.get(path) for path in ["/health", "/health/ready"] * 50))
+    assert {answer.status_code for answer in answers} == {200}
+    assert probes <= 2  # the second if the requests take longer than a result is reused
+
+
 async def test_hanging_database_fails_health_within_three_seconds(postgres_database_url: str, tmp_path: Path) -> None:
     async with Proxy.before(postgres_database_url) as proxy, api_on(proxy.url(postgres_database_url), tmp_path) as api:
         image_id = await accepted(api)

@@ -5,11 +5,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from harness.api import BASE, UNKNOWN, Api, UnavailableQueue, accepted, api_on, fail, finish, problem, status_of
 from harness.processes import free_port
+from harness.rows import execute
+from image_service.models import ImageRow, ThumbnailRow
 
 
 async def page(api: Api, url: str = "/images", /, **query: str | int) -> dict[str, Any]:
@@ -197,3 +201,32 @@ async def test_list_during_database_outage_returns_503(tmp_path: Path) -> None:
         answer = await api.client.get("/images")
         problem(answer, 503, "database-unavailable")
         assert answer.headers["retry-after"] == "5"
+
+
+async def test_malformed_row_does_not_break_the_list(api: Api) -> None:
+    newest, bad, oldest = await uploaded(api, 3)
+    for image_id in (newest, bad, oldest):
+        await finish(api, image_id)
+    before = await page(api)
+    made_up = {"dominant_colour": "<b>", "metadata_removed": ["secrets"]}
+    await execute(api.database, update(ImageRow).where(ImageRow.id == UUID(bad)).values(**made_up))
+    kinds = {"content_type": "text/html", "sha256": "ab\r\n"}
+    await execute(
+        api.database,
+        update(ThumbnailRow)
+        .where(ThumbnailRow.image_id == UUID(bad), ThumbnailRow.preset == "100x100")
+        .values(**kinds),
+    )
+    after = await page(api)
+    assert ids(after) == [newest, bad, oldest]
+    assert [after["images"][0], after["images"][2]] == [before["images"][0], before["images"][2]]
+    whole, malformed = before["images"][1], after["images"][1]
+    assert malformed["thumbnails"] == {name: url for name, url in whole["thumbnails"].items() if name != "100x100"}
+    assert malformed == whole | {
+        "dominant_colour": None,
+        "metadata_removed": [],
+        "thumbnails": malformed["thumbnails"],
+    }
+    assert await status_of(api, bad) == malformed
+    problem(await api.client.get(f"/images/{bad}/thumbnails/100x100"), 404, "thumbnail-not-found")
+    assert (await api.client.get(f"/images/{bad}/thumbnails/300x300")).status_code == 200

@@ -29,12 +29,12 @@ async def test_upload_with_a_trailing_slash_is_refused(small_api: Api) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/images", "GET, POST"),
-        ("PATCH", f"/images/{UNKNOWN}", "GET, DELETE"),
+        ("PUT", "/images", "GET, HEAD, POST"),
+        ("PATCH", f"/images/{UNKNOWN}", "GET, HEAD, DELETE"),
         ("GET", f"/images/{UNKNOWN}/reprocess", "POST"),
         ("DELETE", f"/images/{UNKNOWN}/original", "GET, HEAD"),
-        ("POST", "/health", "GET"),
-        ("PUT", "/docs", "GET"),
+        ("POST", "/health", "GET, HEAD"),
+        ("PUT", "/docs", "GET, HEAD"),
     ],
 )
 async def test_other_method_returns_405_with_allow(small_api: Api, method: str, path: str, allowed: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from harness.fakes import FakeRenderer, Script
+from harness.fakes import IMAGE, FakeRenderer, Script
 from harness.service_harness import LEASE, ServiceHarness
 from harness.waiting import eventually, wait_for
 from image_service.domain.image import ImageError
@@ -28,6 +28,7 @@ from image_service.errors import (
     DecoderTimeout,
     ImageTooLarge,
     InvalidImage,
+    ObjectChanged,
     ObjectMissing,
     Outage,
     StorageFull,
@@ -446,6 +447,21 @@ async def test_a_missing_original_is_retried_and_then_ends_in_error(env: Service
         await env.time_passes(image_id, await retry_delay(env, image_id) + 1)
         await processing.process(Delivery(image_id=image_id))
     await is_error(env, image_id, ImageError(code="object-missing", detail=ObjectMissing().detail))
+
+
+async def test_a_changed_original_is_never_rendered_and_ends_in_error(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(max_attempts=2)
+    async with env.storage.scratch() as scratch:
+        (scratch / "other").write_bytes(IMAGE + b"another picture")
+        await env.storage.adopt({original_key(image_id): scratch / "other"})
+    with capture_logs() as logs:
+        await processing.process(Delivery(image_id=image_id))
+        await env.time_passes(image_id, await retry_delay(env, image_id) + 1)
+        await processing.process(Delivery(image_id=image_id))
+    await is_error(env, image_id, ImageError(code="object-changed", detail=ObjectChanged().detail))
+    assert env.renderer.rendered == 0
+    assert "object-changed" in [each.get("code") for each in logs]
 
 
 async def test_an_image_that_crashes_the_decoder_does_not_affect_others(sqlite_env: ServiceHarness) -> None:

@@ -9,7 +9,7 @@ from starlette.types import Message
 from harness.asgi import Answer, Body, request
 from image_service.api.caching import PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE, CachePolicy
 from image_service.api.files import file_response
-from image_service.errors import ObjectMissing, ServiceError, StorageUnavailable
+from image_service.errors import ObjectMissing, PreconditionFailed, ServiceError, StorageUnavailable
 from image_service.services.lookup import StoredFile
 
 CONTENT = b"0123456789"
@@ -139,6 +139,50 @@ async def test_other_if_none_match_returns_the_file(condition: str) -> None:
     answer = await get(if_none_match=condition)
     assert answer.status == 200
     assert answer.body == CONTENT
+
+
+async def ask_with_lines(*lines: tuple[str, str], method: str = "GET") -> Answer:
+    """Asks with headers that may be sent in several lines."""
+    source = FakeSource()
+    asked = request(method)
+    asked.scope["headers"] = [(name.encode(), value.encode()) for name, value in lines]
+    response = await file_response(asked, source.file, source, cache=REVALIDATE, attachment=False)
+    answer = Answer()
+    await response(asked.scope, Body([], then="silence"), answer.send)
+    return answer
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_every_line_of_if_none_match_counts(at: int) -> None:
+    lines = [("if-none-match", '"x"'), ("if-none-match", 'W/"y", "z"')]
+    lines.insert(at, ("if-none-match", ETAG))
+    assert (await ask_with_lines(*lines)).status == 304
+    assert (await ask_with_lines(*(line for line in lines if line[1] != ETAG))).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("condition", [ETAG, "*", " * ", f'"x", {ETAG}', f'W/"x",{ETAG} , "y"'])
+async def test_matching_if_match_returns_the_file(method: str, condition: str) -> None:
+    assert (await get(method=method, if_match=condition)).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("condition", ["", '"x"', f"W/{ETAG}", SHA256, '"x", "y"', '*, "x"'])
+@pytest.mark.parametrize("other", [{}, {"if_none_match": ETAG}, {"range": "bytes=0-1"}])
+async def test_other_if_match_precedes_everything_and_returns_412(
+    method: str, condition: str, other: dict[str, str]
+) -> None:
+    source = FakeSource()
+    source.presigned_url = "https://storage.example/k"
+    with pytest.raises(PreconditionFailed):
+        await ask(source, method, {"if_match": condition, **other})
+    assert source.reads == 0
+
+
+async def test_every_line_of_if_match_counts() -> None:
+    assert (await ask_with_lines(("if-match", '"x"'), ("if-match", ETAG))).status == 200
+    with pytest.raises(PreconditionFailed):
+        await ask_with_lines(("if-match", '"x"'), ("if-match", '"y"'))
 
 
 async def test_if_none_match_precedes_range() -> None:

@@ -95,7 +95,14 @@ def test_every_error_has_a_status_or_is_never_a_response() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in RAISED if kind.code in STATUS])
 def test_server_errors_are_5xx_and_client_errors_4xx(kind: type[ServiceError]) -> None:
-    server_error = kind is ServiceError or issubclass(kind, (errors.Outage, errors.ObjectMissing, errors.BacklogFull))
+    server_errors = (
+        errors.Outage,
+        errors.ObjectMissing,
+        errors.ObjectChanged,
+        errors.BacklogFull,
+        errors.TooManyConnections,
+    )
+    server_error = kind is ServiceError or issubclass(kind, server_errors)
     assert STATUS[kind.code] // 100 == (5 if server_error else 4)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from image_service import errors
 from image_service.api.caching import PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE
@@ -11,11 +11,12 @@ from image_service.api.dependencies import context_of
 from image_service.api.files import file_response
 from image_service.api.problems import documented
 from image_service.api.routes.images import ImageId
+from image_service.api.routing import Router
 from image_service.api.urls import version
 from image_service.errors import ObjectMissing
 from image_service.services.lookup import StoredFile
 
-router: Final = APIRouter(prefix="/images", tags=["images"])
+router: Final = Router(prefix="/images", tags=["images"])
 
 _BINARY: Final = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
@@ -34,6 +35,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     },
     **documented(
         errors.ImageNotFound,
+        errors.PreconditionFailed,
         errors.RangeNotSatisfiable,
         errors.InvalidRequest,
         errors.ObjectMissing,
@@ -43,12 +45,11 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@router.head("/{image_id}/original", include_in_schema=False)
 @router.get(
     "/{image_id}/original",
     summary="Get the original",
-    description="Returns the uploaded bytes unchanged, including their metadata. ETag, If-None-Match and Range are "
-    "supported.",
+    description="Returns the uploaded bytes unchanged, including their metadata. ETag, If-Match, If-None-Match and "
+    "Range are supported.",
     response_class=Response,
     responses=_RESPONSES | documented(errors.OriginalRemoved),
 )
@@ -62,7 +63,6 @@ async def get_original(request: Request, image_id: ImageId) -> Response:
     return await _with_current(lambda: lookup.original(image_id), serve)
 
 
-@router.head("/{image_id}/thumbnails/{size}", include_in_schema=False)
 @router.get(
     "/{image_id}/thumbnails/{size}",
     summary="Get a thumbnail",

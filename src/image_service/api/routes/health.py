@@ -3,14 +3,15 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from image_service.api.caching import NO_STORE
 from image_service.api.dependencies import context_of
+from image_service.api.routing import Router
 from image_service.api.schemas import Alive, HealthReport, ServicesHealth
 from image_service.services.health import Condition
 
-router: Final = APIRouter(prefix="/health", tags=["health"])
+router: Final = Router(prefix="/health", tags=["health"])
 
 _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
     503: {
@@ -33,7 +34,10 @@ _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.get("", summary="Is the service healthy?", responses=_UNHEALTHY)
 async def get_health(request: Request, response: Response) -> HealthReport:
-    """Checks every dependency, for two seconds at most. Responds with 200 while uploads are accepted, otherwise 503."""
+    """Checks every dependency, for two seconds at most and once a second: between two checks the last result is given.
+
+    Responds with 200 while uploads are accepted, otherwise 503.
+    """
     return await _report(request, response)
 
 

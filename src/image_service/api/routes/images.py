@@ -3,7 +3,7 @@
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
@@ -11,12 +11,13 @@ from image_service.api.caching import NO_STORE
 from image_service.api.dependencies import context_of
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
+from image_service.api.routing import Router
 from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, ImageProblem, ImageStatus, UploadAccepted
 from image_service.api.urls import Urls
 from image_service.domain.image import Image
 from image_service.domain.status import Status
 
-router: Final = APIRouter(prefix="/images", tags=["images"])
+router: Final = Router(prefix="/images", tags=["images"])
 
 ImageId = Annotated[UUID, Path(description="The `id` from the answer to the upload.")]
 
@@ -71,7 +72,9 @@ async def get_image(request: Request, response: Response, image_id: ImageId) -> 
     summary="Delete an image",
     description="Deletes the image in any state, permanently and with all its files. A repeated request is answered "
     "with 404.",
-    responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
+    responses=documented(
+        errors.ImageNotFound, errors.InvalidRequest, errors.OriginNotAllowed, errors.DatabaseUnavailable
+    ),
 )
 async def delete_image(request: Request, image_id: ImageId) -> None:
     """Deletes an image."""
@@ -87,6 +90,7 @@ async def delete_image(request: Request, image_id: ImageId) -> None:
     responses=documented(
         errors.ImageNotFound,
         errors.InvalidRequest,
+        errors.OriginNotAllowed,
         errors.StillProcessing,
         errors.OriginalRemoved,
         errors.DatabaseUnavailable,

@@ -3,7 +3,7 @@
 from contextlib import aclosing
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
@@ -12,10 +12,11 @@ from image_service.api.form_file import FIELD
 from image_service.api.idempotency import KEY_HEADER, idempotency_key_of
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
+from image_service.api.routing import Router
 from image_service.api.schemas import QUEUED_MESSAGE, REPLAYED_MESSAGE, UNQUEUED_MESSAGE, UploadAccepted
 from image_service.domain.status import Status
 
-router: Final = APIRouter(prefix="/images", tags=["images"])
+router: Final = Router(prefix="/images", tags=["images"])
 
 _UPLOAD: Final[dict[str, Any]] = {
     "parameters": [
@@ -65,6 +66,7 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.IdempotencyKeyReused,
         errors.MalformedUpload,
         errors.MissingFile,
+        errors.OriginNotAllowed,
         errors.TooManyFiles,
         errors.UploadStalled,
         errors.UploadTooLarge,

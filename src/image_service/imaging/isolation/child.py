@@ -1,10 +1,11 @@
 """The decoder process: renders one image per line of input, inside hard limits, until its parent ends.
 
+It reads its source and writes nothing but its replies, which contain the thumbnails.
+
 Started by ``RenderPool`` as ``python -m image_service.imaging.isolation.child LIMITS``, with the limits as JSON.
 """
 
 import ctypes
-import errno
 import json
 import math
 import os
@@ -14,24 +15,25 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from PIL import AvifImagePlugin
 
 from image_service.domain.image import ImageFormat
-from image_service.errors import DecoderOutOfMemory, ObjectMissing, ServiceError, StorageFull, StorageUnavailable
+from image_service.domain.recipe import Recipe
+from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
 from image_service.imaging.decoders import heic
 from image_service.imaging.isolation.malloc import keep_freed_memory, trim_excess
-from image_service.imaging.isolation.protocol import Job, decode_job, encode_error, encode_ready, encode_rendering
+from image_service.imaging.isolation.outputs import CollectedFiles
+from image_service.imaging.isolation.protocol import decode_job, encode_error, encode_ready, encode_rendering
 from image_service.imaging.isolation.sandbox import enter_sandbox
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render.pipeline import render
 
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REPLY_BUFFER: Final = 256 * 1024
+"""Bytes that are written at once, which is all of most replies: each write wakes the parent."""
 _SET_PARENT_DEATH_SIGNAL: Final = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
-_OUT_OF_MEMORY: Final = encode_error(DecoderOutOfMemory())
-"""Encoded in advance: there may be no memory left to do so when it is needed."""
 
 
 def main() -> None:
@@ -47,42 +49,41 @@ def main() -> None:
     _reply(replies, encode_ready(enter_sandbox(limits.readable, limits.writable)))
     for line in jobs:
         _limit_processor_time(limits.cpu_seconds)
+        number, source, recipe = decode_job(line)
+        # Encoded in advance: there may be no memory left to do so when it is needed.
+        out_of_memory = encode_error(number, DecoderOutOfMemory())
         try:
-            reply = _run(decode_job(line), limits)
+            reply = _render(number, source, recipe, limits)
         except MemoryError:
-            _reply(replies, _OUT_OF_MEMORY)
+            _reply(replies, out_of_memory)
             return
-        _reply(replies, reply)
+        _reply(replies, *reply)
+        del reply
         trim_excess()
 
 
-def _run(job: Job, limits: RenderLimits) -> bytes:
+def _render(number: str, source: Path, recipe: Recipe, limits: RenderLimits) -> tuple[bytes | memoryview, ...]:
+    """Return the parts of the reply: its line, and the thumbnails."""
+    files = CollectedFiles()
     try:
-        return encode_rendering(render(job.source, job.recipe, job.out, limits))
+        rendering = render(source, recipe, cast("Path", files), limits)
     except ServiceError as error:
-        return encode_error(error)
+        return (encode_error(number, error),)
     except OSError as error:
-        # Errors of decoders are verdicts by now: this one is from reading the source or writing a thumbnail.
-        return encode_error(_storage_error(error, job))
-
-
-def _storage_error(error: OSError, job: Job) -> ServiceError:
-    if error.errno in _DISK_FULL:
-        return StorageFull()
-    if isinstance(error, FileNotFoundError) and job.out.is_dir():
-        return ObjectMissing()  # it was deleted meanwhile; the storage itself is available
-    return StorageUnavailable(str(error))
+        # Errors of decoders are verdicts by now: this one is from reading the source.
+        return (encode_error(number, StorageUnavailable(str(error))),)
+    return encode_rendering(number, rendering), *(files.contents[each.preset] for each in rendering.thumbnails)
 
 
 def _keep_stdout_for_replies() -> BinaryIO:
     """Return standard output as a private file, and redirect other writes to it to standard error."""
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb", _REPLY_BUFFER)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return replies
 
 
-def _reply(replies: BinaryIO, line: bytes) -> None:
-    replies.write(line)
+def _reply(replies: BinaryIO, *parts: bytes | memoryview) -> None:
+    replies.writelines(parts)
     replies.flush()
 
 
@@ -100,7 +101,7 @@ def _limit_resources(limits: RenderLimits) -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     for kind, amount in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_FSIZE, limits.file_bytes if limits.writable else 0),
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_AS, limits.memory_bytes),
     ):

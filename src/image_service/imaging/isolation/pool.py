@@ -1,24 +1,31 @@
 """A pool of decoder processes: a few warm ones, each replaced when a file crashes it."""
 
 import asyncio
+import errno
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from image_service.domain.image import Rendering
+from image_service.domain.image import RenderedThumbnail, Rendering
 from image_service.domain.recipe import Recipe
 from image_service.errors import (
     DecoderCrashed,
     DecoderFailure,
     DecoderOutOfMemory,
     DecoderTimeout,
+    ObjectMissing,
     Outage,
+    ServiceError,
+    StorageFull,
     StorageUnavailable,
 )
-from image_service.imaging.isolation.process import DecoderProcess
-from image_service.imaging.isolation.protocol import Job, decode_reply, encode_job
+from image_service.imaging.isolation.outputs import store
+from image_service.imaging.isolation.process import DecoderProcess, InvalidReply
+from image_service.imaging.isolation.protocol import Job, Reply, SourceUnreadable
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
 
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHUTTING_DOWN: Final = "The renderer is shutting down. Try again in a few seconds."
 
 
@@ -70,11 +77,16 @@ class RenderPool:
         job = Job(source=source, recipe=recipe, out=out)
         slot = await self._idle.get()
         try:
-            with suppress(StorageUnavailable):
+            with suppress(SourceUnreadable, InvalidReply):
                 return await self._attempt(slot, job)
-            # The sandbox allows the folders that existed when the process started, not a volume mounted since.
+            # A new process: the sandbox allows the folders that existed when the process started, not a volume mounted
+            # since; and a former image may have taken the process over.
             await slot.stop()
-            return await self._attempt(slot, job)
+            try:
+                return await self._attempt(slot, job)
+            except SourceUnreadable:
+                await slot.stop()
+                raise await asyncio.to_thread(_why_unreadable, job) from None
         finally:
             self._idle.put_nowait(slot)
 
@@ -137,15 +149,17 @@ class _Slot:
         self._busy, usable = True, False
         try:
             async with asyncio.timeout(self._limits.wall_seconds):
-                reply = await process.request(encode_job(job))
-            rendering = decode_reply(reply, job)
+                reply, contents = await process.render(job)
+            thumbnails = await _store(process, reply, contents, job.out)
             usable = True
-            if len(rendering.thumbnails) < len(job.recipe.presets):
+            if len(thumbnails) < len(job.recipe.presets):
                 # The encoder of an optional preset that took too long may still be running.
                 self._jobs = self._limits.jobs_per_child
         except TimeoutError:
             raise DecoderTimeout from None
-        except ValueError as error:
+        except InvalidReply as error:
+            if self._jobs > 1:
+                raise  # it need not be this image's fault
             raise DecoderCrashed from error
         except DecoderOutOfMemory:
             # The process reported that itself, and exits by itself.
@@ -154,7 +168,7 @@ class _Slot:
         except DecoderFailure:
             raise
         except Exception:
-            # A verdict, or an outage of the storage: the process itself is still good.
+            # A verdict, or a source that cannot be read: the process itself is still good.
             usable = True
             raise
         finally:
@@ -164,10 +178,38 @@ class _Slot:
                 await process.kill()
             elif self._jobs >= self._limits.jobs_per_child:
                 await self.stop()
-        return rendering
+        return Rendering(
+            width=reply.width, height=reply.height, thumbnails=thumbnails, traits=reply.traits, timings=reply.timings
+        )
 
     async def stop(self) -> None:
         """Let an idle process exit by itself; kill a busy one."""
         process, self._process = self._process, None
         if process is not None:
             await (process.kill() if self._busy else process.exit())
+
+
+async def _store(
+    process: DecoderProcess, reply: Reply, contents: Sequence[bytes], out: Path
+) -> tuple[RenderedThumbnail, ...]:
+    try:
+        return await asyncio.to_thread(lambda: tuple(store(reply.thumbnails, contents, out)))
+    except ValueError as error:
+        raise process.invalid(error) from error
+    except OSError as error:
+        raise StorageFull if error.errno in _DISK_FULL else StorageUnavailable(str(error)) from error
+
+
+def _why_unreadable(job: Job) -> ServiceError:
+    """Return the error for a source that a process calls unreadable: an outage only if this process sees one too.
+
+    An outage is not counted against the image, and delays all others: a hostile file must not be able to claim one.
+    """
+    try:
+        with job.source.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and job.out.is_dir():
+            return ObjectMissing()  # it was deleted meanwhile; the storage itself is available
+        return StorageUnavailable(str(error))
+    return DecoderCrashed()

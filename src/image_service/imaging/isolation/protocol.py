@@ -1,39 +1,51 @@
-"""The protocol between the pool and its decoder processes: one line of JSON per job, and one per reply."""
+"""The protocol between the pool and its decoder processes: a line of JSON per job, and one per reply.
+
+The line of a success is followed by the thumbnails' bytes, in the order of the recipe. A process writes no files.
+
+Whatever a process sends may be made up by the file that it decodes. ``decode_reply`` is the only place that reads a
+reply's line: each field is checked against the job, has a bound, and nothing unknown is passed on. What a file contains
+is checked by ``outputs``.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
-from math import inf
+from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Final
+from secrets import token_hex
+from typing import Any, Final, TypeVar
 
-from image_service.domain.image import ImageTraits, MetadataKind, RenderedThumbnail, Rendering
+from image_service.domain.geometry import fit_inside
+from image_service.domain.image import ImageFormat, ImageTraits, MetadataKind, Rendering
 from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
+from image_service.domain.wellformed import COLOUR, MAX_DETAIL, PLACEHOLDER, one_line, output_formats
 from image_service.errors import (
     CorruptImage,
     DecoderOutOfMemory,
     ImageTooLarge,
-    ObjectMissing,
     ServiceError,
-    StorageFull,
     StorageUnavailable,
     UnsupportedFormat,
 )
+from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render.steps import STEPS_OF_A_PRESET, STEPS_OF_AN_IMAGE, label
 
+MAX_LINE: Final = 64 * 1024
+"""Bytes of a reply's line; the three default presets take one."""
+_BYTES_PER_PIXEL: Final = 5
+_BYTES_BESIDE_PIXELS: Final = 64 * 1024
+"""A thumbnail has at most so many bytes: PNG, which compresses least, needs four and a byte per row for noise."""
+
 _ERRORS: Final[dict[str, type[ServiceError]]] = {
-    error.code: error
-    for error in (
-        UnsupportedFormat,
-        CorruptImage,
-        ImageTooLarge,
-        DecoderOutOfMemory,
-        ObjectMissing,
-        StorageFull,
-        StorageUnavailable,
-    )
+    error.code: error for error in (UnsupportedFormat, CorruptImage, ImageTooLarge, DecoderOutOfMemory)
 }
+"""What a process may say of a file. It is not believed that the storage fails: see ``SourceUnreadable``."""
+
+_T = TypeVar("_T")
+
+
+class SourceUnreadable(Exception):
+    """The process says that it cannot read the source file. It may lie: the pool finds out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +55,32 @@ class Job:
     source: Path
     recipe: Recipe
     out: Path
-    """An existing folder for the thumbnails."""
+    """An existing folder for the thumbnails. The process does not learn of it."""
+    number: str = field(default_factory=lambda: token_hex(8))
+    """Repeated in the reply. Random, so that a process cannot answer a job that it has not been given yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """A thumbnail whose bytes follow."""
+
+    preset: str
+    format: ImageFormat
+    width: int
+    height: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The line of a success, checked."""
+
+    width: int
+    """Pixels of the original, upright."""
+    height: int
+    thumbnails: tuple[Announced, ...]
+    traits: ImageTraits
+    timings: tuple[tuple[str, float], ...]
 
 
 def encode_ready(lacking: Sequence[str]) -> bytes:
@@ -65,100 +102,161 @@ def decode_ready(line: bytes) -> tuple[str, ...]:
 
 def encode_job(job: Job) -> bytes:
     """Return the line for a job. JSON escapes line breaks and undecodable bytes in file names."""
-    return _line({"source": str(job.source), "out": str(job.out), "presets": _presets(job.recipe)})
+    return _line({"job": job.number, "source": str(job.source), "presets": _encode_presets(job.recipe)})
 
 
-def decode_job(line: bytes) -> Job:
-    """Return the job in a line from ``encode_job``."""
+def decode_job(line: bytes) -> tuple[str, Path, Recipe]:
+    """Return the number, source and recipe of a job, in the process."""
     fields = json.loads(line)
-    recipe = Recipe(presets=tuple(_preset(**preset) for preset in fields["presets"]))
-    return Job(source=Path(fields["source"]), recipe=recipe, out=Path(fields["out"]))
+    return fields["job"], Path(fields["source"]), _decode_presets(fields["presets"])
 
 
-def encode_rendering(rendering: Rendering) -> bytes:
-    """Return the line for a success."""
+def encode_rendering(number: str, rendering: Rendering) -> bytes:
+    """Return the line for a success, which the thumbnails' bytes must follow."""
     thumbnails = {
-        each.preset: [each.content_type, each.width, each.height, each.size_bytes, each.sha256]
-        for each in rendering.thumbnails
+        each.preset: [each.content_type, each.width, each.height, each.size_bytes] for each in rendering.thumbnails
     }
-    size = {"width": rendering.width, "height": rendering.height}
-    timings = [[name, round(seconds, 6)] for name, seconds in rendering.timings]
-    return _line({**size, "thumbnails": thumbnails, "traits": asdict(rendering.traits), "timings": timings})
+    traits = rendering.traits
+    fields = {
+        "job": number,
+        "width": rendering.width,
+        "height": rendering.height,
+        "thumbnails": thumbnails,
+        "traits": {  # asdict would copy deeply
+            "placeholder": traits.placeholder,
+            "dominant_colour": traits.dominant_colour,
+            "metadata_removed": traits.metadata_removed,
+        },
+        "timings": [(name, round(seconds, 6)) for name, seconds in rendering.timings],
+    }
+    return _line(fields)
 
 
-def encode_error(error: ServiceError) -> bytes:
-    """Return the line for a verdict or an outage."""
-    return _line({"code": error.code, "detail": error.detail})
+def encode_error(number: str, error: ServiceError) -> bytes:
+    """Return the line for a verdict, or for a source that cannot be read."""
+    return _line({"job": number, "code": error.code, "detail": error.detail})
 
 
-def decode_reply(line: bytes, job: Job) -> Rendering:
-    """Return the rendering in a reply.
-
-    Names and paths of the files come from the job: a process that may be compromised is trusted with as little as
-    possible.
+def decode_reply(line: bytes, job: Job, limits: RenderLimits) -> Reply:
+    """Return what a reply to the job says.
 
     Raises:
-        ServiceError: the error in the reply.
-        ValueError: the line is not a valid reply to the job.
+        ServiceError: the verdict in the reply.
+        SourceUnreadable: the process says so.
+        ValueError: the line is no reply to the job that this service's own code would give.
     """
     try:
         fields = json.loads(line)
+        if fields.pop("job") != job.number:
+            raise ValueError("a reply to another job")
         if "code" in fields:
-            raise _ERRORS[fields["code"]](str(fields["detail"]))
-        return Rendering(
-            width=int(fields["width"]),
-            height=int(fields["height"]),
-            thumbnails=tuple(_thumbnails(fields["thumbnails"], job)),
-            traits=_traits(**fields["traits"]),
-            timings=tuple(_timings(fields["timings"], job)),
-        )
-    except (KeyError, TypeError) as error:
+            raise _error(**fields)
+        return _reply(job, limits, **fields)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a valid reply: {line[:80]!r}") from error
 
 
-@cache
-def _presets(recipe: Recipe) -> list[dict[str, Any]]:
-    return [asdict(preset) for preset in recipe.presets]
+def _error(*, code: str, detail: str) -> Exception:
+    if code == StorageUnavailable.code:
+        return SourceUnreadable()
+    return _ERRORS[code](one_line(_typed(detail, str), MAX_DETAIL))
 
 
-def _preset(*, format: str, effort: str, **rest: Any) -> Preset:  # noqa: A002, ANN401 — the names and types in JSON
-    return Preset(format=OutputFormat(format), effort=Effort(effort), **rest)
+def _reply(  # noqa: PLR0913 — the fields of a line
+    job: Job,
+    limits: RenderLimits,
+    *,
+    width: int,
+    height: int,
+    thumbnails: dict[str, list[Any]],
+    traits: dict[str, Any],
+    timings: list[list[Any]],
+) -> Reply:
+    _check(_number(width) * _number(height) <= limits.max_pixels, "a size")
+    announced = tuple(_announced(thumbnails, job.recipe, (width, height), limits.file_bytes))
+    _check(len(announced) == len(thumbnails), "the presets")
+    return Reply(
+        width=width,
+        height=height,
+        thumbnails=announced,
+        traits=_traits(**traits),
+        timings=tuple(_timings(timings, job.recipe, limits.wall_seconds)),
+    )
 
 
-def _thumbnails(fields: dict[str, list[Any]], job: Job) -> Iterator[RenderedThumbnail]:
-    for preset in job.recipe.presets:
+def _announced(
+    fields: dict[str, list[Any]], recipe: Recipe, original: tuple[int, int], most: int
+) -> Iterator[Announced]:
+    for preset in recipe.presets:
         if preset.optional and preset.name not in fields:
             continue
-        content_type, width, height, size_bytes, sha256 = fields[preset.name]
-        yield RenderedThumbnail(
-            preset=preset.name,
-            path=job.out / preset.name,
-            content_type=str(content_type),
-            width=int(width),
-            height=int(height),
-            size_bytes=int(size_bytes),
-            sha256=str(sha256),
-        )
+        content_type, width, height, size_bytes = fields[preset.name]
+        image_format = ImageFormat.of(content_type)
+        _check(image_format in output_formats(preset.format), "a format")
+        _check((_number(width), _number(height)) == fit_inside(*original, preset.width, preset.height), "a size")
+        bound = min(most, width * height * _BYTES_PER_PIXEL + _BYTES_BESIDE_PIXELS)
+        _check(_number(size_bytes) <= bound, "a number of bytes")
+        yield Announced(preset=preset.name, format=image_format, width=width, height=height, size_bytes=size_bytes)
 
 
-def _timings(fields: list[list[Any]], job: Job) -> Iterator[tuple[str, float]]:
+def _timings(fields: list[list[Any]], recipe: Recipe, longest: float) -> Iterator[tuple[str, float]]:
     """Yield labels and seconds, of known steps only and once each: each label becomes a time series."""
-    possible = {label(step) for step in STEPS_OF_AN_IMAGE}
-    possible |= {label(step, preset.name) for step in STEPS_OF_A_PRESET for preset in job.recipe.presets}
-    seen: set[str] = set()
+    labels = _labels(recipe)
+    seen = set()
     for name, seconds in fields:
-        if name not in possible - seen or not 0 <= float(seconds) < inf:
-            raise ValueError(f"not a step: {str(name)[:80]!r}")
+        _check(name in labels and name not in seen and 0 <= float(seconds) <= longest, "a step")
         seen.add(name)
         yield name, float(seconds)
 
 
 def _traits(*, placeholder: str, dominant_colour: str | None, metadata_removed: list[str]) -> ImageTraits:
-    return ImageTraits(
-        placeholder=str(placeholder),
-        dominant_colour=None if dominant_colour is None else str(dominant_colour),
-        metadata_removed=tuple(map(MetadataKind, metadata_removed)),
-    )
+    _check(PLACEHOLDER.fullmatch(placeholder), "a placeholder")
+    _check(dominant_colour is None or COLOUR.fullmatch(dominant_colour), "a colour")
+    kinds = tuple(map(MetadataKind, _typed(metadata_removed, list)))
+    _check(len(kinds) == len(set(kinds)), "kinds of metadata")
+    return ImageTraits(placeholder=placeholder, dominant_colour=dominant_colour, metadata_removed=kinds)
+
+
+def _number(value: object) -> int:
+    """Return a positive whole number; JSON has fractions and truth values too.
+
+    Raises:
+        ValueError: it is none.
+    """
+    _check(type(value) is int and value > 0, "a number")
+    return _typed(value, int)
+
+
+def _typed(value: object, kind: type[_T]) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError(f"not a {kind.__name__}: {str(value)[:80]!r}")
+    return value
+
+
+def _check(holds: object, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} in the reply is not possible for the job")
+
+
+@cache
+def _labels(recipe: Recipe) -> frozenset[str]:
+    of_presets = frozenset(label(step, preset.name) for step in STEPS_OF_A_PRESET for preset in recipe.presets)
+    return of_presets | {label(step) for step in STEPS_OF_AN_IMAGE}
+
+
+@cache
+def _encode_presets(recipe: Recipe) -> str:
+    """Return the presets as text, which is made and read once for all jobs of a recipe."""
+    return json.dumps([asdict(preset) for preset in recipe.presets])
+
+
+@lru_cache(maxsize=4)
+def _decode_presets(text: str) -> Recipe:
+    return Recipe(presets=tuple(_preset(**preset) for preset in json.loads(text)))
+
+
+def _preset(*, format: str, effort: str, **rest: Any) -> Preset:  # noqa: A002, ANN401 — the names and types in JSON
+    return Preset(format=OutputFormat(format), effort=Effort(effort), **rest)
 
 
 def _line(content: object) -> bytes:

@@ -2,7 +2,8 @@
 
 Two layers of Linux, neither of which needs privileges. Landlock (landlock(7), Linux 5.13) limits the files that may be
 read and written. Seccomp (seccomp(2), x86-64 and aarch64) limits system calls: those that decoding needs are allowed,
-some kill the process, every other fails with EPERM.
+some kill the process, every other fails with EPERM. A process that may write no files can open none for writing by
+either layer: originals are safe from it on a kernel without Landlock too.
 """
 
 import ctypes
@@ -59,13 +60,14 @@ def enter_sandbox(readable: Iterable[str], writable: Iterable[str]) -> tuple[str
 
     Args:
         readable: Files and folders that stay readable, in addition to the program itself.
-        writable: Folders in which files may be created, written and read.
+        writable: Folders in which files may be created, written and read. If there are none, the calls that do so fail.
 
     Returns:
         The layers that are unavailable on this machine, with the reason.
     """
     if sys.platform != "linux":
         return (f"any sandbox ({sys.platform} is not supported)",)
+    writable = tuple(writable)
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     lacking = []
@@ -75,7 +77,7 @@ def enter_sandbox(readable: Iterable[str], writable: Iterable[str]) -> tuple[str
     except OSError as error:
         lacking.append(f"Landlock ({error.strerror})")
     try:
-        _apply_seccomp(libc)
+        _apply_seccomp(libc, may_write=bool(writable))
     except OSError as error:
         lacking.append(f"seccomp ({error.strerror})")
     return tuple(lacking)
@@ -132,8 +134,12 @@ def _add_rule(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
     os.close(place)
 
 
-def _apply_seccomp(libc: ctypes.CDLL) -> None:
+def _apply_seccomp(libc: ctypes.CDLL, *, may_write: bool) -> None:
     """Allow only the system calls that decoding needs.
+
+    Args:
+        libc: The C library.
+        may_write: Whether files may be opened for writing.
 
     Raises:
         OSError: the kernel has no seccomp, or the processor is neither of the two whose numbers are known.
@@ -141,13 +147,13 @@ def _apply_seccomp(libc: ctypes.CDLL) -> None:
     if (machine := platform.machine()) not in _ARCHITECTURES or sys.maxsize < 2**32:
         raise OSError(ENOSYS, f"no table of system calls for {machine}")
     column, architecture = _ARCHITECTURES[machine]
-    program = b"".join(_instructions(column, architecture))
+    program = b"".join(_instructions(column, architecture, may_write=may_write))
     buffer = ctypes.create_string_buffer(program, len(program))
     described = pack("@HP", len(program) // 8, ctypes.addressof(buffer))
     _call(libc, syscalls.SECCOMP[column], _FILTER, _ALL_THREADS, described)
 
 
-def _instructions(column: int, architecture: int) -> Iterator[bytes]:
+def _instructions(column: int, architecture: int, *, may_write: bool) -> Iterator[bytes]:
     """Yield the filter program: a call that no rule matches reaches the last instruction."""
 
     def on(numbers: syscalls.Numbers, *then: bytes) -> Iterator[bytes]:
@@ -155,22 +161,33 @@ def _instructions(column: int, architecture: int) -> Iterator[bytes]:
         if (number := numbers[column]) is not None:
             yield from (_bpf(_IF_EQUAL, number, unless=len(then)), *then)
 
-    def first_argument(jump: int, value: int, otherwise: int) -> tuple[bytes, ...]:
-        fits = _bpf(jump, value, unless=1), _bpf(_RETURN, _ALLOW)
-        return _bpf(_LOAD, _FIRST_ARGUMENT_AT), *fits, _bpf(_RETURN, otherwise)
-
     yield from (_bpf(_LOAD, _ARCHITECTURE_AT), _bpf(_IF_EQUAL, architecture, then=1), _bpf(_RETURN, _KILL))
     yield from (_bpf(_LOAD, _NUMBER_AT), _bpf(_IF_AT_LEAST, _X32, unless=1), _bpf(_RETURN, _KILL))
-    for numbers in syscalls.ALLOWED.values():
+    for numbers in (syscalls.ALLOWED | (syscalls.WRITING if may_write else {})).values():
         yield from on(numbers, _bpf(_RETURN, _ALLOW))
     for numbers in syscalls.KILL.values():
         yield from on(numbers, _bpf(_RETURN, _KILL))
-    yield from on(syscalls.CLONE, *first_argument(_IF_ANY_BIT, _CLONE_THREAD, _KILL))
+    for at, numbers in syscalls.OPEN.items():
+        if may_write:
+            yield from on(numbers, _bpf(_RETURN, _ALLOW))
+        else:
+            yield from on(numbers, *_on_argument(at, _IF_ANY_BIT, (syscalls.FOR_WRITING,), _FAIL_EPERM, _ALLOW))
+    commands = syscalls.FCNTL_COMMANDS + (syscalls.FCNTL_COMMANDS_WRITING if may_write else ())
+    yield from on(syscalls.FCNTL, *_on_argument(1, _IF_EQUAL, commands, _ALLOW, _FAIL_EPERM))
+    yield from on(syscalls.CLONE, *_on_argument(0, _IF_ANY_BIT, (_CLONE_THREAD,), _ALLOW, _KILL))
     # A filter cannot read its flags, which are in memory; on ENOSYS, the C library falls back to clone.
     yield from on(syscalls.CLONE3, _bpf(_RETURN, _FAIL_ENOSYS))
-    yield from on(syscalls.PRLIMIT, *first_argument(_IF_EQUAL, 0, _FAIL_EPERM))
-    yield from on(syscalls.TGKILL, *first_argument(_IF_EQUAL, os.getpid(), _FAIL_EPERM))
+    yield from on(syscalls.PRLIMIT, *_on_argument(0, _IF_EQUAL, (0,), _ALLOW, _FAIL_EPERM))
+    yield from on(syscalls.TGKILL, *_on_argument(0, _IF_EQUAL, (os.getpid(),), _ALLOW, _FAIL_EPERM))
     yield _bpf(_RETURN, _FAIL_EPERM)
+
+
+def _on_argument(at: int, jump: int, values: Iterable[int], matched: int, otherwise: int) -> Iterator[bytes]:
+    """Yield instructions that compare an argument, of which the kernel too takes only the lower 32 bits, and return."""
+    yield _bpf(_LOAD, _FIRST_ARGUMENT_AT + 8 * at)
+    for value in values:
+        yield from (_bpf(jump, value, unless=1), _bpf(_RETURN, matched))
+    yield _bpf(_RETURN, otherwise)
 
 
 def _bpf(operation: int, value: int, *, then: int = 0, unless: int = 0) -> bytes:

@@ -1,5 +1,7 @@
 """Linux system calls in the seccomp filter, by their numbers on x86-64 and on 64-bit ARM; None where there is none."""
 
+import fcntl
+import os
 from typing import Final, TypeAlias
 
 Numbers: TypeAlias = tuple[int | None, int | None]
@@ -10,10 +12,7 @@ ALLOWED: Final[dict[str, Numbers]] = {
     "write": (1, 64),
     "writev": (20, 66),
     "pread64": (17, 67),
-    "pwrite64": (18, 68),
     "lseek": (8, 62),
-    "open": (2, None),
-    "openat": (257, 56),
     "close": (3, 57),
     "fstat": (5, 80),
     "stat": (4, None),
@@ -27,14 +26,7 @@ ALLOWED: Final[dict[str, Numbers]] = {
     "readlinkat": (267, 78),
     "getcwd": (79, 17),
     "getdents64": (217, 61),
-    "fcntl": (72, 25),
-    "flock": (73, 32),
     "dup": (32, 23),
-    "ftruncate": (77, 46),
-    "fsync": (74, 82),
-    "fdatasync": (75, 83),
-    "unlink": (87, None),
-    "unlinkat": (263, 35),
     "brk": (12, 214),
     "mmap": (9, 222),
     "munmap": (11, 215),
@@ -73,7 +65,32 @@ ALLOWED: Final[dict[str, Numbers]] = {
     "uname": (63, 160),
     "getrandom": (318, 278),
 }
-"""Calls for reading files, computing in threads, and writing files. Landlock decides which files."""
+"""Calls for reading files, computing in threads, and writing to what is open. Landlock decides which files."""
+
+WRITING: Final[dict[str, Numbers]] = {
+    "pwrite64": (18, 68),
+    "flock": (73, 32),
+    "ftruncate": (77, 46),
+    "fsync": (74, 82),
+    "fdatasync": (75, 83),
+    "unlink": (87, None),
+    "unlinkat": (263, 35),
+}
+"""Calls for changing files, for a process that may write any."""
+
+OPEN: Final[dict[int, Numbers]] = {1: (2, None), 2: (257, 56)}
+"""``open`` and ``openat``, by the place of the argument with the flags, counted from zero."""
+FOR_WRITING: Final = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
+"""The flags of ``open`` that change a file, or let it be changed. The same numbers on both processors."""
+
+FCNTL: Final[Numbers] = (72, 25)
+FCNTL_COMMANDS: Final = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL)
+"""All that decoding needs. F_SETOWN and F_SETSIG choose a process and a signal that it gets when a file is ready for
+reading: SIGKILL too, and any process of the same user, as Landlock checks that only since Linux 6.12. Leases, seals,
+notifications, and the size of a pipe are no business of a decoder either; ``ioctl``, which can do the same with
+FIOSETOWN and FIOASYNC, is not allowed at all."""
+FCNTL_COMMANDS_WRITING: Final = (fcntl.F_SETFL, fcntl.F_GETLK, fcntl.F_SETLK, fcntl.F_SETLKW)
+"""For a process that may write files."""
 
 KILL: Final[dict[str, Numbers]] = {
     "execve": (59, 221),

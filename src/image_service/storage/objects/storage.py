@@ -1,6 +1,7 @@
 """Stores files as objects; durable once the server has confirmed them."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -14,7 +15,7 @@ from obstore import sign_async
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import MemoryStore
 
-from image_service.errors import ObjectMissing, Outage, StorageUnavailable
+from image_service.errors import ObjectChanged, ObjectMissing, Outage, StorageUnavailable
 from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.conventions import OWNER, check_key, check_prefix
 from image_service.storage.folder import StorageFolder
@@ -105,11 +106,12 @@ class ObjectStorage:
         await self._sweep_once()
         await self.uploader.upload(files, attributes or {})
 
-    async def local_path(self, key: str, scratch: Path) -> Path:
+    async def local_path(self, key: str, scratch: Path, sha256: str) -> Path:
         """Returns the path of a copy of the object in ``scratch``, which is removed with it.
 
         Raises:
             ObjectMissing: there is no such object, or it is too large to be the service's.
+            ObjectChanged: its digest is not ``sha256``.
             StorageUnavailable: the server failed.
         """
         check_key(key)
@@ -117,11 +119,14 @@ class ObjectStorage:
         if (size := result.meta["size"]) > self._largest_copy:
             _log.warning("unexpected object size", key=key, size_bytes=size)
             raise ObjectMissing
-        path = scratch / "stored"
+        path, digest = scratch / "stored", hashlib.sha256()
         # ScratchDirectories.create translates the errors of the local disk.
         with await asyncio.to_thread(path.open, "xb") as file:
             async for piece in self._client.pieces(result):
+                digest.update(piece)
                 await asyncio.to_thread(file.write, piece)
+        if digest.hexdigest() != sha256:
+            raise ObjectChanged
         return path
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:

@@ -1,13 +1,24 @@
-"""Jobs and replies survive the protocol, and invalid replies are rejected."""
+"""Jobs and replies survive the protocol, and replies that the service's own code would not give are rejected."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from image_service.domain.image import ImageTraits, MetadataKind, RenderedThumbnail, Rendering
+from image_service.domain.image import ImageFormat, ImageTraits, MetadataKind, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
-from image_service.imaging.isolation.protocol import Job, decode_job, decode_reply, encode_job, encode_rendering
+from image_service.errors import CorruptImage, ServiceError, StorageFull, StorageUnavailable, UnsupportedFormat
+from image_service.imaging.isolation.protocol import (
+    Job,
+    SourceUnreadable,
+    decode_job,
+    decode_reply,
+    encode_error,
+    encode_job,
+    encode_rendering,
+)
+from image_service.imaging.limits import RenderLimits
 
 OUT = Path("/scratch/job")
 RECIPE = Recipe(
@@ -25,6 +36,8 @@ RECIPE = Recipe(
     )
 )
 JOB = Job(source=Path("/originals/\udcff\n"), recipe=RECIPE, out=OUT)
+LIMITS = RenderLimits(max_pixels=1_000_000, wall_seconds=5.0)
+MADE = {"box": ("image/jpeg", 67, 50), "extra": ("image/avif", 300, 225)}
 
 
 def rendering(*presets: str, metadata: tuple[MetadataKind, ...] = (), colour: str | None = None) -> Rendering:
@@ -35,24 +48,40 @@ def rendering(*presets: str, metadata: tuple[MetadataKind, ...] = (), colour: st
             RenderedThumbnail(
                 preset=preset,
                 path=OUT / preset,
-                content_type="image/avif",
-                width=100,
-                height=75,
+                content_type=MADE[preset][0],
+                width=MADE[preset][1],
+                height=MADE[preset][2],
                 size_bytes=999,
                 sha256="ab" * 32,
             )
             for preset in presets
         ),
-        traits=ImageTraits(placeholder="AAAA", dominant_colour=colour, metadata_removed=metadata),
+        traits=ImageTraits(placeholder="k0oGLQaSVsN0", dominant_colour=colour, metadata_removed=metadata),
         timings=(("decode", 0.1), ("resize box", 0.0), ("encode box", 0.25)),
     )
+
+
+def fields() -> dict[str, Any]:
+    """A valid reply to ``JOB``."""
+    made = rendering("box", "extra", metadata=tuple(MetadataKind), colour="#c0ffee")
+    content: dict[str, Any] = json.loads(encode_rendering(JOB.number, made))
+    return content
+
+
+def reject(content: object) -> str:
+    """Return the reason for which a reply is rejected."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  (the message depends on the flaw)
+        decode_reply(json.dumps(content).encode(), JOB, LIMITS)
+    return str(caught.value)
 
 
 def test_job_round_trip() -> None:
     line = encode_job(JOB)
     assert line.count(b"\n") == 1
-    assert decode_job(line) == JOB
-    assert decode_job(line).recipe.fingerprint == RECIPE.fingerprint
+    number, source, recipe = decode_job(line)
+    assert (number, source, recipe) == (JOB.number, JOB.source, RECIPE)
+    assert recipe.fingerprint == RECIPE.fingerprint
+    assert str(OUT) not in line.decode()
 
 
 @pytest.mark.parametrize(
@@ -64,29 +93,93 @@ def test_job_round_trip() -> None:
     ids=["everything", "without an optional output"],
 )
 def test_rendering_round_trip(made: Rendering) -> None:
-    line = encode_rendering(made)
+    line = encode_rendering(JOB.number, made)
     assert line.count(b"\n") == 1
-    assert decode_reply(line, JOB) == made
-    assert decode_reply(line, JOB).timings == made.timings
+    reply = decode_reply(line, JOB, LIMITS)
+    assert (reply.width, reply.height, reply.traits, reply.timings) == (640, 480, made.traits, made.timings)
+    assert [(each.preset, each.format.content_type, each.width, each.height) for each in reply.thumbnails] == [
+        (each.preset, each.content_type, each.width, each.height) for each in made.thumbnails
+    ]
+    assert [each.size_bytes for each in reply.thumbnails] == [999 for _ in made.thumbnails]
+
+
+def test_numbers_of_jobs_cannot_be_foreseen() -> None:
+    numbers = {Job(source=OUT, recipe=RECIPE, out=OUT).number for _ in range(100)}
+    assert len(numbers) == 100
+    assert {len(number) for number in numbers} == {16}
+
+
+OTHER = Job(source=OUT, recipe=RECIPE, out=OUT)
+
+
+@pytest.mark.parametrize("number", ["", "0" * 16, None, 0, [], OTHER], ids=lambda number: str(type(number)))
+def test_rejects_reply_to_another_job(number: object) -> None:
+    number = number.number if isinstance(number, Job) else number
+    assert "another job" in reject(fields() | {"job": number})
+    assert "another job" in reject({"job": number, "code": "corrupt-image", "detail": "Damaged."})
 
 
 def test_rejects_rendering_without_required_output() -> None:
     with pytest.raises(ValueError, match="not a valid reply"):
-        decode_reply(encode_rendering(rendering("extra")), JOB)
+        decode_reply(encode_rendering(JOB.number, rendering("extra")), JOB, LIMITS)
 
 
-@pytest.mark.parametrize("traits", [None, {}, [], {"placeholder": "AAAA"}, "AAAA"])
-def test_rejects_incomplete_traits(traits: object) -> None:
-    fields = json.loads(encode_rendering(rendering("box"))) | {"traits": traits}
-    with pytest.raises(ValueError, match="not a valid reply"):
-        decode_reply(json.dumps(fields).encode(), JOB)
+LIES: dict[tuple[str | int, ...], list[object]] = {
+    ("width",): [0, -640, 641.5, 640.0, "640", None, True, 10**6, 10**30, [640], float("nan"), 64],
+    ("height",): [0, 500, 1, "480"],
+    ("unknown",): ["x"],
+    ("thumbnails",): [[], {}, None, 7, {"box": []}, {"box": None}, {"box": ["image/jpeg", 67, 50, 999, "ab" * 32]}],
+    ("thumbnails", "../../etc/passwd"): [["image/jpeg", 67, 50, 999]],
+    ("thumbnails", "box", 0): [
+        *("text/html", "image/svg+xml", "image/png", "image/avif", "", None, 7, "image/jpeg\r\nX-Evil: 1"),
+    ],
+    ("thumbnails", "box", 1): [0, -67, 66, 68, 67.0, "67", True, None, 100, 10**30],
+    ("thumbnails", "box", 2): [0, 49, 51, 50.0],
+    ("thumbnails", "box", 3): [0, -1, 1.5, "9", True, None, 67 * 50 * 5 + 64 * 1024 + 1, 10**30],
+    ("traits",): [None, {}, [], "AAAAAAAA", {"placeholder": "AAAAAAAA"}],
+    ("traits", "unknown"): ["x"],
+    ("traits", "placeholder"): ["", "AAA", "<b>", "AAAA AAAA", "AAAAAAAA\n", "A" * 68, 7, None, []],
+    ("traits", "dominant_colour"): [
+        *("<b>", "#C0FFEE", "#c0ffee\n", "#c0ffe", "#c0ffee0", "c0ffee", "", 7, [], "#\N{ARABIC-INDIC DIGIT ONE}00000"),
+    ],
+    ("traits", "metadata_removed"): [["secrets"], ["exif", "exif"], "exif", {}, None, [["exif"]], 7],
+}
+"""Places in a reply, and values that they cannot have."""
 
 
-def test_rejects_unknown_metadata_kind() -> None:
-    fields = json.loads(encode_rendering(rendering("box")))
-    fields["traits"]["metadata_removed"] = ["secrets"]
-    with pytest.raises(ValueError, match="secrets"):
-        decode_reply(json.dumps(fields).encode(), JOB)
+@pytest.mark.parametrize(("place", "lie"), [(place, lie) for place, lies in LIES.items() for lie in lies], ids=str)
+def test_rejects_a_lie_in_any_field(place: tuple[str | int, ...], lie: object) -> None:
+    content = fields()
+    decode_reply(json.dumps(content).encode(), JOB, LIMITS)
+    within: Any = content
+    for name in place[:-1]:
+        within = within[name]
+    within[place[-1]] = lie
+    reject(content)
+
+
+def test_rejects_more_pixels_than_allowed() -> None:
+    thumbnails = {"box": ["image/jpeg", 100, 25, 999]}
+    reject(fields() | {"width": 2004, "height": 500, "thumbnails": thumbnails})
+    allowed = fields() | {"width": 2000, "height": 500, "thumbnails": thumbnails}
+    assert decode_reply(json.dumps(allowed).encode(), JOB, LIMITS).width == 2000
+
+
+@pytest.mark.parametrize("name", sorted(fields()))
+def test_rejects_reply_without_a_field(name: str) -> None:
+    content = fields()
+    del content[name]
+    reject(content)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[" * 60_000, b'{"job":' * 9_000, b"\xff\xfe", b'{"job":' + b"9" * 5_000 + b"}", b"null", b'"job"', b"\0"],
+    ids=["deep list", "deep object", "no UTF-8", "huge number", "null", "text", "NUL"],
+)
+def test_rejects_lines_that_break_parsers(line: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (the message depends on the flaw)
+        decode_reply(line, JOB, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +190,7 @@ def test_rejects_unknown_metadata_kind() -> None:
         [["encode", 0.1]],
         [["decode", 0.1], ["decode", 0.1]],
         [["decode", -0.1]],
+        [["decode", 5.1]],  # longer than the job may take
         [["decode", float("nan")]],
         [["decode", float("inf")]],
         [["decode", "soon"]],
@@ -107,6 +201,58 @@ def test_rejects_unknown_metadata_kind() -> None:
     ids=str,
 )
 def test_rejects_unknown_step_or_invalid_time(timings: object) -> None:
-    fields = json.loads(encode_rendering(rendering("box"))) | {"timings": timings}
-    with pytest.raises(ValueError):  # noqa: PT011  (the message depends on the flaw)
-        decode_reply(json.dumps(fields).encode(), JOB)
+    reject(fields() | {"timings": timings})
+
+
+def test_verdict_round_trip() -> None:
+    with pytest.raises(CorruptImage, match=r"^The PNG header is damaged: “é”\.$"):
+        decode_reply(encode_error(JOB.number, CorruptImage("The PNG header is damaged: “é”.")), JOB, LIMITS)
+
+
+@pytest.mark.parametrize("error", [StorageFull(), StorageUnavailable()])
+def test_an_outage_is_not_believed(error: ServiceError) -> None:
+    with pytest.raises((ValueError, SourceUnreadable)):
+        decode_reply(encode_error(JOB.number, error), JOB, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("x" * 60_000, "x" * 300),
+        ("one\r\ntwo\0\x1b[31m", "one  two  [31m"),
+        ("\u202egnp.exe \u2066\ufeff", " gnp.exe   "),
+        ("\ud800", " "),
+    ],
+    ids=["long", "control characters", "direction of writing", "half a pair"],
+)
+def test_detail_of_a_verdict_is_one_short_line(detail: str, shown: str) -> None:
+    line = json.dumps({"job": JOB.number, "code": "unsupported-format", "detail": detail}).encode()
+    with pytest.raises(UnsupportedFormat) as caught:
+        decode_reply(line, JOB, LIMITS)
+    assert caught.value.detail == shown
+    assert caught.value.detail.encode()
+
+
+@pytest.mark.parametrize("detail", [None, 7, ["Damaged."], {"x": 1}])
+def test_rejects_detail_that_is_no_text(detail: object) -> None:
+    reject({"job": JOB.number, "code": "corrupt-image", "detail": detail})
+
+
+@pytest.mark.parametrize("code", ["nonsense", "database-unavailable", "upload-stalled", "", None, 7, ["corrupt-image"]])
+def test_rejects_codes_that_are_no_verdict(code: object) -> None:
+    reject({"job": JOB.number, "code": code, "detail": "Damaged."})
+
+
+def test_formats_of_outputs_are_those_of_images() -> None:
+    for output in OutputFormat:
+        recipe = Recipe(presets=(Preset(name="box", width=100, height=50, format=output),))
+        job = Job(source=OUT, recipe=recipe, out=OUT)
+        allowed = set()
+        for image_format in ImageFormat:
+            content = json.loads(encode_rendering(job.number, rendering("box")))
+            content["thumbnails"]["box"][0] = image_format.content_type
+            try:
+                allowed.add(decode_reply(json.dumps(content).encode(), job, LIMITS).thumbnails[0].format)
+            except ValueError:
+                continue
+        assert allowed == ({"jpeg", "webp"} if output is OutputFormat.AUTO else {output.value})
