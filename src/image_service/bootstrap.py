@@ -225,7 +225,7 @@ def observed_renderer(resources: Resources, renderer: Renderer) -> Renderer:
 def _storage(settings: Settings) -> tuple[Storage, PresignedUrls | None]:
     """Returns the storage, and the same as a source of presigned URLs if clients are to get these."""
     if settings.object_storage is None:
-        return LocalStorage(settings.storage_folder), None
+        return LocalStorage(settings.storage_folder, reserve=settings.storage_reserve), None
     # Loaded only if it is used: its library takes memory.
     from image_service.storage.objects import ObjectStorage  # noqa: PLC0415 — see above
 
@@ -234,6 +234,7 @@ def _storage(settings: Settings) -> tuple[Storage, PresignedUrls | None]:
         settings.storage_folder,
         limit=settings.storage_timeout,
         largest_copy=max(_MAX_OBJECT_BYTES, settings.max_file_size),
+        reserve=settings.storage_reserve,
     )
     return storage, storage if settings.files_delivery == "redirect" else None
 

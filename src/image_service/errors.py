@@ -11,6 +11,7 @@
     │   ├── MissingFile              missing-file
     │   ├── TooManyFiles             too-many-files
     │   ├── NotMultipart             not-multipart
+    │   ├── UnsupportedEncoding      unsupported-encoding
     │   ├── UploadStalled            upload-stalled
     │   ├── UploadTooLarge           upload-too-large
     │   └── InvalidImage             the file cannot be processed as an image
@@ -35,6 +36,7 @@
     ├── Busy                     try again later; nothing is broken
     │   ├── TooManyConnections       too-many-connections
     │   ├── TooManyUploads           too-many-uploads
+    │   ├── UploadDisplaced          upload-displaced
     │   └── BacklogFull              backlog-full
     ├── Outage                   a dependency is unavailable: try again later; never counts against an image
     │   ├── DatabaseUnavailable      database-unavailable
@@ -117,8 +119,14 @@ class NotMultipart(UploadRejected):
     code = "not-multipart"
 
 
+class UnsupportedEncoding(UploadRejected):
+    """The request's body is compressed, as its Content-Encoding says. Send it without: images are compressed anyway."""
+
+    code = "unsupported-encoding"
+
+
 class UploadStalled(UploadRejected):
-    """No byte of the upload arrived for too long. Send it again over a more stable connection."""
+    """The upload arrived too slowly, or stopped. Send it again over a faster or more stable connection."""
 
     code = "upload-stalled"
 
@@ -259,6 +267,13 @@ class TooManyUploads(Busy):
 
     code = "too-many-uploads"
     retry_after = 2
+
+
+class UploadDisplaced(Busy):
+    """The service is receiving as many uploads as it can, and this one was too slow. Try again in a few seconds."""
+
+    code = "upload-displaced"
+    retry_after = 5
 
 
 class BacklogFull(Busy):

@@ -193,3 +193,18 @@ async def test_full_disk_refuses_upload_and_keeps_nothing(tmp_path: Path) -> Non
             assert answer.json()["code"] == "storage-full"
             assert (await api.get("/health")).json()["status"] == "healthy"
             assert (await done(api, (await upload(api, PHOTO))["id"]))["status"] == "DONE"
+
+
+async def test_nearly_full_disk_refuses_uploads_only(tmp_path: Path) -> None:
+    """Images of 0.75 MB go on a disk of 30 MB, of which 1.5 are kept: a deletion needs some for the database."""
+    with Standalone(tmp_path, disk_megabytes=30) as service:
+        async with client(service.url) as api:
+            accepted: list[str] = []
+            while (answer := await api.post("/images", files={"file": encoded(noise(500, 500), "PNG")})).is_success:
+                accepted.append(answer.json()["id"])
+            assert (answer.status_code, answer.json()["code"]) == (507, "storage-full")
+            assert len(accepted) > 10
+            await finished(api, accepted)
+            for image_id in accepted[:5]:
+                assert (await api.delete(f"/images/{image_id}")).status_code == 204
+            assert (await done(api, (await upload(api, PHOTO))["id"]))["status"] == "DONE"

@@ -194,6 +194,13 @@ async def test_chunked_upload_over_a_socket(server: Server) -> None:
     assert [path.read_bytes() for path in server.api.originals] == [PNG]
 
 
+async def test_compressed_upload_is_refused(server: Server) -> None:
+    reply = await server.ask(upload(FORM, "Content-Encoding: gzip"))
+    assert (reply.status, reply.json["code"]) == (415, "unsupported-encoding")
+    assert reply.headers["accept-encoding"] == "identity"
+    await server.assert_nothing_stored()
+
+
 @pytest.mark.parametrize("sent", [0, 1, 60, len(FORM) - 20, len(FORM)])
 @pytest.mark.parametrize("cut", [True, False])
 async def test_disconnect_during_an_upload_leaves_nothing_behind(server: Server, sent: int, *, cut: bool) -> None:

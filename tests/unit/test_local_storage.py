@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_for
 from image_service.errors import ObjectMissing, StorageFull, StorageUnavailable
+from image_service.storage import local
 from image_service.storage.conventions import PIECE_BYTES
 from image_service.storage.local import LocalStorage
 
@@ -252,12 +253,12 @@ async def test_cancelled_reader_leaves_no_open_file(
             super().close()
             closed.set()
 
-    def slow_open(path: Path, *_: object, **__: object) -> FileIO:
+    def slow_open(descriptor: int) -> FileIO:
         opening.set()
         release.wait()
-        return Watched(path)
+        return Watched(descriptor)
 
-    monkeypatch.setattr(Path, "open", slow_open)
+    monkeypatch.setattr(local, "FileIO", slow_open)
     reader = asyncio.ensure_future(anext(storage.read("a")))
     await asyncio.to_thread(opening.wait)
     reader.cancel()
@@ -392,6 +393,72 @@ async def test_list_skips_entries_that_are_no_objects(storage: LocalStorage, roo
     (root / "t" / "7f" / "link").symlink_to(root / "t" / "7f" / "a")
     (root / "t" / "loop").symlink_to(root / "t")
     assert [item.key async for item in storage.list("")] == ["t/7f/a"]
+
+
+@pytest.mark.parametrize("link", ["t", "t/7f", "t/7f/a"])
+async def test_symbolic_links_in_the_storage_are_not_followed(
+    storage: LocalStorage, root: Path, tmp_path: Path, link: str
+) -> None:
+    await put(storage, "t/7f/a")
+    (root / link).rename(tmp_path / "outside")
+    (root / link).symlink_to(tmp_path / "outside")
+    with pytest.raises(ObjectMissing):
+        await anext(storage.read("t/7f/a"))
+    async with storage.scratch() as scratch:
+        with pytest.raises(ObjectMissing):
+            await storage.local_path("t/7f/a", scratch, DIGEST)
+
+
+async def test_storage_may_itself_be_reached_through_a_symbolic_link(root: Path, tmp_path: Path) -> None:
+    await LocalStorage(root).probe()
+    (tmp_path / "link").symlink_to(root)
+    storage = LocalStorage(tmp_path / "link")
+    await put(storage, "t/7f/a")
+    assert await anext(storage.read("t/7f/a")) == b"content"
+    async with storage.scratch() as scratch:
+        assert (await storage.local_path("t/7f/a", scratch, DIGEST)).read_bytes() == b"content"
+    assert [item.key async for item in storage.list("")] == ["t/7f/a"]
+    await storage.delete(["t/7f/a"])
+    assert not stored(root)
+
+
+async def test_nothing_is_stored_through_a_symbolic_link(storage: LocalStorage, root: Path, tmp_path: Path) -> None:
+    await storage.probe()
+    (tmp_path / "outside").mkdir()
+    (root / "t").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageUnavailable):
+        await put(storage, "t/7f/a")
+    with pytest.raises(StorageUnavailable):
+        await put(storage, "t/a")
+    assert not list((tmp_path / "outside").iterdir())
+
+
+async def test_link_instead_of_a_file_is_not_stored(storage: LocalStorage, root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "outside"
+    target.write_bytes(b"secret")
+    target.chmod(0o600)
+    async with storage.scratch() as scratch:
+        (scratch / "link").symlink_to(target)
+        with pytest.raises(StorageUnavailable):
+            await storage.adopt({"t/7f/a": scratch / "link"})
+    assert not stored(root)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+async def test_link_instead_of_the_owner_is_not_followed(storage: LocalStorage, root: Path, tmp_path: Path) -> None:
+    await storage.probe()
+    (tmp_path / "outside").touch()
+    (root / ".owner").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageUnavailable):
+        await storage.bind_to_database("id")
+    assert not (tmp_path / "outside").read_bytes()
+
+
+async def test_named_pipe_is_no_object(storage: LocalStorage, root: Path) -> None:
+    await storage.probe()
+    os.mkfifo(root / "pipe")
+    with pytest.raises(ObjectMissing):
+        await wait_for(anext(storage.read("pipe")))
 
 
 async def test_age_is_by_modification_time_and_never_negative(storage: LocalStorage, root: Path) -> None:

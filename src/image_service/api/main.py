@@ -56,8 +56,12 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
         app,
         ApiContext(
             services=services,
-            upload_reader=UploadReader(max_file_size=settings.max_file_size, idle_timeout=settings.upload_idle_timeout),
-            upload_limit=UploadLimit(settings.max_concurrent_uploads),
+            upload_reader=UploadReader(max_file_size=settings.max_file_size),
+            upload_limit=UploadLimit(
+                settings.max_concurrent_uploads,
+                idle_timeout=settings.upload_idle_timeout,
+                min_rate=settings.upload_min_rate,
+            ),
             public_url=settings.public_url,
             standalone=settings.embedded_queue,
         ),

@@ -3,28 +3,21 @@
 The body is never collected in memory, and reaches the disk only as far as the file was accepted.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from image_service.errors import (
-    MalformedUpload,
-    MissingFile,
-    NotMultipart,
-    TooManyFiles,
-    UploadStalled,
-    UploadTooLarge,
-)
-
-FIELD: Final = "file"
-"""The form field that holds the image."""
+from image_service.api.form_file import FormFile
+from image_service.api.form_parser import FormError, FormParser, Part
+from image_service.api.parameters import parse_parameters
+from image_service.api.upload_limit import UploadSlot
+from image_service.errors import MalformedUpload, MissingFile, NotMultipart, UnsupportedEncoding, UploadTooLarge
 
 _OVERHEAD: Final = 64 * 1024
 """Bytes that a body may have beyond the largest file: boundaries, headers, other fields."""
-_MAX_FIELDS: Final = 64
+_MAX_DIGITS: Final = 19
+"""Digits of a Content-Length: the HTTP parser refuses more, except for leading zeros."""
 
 
 class UploadReader:
@@ -32,57 +25,54 @@ class UploadReader:
 
     Args:
         max_file_size: Size of the largest file in bytes. A body that must hold more is refused before it is read.
-        idle_timeout: Seconds without a byte after which the upload is aborted.
     """
 
-    def __init__(self, *, max_file_size: int, idle_timeout: float) -> None:
+    def __init__(self, *, max_file_size: int) -> None:
         self._max_file_size = max_file_size
         self._max_body = max_file_size + _OVERHEAD
-        self._idle_timeout = idle_timeout
 
-    async def file(self, request: Request) -> AsyncGenerator[bytes]:
+    async def file(self, request: Request, slot: UploadSlot) -> AsyncGenerator[bytes]:
         """Yields the bytes of the form's field `file`, then checks the rest of the form.
 
+        Args:
+            request: The upload.
+            slot: The place that it has; it says how long its bytes are waited for.
+
         Raises:
-            UploadRejected: the body is not a form with exactly one such field, is too large, or does not arrive.
+            UploadRejected: the body is not a form with exactly one such file, is too large, or does not arrive.
+            UploadDisplaced: the upload gave way to another.
         """
         boundary = _boundary(request.headers.get("content-type", ""))
+        _check_encoding(request)
         if _content_length(request) > self._max_body:
             raise self._too_large()
-        files = 0
-        in_file = False
+        form_file = FormFile()
         try:
-            # Latin-1 decodes any byte: file names are not used, so none can be invalid.
-            with PushMultipartParser(boundary, max_segment_count=_MAX_FIELDS, header_charset="latin-1") as parser:
-                async for chunk in self._body(request):
-                    for event in parser.parse(chunk):
-                        if isinstance(event, MultipartSegment):
-                            in_file = event.name == FIELD
-                            files += in_file
-                            if files > 1:
-                                raise TooManyFiles
-                        elif event is not None and in_file:
-                            yield event
-        except MultipartError as error:
+            parser = FormParser(boundary)
+            async for chunk in self._body(request, slot):
+                for event in parser.feed(chunk):
+                    if isinstance(event, Part):
+                        form_file.begin(event)
+                    elif content := form_file.add(event):
+                        yield content
+            parser.close()
+        except FormError as error:
             raise MalformedUpload(
-                f"The multipart body is malformed: {error}. Send it again with an ordinary multipart/form-data encoder."
+                f"The multipart/form-data is malformed: {error} Send it again with an ordinary encoder of forms."
             ) from error
-        if not files:
-            raise MissingFile
+        if content := form_file.end():
+            yield content
 
-    async def _body(self, request: Request) -> AsyncGenerator[bytes]:
+    async def _body(self, request: Request, slot: UploadSlot) -> AsyncGenerator[bytes]:
         received = 0
         stream = aiter(request.stream())
         while True:
             try:
-                async with asyncio.timeout(self._idle_timeout):
-                    chunk = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise UploadStalled from None
+                chunk = await slot.receive(stream)
             except ClientDisconnect:
                 raise MalformedUpload("The connection was closed before the upload was complete.") from None
+            if chunk is None:
+                return
             received += len(chunk)
             if received > self._max_body:
                 raise self._too_large()
@@ -99,16 +89,29 @@ class UploadReader:
 def _boundary(content_type: str) -> str:
     if not content_type:
         raise MissingFile
-    kind, options = parse_options_header(content_type)
+    kind, parameters = parse_parameters(content_type)
     if kind != "multipart/form-data":
         raise NotMultipart
-    boundary: str = options.get("boundary", "")
-    if not boundary:
+    boundaries = [boundary for boundary in parameters.get("boundary", ()) if boundary]
+    if not boundaries:
         raise MalformedUpload("The Content-Type names no boundary. Let your HTTP client make the header by itself.")
-    return boundary
+    if len(boundaries) > 1:
+        raise MalformedUpload("The Content-Type names two boundaries. Let your HTTP client make the header by itself.")
+    return boundaries[0]
+
+
+def _check_encoding(request: Request) -> None:
+    """Check that the body is not compressed: it would have to be decompressed to be limited (RFC 9110, 8.4).
+
+    Raises:
+        UnsupportedEncoding: it is.
+    """
+    for line in request.headers.getlist("content-encoding"):
+        if any(coding.strip().lower() not in {"", "identity"} for coding in line.split(",")):
+            raise UnsupportedEncoding
 
 
 def _content_length(request: Request) -> int:
     """Returns the body's length as the client announced it; 0 if it did not, or not as a number."""
     length = request.headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdigit() else 0
+    return int(length.lstrip("0")[:_MAX_DIGITS] or "0") if length.isascii() and length.isdigit() else 0

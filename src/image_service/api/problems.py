@@ -40,6 +40,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UrlTooLong.code: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.UnsupportedEncoding.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.RangeNotSatisfiable.code: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.HostNotAllowed.code: HTTPStatus.MISDIRECTED_REQUEST,
@@ -48,6 +49,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.UploadDisplaced.code: HTTPStatus.TOO_MANY_REQUESTS,
     errors.HeadTooLarge.code: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.ServiceError.code: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ObjectMissing.code: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -59,6 +61,16 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.StorageFull.code: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The status of every error that can be a response. Other errors appear in an image's ``error`` or in the log."""
+
+_CLOSE: Final = {"Connection": "close"}
+_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
+    # The rest of the request would take as long again (RFC 9110, 15.5.9).
+    errors.UploadStalled.code: _CLOSE,
+    errors.UploadDisplaced.code: _CLOSE,
+    # Says that it was the encoding, and which one is accepted (RFC 9110, 15.5.16).
+    errors.UnsupportedEncoding.code: {"Accept-Encoding": "identity"},
+}
+"""Headers that belong to the response to an error."""
 
 _METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 """The methods that any operation has."""
@@ -82,7 +94,7 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
     return JSONResponse(
         _document(type(error), detail),
         status.value,
-        {"Cache-Control": NO_STORE, **NOSNIFF, **retry, **(headers or {})},
+        {"Cache-Control": NO_STORE, **NOSNIFF, **retry, **_HEADERS.get(error.code, {}), **(headers or {})},
         MEDIA_TYPE,
     )
 

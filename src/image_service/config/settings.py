@@ -42,6 +42,13 @@ class Settings(BaseSettings):
         gt=0,
         description="Timeout for storing an image in object storage, in seconds; the upload is refused after that.",
     )
+    storage_reserve: float = Field(
+        default=5.0,
+        ge=0,
+        le=50,
+        description="Percentage of the disk of STORAGE_PATH, 5 GiB at most, that uploads leave free: below it they are "
+        "answered 507, and deletions still work.",
+    )
     files_delivery: Literal["proxy", "redirect"] = Field(
         default="proxy",
         description="proxy: the API sends files; redirect: it redirects clients to presigned URLs of object storage.",
@@ -79,6 +86,11 @@ class Settings(BaseSettings):
     )
     upload_idle_timeout: float = Field(
         default=30.0, gt=0, description="Seconds without a byte after which an upload is aborted."
+    )
+    upload_min_rate: int = Field(
+        default=4096,
+        ge=1,
+        description="Least bytes per second of an upload; it is aborted when it is twice UPLOAD_IDLE_TIMEOUT behind.",
     )
 
     max_connections: int | None = Field(

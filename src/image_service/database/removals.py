@@ -6,7 +6,7 @@ A removal is recorded in the transaction that deletes the last reference to the 
 from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds, now
@@ -32,6 +32,12 @@ class RemovalRepository(Repository):
     async def pending(self, keys: Iterable[str]) -> set[str]:
         """Which of these files are recorded for removal."""
         return set((await self._connection.execute(select(RemovalRow.key).where(RemovalRow.key.in_(keys)))).scalars())
+
+    async def postpone(self, key: str, *, due_in: float) -> None:
+        """Make a file due ``due_in`` seconds from now."""
+        await self._connection.execute(
+            update(RemovalRow).where(RemovalRow.key == key).values(due_at=in_seconds(due_in))
+        )
 
     async def done(self, keys: Collection[str]) -> None:
         """Delete the removals of files that have been removed."""

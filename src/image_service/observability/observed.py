@@ -36,6 +36,10 @@ class ObservedStorage:
         """See ``Storage``."""
         return self._inner.scratch()
 
+    async def check_space(self) -> None:
+        """See ``Storage``."""
+        await self._inner.check_space()
+
     async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
         """See ``Storage``."""
         with _measured("storage adopt", self._seconds, "adopt"):

@@ -36,6 +36,14 @@ class Storage(Protocol):
         """Returns a context manager with an empty local directory, which is always removed at its end."""
         ...
 
+    async def check_space(self) -> None:
+        """Return if an upload may use space; called often, and quick.
+
+        Raises:
+            StorageFull: what is free is kept for deletions and running work.
+        """
+        ...
+
     async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
         """Move files from a scratch directory to their keys, durably.
 

@@ -1,6 +1,7 @@
 """Deletes images: first their rows, then their files."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -9,9 +10,15 @@ import structlog
 from image_service.database import Database
 from image_service.errors import ImageNotFound, Outage
 from image_service.ports import Storage
+from image_service.services.removing import delete_each
 
 _BATCH: Final = 256
 _FILES_TIMEOUT: Final = 2.0
+_FIRST_DELAY: Final = 60.0
+"""Seconds after which a file that could not be deleted is tried again; doubles each time."""
+_LONGEST_DELAY: Final = 24 * 3600.0
+_MAX_FAILURES: Final = 10_000
+"""Files whose tries are counted, to bound the memory; the delays of others do not grow."""
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +40,10 @@ class Deletion:
         self._storage = storage
         self._batch = batch
         self._files_timeout = files_timeout
+        self._failed = False
+        """Whether the last run failed. The next one then deletes one file at a time: it may have been a single one."""
+        self._failures: dict[str, int] = {}
+        """How often each of the files that cannot be deleted was tried, since the process started."""
 
     async def delete(self, image_id: UUID) -> None:
         """Delete an image in any state. Its files are deleted at once, or later if the storage is unavailable.
@@ -60,9 +71,10 @@ class Deletion:
             Outage: the storage or the database is unavailable; the rest stays for the next run.
         """
         removed = 0
+        one_at_a_time, self._failed = self._failed, True
         while keys := await self._due():
-            await self._remove(keys)
-            removed += len(keys)
+            removed += await (self._remove_each(keys) if one_at_a_time else self._remove(keys))
+        self._failed = False
         if removed:
             _log.info("files of deleted images and replaced thumbnails deleted", files=removed)
         return removed
@@ -71,7 +83,28 @@ class Deletion:
         async with self._database.statement() as repositories:
             return list(await repositories.removals.due(limit=self._batch))
 
-    async def _remove(self, keys: list[str]) -> None:
+    async def _remove(self, keys: Sequence[str]) -> int:
         await self._storage.delete(keys)
         async with self._database.statement() as repositories:
             await repositories.removals.done(keys)
+        return len(keys)
+
+    async def _remove_each(self, keys: Sequence[str]) -> int:
+        """Delete files one at a time; returns how many. Those that cannot be deleted become due later."""
+        failed = await delete_each(self._storage, keys)
+        for key in failed:
+            await self._postpone(key)
+        deleted = [key for key in keys if key not in failed]
+        for key in deleted:
+            self._failures.pop(key, None)
+        async with self._database.statement() as repositories:
+            await repositories.removals.done(deleted)
+        return len(deleted)
+
+    async def _postpone(self, key: str) -> None:
+        failures = self._failures.get(key, 0)
+        if failures or len(self._failures) < _MAX_FAILURES:
+            self._failures[key] = failures + 1
+        delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2**failures)
+        async with self._database.statement() as repositories:
+            await repositories.removals.postpone(key, due_in=delay)

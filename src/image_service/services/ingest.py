@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -104,8 +105,9 @@ class Ingest:
 
         Raises:
             UploadRejected: the file is unacceptable; nothing of it is kept.
-            Outage: the scratch directory cannot be written to.
+            Outage: the scratch directory cannot be written to, or the disk is almost full.
         """
+        await self._storage.check_space()
         async with AsyncExitStack() as stack:
             scratch = await stack.enter_async_context(self._storage.scratch())
             path = scratch / "original"
@@ -176,6 +178,7 @@ class Ingest:
                     self._inspector.sniff(bytes(buffer[:_HEAD]))
                     sniffed = True
                 if len(buffer) >= self._buffer_size():
+                    await self._storage.check_space()
                     await asyncio.to_thread(file.write, buffer)
                     buffer = bytearray()
             if not size:
@@ -237,6 +240,11 @@ def _replayed(known: Image, sha256: str) -> Accepted:
     return Accepted(id=known.id, status=known.status, replayed=True)
 
 
+def _no_links(path: str, flags: int) -> int:
+    """Opens a file, but not the one that a symbolic link in its place leads to: that would be overwritten."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o640)
+
+
 class _ScratchFile:
     """The file that an upload is written to. ``write`` blocks, so it is called in a thread."""
 
@@ -253,7 +261,7 @@ class _ScratchFile:
     def write(self, data: bytearray) -> None:
         """Append to the file, which the first call creates."""
         if self._file is None:
-            self._file = self.path.open("wb", buffering=0)
+            self._file = FileIO(self.path, "wb", opener=_no_links)
         self._digest.update(data)
         view = memoryview(data)
         while view:

@@ -11,6 +11,7 @@ from image_service.database import Database
 from image_service.domain.keys import ORIGINALS, THUMBNAILS, ThumbnailKey, parse_original_key, parse_thumbnail_key
 from image_service.errors import ForeignStorage
 from image_service.ports import Storage
+from image_service.services.removing import delete_each
 
 _BATCH: Final = 256
 
@@ -44,6 +45,8 @@ class Sweeper:
         self._grace = grace
         self._clock = clock
         self._batch = batch
+        self._failed = False
+        """Whether the last run failed. The next one then deletes one file at a time: it may have been a single one."""
         self._first_seen: dict[str, float] = {}
         """When each orphan was first seen. A file's age is not sufficient: system clocks can jump."""
 
@@ -58,18 +61,26 @@ class Sweeper:
         except ForeignStorage as error:
             _log.error("sweep skipped: the storage holds another database's files", reason=error.detail)
             return 0
+        one_at_a_time, self._failed = self._failed, True
         removed = await self._storage.sweep_scratch(self._grace)
         now = self._clock()
         first_seen: dict[str, float] = {}
         async for orphans in self.orphans():
             first_seen |= {key: self._first_seen.get(key, now) for key in orphans}
             due = [key for key in orphans if now - first_seen[key] >= self._grace]
-            await self._storage.delete(due)
-            removed += len(due)
+            removed += await self._delete(due, one_at_a_time=one_at_a_time)
         self._first_seen = first_seen
+        self._failed = False
         if removed:
             _log.info("orphaned files deleted", files=removed)
         return removed
+
+    async def _delete(self, keys: list[str], *, one_at_a_time: bool) -> int:
+        """Delete files; returns how many."""
+        if one_at_a_time:
+            return len(keys) - len(await delete_each(self._storage, keys))
+        await self._storage.delete(keys)
+        return len(keys)
 
     async def orphans(self) -> AsyncIterator[list[str]]:
         """Yields the keys of orphaned files that are older than the grace, in batches.

@@ -1,10 +1,13 @@
 """Durable changes to a file system: create, rename and fsync in the order that survives a power loss."""
 
+import errno
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
+
+from image_service.storage.nofollow import no_links
 
 FOLDER_MODE: Final = 0o750
 _FILE_MODE: Final = 0o640
@@ -50,6 +53,8 @@ class DurableMoves:
         """
         if folder == self._root or folder in self._durable:
             return
+        if folder.is_symlink():
+            raise NotADirectoryError(errno.ENOTDIR, "a symbolic link, which is not followed", str(folder))
         self._ensure_folder(folder.parent)
         _create(folder)
         sync_folder(folder.parent)
@@ -89,7 +94,8 @@ def _create(folder: Path) -> None:
 
 def _sync_files(paths: Sequence[Path]) -> None:
     with ExitStack() as stack:
-        files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
+        # What was moved here may have been replaced by a link, whose target must not be changed.
+        files = [stack.enter_context(open(path, "rb", buffering=0, opener=no_links)) for path in paths]
         for file in files:
             os.fchmod(file.fileno(), _FILE_MODE)
             if len(files) > 1:

@@ -1,6 +1,7 @@
 """Stores files in a local folder; durable by rename, fsync of the file, and fsync of the folder."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import stat
@@ -16,6 +17,8 @@ from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, check_prefix
 from image_service.storage.durable import DurableMoves
 from image_service.storage.folder import ABSENT, StorageFolder
+from image_service.storage.nofollow import no_links, open_below
+from image_service.storage.reserve import SpaceReserve
 from image_service.storage.scratch import FRESH_SECONDS, PROBE_TIMEOUT, ScratchDirectories
 
 _BATCH: Final = 256
@@ -31,6 +34,7 @@ class LocalStorage:
         fresh_seconds: See ``ScratchDirectories``.
         probe_timeout: See ``ScratchDirectories``.
         batch: Directory entries or deletions per call to a thread.
+        reserve: Percentage of the disk that uploads leave free; see ``SpaceReserve``.
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class LocalStorage:
         fresh_seconds: float = FRESH_SECONDS,
         probe_timeout: float = PROBE_TIMEOUT,
         batch: int = _BATCH,
+        reserve: float = 0,
     ) -> None:
         self._folder = StorageFolder(root)
+        self._reserve = SpaceReserve(self._folder, percent=reserve)
         self._scratch = ScratchDirectories(self._folder, fresh_seconds=fresh_seconds, probe_timeout=probe_timeout)
         self._moves = DurableMoves(root)
         self._batch = batch
@@ -49,6 +55,10 @@ class LocalStorage:
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         """Returns an empty directory on the same file system for a block; see ``ScratchDirectories.create``."""
         return self._scratch.create()
+
+    async def check_space(self) -> None:
+        """Return if an upload may use space; see ``SpaceReserve.check``."""
+        await self._reserve.check()
 
     async def adopt(
         self,
@@ -68,13 +78,13 @@ class LocalStorage:
 
     async def local_path(self, key: str, scratch: Path, sha256: str) -> Path:  # noqa: ARG002 - only remote storages copy
         """Returns the path of the stored file itself, once its digest is verified."""
-        path = self._path(key)
-        await self._folder.run(self._verify, path, sha256)
-        return path
+        check_key(key)
+        await self._folder.run(self._verify, key, sha256)
+        return self._path(key)
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Yield up to ``length`` bytes of the object from ``start`` on, in pieces of at most 256 KiB."""
-        file, size = await self._open(self._path(key))
+        file, size = await self._open(key)
         try:
             end = size if length is None else min(size, start + length)
             while start < end:
@@ -118,20 +128,17 @@ class LocalStorage:
         """Check that a file can be written; see ``ScratchDirectories.probe``."""
         await self._scratch.probe()
 
-    async def _open(self, path: Path) -> tuple[FileIO, int]:
+    async def _open(self, key: str) -> tuple[FileIO, int]:
         """Returns the file and its size in bytes."""
-        opening = asyncio.ensure_future(self._folder.run(self._open_now, path))
+        check_key(key)
+        opening = asyncio.ensure_future(self._folder.run(self._open_now, key))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close)
             raise
 
-    def _open_now(self, path: Path) -> tuple[FileIO, int]:
-        size = self._size(path)
-        return path.open("rb", buffering=0), size
-
-    def _verify(self, path: Path, sha256: str) -> None:
+    def _verify(self, key: str, sha256: str) -> None:
         """Check the digest of a stored file.
 
         A megabyte takes half a millisecond, in a thread. No decoder of this version can write to a stored file; one of
@@ -141,25 +148,31 @@ class LocalStorage:
             ObjectMissing: there is no such file.
             ObjectChanged: its digest is another.
         """
-        self._size(path)
-        with path.open("rb", buffering=0) as file:
+        file, _ = self._open_now(key)
+        with file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise ObjectChanged
 
-    def _size(self, path: Path) -> int:
-        """Returns the size in bytes of a stored file.
+    def _open_now(self, key: str) -> tuple[FileIO, int]:
+        """Open a stored file; in one step with finding it, because it may be deleted at any time.
 
         Raises:
             ObjectMissing: there is no such file.
         """
         try:
-            status = path.stat()
-        except ABSENT as error:
+            descriptor = open_below(self._folder.root, key)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ObjectMissing(f"{key} is a symbolic link, which is not followed.") from error
+            if not isinstance(error, ABSENT):
+                raise
             self._folder.check_mounted()
             raise ObjectMissing from error
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
             raise ObjectMissing
-        return status.st_size
+        return FileIO(descriptor), status.st_size
 
     def _path(self, key: str) -> Path:
         check_key(key)
@@ -203,9 +216,10 @@ class LocalStorage:
         path = self._folder.root / OWNER
         with suppress(FileExistsError), path.open("x"):
             pass
-        if recorded := path.read_text():
-            return recorded
-        path.write_text(owner)  # a crash may have left the file empty
+        with open(path, "r+", opener=no_links) as file:
+            if recorded := file.read():
+                return recorded
+            file.write(owner)  # a crash may have left the file empty
         return owner
 
 

@@ -32,7 +32,7 @@ class FolderLock:
         with suppress(PermissionError):  # the parent may not be readable
             # Even if the folder existed: the process that created it may have died before syncing it.
             sync_folder(self._folder.absolute().parent)
-        descriptor = os.open(self._folder / _NAME, os.O_RDWR | os.O_CREAT, 0o640)
+        descriptor = os.open(self._folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)

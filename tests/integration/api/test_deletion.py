@@ -1,8 +1,9 @@
 """Deletion removes an image in any state at once, and its files then or soon after."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -154,3 +155,58 @@ async def test_deletion_during_database_outage_deletes_nothing(sqlite_url: str, 
         problem(answer, 503, "database-unavailable")
         assert answer.headers["retry-after"] == "5"
         assert files(api) == kept
+
+
+@pytest.mark.parametrize("file", ["original", "thumbnails/100x100"])
+async def test_file_that_is_deleted_while_it_is_requested_returns_404(
+    api: Api, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_id = await accepted(api)
+    await finish(api, image_id)
+    read = LocalStorage.read
+
+    async def deleted_first(self: LocalStorage, key: str, start: int, length: int | None) -> AsyncIterator[bytes]:
+        await Deletion(database=api.database, storage=self).delete(UUID(image_id))
+        async for piece in read(self, key, start, length):
+            yield piece
+
+    monkeypatch.setattr(LocalStorage, "read", deleted_first)
+    problem(await api.client.get(f"/images/{image_id}/{file}"), 404, "image-not-found")
+
+
+async def test_lost_file_of_an_image_that_is_still_recorded_returns_500(api: Api) -> None:
+    image_id = await accepted(api)
+    for path in api.originals:
+        path.unlink()
+    problem(await api.client.get(f"/images/{image_id}/original"), 500, "object-missing")
+
+
+async def test_thumbnail_that_is_replaced_while_it_is_requested_is_served(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_id = await accepted(api)
+    await finish(api, image_id)
+    read = LocalStorage.read
+    replaced: list[bytes] = []
+
+    async def replaced_first(self: LocalStorage, key: str, start: int, length: int | None) -> AsyncIterator[bytes]:
+        if not replaced:
+            assert (await api.client.post(f"/images/{image_id}/reprocess")).status_code == 202
+            replaced.append((await finish(api, image_id))["100x100"])
+            await self.delete([key])
+        async for piece in read(self, key, start, length):
+            yield piece
+
+    monkeypatch.setattr(LocalStorage, "read", replaced_first)
+    answer = await api.client.get(f"/images/{image_id}/thumbnails/100x100")
+    assert (answer.status_code, answer.content) == (200, replaced[0])
+
+
+async def test_requests_beside_deletions_are_answered_with_the_file_or_404(api: Api) -> None:
+    for _ in range(10):
+        image_id = await accepted(api)
+        await finish(api, image_id)
+        urls = [f"/images/{image_id}/original", f"/images/{image_id}/thumbnails/100x100"] * 5
+        requests = [asyncio.create_task(api.client.get(url)) for url in urls]
+        assert (await api.client.delete(f"/images/{image_id}")).status_code == 204
+        assert {answer.status_code for answer in await asyncio.gather(*requests)} <= {200, 404}

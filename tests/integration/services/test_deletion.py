@@ -1,7 +1,7 @@
 """Deletion: leaves no files, whatever happens meanwhile, and deletes nothing else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -268,3 +268,52 @@ async def test_a_run_without_due_files_deletes_nothing(env: ServiceHarness) -> N
     before = await env.files()
     assert await env.deletion().run_once() == 0
     assert await env.files() == before
+
+
+@pytest.mark.parametrize("failure", [StorageUnavailable, ValueError])
+async def test_a_file_that_cannot_be_deleted_does_not_keep_the_others(
+    env: ServiceHarness, failure: type[Exception]
+) -> None:
+    images = [await env.done() for _ in range(3)]
+    await env.ask(lambda r: r.images.remove(images))
+    bad = original_key(images[0])
+
+    async def fail_for_one(keys: Iterable[str]) -> None:
+        if bad in keys:
+            raise failure
+
+    env.script.before("delete", fail_for_one)
+    deletion = env.deletion(batch=3)
+    with pytest.raises(failure):
+        await deletion.run_once()
+    await deletion.run_once()
+    assert await env.files() == {bad}
+    assert set(await env.removals()) == {bad}
+    assert await deletion.run_once() == 0
+
+
+async def test_a_file_that_cannot_be_deleted_is_tried_again_with_growing_delays(env: ServiceHarness) -> None:
+    image_id = await env.done()
+    await env.ask(lambda r: r.images.remove([image_id]))
+
+    async def fail(keys: Iterable[str]) -> None:
+        if original_key(image_id) in keys:
+            raise StorageUnavailable
+
+    env.script.before("delete", fail)
+    deletion = env.deletion()
+    delays = []
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable):
+            await deletion.run_once()
+        await deletion.run_once()
+        delays.append((await env.removals())[original_key(image_id)])
+        await make_removals_due(env)
+    assert delays == pytest.approx([60, 120, 240], abs=30)
+    env.script.before("delete", _pass)
+    assert await deletion.run_once() == 1
+    await nothing_is_left(env)
+
+
+async def _pass(_: object) -> None:
+    pass

@@ -6,11 +6,12 @@ import os
 from collections.abc import AsyncIterator
 from itertools import count, repeat
 from pathlib import Path
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
 
-from harness.fakes import DAMAGED, HEADER, IMAGE
+from harness.fakes import DAMAGED, HEADER, IMAGE, ScriptedStorage
 from harness.pace import slowness
 from harness.service_harness import GRACE, UNCLAIMED_AFTER, UNQUEUED_AFTER, ServiceHarness
 from harness.waiting import eventually
@@ -140,6 +141,27 @@ async def test_an_upload_that_cannot_be_stored_leaves_nothing(sqlite_env: Servic
     sqlite_env.script.fail("adopt", [StorageFull])
     with pytest.raises(StorageFull):
         await sqlite_env.ingest().accept(aiter(Upload(IMAGE)))
+    await nothing_is_left(sqlite_env)
+
+
+async def test_an_upload_is_refused_unread_while_little_space_is_left(
+    sqlite_env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedStorage, "check_space", AsyncMock(side_effect=StorageFull))
+    upload = Upload(IMAGE)
+    with pytest.raises(StorageFull):
+        await sqlite_env.ingest().accept(aiter(upload))
+    assert upload.read == 0
+    await nothing_is_left(sqlite_env)
+
+
+async def test_an_upload_is_ended_when_little_space_is_left(
+    sqlite_env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedStorage, "check_space", AsyncMock(side_effect=[None, None, StorageFull]))
+    upload = Upload(IMAGE + bytes(10_000_000))
+    with pytest.raises(StorageFull):
+        await sqlite_env.ingest(max_file_size=20_000_000).accept(aiter(upload))
     await nothing_is_left(sqlite_env)
 
 

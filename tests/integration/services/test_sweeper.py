@@ -1,6 +1,6 @@
 """The sweeper: deletes old files without a row, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -13,7 +13,7 @@ from image_service.domain.image import Claim, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
-from image_service.errors import DatabaseUnavailable, ForeignStorage
+from image_service.errors import DatabaseUnavailable, ForeignStorage, StorageUnavailable
 from image_service.models import IdentityRow, ImageRow
 from image_service.ports import Delivery
 
@@ -242,3 +242,22 @@ async def test_the_storage_of_another_database_is_not_swept(env: ServiceHarness)
 async def test_an_empty_storage_has_nothing_to_sweep(sqlite_env: ServiceHarness) -> None:
     assert await sqlite_env.sweep() == 0
     assert await sqlite_env.files() == set()
+
+
+async def test_an_orphan_that_cannot_be_deleted_does_not_keep_the_others(env: ServiceHarness) -> None:
+    keys = [original_key(uuid4()) for _ in range(4)]
+    for key in keys:
+        await env.put(key, age=OLD)
+    bad = keys[0]
+
+    async def fail_for_one(keys: Iterable[str]) -> None:
+        if bad in keys:
+            raise StorageUnavailable
+
+    env.script.before("delete", fail_for_one)
+    sweeper = env.sweeper(count(0.0, GRACE).__next__)
+    assert await sweeper.run_once() == 0
+    with pytest.raises(StorageUnavailable):
+        await sweeper.run_once()
+    assert await sweeper.run_once() == 3
+    assert await env.files() == {bad}

@@ -12,12 +12,15 @@ from starlette.requests import Request
 from harness.asgi import Body, scope
 from harness.forms import BOUNDARY, CONTENT_TYPE, form, part
 from harness.pace import Stopwatch
+from image_service.api.form_file import MAX_HELD
 from image_service.api.multipart import UploadReader
+from image_service.api.upload_limit import UploadSlot
 from image_service.errors import (
     MalformedUpload,
     MissingFile,
     NotMultipart,
     TooManyFiles,
+    UnsupportedEncoding,
     UploadRejected,
     UploadStalled,
     UploadTooLarge,
@@ -41,10 +44,11 @@ async def read(
     idle_timeout: float = 5.0,
     content_type: str = CONTENT_TYPE,
 ) -> bytes:
-    reader = UploadReader(max_file_size=MAX_FILE_SIZE, idle_timeout=idle_timeout)
+    reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     body = body if isinstance(body, Body) else Body([body])
     given_headers = {"content-type": content_type, **(headers or {})}
-    async with aclosing(reader.file(Request(scope("POST", "/images", given_headers), body))) as content:
+    slot = UploadSlot("", idle_timeout=idle_timeout, min_rate=4096)
+    async with aclosing(reader.file(Request(scope("POST", "/images", given_headers), body), slot)) as content:
         return b"".join([piece async for piece in content])
 
 
@@ -150,6 +154,82 @@ async def test_two_files_are_refused(between: tuple[bytes, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("parts", "content"),
+    [
+        # As FilePond sends it: metadata first, under the name of the file.
+        ([part(b"{}", file_name=None), part(b"file")], b"file"),
+        ([part(b"file"), part(b"{}", file_name=None)], b"file"),
+        ([part(b"", file_name=None), part(b"a", file_name=None), part(b"file"), part(b"b", file_name=None)], b"file"),
+        ([part(bytes(MAX_HELD), file_name=None), part(b"file")], b"file"),
+        ([part(b"{}", file_name=None), part(b"file", b"file", b"")], b"file"),
+        ([part(b"{}", file_name=None), part(b"")], b""),
+        # As clients send it that name no files, such as curl -F "file=<photo.jpg".
+        ([part(bytes(MAX_HELD + 1), file_name=None)], bytes(MAX_HELD + 1)),
+        ([part(bytes(MAX_HELD), file_name=None), part(b"x", b"note", None)], bytes(MAX_HELD)),
+        ([part(b"", file_name=None)], b""),
+    ],
+)
+async def test_file_is_the_part_with_a_file_name_or_else_the_only_one(parts: list[bytes], content: bytes) -> None:
+    body = form(*parts)
+    assert await read(body) == content
+    assert await read(Body(cut(body, range(0, len(body), 1000)))) == content
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [part(b"one", file_name=None), part(b"two", file_name=None)],
+        [part(bytes(MAX_HELD + 1), file_name=None), part(b"two", file_name=None)],
+        [part(bytes(MAX_HELD + 1), file_name=None), part(b"two")],
+        [part(b"{}", file_name=None), part(b"one"), part(b"two")],
+    ],
+)
+async def test_two_files_with_or_without_file_names_are_refused(parts: list[bytes]) -> None:
+    with pytest.raises(TooManyFiles):
+        await read(form(*parts))
+
+
+@pytest.mark.parametrize("boundary", ["----=_Part_1_2.3", "===170===", "a:b/c?d", "'()+_,-./:=?", '"a b"', '"a;b"'])
+@pytest.mark.parametrize("end", ["", "; charset=utf-8", " "])
+async def test_boundary_with_and_without_quotation_marks(boundary: str, end: str) -> None:
+    body = form(part(b"bytes")).replace(BOUNDARY, boundary.strip('"').encode())
+    assert await read(body, content_type=f"multipart/form-data; boundary={boundary}{end}") == b"bytes"
+    assert await read(body, content_type=f'multipart/form-data; boundary="{boundary.strip(chr(34))}"{end}') == b"bytes"
+
+
+async def test_blanks_after_boundaries_are_ignored() -> None:
+    assert await read(form(part(b"bytes")).replace(BOUNDARY + b"\r\n", BOUNDARY + b" \t\r\n")) == b"bytes"
+
+
+@pytest.mark.parametrize(
+    ("boundary", "reason"),
+    [
+        ("x" * 71, "longer than 70 characters"),
+        ('"a\x01b"', "a character that RFC 2046 does not allow"),
+        ('"ab "', "a character that RFC 2046 does not allow"),
+        ("another", "not in the body"),
+        ("a; boundary=b", "names two boundaries"),
+    ],
+)
+async def test_refusal_of_a_boundary_names_the_reason(boundary: str, reason: str) -> None:
+    with pytest.raises(MalformedUpload, match=reason):
+        await read(form(part(b"bytes")), content_type=f"multipart/form-data; boundary={boundary}")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP", "identity, deflate", "x-unknown"])
+async def test_compressed_body_is_refused_unread(coding: str) -> None:
+    body = Body([form(part(b"bytes"))])
+    with pytest.raises(UnsupportedEncoding):
+        await read(body, {"content-encoding": coding})
+    assert body.received == 0
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity, identity"])
+async def test_body_that_is_not_compressed_is_accepted(coding: str) -> None:
+    assert await read(form(part(b"bytes")), {"content-encoding": coding}) == b"bytes"
+
+
+@pytest.mark.parametrize(
     "content_type",
     ["image/jpeg", "application/x-www-form-urlencoded", "multipart/mixed; boundary=x", "form-data", ";", "nonsense"],
 )
@@ -225,7 +305,7 @@ async def test_random_bytes_are_refused(body: bytes) -> None:
         await read(body)
 
 
-@pytest.mark.parametrize("length", [str(LARGEST_BODY + 1), "9" * 30])
+@pytest.mark.parametrize("length", [str(LARGEST_BODY + 1), "0" * 5000 + str(LARGEST_BODY + 1), "9" * 30, "9" * 5000])
 async def test_content_length_beyond_the_limit_is_refused_unread(length: str) -> None:
     body = Body([form(part(b"bytes"))])
     with pytest.raises(UploadTooLarge, match="up to 100,000 bytes"):
@@ -233,7 +313,7 @@ async def test_content_length_beyond_the_limit_is_refused_unread(length: str) ->
     assert body.received == 0
 
 
-@pytest.mark.parametrize("length", [str(LARGEST_BODY), "0", "-1", "+5", "5 ", "x", "²", ""])
+@pytest.mark.parametrize("length", [str(LARGEST_BODY), "0" * 5000, "0", "-1", "+5", "5 ", "x", "²", ""])
 async def test_other_content_lengths_are_ignored(length: str) -> None:
     assert await read(form(part(b"bytes")), {"content-length": length}) == b"bytes"
 
@@ -268,7 +348,8 @@ async def test_disconnect_is_a_malformed_upload(pieces: list[bytes]) -> None:
 
 async def test_file_is_streamed_as_it_arrives() -> None:
     body = Body(cut(form(part(b"x" * 1000)), range(0, 1000, 100)))
-    reader = UploadReader(max_file_size=MAX_FILE_SIZE, idle_timeout=5)
-    async with aclosing(reader.file(Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body))) as content:
+    reader = UploadReader(max_file_size=MAX_FILE_SIZE)
+    request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
+    async with aclosing(reader.file(request, UploadSlot("", idle_timeout=5, min_rate=4096))) as content:
         await anext(content)
         assert body.received < 5

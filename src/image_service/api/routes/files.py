@@ -1,5 +1,6 @@
 """``/images/{image_id}/original`` and ``/thumbnails``: the files of an image."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import Path, Query, Request, Response
@@ -12,6 +13,8 @@ from image_service.api.problems import documented
 from image_service.api.routes.images import ImageId
 from image_service.api.routing import Router
 from image_service.api.urls import version
+from image_service.errors import ObjectMissing
+from image_service.services.lookup import StoredFile
 
 router: Final = Router(prefix="/images", tags=["images"])
 
@@ -53,8 +56,11 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 async def get_original(request: Request, image_id: ImageId) -> Response:
     """Serves an original, which browsers save rather than show."""
     lookup = context_of(request).services.lookup
-    file = await lookup.original(image_id)
-    return await file_response(request, file, lookup, cache=PRIVATE_IMMUTABLE, attachment=True)
+
+    def serve(file: StoredFile) -> Awaitable[Response]:
+        return file_response(request, file, lookup, cache=PRIVATE_IMMUTABLE, attachment=True)
+
+    return await _with_current(lambda: lookup.original(image_id), serve)
 
 
 @router.get(
@@ -74,6 +80,27 @@ async def get_thumbnail(
 ) -> Response:
     """Serves a thumbnail, cacheable forever under the URL of its version only."""
     lookup = context_of(request).services.lookup
-    file = await lookup.thumbnail(image_id, size)
-    cache = PUBLIC_IMMUTABLE if v == version(file.sha256) else REVALIDATE
-    return await file_response(request, file, lookup, cache=cache, attachment=False)
+
+    def serve(file: StoredFile) -> Awaitable[Response]:
+        cache = PUBLIC_IMMUTABLE if v == version(file.sha256) else REVALIDATE
+        return file_response(request, file, lookup, cache=cache, attachment=False)
+
+    return await _with_current(lambda: lookup.thumbnail(image_id, size), serve)
+
+
+async def _with_current(
+    find: Callable[[], Awaitable[StoredFile]], serve: Callable[[StoredFile], Awaitable[Response]]
+) -> Response:
+    """Serves a file. If it is missing, its image may have been deleted, or rendered again, since it was looked up.
+
+    Raises:
+        ObjectMissing: the file is missing, but it is still recorded.
+    """
+    file = await find()
+    try:
+        return await serve(file)
+    except ObjectMissing:
+        current = await find()
+        if current.key == file.key:
+            raise
+        return await serve(current)

@@ -8,9 +8,9 @@ from fastapi import Request, Response
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
 from image_service.api.dependencies import context_of
+from image_service.api.form_file import FIELD
 from image_service.api.idempotency import KEY_HEADER, idempotency_key_of
 from image_service.api.middleware import request_id_of
-from image_service.api.multipart import FIELD
 from image_service.api.problems import documented
 from image_service.api.routing import Router
 from image_service.api.schemas import QUEUED_MESSAGE, REPLAYED_MESSAGE, UNQUEUED_MESSAGE, UploadAccepted
@@ -71,10 +71,12 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.UploadStalled,
         errors.UploadTooLarge,
         errors.NotMultipart,
+        errors.UnsupportedEncoding,
         errors.UnsupportedFormat,
         errors.CorruptImage,
         errors.ImageTooLarge,
         errors.TooManyUploads,
+        errors.UploadDisplaced,
         errors.BacklogFull,
         errors.DatabaseUnavailable,
         errors.StorageUnavailable,
@@ -87,9 +89,9 @@ async def upload_image(request: Request, response: Response) -> UploadAccepted:
     context = context_of(request)
     services = context.services
     key = idempotency_key_of(request)
-    with context.upload_limit.slot():
+    with context.upload_limit.slot(request.client.host if request.client else "") as slot:
         await services.backlog.admit()
-        async with aclosing(context.upload_reader.file(request)) as content:
+        async with aclosing(context.upload_reader.file(request, slot)) as content:
             accepted = await services.ingest.accept(content, request_id=request_id_of(request), idempotency_key=key)
     set_accepted_headers(response, context.urls(request), accepted.id)
     if accepted.replayed:

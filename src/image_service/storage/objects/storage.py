@@ -21,6 +21,7 @@ from image_service.storage.conventions import OWNER, check_key, check_prefix
 from image_service.storage.folder import StorageFolder
 from image_service.storage.objects.client import PROBE_KEY, ObjectClient, open_stores
 from image_service.storage.objects.upload import Uploader
+from image_service.storage.reserve import SpaceReserve
 from image_service.storage.scratch import PROBE_TIMEOUT, ScratchDirectories
 
 if TYPE_CHECKING:
@@ -44,7 +45,14 @@ class ObjectStorage:
     """
 
     def __init__(
-        self, store: "Store", folder: Path, *, limit: float, largest_copy: int, upload_store: "Store | None" = None
+        self,
+        store: "Store",
+        folder: Path,
+        *,
+        limit: float,
+        largest_copy: int,
+        upload_store: "Store | None" = None,
+        reserve: float = 0,
     ) -> None:
         """Nothing has to be reachable yet.
 
@@ -54,22 +62,25 @@ class ObjectStorage:
             limit: Seconds within which files are stored, or their upload fails.
             largest_copy: Size in bytes above which an object is not the service's, and is not copied to the local disk.
             upload_store: The same storage, with longer retries for uploads.
+            reserve: Percentage of the local disk that uploads leave free; see ``SpaceReserve``.
         """
         self._client = ObjectClient(store)
         self.uploader = Uploader(self._client, upload_store or store, limit=limit)
-        self._scratch = ScratchDirectories(StorageFolder(folder))
+        local = StorageFolder(folder)
+        self._scratch = ScratchDirectories(local)
+        self._reserve = SpaceReserve(local, percent=reserve)
         self._largest_copy = largest_copy
         self._swept = False
 
     @classmethod
-    def at(cls, url: str, folder: Path, *, limit: float, largest_copy: int) -> "ObjectStorage":
+    def at(cls, url: str, folder: Path, *, limit: float, largest_copy: int, reserve: float = 0) -> "ObjectStorage":
         """Returns the storage that a URL names; obstore reads endpoint and credentials from the environment.
 
         Raises:
             StartError: the URL or the environment is wrong.
         """
         store, upload_store = open_stores(url, silence=timedelta(seconds=limit / 2))
-        return cls(store, folder, limit=limit, largest_copy=largest_copy, upload_store=upload_store)
+        return cls(store, folder, limit=limit, largest_copy=largest_copy, upload_store=upload_store, reserve=reserve)
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         """Returns an empty local directory for a block; see ``ScratchDirectories.create``."""
@@ -78,6 +89,10 @@ class ObjectStorage:
     async def sweep_scratch(self, older_than: float) -> int:
         """Remove what a crash left in this machine's scratch folder; returns how many directories."""
         return await self._scratch.sweep(older_than)
+
+    async def check_space(self) -> None:
+        """Return if an upload may use space of the local disk; see ``SpaceReserve.check``."""
+        await self._reserve.check()
 
     async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
         """Upload files to their keys; on an error, none of them. Larger files go in parts, in bounded memory.
