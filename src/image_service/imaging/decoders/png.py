@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from image_service.imaging.formats.png import chunks
+from image_service.imaging.formats.png import chunks, has_all_pixels
 from image_service.imaging.resizing import resize
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class Png(PngImageFile):
     """A PNG file."""
 
     _wanted_width: int | None = None
+    _filling: Image.Image | None = None
+    _last_row = 0, 0, 0, 0
+    """The row that is decoded last."""
 
     def draft(
         self,
@@ -43,10 +46,37 @@ class Png(PngImageFile):
         return None
 
     def load(self) -> "PixelAccess | None":
-        """Decode, unless that is done."""
+        """Decode, unless that is done.
+
+        Raises:
+            OSError: the data is damaged or cut off.
+            ValueError: it ends before the last row.
+        """
         if self.tile and self._is_plain():
             self._load_with_kornia()
-        return super().load()
+        file = self.fp if self.tile else None
+        loaded = super().load()
+        if file and not ImageFile.LOAD_TRUNCATED_IMAGES and self._lacks_rows(file):
+            raise ValueError("the pixels end before the last row")
+        return loaded
+
+    def load_prepare(self) -> None:
+        """Make the canvas; for Pillow's decoder."""
+        super().load_prepare()
+        # It takes any end of the compressed data for the regular one: then its last row keeps what stands there now.
+        last = self.height - 1
+        if "interlace" in self.info:
+            last -= self.height > 1 and self.height % 2
+        self._last_row = 0, last, self.width, last + 1
+        self._filling = Image.effect_noise((self.width, 1), 128).convert(self.mode)
+        self._new(self.im).paste(self._filling, self._last_row)
+
+    def _lacks_rows(self, file: IO[bytes]) -> bool:
+        """Whether the compressed data ended before the last row; small rows are like the filling by chance, too."""
+        if self._filling is None or self.crop(self._last_row).tobytes() != self._filling.tobytes():
+            return False
+        file.seek(0)
+        return not has_all_pixels(file.read())
 
     def _is_plain(self) -> bool:
         """Whether the other decoder gives the same result: no palette, no colour key, not interlaced."""
