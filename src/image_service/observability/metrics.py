@@ -30,6 +30,7 @@ from image_service.errors import (
     DecoderTimeout,
     ImageTooLarge,
     ObjectMissing,
+    ObjectUnreadable,
     UnsupportedFormat,
 )
 from image_service.ports import AttemptOutcome
@@ -54,6 +55,7 @@ _FAILURES: Final = (
     DecoderOutOfMemory,
     AttemptsExhausted,
     ObjectMissing,
+    ObjectUnreadable,
 )
 """Reasons for which images end in ERROR. Shown as 0 from the start: Prometheus sees no increase in a new series."""
 

@@ -19,7 +19,14 @@ from typing import BinaryIO, Final
 from PIL import AvifImagePlugin
 
 from image_service.domain.image import ImageFormat
-from image_service.errors import DecoderOutOfMemory, ObjectMissing, ServiceError, StorageFull, StorageUnavailable
+from image_service.errors import (
+    DecoderOutOfMemory,
+    ObjectMissing,
+    ObjectUnreadable,
+    ServiceError,
+    StorageFull,
+    StorageUnavailable,
+)
 from image_service.imaging.decoders import heic
 from image_service.imaging.isolation.malloc import keep_freed_memory, trim_excess
 from image_service.imaging.isolation.protocol import Job, decode_job, encode_error, encode_ready, encode_rendering
@@ -71,7 +78,18 @@ def _storage_error(error: OSError, job: Job) -> ServiceError:
         return StorageFull()
     if isinstance(error, FileNotFoundError) and job.out.is_dir():
         return ObjectMissing()  # it was deleted meanwhile; the storage itself is available
+    if job.out.is_dir() and not _is_readable(job.source):
+        return ObjectUnreadable()
     return StorageUnavailable(str(error))
+
+
+def _is_readable(source: Path) -> bool:
+    """Whether the whole file can be read: errors do not always name the file that they are about."""
+    try:
+        source.read_bytes()
+    except OSError:
+        return False
+    return True
 
 
 def _keep_stdout_for_replies() -> BinaryIO:

@@ -15,6 +15,7 @@ from image_service.errors import (
     DecoderOutOfMemory,
     ImageTooLarge,
     ObjectMissing,
+    ObjectUnreadable,
     ServiceError,
     StorageFull,
     StorageUnavailable,
@@ -30,6 +31,7 @@ _ERRORS: Final[dict[str, type[ServiceError]]] = {
         ImageTooLarge,
         DecoderOutOfMemory,
         ObjectMissing,
+        ObjectUnreadable,
         StorageFull,
         StorageUnavailable,
     )
