@@ -13,7 +13,7 @@ from multipart import MultipartError, PushMultipartParser, parse_options_header
 import image_service
 from harness.forms import BOUNDARY, part
 from harness.images import encoded, gradient, jpeg_segment, png_chunk
-from image_service.domain.image import ImageFormat
+from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.errors import InvalidImage
 from image_service.imaging.formats import find_metadata, strip
 from image_service.imaging.formats.completeness import check_length
@@ -133,7 +133,7 @@ def _read_all(content: bytes, image_format: ImageFormat) -> None:
     try:
         if image_format is ImageFormat.JPEG:
             check_scans(content, 64 * 64)
-        check_length(strip(content, image_format), image_format)
+        check_length(strip(content, image_format), ImageHeader(format=image_format, width=9999, height=9999))
     except InvalidImage:
         pass  # it is refused, which has to be as quick
 

@@ -1,6 +1,6 @@
 """PNG: photographs with a decoder in Rust, in half the time; everything else, and every doubtful file, with Pillow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,8 @@ _KINDS: Final = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
 """Image kinds that kornia-rs decodes, by Pillow's mode: also the raw mode of an image with 8 bits a sample."""
 _LEAST_PIXELS: Final = 1_000_000
 """Pixels below which the time saved is less than that for loading the decoder, and NumPy with it."""
+_FILLING: Final = (90, 171, 37, 202)
+"""Pixels that few pictures have."""
 _STRIP: Final = 256
 """Rows that are scaled to the wanted width at a time."""
 
@@ -32,9 +34,10 @@ class Png(PngImageFile):
     """A PNG file."""
 
     _wanted_width: int | None = None
-    _filling: Image.Image | None = None
-    _last_row = 0, 0, 0, 0
-    """The row that is decoded last."""
+    _last_pixels: Sequence[tuple[int, int]] = ()
+    """Places in the row that is decoded last."""
+    _filling: Sequence[Any] = ()
+    """What stands in them before."""
 
     def draft(
         self,
@@ -67,16 +70,20 @@ class Png(PngImageFile):
         last = self.height - 1
         if "interlace" in self.info:
             last -= self.height > 1 and self.height % 2
-        self._last_row = 0, last, self.width, last + 1
-        self._filling = Image.effect_noise((self.width, 1), 128).convert(self.mode)
-        self._new(self.im).paste(self._filling, self._last_row)
+        self._last_pixels = [(left, last) for left in range(min(self.width, len(_FILLING)))]
+        for place, value in zip(self._last_pixels, _FILLING, strict=False):
+            self.im.putpixel(place, value)
+        self._filling = self._read_last_pixels()
 
     def _lacks_rows(self, file: IO[bytes]) -> bool:
-        """Whether the compressed data ended before the last row; small rows are like the filling by chance, too."""
-        if self._filling is None or self.crop(self._last_row).tobytes() != self._filling.tobytes():
+        """Whether the compressed data ended before the last row, which may also be like the filling by chance."""
+        if not self._last_pixels or self._read_last_pixels() != self._filling:
             return False
         file.seek(0)
         return not has_all_pixels(file.read())
+
+    def _read_last_pixels(self) -> list[Any]:
+        return [self.im.getpixel(place) for place in self._last_pixels]
 
     def _is_plain(self) -> bool:
         """Whether the other decoder gives the same result: no palette, no colour key, not interlaced."""

@@ -6,12 +6,14 @@ Decoders fill in what is missing where a file is closed properly, or allocate th
 from collections.abc import Callable
 from typing import Final
 
-from image_service.domain.image import ImageFormat
+from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.errors import CorruptImage
 from image_service.imaging.formats import gif, png
 from image_service.imaging.formats.content import number
 from image_service.imaging.formats.jpeg import COMPONENTS, OTHER_FRAMES, SEQUENTIAL_FRAMES, START_OF_SCAN, segments
 
+_ALWAYS_ENOUGH: Final = 64
+"""Pixels that a byte can hold in each of these formats."""
 _DEFLATE_RATIO: Final = 1032
 """The most bytes that one byte inflates to: 258 bytes take a bit for their length and one for their distance."""
 _CODE_BITS: Final = 3
@@ -27,17 +29,19 @@ _COMPONENT: Final = 3
 """Bytes about a component in a frame header."""
 
 
-def check_length(content: bytes, image_format: ImageFormat) -> None:
+def check_length(content: bytes, header: ImageHeader) -> None:
     """Return if the file is long enough for its pixels, or its format sets no limit.
 
     Args:
-        content: A file whose header was inspected.
-        image_format: The format it was found to have.
+        content: A file without what its picture does not need.
+        header: What its header says.
 
     Raises:
         CorruptImage: its data ends too early.
     """
-    if image_format in _IS_TOO_SHORT and _IS_TOO_SHORT[image_format](content):
+    if len(content) * _ALWAYS_ENOUGH >= header.width * header.height or header.format not in _IS_TOO_SHORT:
+        return
+    if _IS_TOO_SHORT[header.format](content):
         raise CorruptImage(
             "The file is too short for a picture of its size: its end is missing. Export the image again and upload "
             "the new file."

@@ -96,7 +96,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
     watch.lap(Step.FIND_METADATA)
     content = strip(content, header.format)
     if not limits.truncated:
-        check_length(content, header.format)
+        check_length(content, header)
     file = io.BytesIO(content)
     # Where the stripped file is a copy, the decoder may need the memory of the other.
     del content

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from harness.images import PNG_SIGNATURE, encoded, gif_frame, gif_header, gradient, noise, png_chunk, png_header
-from image_service.domain.image import ImageFormat
+from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.domain.recipe import Preset, Recipe
 from image_service.errors import CorruptImage
 from image_service.imaging.formats.completeness import check_length
@@ -35,7 +35,7 @@ def format_of(name: str) -> ImageFormat:
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_smallest_whole_file_is_long_enough(name: str) -> None:
-    check_length(SMALLEST[name], format_of(name))
+    check_length(SMALLEST[name], ImageHeader(format=format_of(name), width=4000, height=4000))
 
 
 def announcing(content: bytes, width: int, height: int) -> bytes:
@@ -64,11 +64,16 @@ def test_file_that_is_too_short_is_corrupt_before_memory_is_taken(
         make(TOO_SHORT[name])
 
 
-def test_unknown_kinds_of_jpeg_have_no_least_length() -> None:
+def test_other_files_have_no_least_length() -> None:
     content = announcing(encoded(gradient(64, 64), "JPEG"), 7000, 7000)
-    check_length(content.replace(b"\xff\xc0", b"\xff\xc9"), ImageFormat.JPEG)
-    check_length(content[: content.index(b"\xff\xda")], ImageFormat.JPEG)
-    check_length(gif_header(7070, 7070), ImageFormat.GIF)
+    for image_format, each in (
+        (ImageFormat.JPEG, content.replace(b"\xff\xc0", b"\xff\xc9")),
+        (ImageFormat.JPEG, content[: content.index(b"\xff\xda")]),
+        (ImageFormat.JPEG, content.replace(b"\xff\xc0", b"\xff\xfe")),
+        (ImageFormat.GIF, gif_header(7000, 7000)),
+        (ImageFormat.WEBP, b""),
+    ):
+        check_length(each, ImageHeader(format=image_format, width=7000, height=7000))
 
 
 ROWS = b"".join(b"\0" + noise(64, 1).tobytes() for _ in range(48))
