@@ -171,6 +171,10 @@ class ScriptedStorage(LocalStorage):
             async for piece in super().read(key, start, length):
                 yield piece
 
+    async def probe(self) -> None:
+        async with self._script.effect("storage.probe"):
+            await super().probe()
+
     async def delete(self, keys: Iterable[str]) -> None:
         keys = list(keys)
         async with self._script.effect("delete", keys):

@@ -57,7 +57,7 @@ UNCLAIMED_AFTER = 300.0
 GRACE = 3600.0
 LEASE = 60.0
 SUPERSEDED_FOR = 600.0
-LANE = lane_of(HEADER)
+LANE = lane_of(HEADER, 1)
 ERROR = ImageError(code="corrupt-image", detail="Export the image again.")
 
 OUTDATED = "another recipe"
@@ -188,17 +188,17 @@ class ServiceHarness:
         statement = update(ImageRow).where(ImageRow.id == image_id).values(**values)
         await self.ask(lambda r: r.connection.execute(statement))
 
-    async def new(self, content: bytes = IMAGE) -> UUID:
+    async def new(self, content: bytes = IMAGE, lane: Lane = LANE) -> UUID:
         """Returns an image that is stored and recorded but not queued, as after a crash of the API after the commit."""
         digest = hashlib.sha256(content).hexdigest()
         original = Original(id=uuid4(), header=HEADER, size_bytes=len(content), sha256=digest)
         await self.put(original_key(original.id), content)
-        await self.ask(lambda r: r.images.add(original, lane=LANE, due_in=UNQUEUED_AFTER))
+        await self.ask(lambda r: r.images.add(original, lane=lane, due_in=UNQUEUED_AFTER))
         return original.id
 
-    async def queued(self) -> UUID:
+    async def queued(self, lane: Lane = LANE) -> UUID:
         """Returns an image that is marked as queued; it has no message unless the test publishes one."""
-        image_id = await self.new()
+        image_id = await self.new(lane=lane)
         assert await self.ask(lambda r: r.scheduling.mark_queued(image_id, due_in=UNCLAIMED_AFTER))
         return image_id
 

@@ -42,6 +42,7 @@
     │   ├── DatabaseUnavailable      database-unavailable
     │   ├── QueueUnavailable         queue-unavailable
     │   ├── StorageUnavailable       storage-unavailable
+    │   │   └── ObjectUnreadable         object-unreadable
     │   └── StorageFull              storage-full
     ├── DecoderFailure           counts against the image's attempts
     │   ├── DecoderCrashed           decoder-crashed
@@ -305,6 +306,12 @@ class StorageUnavailable(Outage):
     """The image storage cannot be reached. Try again in a few seconds."""
 
     code = "storage-unavailable"
+
+
+class ObjectUnreadable(StorageUnavailable):
+    """A stored file cannot be read. Report this with the image id to the service's operator."""
+
+    code = "object-unreadable"
 
 
 class StorageFull(Outage):

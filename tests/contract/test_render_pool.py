@@ -19,10 +19,12 @@ from harness.waiting import eventually
 from image_service.domain.image import ImageFormat, Rendering
 from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
 from image_service.errors import (
+    CorruptImage,
     DecoderCrashed,
     DecoderOutOfMemory,
     DecoderTimeout,
     ImageTooLarge,
+    ObjectUnreadable,
     Outage,
     StorageFull,
     UnsupportedFormat,
@@ -144,6 +146,48 @@ async def test_lack_of_memory_is_never_reported_as_damage(make_pool: MakePool, g
             give(encoded(gradient(3000, 3000), name)),
             Recipe(presets=(Preset(name="a", width=2500, height=2500),)),
         )
+
+
+def damaged(content: bytes, at: int) -> bytes:
+    """Return the file with other bytes in one place."""
+    return content[:at] + bytes(byte ^ 0xFF for byte in content[at : at + 200]) + content[at + 200 :]
+
+
+DAMAGED = {
+    "PNG": lambda: damaged(encoded(gradient(4000, 4000), "PNG", compress_level=1), 100_000),
+    "PNG, cut": lambda: encoded(gradient(4000, 4000), "PNG", compress_level=1)[:100_000],
+    "GIF": lambda: encoded(gradient(4000, 4000).convert("L"), "GIF")[:100_000],
+    "AVIF": lambda: damaged(content := encoded(gradient(4000, 4000), "AVIF", speed=10), content.index(b"mdat") + 20),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+async def test_damage_of_a_large_picture_is_not_taken_for_lack_of_memory(
+    make_pool: MakePool, give: Give, content: Callable[[], bytes]
+) -> None:
+    # There is memory for this picture, but not for one of as many pixels in the format that takes the most.
+    with pytest.raises(CorruptImage):
+        await render(make_pool(memory_bytes=400 << 20), give(content()))
+
+
+async def test_source_that_only_the_decoder_cannot_read_is_a_crash_of_the_decoder(
+    make_pool: MakePool, give: Give, tmp_path: Path
+) -> None:
+    source, out = give(GOOD)
+    elsewhere = tmp_path / "elsewhere"
+    source.rename(elsewhere)
+    source.symlink_to(elsewhere)
+    pool = make_pool(readable=(str(out),), require_sandbox=True)
+    with pytest.raises(DecoderCrashed):
+        await render(pool, (source, out))
+
+
+async def test_source_that_nobody_can_read_is_unreadable(make_pool: MakePool, give: Give) -> None:
+    source, out = give(GOOD)
+    source.unlink()
+    source.mkdir()
+    with pytest.raises(ObjectUnreadable):
+        await render(make_pool(), (source, out))
 
 
 async def test_full_disk_raises_storage_full_and_keeps_the_process(make_pool: MakePool, give: Give) -> None:

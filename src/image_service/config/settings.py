@@ -146,7 +146,9 @@ class Settings(BaseSettings):
         default=5, ge=1, description="Attempts without a result after which an image ends in ERROR."
     )
     max_decoder_failures: int = Field(
-        default=3, ge=1, description="Decoder failures on one image after which it ends in ERROR."
+        default=3,
+        ge=1,
+        description="Decoder failures on one image after which it ends in ERROR; a time-out is retried once at most.",
     )
     retry_delay: float = Field(
         default=2.0, gt=0, description="Seconds before an image's second attempt; doubles with each further attempt."

@@ -12,6 +12,7 @@ from image_service.database.removals import remove_thumbnails
 from image_service.database.repository import Repository
 from image_service.database.transitions import CLAIM, COMPLETE, COMPLETE_WITH_THUMBNAILS, FAIL, HELD_BY_CLAIM
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
+from image_service.domain.lane import Lane
 from image_service.domain.status import CLAIMABLE
 from image_service.models import ImageRow, ThumbnailRow
 
@@ -78,7 +79,14 @@ class ClaimStatements(Repository):
         return await self._changed(FAIL, {**_held(claim), "failed_code": error.code, "failed_detail": error.detail})
 
     async def release(
-        self, claim: Claim, *, rest: float, due_in: float, charge: bool, decoder_failed: bool = False
+        self,
+        claim: Claim,
+        *,
+        rest: float,
+        due_in: float,
+        charge: bool,
+        decoder_failed: bool = False,
+        lane: Lane | None = None,
     ) -> bool:
         """Give up a claim without a result. False: the claim is lost, and nothing was changed.
 
@@ -88,6 +96,7 @@ class ClaimStatements(Repository):
             due_in: Seconds after which the reconciler queues it again.
             charge: Whether the attempt counts against the image.
             decoder_failed: Whether the decoder died on it.
+            lane: The lane to queue it in; None keeps the last one.
         """
         statement = (
             update(ImageRow)
@@ -99,6 +108,7 @@ class ClaimStatements(Repository):
                 attempts_charged=claim.attempts_charged - (0 if charge else 1),
                 decoder_failures=claim.decoder_failures + (1 if decoder_failed else 0),
                 updated_at=now(),
+                **({} if lane is None else {"lane": lane}),
             )
         )
         return await self._changed(statement, _held(claim))

@@ -31,6 +31,7 @@ from image_service.errors import (
     ImageTooLarge,
     ObjectChanged,
     ObjectMissing,
+    ObjectUnreadable,
     UnsupportedFormat,
 )
 from image_service.ports import AttemptOutcome
@@ -56,6 +57,7 @@ _FAILURES: Final = (
     AttemptsExhausted,
     ObjectMissing,
     ObjectChanged,
+    ObjectUnreadable,
 )
 """Reasons for which images end in ERROR. Shown as 0 from the start: Prometheus sees no increase in a new series."""
 

@@ -39,5 +39,6 @@ class Renderer(Protocol):
             InvalidImage: the file cannot be rendered; another attempt would have the same result.
             DecoderFailure: the decoder process ended; another attempt may succeed.
             ObjectMissing: the source file is missing, although its storage is available.
+            ObjectUnreadable: the source file is there, but reading it fails.
         """
         ...

@@ -143,7 +143,7 @@ class Ingest:
                 await self._storage.delete([original_key(original.id)])
             return _replayed(holder, original.sha256)
         header = original.header
-        delivery = Delivery(image_id=original.id, lane=lane_of(header), request_id=request_id)
+        delivery = Delivery(image_id=original.id, lane=lane_of(header, original.size_bytes), request_id=request_id)
         queued = await self._publisher.try_publish(delivery, until=answer_by)
         _log.info(
             "image accepted",
@@ -204,7 +204,7 @@ class Ingest:
     async def _record(self, original: Original, idempotency_key: str | None) -> Image | None:
         """Record an upload. If another image has its idempotency key, returns that one and records nothing."""
         due_in = self._publisher.timing.unqueued_after
-        lane = lane_of(original.header)
+        lane = lane_of(original.header, original.size_bytes)
         if idempotency_key is None:
             async with self._database.statement() as repositories:
                 await repositories.images.add(original, lane=lane, due_in=due_in)

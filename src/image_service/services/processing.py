@@ -12,9 +12,17 @@ from image_service.database import Database
 from image_service.database.claims import ClaimStatements
 from image_service.domain.image import Claim, ImageError, Rendering, Result, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
-from image_service.domain.lane import Lane
+from image_service.domain.lane import Lane, lane_after_decoder_failure
 from image_service.domain.recipe import Recipe
-from image_service.errors import AttemptsExhausted, DecoderFailure, InvalidImage, Outage, ServiceError
+from image_service.errors import (
+    AttemptsExhausted,
+    DecoderFailure,
+    DecoderTimeout,
+    InvalidImage,
+    ObjectUnreadable,
+    Outage,
+    ServiceError,
+)
 from image_service.ports import NULL_OBSERVER, AttemptOutcome, Delivery, ObjectAttributes, Observer, Renderer, Storage
 from image_service.services.outage_retry import retry_on_outage
 
@@ -80,19 +88,25 @@ class Processing:
             elif claim.attempts_charged > self._policy.max_attempts:
                 await self._fail(claim, AttemptsExhausted())
             else:
-                await self._work(claim, self._renderers[delivery.lane])
+                await self._work(claim, delivery.lane)
 
-    async def _work(self, claim: Claim, renderer: Renderer) -> None:
+    async def _work(self, claim: Claim, lane: Lane) -> None:
         """Make one attempt and record its outcome."""
         try:
-            await self._attempt_while_held(claim, renderer)
+            await self._attempt_while_held(claim, self._renderers[lane])
         except InvalidImage as error:
             await self._fail(claim, error)
         except DecoderFailure as failure:
-            if claim.decoder_failures + 1 >= self._policy.max_decoder_failures:
+            if self._is_final(claim, failure):
                 await self._fail(claim, failure)
             else:
-                await self._retry_later(claim, failure, decoder_failed=True)
+                await self._retry_later(claim, failure, decoder_failed_in=lane)
+        except ObjectUnreadable as error:
+            if not await self._storage_works():
+                await self._give_back(claim)
+                raise
+            # It is this file alone. The attempt counts, or the image would be PROCESSING for ever.
+            await self._retry_or_fail(claim, error)
         except Outage as outage:
             # Does not count against the image. The next image would fail too, so the queue delays the message.
             await self._give_back(claim)
@@ -104,11 +118,21 @@ class Processing:
             raise
         except Exception as error:  # noqa: BLE001 — after any error the image must not stay PROCESSING forever
             _log.exception("attempt failed", attempt=claim.attempt)
-            final = error if isinstance(error, ServiceError) else AttemptsExhausted()
-            if claim.attempts_charged >= self._policy.max_attempts:
-                await self._fail(claim, final)
-            else:
-                await self._retry_later(claim, final)
+            await self._retry_or_fail(claim, error if isinstance(error, ServiceError) else AttemptsExhausted())
+
+    def _is_final(self, claim: Claim, failure: DecoderFailure) -> bool:
+        """Whether no attempt follows. After a time-out one does at the most: each takes all the time there is."""
+        if isinstance(failure, DecoderTimeout) and claim.decoder_failures:
+            return True
+        return claim.decoder_failures + 1 >= self._policy.max_decoder_failures
+
+    async def _storage_works(self) -> bool:
+        """Whether the storage is available at the moment."""
+        try:
+            await self._storage.probe()
+        except Outage:
+            return False
+        return True
 
     async def _attempt_while_held(self, claim: Claim, renderer: Renderer) -> None:
         """Make the attempt and extend the lease meanwhile; cancel the attempt if the claim is lost."""
@@ -194,10 +218,20 @@ class Processing:
         _log.warning(event, attempt=claim.attempt, code=error.code, detail=error.detail)
         self._observer.attempted(claim, AttemptOutcome.ERROR if failed else AttemptOutcome.LOST, error.code)
 
-    async def _retry_later(self, claim: Claim, error: ServiceError, *, decoder_failed: bool = False) -> None:
+    async def _retry_or_fail(self, claim: Claim, error: ServiceError) -> None:
+        if claim.attempts_charged >= self._policy.max_attempts:
+            await self._fail(claim, error)
+        else:
+            await self._retry_later(claim, error)
+
+    async def _retry_later(self, claim: Claim, error: ServiceError, *, decoder_failed_in: Lane | None = None) -> None:
         delay = min(_MAX_RETRY_DELAY, self._policy.retry_delay * 2 ** (claim.attempts_charged - 1))
+        failed = decoder_failed_in is not None
+        lane = None if decoder_failed_in is None else lane_after_decoder_failure(decoder_failed_in)
         released = await self._change(
-            lambda claims: claims.release(claim, rest=delay, due_in=delay, charge=True, decoder_failed=decoder_failed)
+            lambda claims: claims.release(
+                claim, rest=delay, due_in=delay, charge=True, decoder_failed=failed, lane=lane
+            )
         )
         event = "attempt failed; another follows" if released else _LOST
         _log.warning(event, attempt=claim.attempt, code=error.code, in_seconds=delay)

@@ -66,7 +66,7 @@ class Reprocessing:
                 raise OriginalRemoved
             if not await _reprocess(repositories, image, due_in=self._publisher.timing.unqueued_after):
                 raise StillProcessing
-        delivery = Delivery(image_id=image_id, lane=lane_of(image.header), request_id=request_id)
+        delivery = Delivery(image_id=image_id, lane=lane_of(image.header, image.size_bytes), request_id=request_id)
         queued = await self._publisher.try_publish(delivery, until=answer_by)
         _log.info("reprocessing accepted", image_id=str(image_id), queued=queued)
         return Status.PROCESSING if queued else Status.NEW
@@ -106,4 +106,5 @@ class Reprocessing:
 
 
 async def _reprocess(repositories: Repositories, image: Image, *, due_in: float) -> bool:
-    return bool(await repositories.images.reprocess([image.id], lane=lane_of(image.header), due_in=due_in))
+    lane = lane_of(image.header, image.size_bytes)
+    return bool(await repositories.images.reprocess([image.id], lane=lane, due_in=due_in))

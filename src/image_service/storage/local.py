@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from image_service.errors import ObjectChanged, ObjectMissing
+from image_service.errors import ObjectChanged, ObjectMissing, ObjectUnreadable
 from image_service.ports import ObjectAttributes, StoredObject
 from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, check_prefix
 from image_service.storage.durable import DurableMoves
@@ -146,12 +146,17 @@ class LocalStorage:
 
         Raises:
             ObjectMissing: there is no such file.
+            ObjectUnreadable: it is there, but reading it fails.
             ObjectChanged: its digest is another.
         """
-        file, _ = self._open_now(key)
-        with file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise ObjectChanged
+        try:
+            file, _ = self._open_now(key)
+            with file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ObjectUnreadable from error
+        if found != sha256:
+            raise ObjectChanged
 
     def _open_now(self, key: str) -> tuple[FileIO, int]:
         """Open a stored file; in one step with finding it, because it may be deleted at any time.

@@ -17,6 +17,7 @@ from harness.service_harness import LEASE, ServiceHarness
 from harness.waiting import eventually, wait_for
 from image_service.domain.image import ImageError
 from image_service.domain.keys import original_key, thumbnail_key
+from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
 from image_service.errors import (
@@ -24,12 +25,14 @@ from image_service.errors import (
     CorruptImage,
     DatabaseUnavailable,
     DecoderCrashed,
+    DecoderFailure,
     DecoderOutOfMemory,
     DecoderTimeout,
     ImageTooLarge,
     InvalidImage,
     ObjectChanged,
     ObjectMissing,
+    ObjectUnreadable,
     Outage,
     StorageFull,
     StorageUnavailable,
@@ -168,6 +171,61 @@ async def test_decoder_failures_are_retried_with_growing_delays(env: ServiceHarn
     await processing.process(Delivery(image_id=image_id))
     await is_error(env, image_id, ImageError(code="decoder-timeout", detail="Too slow."))
     assert env.script.tried["render"] == 3
+
+
+async def test_a_time_out_is_retried_once_at_the_most(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(max_decoder_failures=9)
+    env.script.fail("render", repeat(DecoderTimeout("Too slow.")))
+    await processing.process(Delivery(image_id=image_id))
+    assert (await env.image(image_id)).status is Status.PROCESSING
+    await env.time_passes(image_id, 61)
+    await processing.process(Delivery(image_id=image_id))
+    await is_error(env, image_id, ImageError(code="decoder-timeout", detail="Too slow."))
+    assert env.script.tried["render"] == 2
+
+
+@pytest.mark.parametrize("failure", [DecoderTimeout, DecoderCrashed, DecoderOutOfMemory])
+@pytest.mark.parametrize(
+    ("lane", "following"), [(Lane.EXPRESS, Lane.NORMAL), (Lane.NORMAL, Lane.NORMAL), (Lane.BACKFILL, Lane.BACKFILL)]
+)
+async def test_an_image_leaves_the_express_lane_after_a_decoder_failure(
+    env: ServiceHarness, failure: type[DecoderFailure], lane: Lane, following: Lane
+) -> None:
+    image_id = await env.queued(lane)
+    env.script.fail("render", [failure])
+    await env.processing().process(Delivery(image_id=image_id, lane=lane))
+    assert (await env.row(image_id))["lane"] == following
+    # An outage changes nothing about it.
+    await env.time_passes(image_id, 61)
+    env.script.fail("render", [Outage])
+    with pytest.raises(Outage):
+        await env.processing().process(Delivery(image_id=image_id, lane=lane))
+    assert (await env.row(image_id))["lane"] == following
+
+
+async def test_a_file_that_cannot_be_read_ends_in_error_while_the_storage_works(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(max_attempts=2)
+    env.script.fail("render", repeat(ObjectUnreadable))
+    await processing.process(Delivery(image_id=image_id))
+    assert await charged(env, image_id) == 1
+    await env.time_passes(image_id, 61)
+    await processing.process(Delivery(image_id=image_id))
+    await is_error(env, image_id, ImageError(code="object-unreadable", detail=ObjectUnreadable().detail))
+    assert env.script.tried["render"] == 2
+
+
+async def test_a_file_that_cannot_be_read_is_an_outage_while_the_storage_fails(env: ServiceHarness) -> None:
+    image_id = await env.queued()
+    processing = env.processing(max_attempts=1)
+    env.script.fail("render", [ObjectUnreadable])
+    env.script.fail("storage.probe", [StorageUnavailable])
+    with pytest.raises(ObjectUnreadable):
+        await processing.process(Delivery(image_id=image_id))
+    assert await charged(env, image_id) == 0
+    await processing.process(Delivery(image_id=image_id))
+    await is_done(env, image_id, attempt=2)
 
 
 async def test_an_image_can_be_done_after_a_decoder_failure(env: ServiceHarness) -> None:

@@ -24,7 +24,8 @@ NEVER_A_RESPONSE = {
     "decoder-crashed",
     "decoder-timeout",
     "decoder-memory",
-    "attempts-exhausted",  # these four appear in an image's `error`
+    "attempts-exhausted",
+    "object-unreadable",  # these five appear in an image's `error`
     "folder-in-use",
     "start-failed",  # these two end the process
     "foreign-storage",  # the sweeper's log

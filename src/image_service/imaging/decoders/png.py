@@ -1,13 +1,13 @@
 """PNG: photographs with a decoder in Rust, in half the time; everything else, and every doubtful file, with Pillow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from image_service.imaging.formats.png import chunks
+from image_service.imaging.formats.png import chunks, has_all_pixels
 from image_service.imaging.resizing import resize
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ _KINDS: Final = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
 """Image kinds that kornia-rs decodes, by Pillow's mode: also the raw mode of an image with 8 bits a sample."""
 _LEAST_PIXELS: Final = 1_000_000
 """Pixels below which the time saved is less than that for loading the decoder, and NumPy with it."""
+_FILLING: Final = (90, 171, 37, 202)
+"""Pixels that few pictures have."""
 _STRIP: Final = 256
 """Rows that are scaled to the wanted width at a time."""
 
@@ -32,6 +34,10 @@ class Png(PngImageFile):
     """A PNG file."""
 
     _wanted_width: int | None = None
+    _last_pixels: Sequence[tuple[int, int]] = ()
+    """Places in the row that is decoded last."""
+    _filling: Sequence[Any] = ()
+    """What stands in them before."""
 
     def draft(
         self,
@@ -43,10 +49,41 @@ class Png(PngImageFile):
         return None
 
     def load(self) -> "PixelAccess | None":
-        """Decode, unless that is done."""
+        """Decode, unless that is done.
+
+        Raises:
+            OSError: the data is damaged or cut off.
+            ValueError: it ends before the last row.
+        """
         if self.tile and self._is_plain():
             self._load_with_kornia()
-        return super().load()
+        file = self.fp if self.tile else None
+        loaded = super().load()
+        if file and not ImageFile.LOAD_TRUNCATED_IMAGES and self._lacks_rows(file):
+            raise ValueError("the pixels end before the last row")
+        return loaded
+
+    def load_prepare(self) -> None:
+        """Make the canvas; for Pillow's decoder."""
+        super().load_prepare()
+        # It takes any end of the compressed data for the regular one: then its last row keeps what stands there now.
+        last = self.height - 1
+        if "interlace" in self.info:
+            last -= self.height > 1 and self.height % 2
+        self._last_pixels = [(left, last) for left in range(min(self.width, len(_FILLING)))]
+        for place, value in zip(self._last_pixels, _FILLING, strict=False):
+            self.im.putpixel(place, value)
+        self._filling = self._read_last_pixels()
+
+    def _lacks_rows(self, file: IO[bytes]) -> bool:
+        """Whether the compressed data ended before the last row, which may also be like the filling by chance."""
+        if not self._last_pixels or self._read_last_pixels() != self._filling:
+            return False
+        file.seek(0)
+        return not has_all_pixels(file.read())
+
+    def _read_last_pixels(self) -> list[Any]:
+        return [self.im.getpixel(place) for place in self._last_pixels]
 
     def _is_plain(self) -> bool:
         """Whether the other decoder gives the same result: no palette, no colour key, not interlaced."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from image_service.domain.image import ImageFormat, MetadataKind
-from image_service.imaging.formats import bmp, gif, heif, jpeg, png, tiff, webp
+from image_service.imaging.formats import bmp, gif, heif, heif_size, jpeg, png, tiff, webp
 from image_service.imaging.formats.content import Content
 from image_service.imaging.formats.metadata import Metadata
 
@@ -23,8 +23,8 @@ _DIMENSIONS: Final[dict[ImageFormat, Callable[[Content], tuple[int, int]]]] = {
     ImageFormat.PNG: png.dimensions,
     ImageFormat.GIF: gif.dimensions,
     ImageFormat.WEBP: webp.dimensions,
-    ImageFormat.AVIF: heif.dimensions,
-    ImageFormat.HEIC: heif.dimensions,
+    ImageFormat.AVIF: heif_size.dimensions,
+    ImageFormat.HEIC: heif_size.dimensions,
     ImageFormat.TIFF: tiff.dimensions,
     ImageFormat.BMP: bmp.dimensions,
 }

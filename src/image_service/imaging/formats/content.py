@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol, Self
 
-from image_service.errors import CorruptImage
+from image_service.errors import CorruptImage, ImageTooLarge
 
 _WINDOW: Final = 4096
 """Bytes that are read at once, at the start of a file and wherever else something is looked up."""
@@ -83,6 +83,14 @@ def without(content: bytes, parts: Iterable[tuple[int, int]]) -> bytes:
 def cut_off() -> CorruptImage:
     """Return the error for a file that ends inside its header."""
     return CorruptImage("The file ends in the middle of its header. Send the whole file.")
+
+
+def too_many(parts: str, limit: int) -> ImageTooLarge:
+    """Return the error for a file of more parts than are read, whose decoder would spend seconds on them."""
+    return ImageTooLarge(
+        f"The file has more than {limit:,} {parts}, which take too long to read. Export the image again and upload the "
+        "new file."
+    )
 
 
 def damaged(format_name: str, what: str) -> CorruptImage:

@@ -9,16 +9,18 @@ from image_service.errors import CorruptImage
 from image_service.imaging.formats.content import Content, damaged, number, take
 from image_service.imaging.formats.metadata import Metadata
 
-_FAMILY: Final = "AVIF or HEIC"
+FAMILY: Final = "AVIF or HEIC"
+"""What errors call a file of this family."""
 _MAX_BOXES: Final = 4096
 """Boxes that are read; a picture of 400 tiles has about 500."""
-_MAX_ITEMS: Final = 4096
+MAX_ITEMS: Final = 4096
 """Items whose places are read."""
 _HEADER: Final = 8
 _LONG_HEADER: Final = 16
-_CHILDREN: Final = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iref": 4, b"iinf": 6, b"moov": 0, b"trak": 0}
+_OF_META: Final = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iref": 4, b"iinf": 6}
+_OF_TRACKS: Final = {b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8, b"av01": 78, b"hvc1": 78}
+_CHILDREN: Final = _OF_META | _OF_TRACKS
 """Boxes that hold others, and how many bytes stand before the first; iinf has two more after its version 0."""
-_TO_SIZES: Final = frozenset({b"meta", b"iprp", b"ipco", b"moov", b"trak"})
 _TO_METADATA: Final = frozenset({b"meta", b"iprp", b"ipco", b"iref", b"iinf"})
 
 _BRANDS: Final = {
@@ -26,8 +28,6 @@ _BRANDS: Final = {
     ImageFormat.HEIC: frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}),
 }
 """The brands that name a codec, by the format that they stand for; the first of these wins where a file has both."""
-_EXTENTS: Final = b"ispe"
-_TRACK_HEADER: Final = b"tkhd"
 _PROFILES: Final = frozenset({b"prof", b"rICC"})
 _XMP: Final = b"application/rdf+xml\0"
 
@@ -64,7 +64,7 @@ def boxes(content: Content, entered: frozenset[bytes]) -> Iterator[Box]:
         if box.kind in entered:
             areas.append((_first_child(content, box), box.end))
         yield box
-    raise damaged(_FAMILY, "it has too many boxes")
+    raise damaged(FAMILY, "it has too many boxes")
 
 
 def _read_box(content: Content, position: int, end: int) -> Box:
@@ -76,7 +76,7 @@ def _read_box(content: Content, position: int, end: int) -> Box:
     elif size == 0:
         size = end - position
     if size < header:
-        raise damaged(_FAMILY, "a box is shorter than its own header")
+        raise damaged(FAMILY, "a box is shorter than its own header")
     # A box that leaves its area is for the decoder to judge: what is looked for may still be there.
     return Box(head[4:], position + header, min(position + size, end))
 
@@ -94,31 +94,6 @@ def identify(head: bytes) -> ImageFormat | None:
     # Bytes 12 to 16 are the minor version: a number, which could spell a brand by accident.
     brands = {box[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))}
     return next((name for name, own in _BRANDS.items() if own & brands), None)
-
-
-def dimensions(content: Content) -> tuple[int, int]:
-    """Return width and height in pixels of the largest image or track that the file declares.
-
-    The largest, not the primary one: it bounds what a decoder may allocate, and finding the primary item would mean
-    to trust three more boxes. Sizes: image spatial extents (ISO 23008-12 §6.5.3) and track headers (ISO 14496-12
-    §8.3.2).
-
-    Raises:
-        CorruptImage: no size is declared, or the boxes make no sense.
-    """
-    sizes = [_declared_size(content, box) for box in boxes(content, _TO_SIZES) if box.kind in {_EXTENTS, _TRACK_HEADER}]
-    if not sizes:
-        raise damaged(_FAMILY, "it does not say how large the image is")
-    return max(sizes, key=lambda size: size[0] * size[1])
-
-
-def _declared_size(content: Content, box: Box) -> tuple[int, int]:
-    if box.kind == _EXTENTS:
-        size = take(content, box.body + 4, 8)
-        return int.from_bytes(size[:4]), int.from_bytes(size[4:])
-    # A track header ends with width and height as 16.16 fixed-point numbers, whatever its version.
-    size = take(content, max(box.body, box.end - 8), 8)
-    return int.from_bytes(size[:4]) >> 16, int.from_bytes(size[4:]) >> 16
 
 
 def metadata(content: bytes) -> Iterator[Metadata]:
@@ -157,7 +132,7 @@ def _places(content: bytes, box: Box) -> Iterator[tuple[int, tuple[int, int]]]:
     index_size = sizes & 15 if version else 0
     id_size = 4 if version > 1 else 2
     position = box.body + 6 + id_size
-    for _ in range(min(number(content, box.body + 6, id_size), _MAX_ITEMS)):
+    for _ in range(min(number(content, box.body + 6, id_size), MAX_ITEMS)):
         if position >= box.end:
             return
         item, base_at = number(content, position, id_size), position + id_size + (4 if version else 2)

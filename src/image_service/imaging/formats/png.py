@@ -8,12 +8,12 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
-from image_service.imaging.formats.content import Content, cut_off, damaged, number, take, without
+from image_service.imaging.formats.content import Content, cut_off, damaged, number, take, too_many, without
 from image_service.imaging.formats.metadata import Metadata
 from image_service.imaging.limits import MAX_PROFILE_BYTES
 
-_MAX_CHUNKS: Final = 1 << 20
-"""Chunks that are read, each in half a microsecond."""
+_MAX_CHUNKS: Final = 1 << 15
+"""Chunks that are read; libpng writes 250 MB of pixels in as many. Each costs the decoder up to five microseconds."""
 _MAX_CHUNKS_FOR_METADATA: Final = 10_000
 """The same where a later one changes only what is reported: libpng writes 80 MB of pixels in as many."""
 _SIGNATURE_LENGTH: Final = 8
@@ -22,6 +22,8 @@ _CHECKSUM: Final = 4
 _KIND: Final = re.compile(rb"[A-Za-z]{4}")
 
 _IHDR_LENGTH: Final = 13
+_INFLATED_PIECE: Final = 1 << 18
+"""Bytes of pixels that are inflated at a time, where only their number matters."""
 _MAX_SIDE: Final = 2**31 - 1
 _DEPTHS: Final = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 """Bit depths allowed for each colour type (table 12)."""
@@ -42,6 +44,11 @@ _KEYWORDS: Final = {
 _BEFORE_PIXELS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"IDAT", b"IEND"})
 _AFTER_PIXELS: Final = frozenset({b"eXIf", b"IEND"})
 _GREY, _RGB, _PALETTE = 0, 2, 3
+_SAMPLES: Final = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
+"""Samples of a pixel, by colour type."""
+_ONE_PASS: Final = ((0, 0, 1, 1),)
+_PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""The passes of an interlaced image: first column and row, and the distance to the next (§8)."""
 _TRANSPARENCY_LENGTHS: Final = {_GREY: range(2, 3), _RGB: range(6, 7), _PALETTE: range(1, 257)}
 """Lengths that tRNS can have, by colour type."""
 
@@ -120,6 +127,28 @@ def dimensions(content: Content) -> tuple[int, int]:
     return header.width, header.height
 
 
+def pixel_bytes(header: Header) -> int:
+    """Return the length of the inflated pixel data in bytes: rows, each after the number of its filter (§7 to §9)."""
+    bits = _SAMPLES[header.colour] * header.depth
+    total = 0
+    for left, top, across, down in _PASSES if header.interlace else _ONE_PASS:
+        width, height = -(-(header.width - left) // across), -(-(header.height - top) // down)
+        if width > 0:
+            total += height * (1 + -(-width * bits // 8))
+    return total
+
+
+def has_all_pixels(content: bytes) -> bool:
+    """Whether the pixel data inflates to as many bytes as the header announces, or more. Takes as long as inflating."""
+    missing, inflater = pixel_bytes(read_header(content)), zlib.decompressobj()
+    for chunk in chunks(content):
+        rest = content[chunk.body] if chunk.kind == b"IDAT" else b""
+        while rest and missing > 0:
+            missing -= len(inflater.decompress(rest, _INFLATED_PIECE))
+            rest = inflater.unconsumed_tail
+    return missing <= 0
+
+
 def metadata(content: bytes) -> Iterator[Metadata]:
     """Yield the metadata in the chunks; the keyword of a text gives its kind."""
     for chunk in islice(chunks(content), _MAX_CHUNKS_FOR_METADATA):
@@ -132,9 +161,12 @@ def metadata(content: bytes) -> Iterator[Metadata]:
 
 
 def strip(content: bytes) -> bytes:
-    """Return the file without text, animation, and whatever is optional and flawed, as viewers see it.
+    """Return the file without text, animation, and whatever is optional and flawed or repeated, as viewers see it.
 
     Of animations the default image stays; scattered pixel chunks are cut off after the first run.
+
+    Raises:
+        ImageTooLarge: there are more than ``_MAX_CHUNKS``.
     """
     return without(content, _unneeded(content))
 
@@ -142,16 +174,22 @@ def strip(content: bytes) -> bytes:
 def _unneeded(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield start and end of everything that ``strip`` removes."""
     colour, wanted, in_pixels, end = read_header(content).colour, _BEFORE_PIXELS, False, _SIGNATURE_LENGTH
+    count, seen = 0, set[bytes]()
     for chunk in chunks(content):
-        kind, start, end = chunk
+        (kind, start, end), count = chunk, count + 1
         if kind == b"IDAT":
             in_pixels = True
         elif in_pixels:
             wanted = _AFTER_PIXELS
-        if kind not in wanted or not (_is_critical(kind) or _is_sound(chunk, content, colour)):
+        if kind not in wanted or not (_is_critical(kind) or _is_sound(chunk, content, colour, seen)):
             yield start, end
-    # Junk after the last chunk; further chunks than are read stay.
-    if end < len(content) and not _KIND.match(content, end + 4):
+        if kind == b"IEND":
+            break
+    else:
+        if count == _MAX_CHUNKS:
+            raise too_many("chunks", _MAX_CHUNKS)
+    # Junk after the last chunk.
+    if end < len(content):
         yield end, len(content)
 
 
@@ -160,13 +198,15 @@ def _is_critical(kind: bytes) -> bool:
     return kind[:1].isupper()
 
 
-def _is_sound(chunk: Chunk, content: bytes, colour: int) -> bool:
-    """Whether an optional chunk is complete and makes sense."""
+def _is_sound(chunk: Chunk, content: bytes, colour: int, seen: set[bytes]) -> bool:
+    """Whether an optional chunk is complete, makes sense, and is the first of its kind; ``seen`` collects the kinds."""
     body = content[chunk.body]
-    if zlib.crc32(body, zlib.crc32(chunk.kind)) != number(content, chunk.body.stop, _CHECKSUM):
+    if chunk.kind in seen or zlib.crc32(body, zlib.crc32(chunk.kind)) != number(content, chunk.body.stop, _CHECKSUM):
         return False
-    if chunk.kind == b"tRNS":
-        return len(body) in _TRANSPARENCY_LENGTHS.get(colour, ())
+    if chunk.kind == b"tRNS" and len(body) not in _TRANSPARENCY_LENGTHS.get(colour, ()):
+        return False
+    # Even if it holds no profile: whatever a file repeats, no more than one is inflated.
+    seen.add(chunk.kind)
     return chunk.kind != b"iCCP" or _holds_profile(body)
 
 

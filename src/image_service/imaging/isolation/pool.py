@@ -15,6 +15,7 @@ from image_service.errors import (
     DecoderOutOfMemory,
     DecoderTimeout,
     ObjectMissing,
+    ObjectUnreadable,
     Outage,
     ServiceError,
     StorageFull,
@@ -209,7 +210,8 @@ def _why_unreadable(job: Job) -> ServiceError:
         with job.source.open("rb") as file:
             file.read(1)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and job.out.is_dir():
-            return ObjectMissing()  # it was deleted meanwhile; the storage itself is available
-        return StorageUnavailable(str(error))
+        if not job.out.is_dir():
+            return StorageUnavailable(str(error))
+        # The storage itself is available. A missing file was deleted meanwhile.
+        return ObjectMissing() if isinstance(error, FileNotFoundError) else ObjectUnreadable()
     return DecoderCrashed()

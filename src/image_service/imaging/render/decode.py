@@ -57,8 +57,17 @@ _BROKEN: Final = (
 # Also the limit on profiles, which are the only compressed metadata that is still there when Pillow sees the file.
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
-_BYTES_PER_PIXEL: Final = 18
-"""What the format with the largest need takes to decode: lossless WebP with transparency."""
+_BYTES_PER_PIXEL: Final = {
+    ImageFormat.JPEG: 12,
+    ImageFormat.WEBP: 16,
+    ImageFormat.AVIF: 14,
+    ImageFormat.HEIC: 8,
+    ImageFormat.TIFF: 8,
+}
+"""What decoding takes at the most, of the formats whose decoders report a lack of memory as damage; the others tell
+these apart."""
+_OUT_OF_MEMORY: Final = "out of memory"
+"""What Pillow's own decoders report."""
 
 
 @contextmanager
@@ -80,7 +89,7 @@ def open_image(file: BinaryIO, header: ImageHeader) -> ImageFile.ImageFile:
         ImageTooLarge: the decoder refuses its size.
         MemoryError: there is too little.
     """
-    with verdicts(header.width * header.height):
+    with verdicts(header.width * header.height * _BYTES_PER_PIXEL.get(header.format, 0)):
         image = _DECODERS[header.format](file)
         if header.format is ImageFormat.PNG:
             repair_transparency(image)
@@ -99,15 +108,15 @@ def scale_on_load(image: ImageFile.ImageFile, width: int, height: int) -> tuple[
     return drafted[1] if drafted else (0, 0, *image.size)
 
 
-def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Image.Image:
-    """Return the decoded first frame.
+def decode(image: ImageFile.ImageFile, file: BinaryIO, image_format: ImageFormat) -> Image.Image:
+    """Return the decoded first frame of an opened file.
 
     Raises:
         CorruptImage: the pixel data is damaged or incomplete.
         ImageTooLarge: the decoder refuses its size.
         MemoryError: there is too little.
     """
-    with verdicts(image.width * image.height):
+    with verdicts(image.width * image.height * _BYTES_PER_PIXEL.get(image_format, 0)):
         try:
             image.load()
         except OSError:
@@ -135,8 +144,11 @@ def orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def verdicts(pixels: int) -> Iterator[None]:
-    """Turn the errors of a codec on an image of so many pixels into verdicts, except a lack of memory.
+def verdicts(need: int = 0) -> Iterator[None]:
+    """Turn the errors of a codec into verdicts, except a lack of memory.
+
+    Args:
+        need: The bytes of memory that it takes at the most, if it reports a lack of these as damage.
 
     Raises:
         CorruptImage: in place of every error that broken images cause.
@@ -148,8 +160,7 @@ def verdicts(pixels: int) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageTooLarge from error
     except _BROKEN as error:
-        # The WebP and AVIF decoders report a lack of memory as damage.
-        if not _available(pixels * _BYTES_PER_PIXEL):
+        if _OUT_OF_MEMORY in str(error) or (need and not _available(need)):
             raise MemoryError from error
         reason = str(error) or type(error).__name__
         raise CorruptImage(

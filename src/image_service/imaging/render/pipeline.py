@@ -14,6 +14,7 @@ from image_service.domain.geometry import fit_inside
 from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Preset, Recipe
 from image_service.imaging.formats import find_metadata, strip
+from image_service.imaging.formats.completeness import check_length
 from image_service.imaging.formats.jpeg_scans import check_scans
 from image_service.imaging.inspect import HeaderInspector, check_size
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
@@ -48,6 +49,7 @@ class _Work:
     """One image on its way through the steps."""
 
     file: BinaryIO
+    format: ImageFormat
     recipe: Recipe
     limits: RenderLimits
     opened: ImageFile.ImageFile
@@ -88,19 +90,22 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
     header = inspector.inspect(source)
     content = source.read_bytes()
     if header.format is ImageFormat.JPEG:
-        check_scans(content)
+        check_scans(content, header.width * header.height)
     watch.lap(Step.INSPECT)
     metadata = find_metadata(content, header.format)
     watch.lap(Step.FIND_METADATA)
-    file = io.BytesIO(strip(content, header.format))
-    # Where the stripped file is a copy, the decoder may need the memory.
+    content = strip(content, header.format)
+    if not limits.truncated:
+        check_length(content, header)
+    file = io.BytesIO(content)
+    # Where the stripped file is a copy, the decoder may need the memory of the other.
     del content
     watch.lap(Step.STRIP)
     with warnings.catch_warnings(), decode.tolerance(header.format, truncated=limits.truncated), file:
         # Codecs warn of flaws that do not stop them; they do not stop the pipeline either.
         warnings.simplefilter("ignore")
         opened = decode.open_image(file, header)
-        work = _Work(file, recipe, limits, opened, opened)
+        work = _Work(file, header.format, recipe, limits, opened, opened)
         watch.lap(Step.OPEN)
         for step, run in _STEPS:
             run(work)
@@ -138,7 +143,7 @@ def _scale_on_load(work: _Work) -> None:
 def _decode(work: _Work) -> None:
     """Decode the first frame."""
     expected = work.opened.size
-    work.image = decode.decode(work.opened, work.file)
+    work.image = decode.decode(work.opened, work.file, work.format)
     if work.image.size != expected:
         work.box = whole(work.image)
 
@@ -154,7 +159,7 @@ def _read_metadata(work: _Work) -> None:
 
 def _normalise(work: _Work) -> None:
     """Convert to one of a few pixel modes; an invalid palette or transparent colour is first noticed here."""
-    with decode.verdicts(work.image.width * work.image.height):
+    with decode.verdicts():
         work.image = normalise(work.image)
 
 

@@ -79,7 +79,7 @@ def test_refuses_sequential_jpeg_of_1000_scans(make: Make) -> None:
 )
 def test_counts_scans_of_other_frames(frames: bytes) -> None:
     with pytest.raises(ImageTooLarge):
-        check_scans(b"\xff\xd8" + frames + jpeg_segment(0xDA, bytes((3, *range(9)))) * 102)
+        check_scans(b"\xff\xd8" + frames + jpeg_segment(0xDA, bytes((3, *range(9)))) * 102, 81)
 
 
 def test_counts_no_scans_in_metadata(make: Make) -> None:

@@ -1,0 +1,173 @@
+"""AVIF and HEIC: the size of the largest picture in a file, as its boxes and as its coded pictures themselves say.
+
+Decoders allocate what the coded picture announces, and scale the result to the size in the boxes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from image_service.imaging.formats import av1, hevc
+from image_service.imaging.formats.content import Content, damaged, number, take
+from image_service.imaging.formats.heif import FAMILY, MAX_ITEMS, Box, boxes
+
+_ENTERED: Final = frozenset(
+    {b"meta", b"iinf", b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01", b"hvc1"}
+)
+_EXTENTS: Final = b"ispe"
+_TRACK_HEADER: Final = b"tkhd"
+_AV1_CONFIGURATION: Final = b"av1C"
+_HEVC_CONFIGURATION: Final = b"hvcC"
+_AV1_ITEM: Final = b"av01"
+_TABLES: Final = frozenset({b"iloc", b"iinf", b"iref", b"ipma", b"stts", b"stsc", b"stsz", b"stco", b"co64"})
+_MAX_TABLE: Final = 128 * 1024
+"""Bytes of a table of items or samples; one of 400 tiles has 7,000. libavif looks each entry up in a list of all."""
+_MAX_UNITS: Final = 8192
+"""Units of AV1 streams that are read in all; an item has two or three."""
+_PADDING: Final = 63
+"""Pixels a side by which an HEVC picture may exceed what is shown of it: it consists of blocks of up to 64 pixels."""
+_IN_FILE, _IN_BOX = 0, 1
+"""Where an item's places count from: the start of the file, or of the ``idat`` box (ISO 14496-12 §8.11.3)."""
+_AV1_CONFIGURATION_HEAD: Final = 4
+_CHUNK_OFFSETS: Final = {b"stco": 4, b"co64": 8}
+"""The length of a position, by the box that holds positions of a track's samples."""
+
+
+class _Pieces:
+    """Bytes that lie in several places of a file, as one ``Content``."""
+
+    def __init__(self, content: Content, places: Iterable[tuple[int, int]]) -> None:
+        self._content = content
+        self._places = [(start, min(end, len(content))) for start, end in places if start < min(end, len(content))]
+        self._length = sum(end - start for start, end in self._places)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: slice, /) -> bytes:
+        found, start, stop = [], place.start, place.stop
+        for begin, end in self._places:
+            if start < end - begin:
+                found.append(self._content[begin + max(0, start) : min(end, begin + stop)])
+            start, stop = start - (end - begin), stop - (end - begin)
+            if stop <= 0:
+                break
+        return b"".join(found)
+
+
+class _Item(NamedTuple):
+    number: int
+    origin: int
+    """What its places count from."""
+    places: tuple[tuple[int, int], ...]
+    """Start and end of each of its extents."""
+
+
+def dimensions(content: Content) -> tuple[int, int]:
+    """Return width and height in pixels of the largest image or track that the file declares or holds.
+
+    The largest, not the primary one: it bounds what a decoder may allocate, and finding the primary item would mean
+    to trust three more boxes. Sizes: image spatial extents (ISO 23008-12 §6.5.3), track headers (ISO 14496-12 §8.3.2),
+    and the headers of the coded pictures. HEVC pictures are taken from the configuration boxes alone.
+
+    Raises:
+        CorruptImage: no size is declared, or the boxes make no sense.
+    """
+    found = list(boxes(content, _ENTERED))
+    if any(box.kind in _TABLES and box.end - box.body > _MAX_TABLE for box in found):
+        raise damaged(FAMILY, "it has too many items or samples")
+    declared = [_declared_size(content, box) for box in found if box.kind in {_EXTENTS, _TRACK_HEADER}]
+    if not declared:
+        raise damaged(FAMILY, "it does not say how large the image is")
+    return max((*declared, *_coded_sizes(content, found)), key=lambda size: size[0] * size[1])
+
+
+def _declared_size(content: Content, box: Box) -> tuple[int, int]:
+    if box.kind == _EXTENTS:
+        size = take(content, box.body + 4, 8)
+        return int.from_bytes(size[:4]), int.from_bytes(size[4:])
+    # A track header ends with width and height as 16.16 fixed-point numbers, whatever its version.
+    size = take(content, max(box.body, box.end - 8), 8)
+    return int.from_bytes(size[:4]) >> 16, int.from_bytes(size[4:]) >> 16
+
+
+def _coded_sizes(content: Content, found: Sequence[Box]) -> Iterator[tuple[int, int]]:
+    """Yield the sizes in the headers of coded pictures.
+
+    Raises:
+        CorruptImage: they have more than ``_MAX_UNITS`` units.
+    """
+    for box in found:
+        if box.kind == _HEVC_CONFIGURATION:
+            for width, height in hevc.picture_sizes(content, box.body, box.end):
+                yield max(0, width - _PADDING), max(0, height - _PADDING)
+    count = 0
+    for stream in _av1_streams(content, found):
+        for unit in av1.units(stream):
+            count += 1
+            if count > _MAX_UNITS:
+                raise damaged(FAMILY, "its pictures consist of too many units")
+            if size := av1.frame_size(stream, unit):
+                yield size
+
+
+def _av1_streams(content: Content, found: Sequence[Box]) -> Iterator[Content]:
+    """Yield every configuration, every item and the first sample of every track, as far as they are AV1."""
+    av1_items = {item for box in found if box.kind == b"infe" for item in _av1_item(content, box)}
+    idat = next((box.body for box in found if box.kind == b"idat"), 0)
+    for box in found:
+        if box.kind == _AV1_CONFIGURATION:
+            yield _Pieces(content, [(box.body + _AV1_CONFIGURATION_HEAD, box.end)])
+        elif box.kind == b"iloc":
+            for item in _items(content, box):
+                if item.number in av1_items and item.origin in {_IN_FILE, _IN_BOX}:
+                    base = idat if item.origin == _IN_BOX else 0
+                    yield _Pieces(content, [(base + start, base + end) for start, end in item.places])
+    yield from _first_samples(content, found)
+
+
+def _av1_item(content: Content, box: Box) -> Iterator[int]:
+    """Yield the number of the item that the entry describes, if its picture is coded in AV1 (ISO 14496-12 §8.11.6)."""
+    size = 4 if number(content, box.body, 1) > 2 else 2  # noqa: PLR2004 — the version with wide numbers is 3
+    if content[box.body + 6 + size : box.body + 10 + size] == _AV1_ITEM:
+        yield number(content, box.body + 4, size)
+
+
+def _items(content: Content, box: Box) -> Iterator[_Item]:
+    """Yield the places of all items (ISO 14496-12 §8.11.3)."""
+    version, sizes = number(content, box.body, 1), number(content, box.body + 4, 2)
+    offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_size = sizes & 15 if version else 0
+    id_size = 4 if version > 1 else 2
+    position = box.body + 6 + id_size
+    for _ in range(min(number(content, box.body + 6, id_size), MAX_ITEMS)):
+        if position >= box.end:
+            return
+        item, position = number(content, position, id_size), position + id_size
+        origin = number(content, position, 2) & 15 if version else _IN_FILE
+        position += (2 if version else 0) + 2
+        base, count = number(content, position, base_size), number(content, position + base_size, 2)
+        position += base_size + 2
+        places = []
+        for _ in range(count if index_size + offset_size + length_size else min(count, 1)):
+            if position > box.end:
+                break
+            start = base + number(content, position + index_size, offset_size)
+            length = number(content, position + index_size + offset_size, length_size) or len(content)
+            places.append((start, start + length))
+            position += index_size + offset_size + length_size
+        yield _Item(item, origin, tuple(places))
+
+
+def _first_samples(content: Content, found: Sequence[Box]) -> Iterator[Content]:
+    """Yield the first sample of each track of AV1 pictures; no other is decoded (ISO 14496-12 §8.7)."""
+    starts = [index for index, box in enumerate(found) if box.kind == b"trak"]
+    for start, end in pairwise([*starts, len(found)]):
+        track = {box.kind: box for box in found[start:end]}
+        offsets = next((track[kind] for kind in _CHUNK_OFFSETS if kind in track), None)
+        if _AV1_CONFIGURATION in track and b"stsz" in track and offsets:
+            # One size for all samples, or zero and the size of each.
+            sizes = track[b"stsz"].body
+            size = number(content, sizes + 4, 4) or number(content, sizes + 12, 4)
+            at = number(content, offsets.body + 8, _CHUNK_OFFSETS[offsets.kind])
+            yield _Pieces(content, [(at, at + size)])
