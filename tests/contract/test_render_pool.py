@@ -182,7 +182,7 @@ async def test_source_that_only_the_decoder_cannot_read_is_a_crash_of_the_decode
         await render(pool, (source, out))
 
 
-async def test_source_that_nobody_can_read_is_unreadable(make_pool: MakePool, give: Give) -> None:
+async def test_source_that_the_worker_cannot_read_is_unreadable(make_pool: MakePool, give: Give) -> None:
     source, out = give(GOOD)
     source.unlink()
     source.mkdir()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from harness.waiting import eventually, wait_for
-from image_service.errors import ObjectMissing, StorageFull, StorageUnavailable
+from image_service.errors import ObjectMissing, ObjectUnreadable, StorageFull, StorageUnavailable
 from image_service.storage import local
 from image_service.storage.conventions import PIECE_BYTES
 from image_service.storage.local import LocalStorage
@@ -613,3 +613,16 @@ async def test_empty_owner_file_is_overwritten(storage: LocalStorage, root: Path
     (root / ".owner").touch()
     assert await storage.bind_to_database("one") == "one"
     assert (root / ".owner").read_text() == "one"
+
+
+async def test_file_that_cannot_be_read_is_object_unreadable(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(storage, "originals/80/key")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(local.hashlib, "file_digest", fail)
+    with pytest.raises(ObjectUnreadable):
+        await storage.local_path("originals/80/key", tmp_path, DIGEST)

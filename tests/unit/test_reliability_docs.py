@@ -13,6 +13,7 @@ from image_service.cli import app
 
 ROOT = Path(__file__).parents[2]
 RELIABILITY, RUNBOOK = ROOT / "docs/reliability.md", ROOT / "docs/runbook.md"
+SECURITY = ROOT / "docs/security.md"
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
 ROWS = [line for line in RELIABILITY.read_text().splitlines() if re.match(r"\| \d+ \|", line)]
 PROOFS = [(text, path) for row in ROWS for text, path, _ in LINK.findall(row) if "/tests/" in path]
@@ -31,6 +32,17 @@ def test_every_window_is_one_that_is_tested(window: str) -> None:
     assert f'"{window}": ' in (ROOT / "tests/faults/kill_points.py").read_text()
 
 
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"\btest_\w+(?:\.py)?", SECURITY.read_text()))))
+def test_every_test_that_the_threat_model_names_exists(name: str) -> None:
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    if name.endswith(".py"):
+        assert name in {path.name for path in files}
+    else:
+        assert any(f"def {name}(" in path.read_text() for path in files) or f"{name}.py" in {
+            path.name for path in files
+        }
+
+
 def test_every_row_of_the_failure_windows_has_a_proof() -> None:
     assert ROWS
     assert [int(row.split("|")[1]) for row in ROWS] == [*range(1, len(ROWS) + 1)]
@@ -38,7 +50,7 @@ def test_every_row_of_the_failure_windows_has_a_proof() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [RELIABILITY, RUNBOOK, *sorted((ROOT / "docs/decisions").glob("0*.md"))], ids=lambda p: p.name
+    "page", [RELIABILITY, RUNBOOK, SECURITY, *sorted((ROOT / "docs/decisions").glob("0*.md"))], ids=lambda p: p.name
 )
 def test_links_lead_somewhere(page: Path) -> None:
     for _, path, anchor in LINK.findall(page.read_text()):
