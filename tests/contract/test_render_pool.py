@@ -177,7 +177,7 @@ async def test_source_that_only_the_decoder_cannot_read_is_a_crash_of_the_decode
     elsewhere = tmp_path / "elsewhere"
     source.rename(elsewhere)
     source.symlink_to(elsewhere)
-    pool = make_pool(readable=(str(out),), require_sandbox=True)
+    pool = make_pool(readable=(str(out),), writable=(), require_sandbox=True)
     with pytest.raises(DecoderCrashed):
         await render(pool, (source, out))
 

@@ -20,7 +20,7 @@ SQLITE: Final = "sqlite+aiosqlite:///"
 _DATABASES: Final = ("postgresql+asyncpg://", SQLITE)
 _QUEUES: Final = ("amqp://", "amqps://", EMBEDDED_QUEUE)
 _HOST_NAME: Final = re.compile(r"[a-z0-9._-]{1,255}")
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+/?")
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}://[^/?#@\s]+/?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _NEVER_IN_BUCKETS: Final = re.compile(r"[@:]")
 """Of a key in front of a bucket: after ``s3://key:sec/ret@bucket``, the bucket would be ``key:sec``."""
