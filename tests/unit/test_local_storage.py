@@ -623,6 +623,6 @@ async def test_file_that_cannot_be_read_is_object_unreadable(
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(local.hashlib, "file_digest", fail)
+    monkeypatch.setattr(hashlib, "file_digest", fail)
     with pytest.raises(ObjectUnreadable):
         await storage.local_path("originals/80/key", tmp_path, DIGEST)
