@@ -16,7 +16,7 @@ from harness.service import FAST_SETTINGS, PROGRAM, Service
 from image_service.database.migrations import upgrade
 from tests.faults.disk import Disk
 from tests.faults.evidence import Running
-from tests.faults.pictures import POISON_LIMIT
+from tests.faults.pictures import POISON_LIMIT, POISON_PIXELS
 
 PROCESS_FAULTS = Path(__file__).with_name("process_faults")
 DECODERS = 2
@@ -30,6 +30,7 @@ SETTINGS = {
     "SWEEP_INTERVAL": "2",
     "DECODE_SLOTS": "1",
     "DECODE_CPU_SECONDS": str(POISON_LIMIT),
+    "MAX_PIXELS": str(POISON_PIXELS),
     "MAX_FILE_SIZE": str(20 << 20),
     "DRAIN_TIMEOUT": "5",
     "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}",

@@ -11,10 +11,11 @@ from tests.faults.history import Picture
 
 SIZES = ((1, 1), (37, 210), (64, 48), (300, 300), (333, 250), (900, 40), (1300, 900))
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF")
-POISON_SIDE = 7070
-"""Just below the accepted 50 megapixels."""
-POISON_SCANS = {0: 63, 5: 26}
-"""Repetitions by scan: as many as are accepted. Decoding takes more than three seconds."""
+POISON_SIDE = 10_000
+POISON_PIXELS = POISON_SIDE**2
+"""MAX_PIXELS with which the poison image is accepted."""
+POISON_SCANS = {9: 10}
+"""Repetitions by scan: as many as are accepted. Decoding takes more than two seconds."""
 SCAN = re.compile(rb"\xff\xda.*?(?=\xff[\xc4\xda\xd9])", re.DOTALL)
 """From a scan header to the next header or table; in entropy-coded data 0xFF is followed by 0."""
 END_OF_IMAGE = b"\xff\xd9"

@@ -10,7 +10,7 @@ from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.errors import CorruptImage, DecoderTimeout
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
-from tests.faults.pictures import POISON_LIMIT, Pictures
+from tests.faults.pictures import POISON_LIMIT, POISON_PIXELS, Pictures
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def pictures() -> Pictures:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[RenderPool]:
-    pool = RenderPool(1, RenderLimits(cpu_seconds=POISON_LIMIT))
+    pool = RenderPool(1, RenderLimits(cpu_seconds=POISON_LIMIT, max_pixels=POISON_PIXELS))
     await pool.start()
     yield pool
     await pool.close()

@@ -54,7 +54,9 @@ def discard_failed_connections(engine: AsyncEngine) -> None:
     """Take a connection that has reported an outage out of the pool, even where it still seems open."""
 
     def mark(context: ExceptionContext) -> None:
-        if context.sqlalchemy_exception is not None and classify(context.sqlalchemy_exception) is Failure.OUTAGE:
+        if context.is_disconnect or context.sqlalchemy_exception is None:
+            return
+        if classify(context.sqlalchemy_exception) is Failure.OUTAGE:
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False  # the other connections may be well
 

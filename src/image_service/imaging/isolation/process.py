@@ -52,7 +52,8 @@ class _Pipes(SubprocessStreamProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note which process it is. Called by the event loop."""
         super().connection_made(transport)
-        self._pid = cast("asyncio.SubprocessTransport", transport).get_pid()
+        self._subprocess = cast("asyncio.SubprocessTransport", transport)
+        self._pid = self._subprocess.get_pid()
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
         """Count the bytes of replies. Called by the event loop."""
@@ -61,6 +62,11 @@ class _Pipes(SubprocessStreamProtocol):
             if not self._asked:
                 self._end()
         super().pipe_data_received(fd, data)
+
+    def close_output(self) -> None:
+        """Read nothing more that the process writes."""
+        if (output := self._subprocess.get_pipe_transport(_STDOUT)) is not None:
+            output.close()
 
     def read(self, count: int) -> None:
         """Note that so many bytes of replies were read."""
@@ -233,6 +239,8 @@ class DecoderProcess:
         """Kill the process and all that it started, and wait for its end. Safe to call twice."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        # The event loop reports the end only after the pipe's, which it does not see while output waits to be read.
+        self._pipes.close_output()
         await self._process.wait()
         await self._stderr_reader
         self._stdin.close()
