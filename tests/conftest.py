@@ -28,6 +28,8 @@ BUCKET = "tests"
 TESTS = Path(__file__).parent
 STARTS_PROCESSES = {"e2e", "faults"}
 """Folders of tests that are busy with starting the service's processes."""
+UNMEASURED = {"faults", "golden"}
+"""Folders of tests that run code which other tests cover: measuring coverage doubles the time that a test takes."""
 SHARED = pytest.StashKey[SharedServers]()
 
 
@@ -50,6 +52,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group tests that share an expensive fixture, and mix tests that compute with tests that wait."""
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in UNMEASURED or _runs_on_sqlite_too(item):
+            item.add_marker("no_cover")
     if not getattr(config.option, "loadgroup", False):
         return
     for item in items:
@@ -60,6 +65,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             # attribute that node ids are no longer made of.
             item._id = NodeId.parse(f"{item.nodeid}@{group}")
     _mix(items)
+
+
+def _runs_on_sqlite_too(item: pytest.Item) -> bool:
+    """Whether a test runs on PostgreSQL the code that another run of it covers on SQLite."""
+    parameters = getattr(item, "callspec", None)
+    return parameters is not None and parameters.params.get("database_url") == "postgresql"
 
 
 def _mix(items: list[pytest.Item]) -> None:
