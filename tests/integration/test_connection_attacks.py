@@ -149,7 +149,7 @@ async def test_idle_connections_do_not_keep_uploads_out(tmp_path: Path) -> None:
 
 async def test_all_addresses_of_both_families(tmp_path: Path) -> None:
     if not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
+        pytest.fail("IPv6 is switched off: sysctl -w net.ipv6.conf.all.disable_ipv6=0", pytrace=False)
     command = (*PROGRAM, "standalone", "--host", "::", "--port", "0", "--data", tmp_path / "data")
     with Service(tmp_path, *command, started="Upload an image", env=FAST) as service:
         url = address_of(service)
