@@ -10,6 +10,7 @@ import structlog
 @contextmanager
 def logging_kept() -> Iterator[None]:
     """Start with no logger configured, and restore the configuration after the block."""
+    structlog_before = structlog.get_config()
     before = {logger: (logger.level, logger.propagate, list(logger.handlers)) for logger in _loggers()}
     for logger in before:
         if logger is not logging.root:
@@ -19,7 +20,7 @@ def logging_kept() -> Iterator[None]:
     finally:
         for logger in _loggers():
             _configure(logger, *before.get(logger, ()))
-        structlog.reset_defaults()
+        structlog.configure(**structlog_before)
 
 
 def _loggers() -> list[logging.Logger]:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import hypothesis
 import pytest
+import structlog
 from _pytest.nodeid import NodeId
 
 from harness.broker import purge_queues
@@ -37,6 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hypothesis fails an example that takes more than 200 ms, which on a busy machine any may.
     hypothesis.settings.register_profile("without-deadline", deadline=None)
     hypothesis.settings.load_profile("without-deadline")
+    # By default structlog draws tracebacks with rich, where that is installed: half a second for each.
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
     # Child processes import the program from this checkout, installed or not.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist asks the process that started it

@@ -1,6 +1,7 @@
 """Every pixel layout of every format renders the same picture."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,13 @@ from tests.golden.rendering import Make, boxes
 
 WIDTH, HEIGHT = 360, 240
 SCENE, GREY = scene(WIDTH, HEIGHT), grey_scene(WIDTH, HEIGHT)
-LARGE = scene(1290, 860)
 ALPHA = quantised(np.tile(0.5 + 0.45 * np.sin(np.linspace(0, 9, WIDTH)), (HEIGHT, 1)))
+
+
+@cache
+def large() -> Pixels:
+    """Return a picture large enough for decoders that are only used, or only skip detail, for large pictures."""
+    return scene(1290, 860)
 
 
 def ramp(count: int) -> Pixels:
@@ -173,32 +179,30 @@ def test_avif_without_colours(make: Make) -> None:
 
 @pytest.mark.parametrize("image_format", TRUE_COLOUR)
 def test_photographs(make: Make, image_format: str) -> None:
-    # Large enough for the decoders that are only used, or only skip detail, for large pictures.
-    content = write(to_image(LARGE), image_format)
-    assert_alike(make(content, boxes(180)).pixels(180), resize(LARGE, 180, 120))
+    content = write(to_image(large()), image_format)
+    assert_alike(make(content, boxes(180)).pixels(180), resize(large(), 180, 120))
 
 
-LARGE_GREY = np.stack((LARGE[..., 1],) * 3, axis=-1)
-LARGE_PNGS: dict[str, tuple[Callable[[], bytes], Pixels]] = {
-    "RGB": (lambda: png_of(LARGE), LARGE),
-    "16 bits": (lambda: png_of(LARGE, depth=16), LARGE),
-    "interlaced": (lambda: interlaced_png(LARGE), LARGE),
-    "grey": (lambda: png_of(LARGE[..., 1]), LARGE_GREY),
-    "grey of 16 bits": (lambda: png_of(LARGE[..., 1], depth=16), LARGE_GREY),
-}
+@pytest.mark.parametrize(
+    "write_png", [png_of, partial(png_of, depth=16), interlaced_png], ids=["8 bits", "16 bits", "interlaced"]
+)
+def test_large_png(make: Make, write_png: Callable[[Pixels], bytes]) -> None:
+    assert_alike(make(write_png(large()), boxes(180)).pixels(180), resize(large(), 180, 120))
 
 
-@pytest.mark.parametrize(("write_png", "picture"), LARGE_PNGS.values(), ids=LARGE_PNGS)
-def test_large_png(make: Make, write_png: Callable[[], bytes], picture: Pixels) -> None:
-    assert_alike(make(write_png(), boxes(180)).pixels(180), resize(picture, 180, 120))
+@pytest.mark.parametrize("depth", [8, 16])
+def test_large_grey_png(make: Make, depth: int) -> None:
+    grey = large()[..., 1]
+    found, expected = make(png_of(grey, depth=depth), boxes(180)).pixels(180), np.stack((grey,) * 3, axis=-1)
+    assert_alike(found, resize(expected, 180, 120))
 
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_large_png_with_alpha(make: Make, depth: int) -> None:
-    picture = with_alpha(LARGE, LARGE[..., 0])
+    picture = with_alpha(large(), large()[..., 0])
     for content, expected in (
         (png_of(picture, depth=depth), picture),
-        (png_of(picture[..., 2:], depth=depth), coloured(LARGE[..., 2], LARGE[..., 0])),
+        (png_of(picture[..., 2:], depth=depth), coloured(large()[..., 2], large()[..., 0])),
     ):
         found, wanted = make(content, boxes(180)).pixels_with_alpha(180), resize_visible(expected, 180, 120)
         assert_alike(found[..., 3], wanted[..., 3])

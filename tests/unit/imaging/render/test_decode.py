@@ -88,52 +88,51 @@ def cut(
     return whole[: int(len(whole) * at)]
 
 
-CORRUPT = {
-    **{f"{name} cut at {at}": cut(name, at) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF") for at in (0.5, 0.9)},
-    "large JPEG cut in its last rows": cut("JPEG", 0.97, size=(900, 900)),
-    "progressive JPEG cut in a scan": cut("JPEG", 0.5, progressive=True),
-    "JPEG cut after its tables": (whole := encoded(noise(64, 64), "JPEG"))[: whole.index(b"\xff\xda")],
-    "JPEG of one colour, cut": encoded(Image.new("RGB", (400, 400), "navy"), "JPEG")[:-60],
-    "JPEG of noise bytes": b"\xff\xd8" + encoded(gradient(8, 8), "JPEG")[2:200] + bytes(range(255)) * 20,
-    "PNG with a damaged pixel chunk": encoded(noise(64, 64), "PNG").replace(b"IDAT", b"IDAT\0\0\0", 1),
-    "GIF without pixels": gif_header(9, 9) + gif_frame(0, 0, 9, 9),
-    "WebP of a header": encoded(noise(64, 64), "WEBP")[:40],
-    "AVIF of a header": encoded(noise(64, 64), "AVIF")[:300],
-    "HEIC cut in its pixels": cut("HEIF", 0.7),
-    "TIFF cut in its pixels": cut("TIFF", 0.5),
-    "TIFF without pixels": tiff(*tiff_size(9, 9)),
-    "TIFF of an unknown compression": raw_tiff(9, 9, bytes(243), (259, SHORT, 1, 99)),
-    "TIFF of 12 bits": raw_tiff(8, 8, bytes(96), (258, SHORT, 1, 12), grey=True),
-    "TIFF of floating-point samples": encoded(Image.new("F", (8, 8)), "TIFF"),
-    "TIFF of 32 bits": encoded(Image.new("I", (8, 8)), "TIFF"),
-    "BMP cut in its pixels": cut("BMP", 0.5),
-    "BMP without pixels": bmp_header(9, 9),
-}
+def test_damaged_file_is_corrupt(make: Make) -> None:
+    whole = encoded(noise(64, 64), "JPEG")
+    damaged = {
+        **{
+            f"{name} cut at {at}": cut(name, at) for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF") for at in (0.5, 0.9)
+        },
+        "large JPEG cut in its last rows": cut("JPEG", 0.97, size=(900, 900)),
+        "progressive JPEG cut in a scan": cut("JPEG", 0.5, progressive=True),
+        "JPEG cut after its tables": whole[: whole.index(b"\xff\xda")],
+        "JPEG of one colour, cut": encoded(Image.new("RGB", (400, 400), "navy"), "JPEG")[:-60],
+        "JPEG of noise bytes": b"\xff\xd8" + encoded(gradient(8, 8), "JPEG")[2:200] + bytes(range(255)) * 20,
+        "PNG with a damaged pixel chunk": encoded(noise(64, 64), "PNG").replace(b"IDAT", b"IDAT\0\0\0", 1),
+        "GIF without pixels": gif_header(9, 9) + gif_frame(0, 0, 9, 9),
+        "WebP of a header": encoded(noise(64, 64), "WEBP")[:40],
+        "AVIF of a header": encoded(noise(64, 64), "AVIF")[:300],
+        "HEIC cut in its pixels": cut("HEIF", 0.7),
+        "TIFF cut in its pixels": cut("TIFF", 0.5),
+        "TIFF without pixels": tiff(*tiff_size(9, 9)),
+        "TIFF of an unknown compression": raw_tiff(9, 9, bytes(243), (259, SHORT, 1, 99)),
+        "TIFF of 12 bits": raw_tiff(8, 8, bytes(96), (258, SHORT, 1, 12), grey=True),
+        "TIFF of floating-point samples": encoded(Image.new("F", (8, 8)), "TIFF"),
+        "TIFF of 32 bits": encoded(Image.new("I", (8, 8)), "TIFF"),
+        "BMP cut in its pixels": cut("BMP", 0.5),
+        "BMP without pixels": bmp_header(9, 9),
+    }
+    for name, content in damaged.items():
+        with pytest.raises(CorruptImage, match="Export the image again"):
+            pytest.fail(f"{name} is rendered: {make(content)}")
 
 
-@pytest.mark.parametrize("content", CORRUPT.values(), ids=CORRUPT)
-def test_damaged_file_is_corrupt(make: Make, content: bytes) -> None:
-    with pytest.raises(CorruptImage, match="Export the image again"):
-        make(content)
-
-
-INCOMPLETE = {
-    **{name: cut(name, 0.6, image=gradient(200, 200), interlace=0) for name in ("JPEG", "PNG", "GIF", "TIFF")},
-    "progressive JPEG": cut("JPEG", 0.6, image=gradient(200, 200), progressive=True),
-    "compressed TIFF": deflated_tiff(gradient(200, 200))[:-100],
-    "BMP": bmp_header(200, -200) + gradient(200, 200).tobytes("raw", "BGR")[:60_000],
-}
-
-
-@pytest.mark.parametrize("content", INCOMPLETE.values(), ids=INCOMPLETE)
-def test_renders_truncated_file_if_enabled(make: Make, content: bytes) -> None:
-    with pytest.raises(CorruptImage):
-        make(content)
-    made = make(content, truncated=True)
-    assert (made.rendering.width, made.rendering.height) == (200, 200)
-    assert_alike(made.small.crop((2, 0, 38, 12)), gradient(40, 40).crop((2, 0, 38, 12)), tolerance=40)
-    with pytest.raises(CorruptImage):
-        make(content)
+def test_renders_truncated_file_if_enabled(make: Make) -> None:
+    incomplete = {
+        **{name: cut(name, 0.6, image=gradient(200, 200), interlace=0) for name in ("JPEG", "PNG", "GIF", "TIFF")},
+        "progressive JPEG": cut("JPEG", 0.6, image=gradient(200, 200), progressive=True),
+        "compressed TIFF": deflated_tiff(gradient(200, 200))[:-100],
+        "BMP": bmp_header(200, -200) + gradient(200, 200).tobytes("raw", "BGR")[:60_000],
+    }
+    for content in incomplete.values():
+        with pytest.raises(CorruptImage):
+            make(content)
+        made = make(content, truncated=True)
+        assert (made.rendering.width, made.rendering.height) == (200, 200)
+        assert_alike(made.small.crop((2, 0, 38, 12)), gradient(40, 40).crop((2, 0, 38, 12)), tolerance=40)
+        with pytest.raises(CorruptImage):
+            make(content)
 
 
 @pytest.mark.parametrize("name", ["WEBP", "AVIF", "HEIF"])
