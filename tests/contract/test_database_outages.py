@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InternalError
 from structlog.testing import capture_logs
 
+from harness.failover import end_sessions, make_read_only
 from harness.fakes import LONG_TIMEOUT
 from harness.processes import free_port
 from harness.rows import (
@@ -176,11 +177,11 @@ async def test_after_a_failover_the_whole_pool_heals(postgres_database_url: str)
     database = Database(postgres_database_url, time_limit=LONG_TIMEOUT, pool_size=4, check_idle_after=0)
     operator = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
     await open_sessions(database, 2)
-    await make_read_only(operator, "on")
+    await make_read_only(operator)
     await open_sessions(database, 4)  # two more, which are read-only
-    await make_read_only(operator, "off")
+    await make_read_only(operator, read_only=False)
     assert await failures(database, of=8) == 1, "the first that failed took the other with it"
-    await make_read_only(operator, "on")
+    await make_read_only(operator)
     await end_sessions(operator)
     for _ in range(5):
         with pytest.raises(DatabaseUnavailable) as caught:
@@ -190,7 +191,7 @@ async def test_after_a_failover_the_whole_pool_heals(postgres_database_url: str)
             await recorded(database)
         assert len(await due(database)) == 0, "reading goes on"
     await open_sessions(database, 4)
-    await make_read_only(operator, "off")
+    await make_read_only(operator, read_only=False)
     assert await failures(database, of=8) == 1
     await database.close()
     await operator.close()
@@ -205,23 +206,6 @@ async def open_sessions(database: Database, count: int) -> None:
             await barrier.wait()
 
     await asyncio.gather(*(one() for _ in range(count)))
-
-
-async def make_read_only(operator: Database, switch: str) -> None:
-    """Make the sessions of the database that begin from now on read-only, as a managed database does that is full."""
-    await execute(
-        operator,
-        text(
-            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = "
-            f"{switch}', current_database()); END $$"
-        ),
-    )
-
-
-async def end_sessions(operator: Database) -> None:
-    """End all other sessions of the database, as a failover does."""
-    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    await execute(operator, text(f"SELECT pg_terminate_backend(pid, 60000) {others}"))
 
 
 async def failures(database: Database, of: int) -> int:
