@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from functools import lru_cache
 from typing import Any, Literal
 
 from PIL import Image
@@ -21,6 +22,11 @@ def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:  # 
 
 def gradient(width: int, height: int) -> Image.Image:
     """Red grows to the right, green downwards, blue is constant: every turn and mirror image shows."""
+    return _gradient(width, height).copy()
+
+
+@lru_cache(maxsize=16)
+def _gradient(width: int, height: int) -> Image.Image:
     right = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90).resize((width, height))
     down = Image.linear_gradient("L").resize((width, height))
     return Image.merge("RGB", (right, down, Image.new("L", (width, height), 64)))

@@ -7,7 +7,6 @@ All methods block. From a coroutine, call them with ``asyncio.to_thread`` if oth
         rabbitmq.start()  # the same port and data
 """
 
-import asyncio
 import json
 import os
 import pwd
@@ -18,21 +17,20 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from base64 import b64encode
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import psutil
 
 from harness import amqp
+from harness.databases import create_database, drop_database, setting
 from harness.processes import ProcessGroup, ServerError, free_port, wait_until
 
-CONNECT_TIMEOUT = 5.0
 ADVICE = {
     "PostgreSQL": "`make test-servers` installs it, or set TEST_DATABASE_URL to a server of yours "
     "(postgresql+asyncpg://user:password@host:port/database)",
@@ -197,7 +195,7 @@ class PostgresServer(PrivateServer):
 
     def _answers(self) -> bool:
         try:
-            directory = _run(_ask(self.url, "SHOW data_directory"))
+            directory = setting(self.url, "data_directory")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return directory == str(self.folder.absolute() / "data")
@@ -453,35 +451,6 @@ def promtool(*arguments: str | Path, stdin: str = "") -> str:
 def new_folder() -> Path:
     """Create a folder for a server, outside pytest's folders, which another user may not enter."""
     return Path(tempfile.mkdtemp(prefix="image-service-tests-"))
-
-
-def create_database(url: str, name: str, template: str | None = None) -> str:
-    """Create a database on the URL's server; return the new database's URL."""
-    _run(_ask(url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "")))
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-
-
-def drop_database(url: str, name: str) -> None:
-    """Drop a database of the URL's server and its connections."""
-    _run(_ask(url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
-
-
-async def _ask(url: str, statement: str) -> object:
-    """Execute a statement outside a transaction; return the first column of the first row, if any.
-
-    Two of these belong to each test on PostgreSQL, so they use the driver itself, which connects fastest.
-    """
-    connection = await asyncpg.connect(url.replace("+asyncpg", "", 1), timeout=CONNECT_TIMEOUT)
-    try:
-        return await connection.fetchval(statement)
-    finally:
-        await connection.close()
-
-
-def _run(coroutine: Coroutine[object, object, object]) -> object:
-    """Run a coroutine in a new thread: the caller's may have a running event loop."""
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(asyncio.run, coroutine).result()
 
 
 def _postgres_programs() -> Path:

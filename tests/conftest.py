@@ -17,9 +17,10 @@ import structlog
 from _pytest.nodeid import NodeId
 
 from harness.broker import purge_queues
+from harness.databases import Databases, create_database, drop_database
 from harness.processes import SOURCE, ServerError
 from harness.s3 import SeaweedServer, environment, make_bucket
-from harness.servers import PostgresServer, RabbitMQServer, create_database, drop_database, new_folder
+from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from harness.shared import SharedServers, shared_url
 from image_service.database.migrations import upgrade
 
@@ -173,11 +174,10 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_database_url(postgres_url: str, postgres_template: str) -> Iterator[str]:
-    """A new, migrated PostgreSQL database."""
-    name = _unique("test")
-    yield create_database(postgres_url, name, postgres_template)
-    drop_database(postgres_url, name)
+def postgres_database_url(postgres_databases: Databases) -> Iterator[str]:
+    """A migrated and empty PostgreSQL database."""
+    with postgres_databases.one() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -215,6 +215,14 @@ def postgres_template(postgres_url: str) -> Iterator[str]:
     _outside_event_loop(lambda: upgrade(url))
     yield name
     drop_database(postgres_url, name)
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_url: str, postgres_template: str) -> Iterator[Databases]:
+    """Migrated and empty PostgreSQL databases."""
+    databases = Databases(postgres_url, postgres_template)
+    yield databases
+    databases.close()
 
 
 def _shared(kind: str) -> str:

@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from harness.databases import create_database, drop_database
 from harness.plans import QUERIES, Explainer, Query, Subjects, explainer, fill, superuser
-from harness.servers import create_database, drop_database
 
 IMAGES = 20_000
 
