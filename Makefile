@@ -41,7 +41,7 @@ test: $(DEV) test-servers ## Run all tests on real servers and list the 20 slowe
 	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 .PHONY: test-servers
-test-servers: ## Install the servers of the tests (PostgreSQL, PgBouncer, RabbitMQ, Prometheus) where they are missing
+test-servers: ## Install the servers of the tests (PostgreSQL, PgBouncer, RabbitMQ, Prometheus, Azurite) where they are missing
 	@sh scripts/install-test-servers
 
 .PHONY: faults
@@ -154,7 +154,7 @@ requirements: $(DEV) ## Pin the dependencies in pyproject.toml; pins that still 
 
 .PHONY: clean
 clean: ## Remove virtual environments, caches and build results; stored images stay
-	rm -rf .venv .venv-bench .venv-k8s build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .venv .venv-bench .venv-k8s .azurite .azurite.new build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests harness migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.

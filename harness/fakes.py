@@ -22,7 +22,7 @@ from image_service.domain.image import (
 )
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import Preset, Recipe
-from image_service.errors import CorruptImage, UnsupportedFormat
+from image_service.errors import CorruptImage, ObjectMissing, UnsupportedFormat
 from image_service.ports import Delivery, ObjectAttributes
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.storage.local import LocalStorage
@@ -236,7 +236,10 @@ class FakeRenderer:
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
         async with self._script.effect("render", source):
-            content = source.read_bytes()  # noqa: ASYNC240  (a few bytes)
+            try:
+                content = source.read_bytes()  # noqa: ASYNC240  (a few bytes)
+            except FileNotFoundError:
+                raise ObjectMissing from None
             self.running += 1
             try:
                 await self.gate.wait()

@@ -53,6 +53,8 @@ class Proxy:
         """Number of dropped replies."""
         self.accepted = 0
         """Number of accepted connections."""
+        self.forwarded = 0
+        """Number of forwarded bytes of requests."""
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._open = asyncio.Event()
@@ -153,6 +155,8 @@ class Proxy:
                 return
             sink.write(data)
             await sink.drain()
+            if not ends:
+                self.forwarded += len(data)
         await self._open.wait()
         with suppress(OSError):
             sink.write_eof()

@@ -1,4 +1,4 @@
-"""One PostgreSQL, one RabbitMQ and one S3 server for all processes of a test run.
+"""One server of each kind (PostgreSQL, RabbitMQ, S3, GCS, Azure) for all processes of a test run.
 
 The main process starts each server when a test first requests it and stops them after the last test. Worker processes
 request URLs through a socket, whose port is in their environment.
@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
+from harness.azure import AzuriteServer
+from harness.gcs import FakeGcsServer
 from harness.processes import ServerError
 from harness.s3 import SeaweedServer
 from harness.servers import PostgresServer, PrivateServer, RabbitMQServer, new_folder
@@ -21,9 +23,17 @@ KINDS: dict[str, Callable[[Path, int], PrivateServer]] = {
     "postgresql": lambda folder, _: PostgresServer(folder, fsync=False),
     "rabbitmq": lambda folder, workers: RabbitMQServer(folder, virtual_hosts=virtual_hosts(workers)),
     "s3": lambda folder, _: SeaweedServer(folder),
+    "gcs": lambda folder, _: FakeGcsServer(folder),
+    "azure": lambda folder, _: AzuriteServer(folder),
 }
 """Each makes a server in a folder for so many worker processes."""
-VARIABLES = {"postgresql": "TEST_DATABASE_URL", "rabbitmq": "TEST_RABBITMQ_URL", "s3": "TEST_S3_URL"}
+VARIABLES = {
+    "postgresql": "TEST_DATABASE_URL",
+    "rabbitmq": "TEST_RABBITMQ_URL",
+    "s3": "TEST_S3_URL",
+    "gcs": "TEST_GCS_URL",
+    "azure": "TEST_AZURE_URL",
+}
 """Environment variables that name a server to use instead."""
 
 

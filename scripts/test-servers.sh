@@ -1,5 +1,9 @@
 # Functions for install-test-servers and with-test-servers: which servers of the tests are installed.
 
+# The last version that runs on the Node.js of Debian 12.
+azurite_version=3.35.0
+azurite_folder="$(dirname "$0")/../.azurite"
+
 have_postgres() {
     [ -n "${TEST_DATABASE_URL:-}" ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
 }
@@ -16,6 +20,13 @@ have_prometheus() {
     command -v prometheus >/dev/null && command -v promtool >/dev/null
 }
 
+have_azurite() {
+    [ -n "${TEST_AZURE_URL:-}" ] || {
+        command -v node >/dev/null &&
+            grep -qs "\"version\": \"$azurite_version\"" "$azurite_folder/node_modules/azurite/package.json"
+    }
+}
+
 # Prints the Debian packages of the missing servers.
 missing_packages() {
     missing=
@@ -23,5 +34,7 @@ missing_packages() {
     have_pgbouncer || missing="$missing pgbouncer"
     have_rabbitmq || missing="$missing rabbitmq-server"
     have_prometheus || missing="$missing prometheus"
+    command -v openssl >/dev/null || missing="$missing openssl"
+    have_azurite || command -v npm >/dev/null || missing="$missing nodejs npm"
     echo "${missing# }"
 }

@@ -1,6 +1,7 @@
 """Real databases, brokers and storages for the tests. Nothing is skipped: where a server is missing, tests fail.
 
-TEST_DATABASE_URL, TEST_RABBITMQ_URL and TEST_S3_URL name servers to use; without them the run starts its own.
+TEST_DATABASE_URL, TEST_RABBITMQ_URL, TEST_S3_URL, TEST_GCS_URL and TEST_AZURE_URL name servers to use; without them the
+run starts its own.
 """
 
 import asyncio
@@ -16,10 +17,10 @@ import pytest
 import structlog
 from _pytest.nodeid import NodeId
 
+from harness import azure, gcs, s3
 from harness.broker import purge_queues
 from harness.databases import Databases, create_database, drop_database
 from harness.processes import SOURCE, ServerError
-from harness.s3 import SeaweedServer, environment, make_bucket
 from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from harness.shared import SharedServers, shared_url
 from image_service.database.migrations import upgrade
@@ -103,16 +104,42 @@ def rabbitmq_url() -> str:
 def s3_url() -> str:
     """An S3 server shared by all tests with the bucket ``tests``; each test uses its own prefix."""
     url = os.environ.get("TEST_S3_URL") or _shared("s3")
-    make_bucket(url, BUCKET)
+    s3.make_bucket(url, BUCKET)
+    return url
+
+
+@pytest.fixture(scope="session")
+def gcs_url() -> str:
+    """The same of Google Cloud Storage."""
+    url = os.environ.get("TEST_GCS_URL") or _shared("gcs")
+    gcs.make_bucket(url, BUCKET)
+    return url
+
+
+@pytest.fixture(scope="session")
+def azure_url() -> str:
+    """The same of Azure Blob Storage, with a container."""
+    url = os.environ.get("TEST_AZURE_URL") or _shared("azure")
+    azure.make_container(url, BUCKET)
     return url
 
 
 @pytest.fixture
-def s3_prefix(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A STORAGE_URL with an unused prefix; the environment has endpoint and keys."""
-    for name, value in environment(s3_url).items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{BUCKET}/{_unique('test')}"
+def s3_env(s3_url: str) -> dict[str, str]:
+    """The settings for an unused prefix on the S3 server."""
+    return {"STORAGE_URL": f"s3://{BUCKET}/{_unique('test')}", **s3.environment(s3_url)}
+
+
+@pytest.fixture
+def gcs_env(gcs_url: str) -> dict[str, str]:
+    """The same for Google Cloud Storage."""
+    return {"STORAGE_URL": f"gs://{BUCKET}/{_unique('test')}", **gcs.environment(gcs_url)}
+
+
+@pytest.fixture
+def azure_env(azure_url: str) -> dict[str, str]:
+    """The same for Azure Blob Storage."""
+    return {"STORAGE_URL": f"az://{BUCKET}/{_unique('test')}", **azure.environment(azure_url)}
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +179,9 @@ def own_rabbitmq(private_rabbitmq: RabbitMQServer) -> RabbitMQServer:
 
 
 @pytest.fixture(scope="module")
-def own_s3() -> Iterator[SeaweedServer]:
+def own_s3() -> Iterator[s3.SeaweedServer]:
     """An S3 server for one module, to stop, kill and restart."""
-    with SeaweedServer(new_folder()) as server:
+    with s3.SeaweedServer(new_folder()) as server:
         yield server
 
 

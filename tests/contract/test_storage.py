@@ -21,16 +21,18 @@ KEY = "originals/7f/0190"
 BIG = os.urandom(1024) * 1500 + b"an odd length"
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+@pytest.fixture(params=["local", "memory", "s3", "gcs", "azure"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     match request.param:
         case "local":
             return LocalStorage(tmp_path / "storage")
         case "memory":
             return ObjectStorage(MemoryStore(), tmp_path / "storage", limit=LIMIT, largest_copy=LARGEST)
-        case _:
-            prefix = request.getfixturevalue("s3_prefix")
-            return ObjectStorage.at(prefix, tmp_path / "storage", limit=LIMIT, largest_copy=LARGEST)
+        case server:
+            env: dict[str, str] = request.getfixturevalue(f"{server}_env")
+            for name, value in env.items():
+                monkeypatch.setenv(name, value)
+            return ObjectStorage.at(env["STORAGE_URL"], tmp_path / "storage", limit=LIMIT, largest_copy=LARGEST)
 
 
 async def put(storage: Storage, files: dict[str, bytes]) -> None:
@@ -297,6 +299,12 @@ async def test_invalid_key_is_refused(storage: Storage, key: str, tmp_path: Path
 async def test_invalid_prefix_is_refused(storage: Storage, prefix: str) -> None:
     with pytest.raises(ValueError, match="not a storage key"):
         await keys(storage, prefix)
+
+
+async def test_concurrent_bindings_agree(storage: Storage) -> None:
+    owners = await asyncio.gather(*(storage.bind_to_database(f"database {number}") for number in range(8)))
+    assert len(set(owners)) == 1
+    assert await storage.bind_to_database("other") == owners[0]
 
 
 async def test_storage_stays_bound_to_the_first_database(storage: Storage) -> None:

@@ -1,4 +1,4 @@
-"""API and worker as separate processes on PostgreSQL, RabbitMQ and a real S3 server."""
+"""API and worker as separate processes on PostgreSQL, RabbitMQ and a server for S3, Google Cloud Storage or Azure."""
 
 import hashlib
 import os
@@ -6,20 +6,23 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import httpx
 import pytest
-from obstore.store import S3Store
+from obstore.store import from_url
 
 from harness.forms import CONTENT_TYPE, form, part
 from harness.images import encoded, noise
 from harness.pace import Stopwatch, slowness
 from harness.proxy import Mode, Proxy
-from harness.s3 import environment
 from harness.service import FAST_SETTINGS, PROGRAM, Api, Worker, client, done, finished, upload
 from harness.waiting import eventually
 from image_service.domain.keys import original_key
+
+if TYPE_CHECKING:
+    from image_service.storage.objects.client import Store
 
 SIZES = {"100x100", "300x300", "1200x1200"}
 FIVE_MEGABYTES = 5 * 1024 * 1024
@@ -27,20 +30,22 @@ FIVE_MEGABYTES = 5 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def photo() -> bytes:
-    """An image of slightly more than 5 MB, which is uploaded in parts."""
+    """An image of slightly more than 5 MB."""
     content = encoded(noise(2800, 2100), "JPEG", quality=96)
     assert FIVE_MEGABYTES < len(content) < 2 * FIVE_MEGABYTES
     return content
 
 
 @pytest.fixture
-def env(postgres_database_url: str, rabbitmq_url: str, s3_url: str, tmp_path: Path) -> dict[str, str]:
+def env(
+    request: pytest.FixtureRequest, postgres_database_url: str, rabbitmq_url: str, tmp_path: Path
+) -> dict[str, str]:
+    """The settings of the processes, with the S3 server or the one that a parameter names."""
     return {
         "DATABASE_URL": postgres_database_url,
         "RABBITMQ_URL": rabbitmq_url,
         "STORAGE_PATH": str(tmp_path / "scratch"),
-        "STORAGE_URL": f"s3://tests/{uuid4().hex}",
-        **environment(s3_url),
+        **request.getfixturevalue(f"{getattr(request, 'param', 's3')}_env"),
         **FAST_SETTINGS,
     }
 
@@ -51,15 +56,12 @@ def running() -> Iterator[ExitStack]:
         yield stack
 
 
-def bucket(env: dict[str, str]) -> S3Store:
+def bucket(env: dict[str, str]) -> "Store":
     """Access the bucket directly."""
-    return S3Store.from_url(
-        env["STORAGE_URL"],
-        access_key_id=env["AWS_ACCESS_KEY_ID"],
-        secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        endpoint=env["AWS_ENDPOINT_URL"],
-        client_options={"allow_http": True},
-    )
+    access: Any = {  # of the kind that the URL names
+        name.lower(): value for name, value in env.items() if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))
+    }
+    return cast("Store", from_url(env["STORAGE_URL"], config=access, client_options={"allow_http": True}))
 
 
 def stored(env: dict[str, str]) -> set[str]:
@@ -71,8 +73,12 @@ def kept_in_scratch(env: dict[str, str]) -> list[Path]:
     return list((Path(env["STORAGE_PATH"]) / "scratch").glob("*"))
 
 
-@pytest.mark.parametrize("delivery", ["proxy", "redirect"])
-async def test_multipart_upload_of_five_megabytes_becomes_thumbnails(
+@pytest.mark.parametrize(
+    ("env", "delivery"),
+    [("s3", "proxy"), ("s3", "redirect"), ("gcs", "redirect"), ("azure", "redirect")],
+    indirect=["env"],
+)
+async def test_upload_of_five_megabytes_becomes_thumbnails(
     env: dict[str, str], running: ExitStack, tmp_path: Path, photo: bytes, delivery: str
 ) -> None:
     api = running.enter_context(Api(tmp_path, env | {"FILES_DELIVERY": delivery}))

@@ -14,21 +14,23 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from harness.images import encoded, noise
 from harness.pace import Stopwatch
 from harness.proxy import Mode, Proxy
 from harness.s3 import SeaweedServer, environment, make_bucket
+from harness.service import FAST_SETTINGS, Api, client
 from harness.waiting import eventually
 from image_service.errors import ObjectMissing, StartError, StorageUnavailable
 from image_service.ports import ObjectAttributes
-from image_service.storage.objects import PART_BYTES, ObjectStorage
+from image_service.storage.objects import ObjectStorage
 
 BUCKET = "own"
 KEY = "originals/7f/0190"
 DIGEST = hashlib.sha256(b"small").hexdigest()
 LIMIT = 8.0
-LARGE = 3 * PART_BYTES + 1234
-LARGEST = 2**30
 MEGABYTE = 2**20
+LARGE = 15 * MEGABYTE + 1234
+LARGEST = 2**30
 
 MakeStorage = Callable[..., ObjectStorage]
 
@@ -59,7 +61,7 @@ def storage(make_storage: MakeStorage) -> ObjectStorage:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A file that is sent in parts."""
+    """A file that takes a while."""
     file = tmp_path / "large"
     file.write_bytes(os.urandom(LARGE))
     return file
@@ -89,30 +91,65 @@ async def works(storage: ObjectStorage) -> bool:
     return True
 
 
-async def begin(storage: ObjectStorage, file: Path, proxy: Proxy, s3: SeaweedServer) -> "asyncio.Task[None]":
-    """Start a multipart upload; returns once the server has one part, and not all."""
+async def begin(storage: ObjectStorage, file: Path, proxy: Proxy) -> "asyncio.Task[None]":
+    """Start an upload; returns once the server has a part of the file."""
     proxy.delay = 0.002
     proxy.switch(Mode.DELAY)
     storing = asyncio.create_task(storage.adopt({KEY: file}))
-    await eventually(lambda: s3.parts(BUCKET))
+    await eventually(lambda: proxy.forwarded > MEGABYTE)
     assert not storing.done()
     return storing
 
 
-async def test_large_file_is_uploaded_in_parts_and_read_back(
+async def test_large_file_is_uploaded_in_one_request_and_read_back(
     storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
 ) -> None:
-    storing = await begin(storage, large, proxy, own_s3)
+    storing = await begin(storage, large, proxy)
+    assert own_s3.parts(BUCKET) == []
     proxy.switch(Mode.PASS)
     await storing
     assert await get(storage) == await asyncio.to_thread(large.read_bytes)
+
+
+async def test_killed_api_leaves_neither_parts_nor_objects(
+    postgres_database_url: str,
+    rabbitmq_url: str,
+    make_storage: MakeStorage,
+    own_s3: SeaweedServer,
+    proxy: Proxy,
+    tmp_path: Path,
+) -> None:
+    url = f"s3://{BUCKET}/{uuid4().hex}"
+    env = {
+        "DATABASE_URL": postgres_database_url,
+        "RABBITMQ_URL": rabbitmq_url,
+        "STORAGE_PATH": str(tmp_path / "scratch"),
+        "STORAGE_URL": url,
+        "STORAGE_TIMEOUT": "60",
+        "MAX_FILE_SIZE": str(32 * MEGABYTE),
+        **environment(proxy.url(own_s3.url)),
+        **FAST_SETTINGS,
+    }
+    picture = encoded(noise(64, 64), "JPEG") + bytes(24 * MEGABYTE)  # decoders ignore what follows the image
+    with Api(tmp_path, env) as api:
+        async with client(api.url) as http:
+            proxy.delay = 0.002
+            proxy.switch(Mode.DELAY)
+            before = proxy.forwarded
+            posting = asyncio.create_task(http.post("/images", files={"file": ("photo.jpg", picture)}))
+            await eventually(lambda: proxy.forwarded - before > 16 * MEGABYTE)
+            await asyncio.to_thread(api.kill)
+            with pytest.raises(httpx.HTTPError):
+                await posting
+    proxy.switch(Mode.PASS)
     assert own_s3.parts(BUCKET) == []
+    assert await keys(make_storage(url)) == []
 
 
 async def test_reset_connection_during_an_upload_leaves_nothing(
-    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
+    storage: ObjectStorage, large: Path, proxy: Proxy
 ) -> None:
-    storing = await begin(storage, large, proxy, own_s3)
+    storing = await begin(storage, large, proxy)
     proxy.switch(Mode.RESET)
     watch = Stopwatch()
     with pytest.raises(StorageUnavailable):
@@ -124,28 +161,24 @@ async def test_reset_connection_during_an_upload_leaves_nothing(
 
 
 async def test_silent_network_during_an_upload_leaves_nothing(
-    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
+    storage: ObjectStorage, large: Path, proxy: Proxy
 ) -> None:
-    storing = await begin(storage, large, proxy, own_s3)
+    storing = await begin(storage, large, proxy)
     proxy.switch(Mode.BLACK_HOLE)
     with pytest.raises(StorageUnavailable):
         await storing
     proxy.switch(Mode.PASS)
     await eventually(lambda: not storage.uploader.cleanups, timeout=20)
-    assert own_s3.parts(BUCKET) == []
     assert await keys(storage) == []
 
 
-async def test_cancelled_upload_leaves_nothing(
-    storage: ObjectStorage, large: Path, own_s3: SeaweedServer, proxy: Proxy
-) -> None:
-    storing = await begin(storage, large, proxy, own_s3)
+async def test_cancelled_upload_leaves_nothing(storage: ObjectStorage, large: Path, proxy: Proxy) -> None:
+    storing = await begin(storage, large, proxy)
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await storing
     proxy.switch(Mode.PASS)
     await eventually(lambda: not storage.uploader.cleanups)
-    assert own_s3.parts(BUCKET) == []
     assert await keys(storage) == []
 
 
@@ -272,26 +305,24 @@ async def test_memory_is_bounded(own_s3: SeaweedServer, tmp_path: Path, monkeypa
     for name, value in environment(own_s3.url).items():
         monkeypatch.setenv(name, value)
     storage = ObjectStorage.at(f"s3://{BUCKET}/flat", tmp_path, limit=60, largest_copy=LARGEST)
-    huge = tmp_path / "huge"
-    digest = hashlib.sha256()
-    with huge.open("wb") as file:
-        for _ in range(192):
-            piece = os.urandom(MEGABYTE)
-            digest.update(piece)
-            file.write(piece)
+    usual, huge = tmp_path / "usual", tmp_path / "huge"
+    usual.write_bytes(os.urandom(10 * MEGABYTE))
+    huge.write_bytes(os.urandom(48 * MEGABYTE))
     await storage.probe()
     with peak_growth() as growth:
-        await storage.adopt({KEY: huge})
-    assert growth[0] < 64 * MEGABYTE
+        await storage.adopt({f"originals/7f/{number}": usual for number in range(12)})
+    assert growth[0] < 80 * MEGABYTE  # four at a time
     with peak_growth() as growth:
-        copy = await storage.local_path(KEY, tmp_path, digest.hexdigest())
-    assert growth[0] < 64 * MEGABYTE
+        await storage.adopt({f"originals/80/{number}": huge for number in range(3)})
+    assert growth[0] < 96 * MEGABYTE  # one at a time
+    digest = hashlib.sha256(huge.read_bytes()).hexdigest()
+    with peak_growth() as growth:
+        copy = await storage.local_path("originals/80/0", tmp_path, digest)
+    assert growth[0] < 32 * MEGABYTE
     assert copy.stat().st_size == huge.stat().st_size
-    copy.unlink()
     with peak_growth() as growth:
-        assert sum([len(piece) async for piece in storage.read(KEY)]) == huge.stat().st_size
-    assert growth[0] < 64 * MEGABYTE
-    huge.unlink()
+        assert sum([len(piece) async for piece in storage.read("originals/80/0")]) == huge.stat().st_size
+    assert growth[0] < 32 * MEGABYTE
 
 
 @contextmanager

@@ -4,6 +4,5 @@ The only package that uses obstore; it is imported only if an object storage is 
 """
 
 from image_service.storage.objects.storage import ObjectStorage
-from image_service.storage.objects.upload import PART_BYTES
 
-__all__ = ["PART_BYTES", "ObjectStorage"]
+__all__ = ["ObjectStorage"]

@@ -28,10 +28,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=50), timedelta(seconds=1)
 _MAX_RETRIES: Final = 1000
 """Not reached: the retry timeout ends the retries."""
 _UPLOAD_RETRY_TIMEOUT: Final = timedelta(seconds=60)
-"""How long an upload is retried, and then removed, after its caller has given up.
-
-A multipart upload completes in a shorter outage, and so leaves no parts behind.
-"""
+"""How long an upload is retried, and then removed, after its caller has given up."""
 
 # obstore has its own exceptions for a few errors only; the response in their message distinguishes the others.
 _NO_SPACE: Final = re.compile(r"status code: 507|<Code>(XMinioStorageFull|QuotaExceeded|InsufficientStorage)")

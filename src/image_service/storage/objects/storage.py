@@ -95,7 +95,7 @@ class ObjectStorage:
         await self._reserve.check()
 
     async def adopt(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes] | None = None) -> None:
-        """Upload files to their keys; on an error, none of them. Larger files go in parts, in bounded memory.
+        """Upload files to their keys; on an error, none of them. Each is one request.
 
         Raises:
             StorageFull: there is no space.

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
     from image_service.storage.objects.client import Store
 
-PART_BYTES: Final = 5 * 1024 * 1024
-"""Size of the parts of larger files: the least that S3 accepts."""
-
 _CONCURRENT_UPLOADS: Final = 4
-"""Files that one process uploads at once; more wait. With two parts of each in flight, this bounds the memory."""
-_CONCURRENT_PARTS: Final = 2
+"""Files that one process uploads at once; more wait. A file is in memory while it is uploaded."""
+_LARGE: Final = 10 * 1024 * 1024
+"""Size in bytes above which files are uploaded one at a time, which bounds the memory."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +39,7 @@ class Uploader:
         self._store = store
         self._limit = limit
         self._slots = asyncio.Semaphore(_CONCURRENT_UPLOADS)
+        self._large = asyncio.Semaphore(1)
         self.cleanups: set[asyncio.Task[None]] = set()
         """Tasks that remove what an abandoned upload stored."""
 
@@ -56,7 +55,7 @@ class Uploader:
             async with asyncio.timeout(self._limit):
                 await asyncio.shield(uploading)
         except (TimeoutError, asyncio.CancelledError) as error:
-            # Cancelling a request would leave parts behind, and perhaps an object: a task waits for its end.
+            # Cancelling a request might leave an object: a task waits for its end.
             self._start_cleanup(self._remove_when_done(uploading, files))
             if isinstance(error, TimeoutError):
                 _log.warning("object storage failed", reason=f"not stored within {self._limit:g} s")
@@ -74,15 +73,11 @@ class Uploader:
             raise failures[0]
 
     async def _upload(self, key: str, path: Path, attributes: ObjectAttributes | None) -> None:
-        async with self._slots:
+        """Upload a file in one request: a killed process would leave the parts of a multipart upload."""
+        size = await self._client.answer(asyncio.to_thread(_size, path))
+        async with self._large if size > _LARGE else self._slots:
             await self._client.answer(
-                self._store.put_async(
-                    key,
-                    path,
-                    attributes=_headers(attributes),
-                    chunk_size=PART_BYTES,
-                    max_concurrency=_CONCURRENT_PARTS,
-                )
+                self._store.put_async(key, path, attributes=_headers(attributes), use_multipart=False)
             )
 
     async def _remove_when_done(self, uploading: "asyncio.Task[None]", keys: Iterable[str]) -> None:
@@ -95,6 +90,10 @@ class Uploader:
         task = asyncio.create_task(work)
         self.cleanups.add(task)  # the event loop alone does not keep tasks alive
         task.add_done_callback(self.cleanups.discard)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _headers(attributes: ObjectAttributes | None) -> "Attributes":
