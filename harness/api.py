@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from harness.fakes import LONG_TIMEOUT, TRAITS
 from harness.images import encoded, gradient
+from image_service.api.dependencies import ApiContext
 from image_service.api.main import create_app
 from image_service.bootstrap import Resources, api_services
 from image_service.config import Settings, load_settings
@@ -50,6 +51,12 @@ class Api:
     @property
     def database(self) -> Database:
         return self.resources.database
+
+    @property
+    def slots_in_use(self) -> int:
+        """How many upload slots are in use."""
+        context: ApiContext = self.app.state.context
+        return context.upload_limit.in_use
 
     @property
     def scratch(self) -> list[Path]:

@@ -3,6 +3,9 @@
 BOUNDARY = b"-----boundary"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY.decode()}"
 
+BEFORE_SLOT = 16 * 1024
+"""Bytes of a body that the service receives before the upload takes a slot."""
+
 
 def part(content: bytes, name: bytes = b"file", file_name: bytes | None = b"photo.jpg", *headers: bytes) -> bytes:
     """Returns one field of a form, with additional headers."""

@@ -1,15 +1,18 @@
 """Measures good uploads while 900 connections of other clients trickle a byte at a time, send half a head, or nothing.
 
     make bench-slow-clients                or: python -m benchmarks.operations.slow_clients --seconds 120 [--nginx]
+                                               [--first BYTES]
 
 The standalone service runs in a process of its own with the default settings; with ``--nginx`` behind nginx, with the
 configuration of docs/scaling.md. One upload of 100 KB is sent each second: alone, beside the slow clients, and alone
-again. A slow client connects again as soon as its connection is closed. Everything is on loopback.
+again. With ``--first`` an upload that trickles sends so many bytes at once before. A slow client connects again as soon
+as its connection is closed. Everything is on loopback.
 """
 
 import argparse
 import asyncio
 import itertools
+import os
 import re
 import shutil
 import statistics
@@ -20,6 +23,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -74,28 +78,30 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=int, default=120, help="time beside the slow clients (default 120)")
     options.add_argument("--nginx", action="store_true", help="put nginx in front, as in docs/scaling.md")
+    options.add_argument("--first", type=int, default=0, help="bytes that a slow upload sends at once (default: 0)")
     given = options.parse_args()
     folder = new_folder()
     try:
         with Standalone(folder) as service:
             if given.nginx:
                 with _nginx(service.url) as url:
-                    asyncio.run(_run(url, service.process, given.seconds))
+                    asyncio.run(_run(url, service.process, given.seconds, given.first))
             else:
-                asyncio.run(_run(service.url, service.process, given.seconds))
+                asyncio.run(_run(service.url, service.process, given.seconds, given.first))
     finally:
         shutil.rmtree(folder)
 
 
-async def _run(url: str, service: psutil.Process, seconds: int) -> None:
+async def _run(url: str, service: psutil.Process, seconds: int, first: int) -> None:
     photo = encoded(noise(300, 225), "JPEG", quality=95)
     phases = {name: Phase() for name in ("alone", "slow clients", "alone again")}
     closed: Counter[str] = Counter()
     await _measure(url, service, photo, phases["alone"], _ALONE)
     port = httpx.URL(url).port or 80
+    kinds: dict[str, Talk] = {"trickling": partial(_trickle, bytes(first)), "idle": _idle, "half head": _half_head}
     slow = [
-        asyncio.create_task(_reconnecting(kind, port, closed))
-        for kind in (_trickle, _idle, _half_head)
+        asyncio.create_task(_reconnecting(name, talk, port, closed))
+        for name, talk in kinds.items()
         for _ in range(_EACH)
     ]
     try:
@@ -107,7 +113,10 @@ async def _run(url: str, service: psutil.Process, seconds: int) -> None:
     await _measure(url, service, photo, phases["alone again"], _ALONE)
     for name, phase in phases.items():
         print(phase.line(name))
-    print("connections that the service closed:", ", ".join(f"{kind} {count}" for kind, count in closed.items()))
+    print(
+        f"load average {os.getloadavg()[0]:.1f}; connections that were closed:",
+        ", ".join(f"{kind} {count}" for kind, count in closed.items()),
+    )
 
 
 async def _measure(url: str, service: psutil.Process, photo: bytes, phase: Phase, uploads: int) -> None:
@@ -134,21 +143,22 @@ async def _measure(url: str, service: psutil.Process, photo: bytes, phase: Phase
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
 
 
-async def _reconnecting(talk: Talk, port: int, closed: Counter[str]) -> None:
+async def _reconnecting(name: str, talk: Talk, port: int, closed: Counter[str]) -> None:
     """Connect and talk, again and again: it ends when it is cancelled."""
     while True:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
-                await talk(reader, writer)
-                closed[talk.__name__.strip("_")] += 1
+                with suppress(OSError):  # a reset closes it as well
+                    await talk(reader, writer)
+                closed[name] += 1
             finally:
                 writer.transport.abort()
         await asyncio.sleep(_RECONNECT)
 
 
-async def _trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(_UPLOAD_HEAD)
+async def _trickle(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(_UPLOAD_HEAD + first)
     for _ in itertools.count():
         with suppress(TimeoutError):
             async with asyncio.timeout(_PAUSE):

@@ -160,6 +160,15 @@ async def test_request_without_exactly_one_host_returns_400(server: Server, line
     assert "Host" in reply.json["detail"]
 
 
+async def test_host_that_is_no_host_returns_400(server: Server) -> None:
+    bad = ("a b", "a/b", "user@a", "a,b<c>", '"a"', "a\\b", "a#b", "a?b", "a:b", "[::1", "[a/b]", "\u00e4", "a\x7f")
+    for host in bad:
+        reply = await server.ask(f"GET /health/live HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert (reply.status, reply.json["code"]) == (400, "malformed-request"), host
+    for host in ("", "a", "A_b-c.example.", "192.0.2.1:8000", "[::1]:80", "[fe80::1%25eth0]", "xn--bcher-kva.example:"):
+        assert (await server.ask(f"GET /health/live HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())).status == 200, host
+
+
 async def test_http_1_0_needs_no_host(server: Server) -> None:
     async with server.connection() as connection:
         await connection.send(b"GET /health/live HTTP/1.0\r\n\r\n")

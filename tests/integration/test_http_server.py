@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from harness.api import Api, api_on
-from harness.forms import CONTENT_TYPE, form, part
+from harness.forms import BEFORE_SLOT, CONTENT_TYPE, form, part
 from harness.images import encoded, gradient
 from harness.waiting import eventually, wait_for
 from image_service.api.connections import ConnectionLimits, OpenConnections
@@ -27,6 +27,9 @@ from image_service.domain.lane import Lane
 
 PNG = encoded(gradient(60, 40), "PNG")
 FORM = form(part(PNG))
+LONG_FORM = form(part(bytes(BEFORE_SLOT), b"note", None), part(PNG))
+BEGUN = BEFORE_SLOT + 200
+"""Bytes of the long form, not all of it, with which an upload takes its slot."""
 MAX_FILE_SIZE = 300_000
 TOO_LARGE = 5_000_000
 IDLE_TIMEOUT = 1.0
@@ -411,8 +414,8 @@ def listener_is_closed(server: Server) -> bool:
 async def upload_in_progress(server: Server) -> AsyncIterator[Connection]:
     """Yields a client in the middle of an upload that the service is receiving."""
     async with server.connection() as connection:
-        await connection.send(upload(FORM[:60], length=len(FORM)))
-        await eventually(lambda: server.api.scratch)
+        await connection.send(upload(LONG_FORM[:BEGUN], length=len(LONG_FORM)))
+        await eventually(lambda: server.api.slots_in_use)
         yield connection
 
 
@@ -420,7 +423,7 @@ async def test_upload_beyond_the_limit_returns_429(single_upload_server: Server)
     async with upload_in_progress(single_upload_server) as first:
         reply = await single_upload_server.ask(upload(FORM))
         assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (429, "too-many-uploads", "2")
-        await first.send(FORM[60:])
+        await first.send(LONG_FORM[BEGUN:])
         assert (await first.reply()).status == 202
         assert (await single_upload_server.ask(upload(FORM))).status == 202
 
@@ -429,7 +432,7 @@ async def test_expect_continue_beyond_the_limit_returns_429(single_upload_server
     async with upload_in_progress(single_upload_server) as first, single_upload_server.connection() as second:
         await second.send(upload(b"", "Expect: 100-continue", length=len(FORM)))
         assert (await second.reply()).status == 429
-        await first.send(FORM[60:])
+        await first.send(LONG_FORM[BEGUN:])
         assert (await first.reply()).status == 202
 
 
@@ -441,7 +444,7 @@ async def test_client_that_reads_after_sending_receives_an_early_refusal(
     async with upload_in_progress(single_upload_server) as first:
         reply = await single_upload_server.ask(request)
         assert reply.status == (404 if b"/images/" in request_line else 429)
-        await first.send(FORM[60:])
+        await first.send(LONG_FORM[BEGUN:])
         assert (await first.reply()).status == 202
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from harness.waiting import eventually, wait_for
-from tests.integration.test_http_server import FORM, Connection, Server, serving, upload
+from tests.integration.test_http_server import BEGUN, FORM, LONG_FORM, Connection, Server, serving, upload
 
 SLOTS = 8
 LONG = 600.0
@@ -19,8 +19,8 @@ async def trickling(server: Server, count: int) -> AsyncIterator[list[Connection
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(server.connection()) for _ in range(count)]
         for client in clients:
-            await client.send(upload(FORM[:60], length=len(FORM) + 100_000))
-        await eventually(lambda: len(server.api.scratch) == count)
+            await client.send(upload(LONG_FORM[:BEGUN], length=len(LONG_FORM) + 100_000))
+        await eventually(lambda: server.api.slots_in_use == count)
         tasks = [asyncio.create_task(trickle(client)) for client in clients]
         try:
             yield clients
@@ -66,9 +66,22 @@ async def test_good_uploads_are_accepted_while_trickled_ones_hold_all_slots(sqli
         assert reply.headers["connection"] == "close"
         # One gave way, and now that a slot is free no other has to.
         assert (await server.ask(upload(FORM))).status == 202
-        await eventually(lambda: len(server.api.scratch) == SLOTS - 1)
+        await eventually(lambda: server.api.slots_in_use == SLOTS - 1)
         for task in pending:
             task.cancel()
+
+
+async def test_trickled_uploads_take_no_slot_and_do_not_delay_good_ones(sqlite_url: str, tmp_path: Path) -> None:
+    """Here each connects again and again, and has sent less than an upload that takes a slot."""
+    async with (
+        serving(sqlite_url, tmp_path, max_concurrent_uploads=1, upload_idle_timeout=LONG) as server,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(5):
+            client = await stack.enter_async_context(server.connection())
+            await client.send(upload(LONG_FORM[:1000], length=len(LONG_FORM)))
+            assert (await server.ask(upload(FORM))).status == 202
+        assert server.api.slots_in_use == 0
 
 
 async def test_slots_are_free_again_when_trickling_clients_vanish(sqlite_url: str, tmp_path: Path) -> None:
@@ -92,7 +105,7 @@ async def test_network_with_more_than_half_of_the_slots_gives_one_to_another(sql
     """The clients are those that a trusted proxy names."""
 
     def from_client(address: str, body: bytes) -> bytes:
-        return upload(body, f"X-Forwarded-For: {address}", length=len(FORM))
+        return upload(body, f"X-Forwarded-For: {address}", length=len(LONG_FORM))
 
     async with (
         serving(sqlite_url, tmp_path, max_concurrent_uploads=3, upload_idle_timeout=LONG, upload_min_rate=1) as server,
@@ -100,12 +113,12 @@ async def test_network_with_more_than_half_of_the_slots_gives_one_to_another(sql
     ):
         clients = [await stack.enter_async_context(server.connection()) for _ in range(3)]
         for client in clients:
-            await client.send(from_client("192.0.2.1", FORM[:60]))
-        await eventually(lambda: len(server.api.scratch) == len(clients))
-        assert (await server.ask(from_client("192.0.2.1", FORM))).status == 429
-        assert (await server.ask(from_client("192.0.2.2", FORM))).status == 202
+            await client.send(from_client("192.0.2.1", LONG_FORM[:BEGUN]))
+        await eventually(lambda: server.api.slots_in_use == len(clients))
+        assert (await server.ask(from_client("192.0.2.1", LONG_FORM))).status == 429
+        assert (await server.ask(from_client("192.0.2.2", LONG_FORM))).status == 202
         for client in clients:
             with suppress(ConnectionError):  # the displaced one is closed
-                await client.send(FORM[60:])
+                await client.send(LONG_FORM[BEGUN:])
         replies = [await client.reply() for client in clients]
         assert sorted(reply.status for reply in replies) == [202, 202, 429]

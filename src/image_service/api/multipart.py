@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from image_service.api.form_file import FormFile
 from image_service.api.form_parser import FormError, FormParser, Part
 from image_service.api.parameters import parse_parameters
-from image_service.api.upload_limit import UploadSlot
+from image_service.api.upload_limit import Upload
 from image_service.errors import MalformedUpload, MissingFile, NotMultipart, UnsupportedEncoding, UploadTooLarge
 
 _OVERHEAD: Final = 64 * 1024
@@ -31,16 +31,17 @@ class UploadReader:
         self._max_file_size = max_file_size
         self._max_body = max_file_size + _OVERHEAD
 
-    async def file(self, request: Request, slot: UploadSlot) -> AsyncGenerator[bytes]:
+    async def file(self, request: Request, upload: Upload) -> AsyncGenerator[bytes]:
         """Yields the bytes of the form's field `file`, then checks the rest of the form.
 
         Args:
-            request: The upload.
-            slot: The place that it has; it says how long its bytes are waited for.
+            request: The request.
+            upload: How long its bytes are waited for; takes its slot.
 
         Raises:
             UploadRejected: the body is not a form with exactly one such file, is too large, or does not arrive.
             UploadDisplaced: the upload gave way to another.
+            TooManyUploads: it found no slot.
         """
         boundary = _boundary(request.headers.get("content-type", ""))
         _check_encoding(request)
@@ -49,7 +50,7 @@ class UploadReader:
         form_file = FormFile()
         try:
             parser = FormParser(boundary)
-            async for chunk in self._body(request, slot):
+            async for chunk in self._body(request, upload):
                 for event in parser.feed(chunk):
                     if isinstance(event, Part):
                         form_file.begin(event)
@@ -63,12 +64,12 @@ class UploadReader:
         if content := form_file.end():
             yield content
 
-    async def _body(self, request: Request, slot: UploadSlot) -> AsyncGenerator[bytes]:
+    async def _body(self, request: Request, upload: Upload) -> AsyncGenerator[bytes]:
         received = 0
         stream = aiter(request.stream())
         while True:
             try:
-                chunk = await slot.receive(stream)
+                chunk = await upload.receive(stream)
             except ClientDisconnect:
                 raise MalformedUpload("The connection was closed before the upload was complete.") from None
             if chunk is None:

@@ -167,7 +167,8 @@ class RenderedThumbnail:
     width: int
     height: int
     size_bytes: int
-    sha256: str
+    sha256: str = ""
+    """In hex digits. A decoder process leaves it out: the pool computes it from the bytes that it received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

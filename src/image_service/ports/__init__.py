@@ -6,7 +6,7 @@
 from image_service.ports.observer import NULL_OBSERVER, AttemptOutcome, NullObserver, Observer
 from image_service.ports.queue import DeadLetter, DeadLetters, Delivery, Drain, Handler, RetryResult, TaskQueue
 from image_service.ports.renderer import Inspector, Renderer
-from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage, StoredObject
+from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage, StoredObject, no_links
 
 __all__ = [
     "NULL_OBSERVER",
@@ -26,4 +26,5 @@ __all__ = [
     "Storage",
     "StoredObject",
     "TaskQueue",
+    "no_links",
 ]

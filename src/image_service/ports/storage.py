@@ -1,5 +1,6 @@
 """The storage of originals and thumbnails."""
 
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -23,6 +24,18 @@ class ObjectAttributes:
     content_type: str
     attachment: bool = False
     """Whether browsers should save it instead of displaying it."""
+
+
+def no_links(path: str | os.PathLike[str], flags: int) -> int:
+    """An ``opener`` for ``open``, for files of the storage and of scratch directories, which contain no links.
+
+    A link in a file's place would lead out of the storage, and what is there would be read or overwritten. New files
+    are readable by owner and group.
+
+    Raises:
+        OSError: ELOOP if the file itself is a link.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o640)
 
 
 class Storage(Protocol):

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from image_service.domain.keys import original_key
 from image_service.domain.lane import lane_of
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
-from image_service.ports import NULL_OBSERVER, Delivery, Inspector, ObjectAttributes, Observer, Storage
+from image_service.ports import NULL_OBSERVER, Delivery, Inspector, ObjectAttributes, Observer, Storage, no_links
 from image_service.services.outage_retry import retry_on_outage
 from image_service.services.publishing import Publisher
 
@@ -266,11 +265,6 @@ def _replayed(known: Image, sha256: str) -> Accepted:
     return Accepted(id=known.id, status=known.status, replayed=True)
 
 
-def _no_links(path: str, flags: int) -> int:
-    """Opens a file, but not the one that a symbolic link in its place leads to: that would be overwritten."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o640)
-
-
 class _ScratchFile:
     """The file that an upload is written to. ``write`` blocks, so it is called in a thread."""
 
@@ -287,7 +281,7 @@ class _ScratchFile:
     def write(self, data: bytearray) -> None:
         """Append to the file, which the first call creates."""
         if self._file is None:
-            self._file = FileIO(self.path, "wb", opener=_no_links)
+            self._file = FileIO(self.path, "wb", opener=no_links)
         self._digest.update(data)
         view = memoryview(data)
         while view:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from image_service.storage.nofollow import no_links
+from image_service.ports import no_links
 
 FOLDER_MODE: Final = 0o750
 _FILE_MODE: Final = 0o640

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from image_service.errors import ObjectChanged, ObjectMissing, ObjectUnreadable
-from image_service.ports import ObjectAttributes, StoredObject
+from image_service.ports import ObjectAttributes, StoredObject, no_links
 from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, check_prefix
 from image_service.storage.durable import DurableMoves
 from image_service.storage.folder import ABSENT, StorageFolder
-from image_service.storage.nofollow import no_links, open_below
+from image_service.storage.nofollow import open_below
 from image_service.storage.reserve import SpaceReserve
 from image_service.storage.scratch import FRESH_SECONDS, PROBE_TIMEOUT, ScratchDirectories
 

@@ -25,8 +25,3 @@ def open_below(root: Path, key: str) -> int:
         return os.open(name, _READ, dir_fd=at)
     finally:
         os.close(at)
-
-
-def no_links(path: str | os.PathLike[str], flags: int) -> int:
-    """An ``opener`` for ``open``: fails with ELOOP if the file itself is a link."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

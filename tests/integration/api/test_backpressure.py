@@ -9,10 +9,11 @@ import pytest
 
 from harness.api import PNG, UNKNOWN, Api, accepted, api_on, fail, finish, problem, status_of, upload
 from harness.asgi import Body, call, scope
-from harness.forms import CONTENT_TYPE, form, part
+from harness.forms import BEFORE_SLOT, CONTENT_TYPE, form, part
 from harness.waiting import eventually
 
 FORM = form(part(PNG))
+LONG_FORM = form(part(bytes(BEFORE_SLOT), b"note", None), part(PNG))
 MAX_BACKLOG = 3
 
 
@@ -35,7 +36,7 @@ async def small_backlog_api(database_url: str, tmp_path: Path) -> AsyncIterator[
 class SlowUpload:
     """An upload that pauses in the middle of its file until it is completed."""
 
-    def __init__(self, api: Api, body: bytes = FORM, pause_at: int = 80) -> None:
+    def __init__(self, api: Api, body: bytes = LONG_FORM, pause_at: int = BEFORE_SLOT + 200) -> None:
         self._api = api
         self._pieces = (body[:pause_at], body[pause_at:])
         self._continue = asyncio.Event()
@@ -49,7 +50,7 @@ class SlowUpload:
 
     async def started(self) -> None:
         """Returns once the service has started to receive it."""
-        await eventually(lambda: self._api.scratch)
+        await eventually(lambda: self._api.slots_in_use)
 
     async def complete(self) -> httpx.Response:
         """Sends the rest; returns the response."""
@@ -95,7 +96,7 @@ async def test_other_requests_are_served_while_all_slots_are_in_use(single_uploa
 async def test_limit_of_concurrent_uploads_is_configurable(sqlite_url: str, tmp_path: Path) -> None:
     async with api_on(sqlite_url, tmp_path, max_concurrent_uploads=3) as api:
         uploads = [SlowUpload(api) for _ in range(3)]
-        await eventually(lambda: len(api.scratch) == 3)
+        await eventually(lambda: api.slots_in_use == 3)
         assert_too_many_uploads(await upload(api))
         assert [(await each.complete()).status_code for each in uploads] == [202] * 3
         assert (await upload(api)).status_code == 202
@@ -143,8 +144,8 @@ async def test_disconnect_releases_the_slot(single_upload_api: Api, sent: int) -
 async def test_cancelled_upload_releases_its_slot(single_upload_api: Api) -> None:
     asked = scope("POST", "/images", {"content-type": CONTENT_TYPE, "host": "api.example"})
     for _ in range(2):
-        running = asyncio.create_task(call(single_upload_api.app, asked, Body([FORM[:80]], then="silence")))
-        await eventually(lambda: single_upload_api.scratch)
+        running = asyncio.create_task(call(single_upload_api.app, asked, Body([LONG_FORM[:-80]], then="silence")))
+        await eventually(lambda: single_upload_api.slots_in_use)
         assert_too_many_uploads(await upload(single_upload_api))
         running.cancel()
         await asyncio.wait({running})

@@ -14,7 +14,7 @@ from harness.forms import BOUNDARY, CONTENT_TYPE, form, part
 from harness.pace import Stopwatch
 from image_service.api.form_file import MAX_HELD
 from image_service.api.multipart import UploadReader
-from image_service.api.upload_limit import UploadSlot
+from image_service.api.upload_limit import UploadLimit
 from image_service.errors import (
     MalformedUpload,
     MissingFile,
@@ -47,9 +47,11 @@ async def read(
     reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     body = body if isinstance(body, Body) else Body([body])
     given_headers = {"content-type": content_type, **(headers or {})}
-    slot = UploadSlot("", idle_timeout=idle_timeout, min_rate=4096)
-    async with aclosing(reader.file(Request(scope("POST", "/images", given_headers), body), slot)) as content:
-        return b"".join([piece async for piece in content])
+    request = Request(scope("POST", "/images", given_headers), body)
+    limit = UploadLimit(1, idle_timeout=idle_timeout, min_rate=4096)
+    with limit.upload() as upload:
+        async with aclosing(reader.file(request, upload)) as content:
+            return b"".join([piece async for piece in content])
 
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
@@ -350,6 +352,7 @@ async def test_file_is_streamed_as_it_arrives() -> None:
     body = Body(cut(form(part(b"x" * 1000)), range(0, 1000, 100)))
     reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
-    async with aclosing(reader.file(request, UploadSlot("", idle_timeout=5, min_rate=4096))) as content:
-        await anext(content)
-        assert body.received < 5
+    with UploadLimit(1, idle_timeout=5, min_rate=4096).upload() as upload:
+        async with aclosing(reader.file(request, upload)) as content:
+            await anext(content)
+            assert body.received < 5

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from harness.waiting import eventually, wait_for
-from image_service.api.upload_limit import UploadLimit, UploadSlot
+from image_service.api.upload_limit import Upload, UploadLimit
 from image_service.errors import ServiceError, TooManyUploads, UploadDisplaced, UploadStalled
 
 LONG = 600.0
@@ -15,7 +15,18 @@ LONG = 600.0
 
 
 def limit_of(limit: int, *, late: float = LONG) -> UploadLimit:
-    return UploadLimit(limit, idle_timeout=LONG, min_rate=1, late=late)
+    return UploadLimit(limit, idle_timeout=LONG, min_rate=1, late=late, first=1)
+
+
+def upload_of(*, idle_timeout: float = LONG, min_rate: float = 1) -> Upload:
+    return Upload("", idle_timeout=idle_timeout, min_rate=min_rate, take_slot=lambda _: None)
+
+
+@contextmanager
+def slot(limit: UploadLimit, client: str = "") -> Iterator[Upload]:
+    with limit.upload(client) as upload:
+        upload.take_slot()
+        yield upload
 
 
 async def pieces(*chunks: bytes, pause: float = 0.0, then: str = "end") -> AsyncIterator[bytes]:
@@ -26,9 +37,9 @@ async def pieces(*chunks: bytes, pause: float = 0.0, then: str = "end") -> Async
         await asyncio.Event().wait()
 
 
-async def received(slot: UploadSlot, chunks: AsyncIterator[bytes]) -> bytes:
+async def received(upload: Upload, chunks: AsyncIterator[bytes]) -> bytes:
     collected = bytearray()
-    while (chunk := await slot.receive(chunks)) is not None:
+    while (chunk := await upload.receive(chunks)) is not None:
         collected += chunk
     return bytes(collected)
 
@@ -51,8 +62,8 @@ class Uploads:
 
         async def run() -> None:
             try:
-                with self._limit.slot(client) as slot:
-                    await received(slot, body())
+                with self._limit.upload(client) as upload:
+                    await received(upload, body())
             except UploadDisplaced:
                 self.displaced.append(name)
             finally:
@@ -69,13 +80,13 @@ class Uploads:
 
 async def test_limit_bounds_the_slots_in_use() -> None:
     limit = limit_of(2)
-    with limit.slot(), limit.slot():
-        with pytest.raises(TooManyUploads), limit.slot():
+    with slot(limit), slot(limit):
+        with pytest.raises(TooManyUploads), slot(limit):
             pytest.fail("a third upload got a slot")
         # The refused upload has not released a slot that it did not occupy.
-        with pytest.raises(TooManyUploads), limit.slot():
+        with pytest.raises(TooManyUploads), slot(limit):
             pytest.fail("a third upload got a slot")
-    with limit.slot(), limit.slot():
+    with slot(limit), slot(limit):
         pass
 
 
@@ -83,44 +94,44 @@ async def test_limit_bounds_the_slots_in_use() -> None:
 async def test_slot_is_released_when_the_upload_fails(failure: type[BaseException]) -> None:
     limit = limit_of(1)
     for _ in range(3):
-        with pytest.raises(failure), limit.slot():
+        with pytest.raises(failure), slot(limit):
             raise failure
-    with limit.slot():
+    with slot(limit):
         pass
 
 
 async def test_body_is_passed_on() -> None:
-    slot = UploadSlot("", idle_timeout=LONG, min_rate=1)
-    assert await received(slot, pieces(b"a", b"", b"bc")) == b"abc"
+    upload = upload_of()
+    assert await received(upload, pieces(b"a", b"", b"bc")) == b"abc"
 
 
 async def test_silence_ends_an_upload_whatever_it_has_sent() -> None:
-    slot = UploadSlot("", idle_timeout=0.05, min_rate=1)
+    upload = upload_of(idle_timeout=0.05)
     with pytest.raises(UploadStalled):
-        await wait_for(received(slot, pieces(bytes(1_000_000), then="silence")))
+        await wait_for(received(upload, pieces(bytes(1_000_000), then="silence")))
 
 
 async def test_bytes_below_the_least_rate_do_not_keep_an_upload() -> None:
-    slot = UploadSlot("", idle_timeout=0.3, min_rate=1_000_000)
+    upload = upload_of(idle_timeout=0.3, min_rate=1_000_000)
     endless = pieces(bytes(10_000_000), *[b"-"] * 100_000, pause=0.01)
     with pytest.raises(UploadStalled):
-        await wait_for(received(slot, endless))
+        await wait_for(received(upload, endless))
 
 
 async def test_rate_is_measured_while_the_service_waits_only() -> None:
-    slot = UploadSlot("", idle_timeout=0.2, min_rate=1_000_000)
+    upload = upload_of(idle_timeout=0.2, min_rate=1_000_000)
     chunks = pieces(*[b"-"] * 10)
     for _ in range(10):
-        assert await slot.receive(chunks) == b"-"
+        assert await upload.receive(chunks) == b"-"
         await asyncio.sleep(0.1)  # as a slow disk does
-    assert await slot.receive(chunks) is None
+    assert await upload.receive(chunks) is None
 
 
 async def test_bytes_at_the_least_rate_keep_an_upload() -> None:
     """Each piece earns more seconds than pass before the next one, on however slow a machine."""
-    slot = UploadSlot("", idle_timeout=LONG, min_rate=0.001)
-    assert len(await received(slot, pieces(*[b"-"] * 100, pause=0.001))) == 100
-    assert slot.behind(slot._waits_since) == 0
+    upload = upload_of(min_rate=0.001)
+    assert len(await received(upload, pieces(*[b"-"] * 100, pause=0.001))) == 100
+    assert upload.behind(upload._waits_since) == 0
 
 
 async def test_late_upload_gives_way() -> None:
@@ -130,7 +141,7 @@ async def test_late_upload_gives_way() -> None:
     await eventually(lambda: _accepts(limit, "192.0.2.1"))
     await eventually(lambda: uploads.displaced == ["slow"])
     # It has not released the slot of the upload that it gave way to.
-    with limit.slot(), pytest.raises(TooManyUploads), limit.slot():
+    with slot(limit), pytest.raises(TooManyUploads), slot(limit):
         pytest.fail("two uploads in one slot")
 
 
@@ -145,8 +156,8 @@ async def test_upload_that_is_not_late_does_not_give_way() -> None:
 
 async def test_upload_whose_body_has_arrived_does_not_give_way() -> None:
     limit = limit_of(1, late=0)
-    with limit.slot() as slot:
-        await received(slot, pieces(b"all", pause=0.01))
+    with slot(limit) as upload:
+        await received(upload, pieces(b"all", pause=0.01))
         assert not _accepts(limit, "192.0.2.2")
 
 
@@ -166,7 +177,7 @@ async def test_late_upload_of_the_network_with_most_slots_gives_way_first() -> N
 async def test_latest_upload_gives_way_first() -> None:
     limit = limit_of(3, late=0)
     uploads = Uploads(limit)
-    for name, sent in (("a", bytes(10)), ("b", b""), ("c", bytes(10))):
+    for name, sent in (("a", bytes(10)), ("b", b"-"), ("c", bytes(10))):
         await uploads.start(name, "192.0.2.1", sent)
         await asyncio.sleep(0.01)
     with held(limit, ["192.0.2.1"] * 3):
@@ -211,33 +222,69 @@ async def test_upload_that_is_displaced_as_its_bytes_arrive_ends() -> None:
         await arrived.wait()
         yield b"bytes"
 
-    with limit.slot() as slot:
-        receiving = asyncio.create_task(slot.receive(body()))
+    with slot(limit) as upload:
+        receiving = asyncio.create_task(upload.receive(body()))
         await asyncio.sleep(0.01)
         arrived.set()
-        slot.displace()
+        upload.displace()
         with pytest.raises(UploadDisplaced):
             await receiving
 
 
 async def test_displacement_after_the_wait_ends_the_next_one() -> None:
-    slot = UploadSlot("", idle_timeout=LONG, min_rate=1)
-    slot.displace()
+    upload = upload_of()
+    upload.displace()
     with pytest.raises(UploadDisplaced):
-        await slot.receive(pieces(b"bytes"))
+        await upload.receive(pieces(b"bytes"))
+
+
+async def test_slot_is_taken_after_the_first_bytes_or_at_the_end() -> None:
+    limit = UploadLimit(1, idle_timeout=LONG, min_rate=1, first=10)
+    with limit.upload() as upload, limit.upload() as small:
+        chunks = pieces(bytes(9), b"-", b"-")
+        assert await upload.receive(chunks) == bytes(9)
+        assert _accepts(limit, "")
+        assert await received(small, pieces(b"all")) == b"all"
+        with pytest.raises(TooManyUploads):
+            await upload.receive(chunks)
+    with limit.upload() as upload:
+        await received(upload, pieces(bytes(10), b"-"))
+        assert not _accepts(limit, "")
+    assert _accepts(limit, "")
+
+
+async def test_uploads_without_a_slot_give_way_to_new_ones_the_latest_first() -> None:
+    limit = UploadLimit(9, idle_timeout=LONG, min_rate=1, first=10, max_without_slot=3)
+    uploads = Uploads(limit)
+    for name, client in (("other", "192.0.2.1"), ("first", "192.0.2.2"), ("second", "192.0.2.2")):
+        await uploads.start(name, client)
+        await asyncio.sleep(0.01)  # each is later than the next
+    for number in range(3):
+        await uploads.start("new", f"198.51.100.{number}")
+    await eventually(lambda: len(uploads.displaced) == 3)
+    assert uploads.displaced == ["first", "other", "second"]
+    await uploads.stop()
+
+
+async def test_upload_is_refused_if_all_without_a_slot_are_being_worked_on() -> None:
+    limit = UploadLimit(9, idle_timeout=LONG, min_rate=1, max_without_slot=1)
+    with limit.upload(), pytest.raises(TooManyUploads), limit.upload():
+        pytest.fail("a second upload was begun")
+    with limit.upload():
+        pass
 
 
 @contextmanager
 def held(limit: UploadLimit, clients: Iterable[str]) -> Iterator[None]:
     with ExitStack() as stack:
         for client in clients:
-            stack.enter_context(limit.slot(client))
+            stack.enter_context(slot(limit, client))
         yield
 
 
 def _accepts(limit: UploadLimit, client: str) -> bool:
     try:
-        with limit.slot(client):
+        with slot(limit, client):
             return True
     except ServiceError:
         return False

@@ -1,6 +1,7 @@
 """Parses the requests of one connection, one at a time and each within bounds."""
 
 import asyncio
+import re
 from abc import abstractmethod
 from typing import Any, Final
 
@@ -21,13 +22,16 @@ from image_service.errors import HeadTooLarge, MalformedRequest, ServiceError, U
 _BLANK_LINE: Final = b"\r\n\r\n"
 """Ends a head, and a chunked body; the parser accepts no bare line feeds."""
 _LINE_OVERHEAD: Final = len(": ")
+_HOST: Final = re.compile(rb"(\[[\w.:%~-]*\]|[\w.%~!$&'()*+,;=-]*)(:\d*)?")
+"""A Host header's value (RFC 9110 section 7.2, RFC 3986 section 3.2.2): an address, or a name that may be empty."""
 
 
 class RequestParser(HttpToolsProtocol):
     """uvicorn's protocol, with bounds on what is parsed and kept.
 
-    - A head has a largest size (RFC 9110 section 15.5.15, RFC 6585 section 5) and exactly one ``Host`` (RFC 9112
-      section 3.2). Only bytes within the bounds reach the parser, which keeps a line until it is complete.
+    - A head has a largest size (RFC 9110 section 15.5.15, RFC 6585 section 5) and exactly one ``Host``, which has the
+      form of one (RFC 9112 section 3.2). Only bytes within the bounds reach the parser, which keeps a line until it is
+      complete.
     - Trailers never become headers (RFC 9110 section 6.5.1), and a chunked body's framing has a largest size.
     - One request can wait for the response before it. What follows is neither parsed nor read until then.
     """
@@ -138,6 +142,8 @@ class RequestParser(HttpToolsProtocol):
         name = name.lower()
         if name == b"host":
             self._hosts += 1
+            if not _HOST.fullmatch(value):
+                self._reject(MalformedRequest("The Host header is no host name or address. Send that of the URL."))
         elif name == b"content-length":
             self._content_left = int(value)
         elif name == b"expect" and value.lower() == b"100-continue":

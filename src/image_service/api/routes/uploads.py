@@ -85,13 +85,13 @@ _UPLOAD: Final[dict[str, Any]] = {
     openapi_extra=_UPLOAD,
 )
 async def upload_image(request: Request, response: Response) -> UploadAccepted:
-    """Accepts one image: limits first, then the body, so that a refused upload is not read."""
+    """Accepts one image: limits first, then the body, of which little is read before it has a slot."""
     context = context_of(request)
     services = context.services
     key = idempotency_key_of(request)
-    with context.upload_limit.slot(request.client.host if request.client else "") as slot:
+    with context.upload_limit.upload(request.client.host if request.client else "") as upload:
         await services.backlog.admit()
-        async with aclosing(context.upload_reader.file(request, slot)) as content:
+        async with aclosing(context.upload_reader.file(request, upload)) as content:
             accepted = await services.ingest.accept(content, request_id=request_id_of(request), idempotency_key=key)
     set_accepted_headers(response, context.urls(request), accepted.id)
     if accepted.replayed:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from image_service.domain.image import ImageFormat, MetadataKind
@@ -13,7 +14,7 @@ FAMILY: Final = "AVIF or HEIC"
 """What errors call a file of this family."""
 _MAX_BOXES: Final = 4096
 """Boxes that are read; a picture of 400 tiles has about 500."""
-MAX_ITEMS: Final = 4096
+_MAX_ITEMS: Final = 4096
 """Items whose places are read."""
 _HEADER: Final = 8
 _LONG_HEADER: Final = 16
@@ -40,6 +41,25 @@ class Box(NamedTuple):
     """Where its content begins."""
     end: int
     """At most the end of the box around it."""
+
+
+class Origin(IntEnum):
+    """What an item's extents count from; other numbers occur."""
+
+    FILE = 0
+    """The start of the file."""
+    BOX = 1
+    """The start of the ``idat`` box."""
+
+
+class Item(NamedTuple):
+    """An item and its places (ISO 14496-12 §8.11.3)."""
+
+    number: int
+    origin: int
+    """See ``Origin``."""
+    extents: tuple[tuple[int, int], ...]
+    """Start and length of each; the length 0 means all that follows."""
 
 
 def boxes(content: Content, entered: frozenset[bytes]) -> Iterator[Box]:
@@ -102,7 +122,13 @@ def metadata(content: bytes) -> Iterator[Metadata]:
     with suppress(CorruptImage):
         # What stands before the damage stays in the list.
         found.extend(boxes(content, _TO_METADATA))
-    places = {item: place for box in found if box.kind == b"iloc" for item, place in _places(content, box)}
+    places = {
+        item.number: item.extents[0]
+        for box in found
+        if box.kind == b"iloc"
+        for item in items(content, box)
+        if item.extents
+    }
     for kind, start, end in found:
         if kind == b"colr" and content[start : start + 4] in _PROFILES:
             yield Metadata(MetadataKind.ICC, start, end)
@@ -117,7 +143,8 @@ def _in_item(content: bytes, entry: bytes, places: dict[int, tuple[int, int]]) -
     item, kind, rest = (
         (entry[4:8], entry[10:14], entry[14:]) if wide else (entry[4:6], entry[8:12], entry[12:])
     )  # version and flags, id, protection, type
-    start, end = places.get(int.from_bytes(item), (0, 0))
+    start, length = places.get(int.from_bytes(item), (0, 0))
+    end = start + length
     if kind == b"Exif":
         # The offset of the TIFF header stands first.
         yield Metadata(MetadataKind.EXIF, start + 4 + number(content, start, 4), end)
@@ -125,19 +152,26 @@ def _in_item(content: bytes, entry: bytes, places: dict[int, tuple[int, int]]) -
         yield Metadata(MetadataKind.XMP, start, end)
 
 
-def _places(content: bytes, box: Box) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield every item's id, and start and end of its first extent (ISO 14496-12 §8.11.3)."""
+def items(content: Content, box: Box) -> Iterator[Item]:
+    """Yield the items whose places an ``iloc`` box names, ``_MAX_ITEMS`` at most."""
     version, sizes = number(content, box.body, 1), number(content, box.body + 4, 2)
     offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_size = sizes & 15 if version else 0
     id_size = 4 if version > 1 else 2
     position = box.body + 6 + id_size
-    for _ in range(min(number(content, box.body + 6, id_size), MAX_ITEMS)):
+    for _ in range(min(number(content, box.body + 6, id_size), _MAX_ITEMS)):
         if position >= box.end:
             return
-        item, base_at = number(content, position, id_size), position + id_size + (4 if version else 2)
-        count_at = base_at + base_size
-        first = count_at + 2 + index_size
-        offset = number(content, base_at, base_size) + number(content, first, offset_size)
-        yield item, (offset, offset + number(content, first + offset_size, length_size))
-        position = count_at + 2 + number(content, count_at, 2) * (index_size + offset_size + length_size)
+        item, position = number(content, position, id_size), position + id_size
+        origin = number(content, position, 2) & 15 if version else Origin.FILE
+        position += (2 if version else 0) + 2
+        base, count = number(content, position, base_size), number(content, position + base_size, 2)
+        position += base_size + 2
+        extents = []
+        for _ in range(count if index_size + offset_size + length_size else min(count, 1)):
+            if position > box.end:
+                break
+            start = base + number(content, position + index_size, offset_size)
+            extents.append((start, number(content, position + index_size + offset_size, length_size)))
+            position += index_size + offset_size + length_size
+        yield Item(item, origin, tuple(extents))

@@ -5,11 +5,11 @@ Decoders allocate what the coded picture announces, and scale the result to the 
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
 from image_service.imaging.formats import av1, hevc
 from image_service.imaging.formats.content import Content, damaged, number, take
-from image_service.imaging.formats.heif import FAMILY, MAX_ITEMS, Box, boxes
+from image_service.imaging.formats.heif import FAMILY, Box, Origin, boxes, items
 
 _ENTERED: Final = frozenset(
     {b"meta", b"iinf", b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01", b"hvc1"}
@@ -26,8 +26,6 @@ _MAX_UNITS: Final = 8192
 """Units of AV1 streams that are read in all; an item has two or three."""
 _PADDING: Final = 63
 """Pixels a side by which an HEVC picture may exceed what is shown of it: it consists of blocks of up to 64 pixels."""
-_IN_FILE, _IN_BOX = 0, 1
-"""Where an item's places count from: the start of the file, or of the ``idat`` box (ISO 14496-12 §8.11.3)."""
 _AV1_CONFIGURATION_HEAD: Final = 4
 _CHUNK_OFFSETS: Final = {b"stco": 4, b"co64": 8}
 """The length of a position, by the box that holds positions of a track's samples."""
@@ -53,14 +51,6 @@ class _Pieces:
             if stop <= 0:
                 break
         return b"".join(found)
-
-
-class _Item(NamedTuple):
-    number: int
-    origin: int
-    """What its places count from."""
-    places: tuple[tuple[int, int], ...]
-    """Start and end of each of its extents."""
 
 
 def dimensions(content: Content) -> tuple[int, int]:
@@ -119,10 +109,11 @@ def _av1_streams(content: Content, found: Sequence[Box]) -> Iterator[Content]:
         if box.kind == _AV1_CONFIGURATION:
             yield _Pieces(content, [(box.body + _AV1_CONFIGURATION_HEAD, box.end)])
         elif box.kind == b"iloc":
-            for item in _items(content, box):
-                if item.number in av1_items and item.origin in {_IN_FILE, _IN_BOX}:
-                    base = idat if item.origin == _IN_BOX else 0
-                    yield _Pieces(content, [(base + start, base + end) for start, end in item.places])
+            for item in items(content, box):
+                if item.number in av1_items and item.origin in {Origin.FILE, Origin.BOX}:
+                    base = idat if item.origin == Origin.BOX else 0
+                    places = [(base + start, length or len(content)) for start, length in item.extents]
+                    yield _Pieces(content, [(start, start + length) for start, length in places])
     yield from _first_samples(content, found)
 
 
@@ -131,32 +122,6 @@ def _av1_item(content: Content, box: Box) -> Iterator[int]:
     size = 4 if number(content, box.body, 1) > 2 else 2  # noqa: PLR2004 — the version with wide numbers is 3
     if content[box.body + 6 + size : box.body + 10 + size] == _AV1_ITEM:
         yield number(content, box.body + 4, size)
-
-
-def _items(content: Content, box: Box) -> Iterator[_Item]:
-    """Yield the places of all items (ISO 14496-12 §8.11.3)."""
-    version, sizes = number(content, box.body, 1), number(content, box.body + 4, 2)
-    offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
-    index_size = sizes & 15 if version else 0
-    id_size = 4 if version > 1 else 2
-    position = box.body + 6 + id_size
-    for _ in range(min(number(content, box.body + 6, id_size), MAX_ITEMS)):
-        if position >= box.end:
-            return
-        item, position = number(content, position, id_size), position + id_size
-        origin = number(content, position, 2) & 15 if version else _IN_FILE
-        position += (2 if version else 0) + 2
-        base, count = number(content, position, base_size), number(content, position + base_size, 2)
-        position += base_size + 2
-        places = []
-        for _ in range(count if index_size + offset_size + length_size else min(count, 1)):
-            if position > box.end:
-                break
-            start = base + number(content, position + index_size, offset_size)
-            length = number(content, position + index_size + offset_size, length_size) or len(content)
-            places.append((start, start + length))
-            position += index_size + offset_size + length_size
-        yield _Item(item, origin, tuple(places))
 
 
 def _first_samples(content: Content, found: Sequence[Box]) -> Iterator[Content]:

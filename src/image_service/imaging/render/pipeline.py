@@ -1,6 +1,5 @@
 """Renders an image's thumbnails: a list of small steps over one piece of work."""
 
-import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -69,7 +68,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
     """Make every preset of the recipe from the file ``source``, as files in the folder ``out`` named like presets.
 
     Thumbnails are upright, in sRGB, never enlarged, and carry no metadata; of an animation the first frame is taken.
-    Optional presets come last, and are left out where they fail or would take too long.
+    Optional presets come last, and are left out where they fail or would take too long. No digest is computed.
 
     Runs codecs in the calling process: ``RenderPool`` is the safe way to call it for untrusted files.
 
@@ -221,5 +220,4 @@ def _encode(image: Image.Image, preset: Preset, out: Path, seconds: float) -> Re
         width=image.width,
         height=image.height,
         size_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
     )
