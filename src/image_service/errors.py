@@ -289,6 +289,15 @@ class Outage(ServiceError):
 
     retry_after = 5
 
+    def __init__(self, detail: str | None = None, *, cause: str | None = None) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        """Why, in one line for operators: it may name addresses and paths, and clients never get it."""
+
+    def __str__(self) -> str:
+        """What operators read: the detail and the cause."""
+        return f"{self.detail} Cause: {self.cause}" if self.cause else self.detail
+
 
 class DatabaseUnavailable(Outage):
     """The database cannot be reached. An unconfirmed change may have been made; try again in a few seconds."""

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from image_service.causes import OutageLog, cause_of
 from image_service.errors import DatabaseUnavailable
 
 # PostgreSQL starts, stops, fails over or is full, or refuses the login: SQLSTATE classes 08, 28, 3D, 53 and 57P.
@@ -68,10 +69,15 @@ def _classify_sqlite(error: sqlite3.Error) -> Failure:
 
 
 class ErrorTranslator:
-    """Raises ``DatabaseUnavailable`` in the place of errors that are an outage."""
+    """Raises ``DatabaseUnavailable`` in the place of errors that are an outage.
 
-    def __init__(self) -> None:
+    Args:
+        address: Where the database is, without credentials.
+    """
+
+    def __init__(self, address: str) -> None:
         self._logged: set[str] = set()
+        self._outages = OutageLog("database unavailable", address)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -86,9 +92,11 @@ class ErrorTranslator:
             failure = classify(error)
             if failure is Failure.FAULT:
                 raise
+            original = _from_driver(error)
             if failure is Failure.SCHEMA_MISMATCH:
                 self._log_once(str(getattr(error, "orig", error)))
-            raise DatabaseUnavailable from error
+                raise DatabaseUnavailable(cause=cause_of(original)) from error
+            raise DatabaseUnavailable(cause=self._outages.note(original)) from error
 
     def _log_once(self, reason: str) -> None:
         """Tell the operator what to do, once for each table or column that is missing."""
@@ -97,3 +105,9 @@ class ErrorTranslator:
             _log.error(
                 "database schema does not match this version", action="run: image-service migrate", reason=reason
             )
+
+
+def _from_driver(error: BaseException) -> BaseException:
+    """Returns the driver's own error: SQLAlchemy's message repeats the statement with its parameters."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return original.__cause__ or original

@@ -6,8 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from image_service.errors import Outage, StorageUnavailable
 from image_service.ports import ObjectAttributes
 from image_service.storage.objects.client import ObjectClient
@@ -23,8 +21,6 @@ PART_BYTES: Final = 5 * 1024 * 1024
 _CONCURRENT_UPLOADS: Final = 4
 """Files that one process uploads at once; more wait. With two parts of each in flight, this bounds the memory."""
 _CONCURRENT_PARTS: Final = 2
-
-_log = structlog.get_logger(__name__)
 
 
 class Uploader:
@@ -59,8 +55,8 @@ class Uploader:
             # Cancelling a request would leave parts behind, and perhaps an object: a task waits for its end.
             self._start_cleanup(self._remove_when_done(uploading, files))
             if isinstance(error, TimeoutError):
-                _log.warning("object storage failed", reason=f"not stored within {self._limit:g} s")
-                raise StorageUnavailable from None
+                cause = self._client.outages.note_cause("slow", f"not stored within {self._limit:g} s")
+                raise StorageUnavailable(cause=cause) from None
             raise
 
     async def _upload_all(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes]) -> None:
