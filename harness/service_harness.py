@@ -47,6 +47,7 @@ from image_service.services.publishing import Publisher, QueueTiming
 from image_service.services.reconciler import Reconciler
 from image_service.services.reprocessing import Reprocessing
 from image_service.services.retention import Retention
+from image_service.services.storage_binding import StorageBinding
 from image_service.services.sweeper import Sweeper
 from image_service.storage.local import LocalStorage
 
@@ -86,6 +87,7 @@ class ServiceHarness:
     async def on(cls, database_url: str, folder: Path) -> AsyncIterator[Self]:
         env = cls(database_url, folder)
         await env.queue.start()
+        await StorageBinding(database=env._outside, storage=LocalStorage(folder)).establish()
         try:
             yield env
         finally:

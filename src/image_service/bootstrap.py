@@ -31,6 +31,7 @@ from image_service.services.publishing import Publisher, QueueTiming
 from image_service.services.reconciler import Reconciler
 from image_service.services.reprocessing import Reprocessing
 from image_service.services.retention import Retention
+from image_service.services.storage_binding import StorageBinding
 from image_service.services.sweeper import Sweeper
 from image_service.storage.local import LocalStorage
 
@@ -78,6 +79,7 @@ class WorkerServices:
     deletion: Deletion
     retention: Retention
     health: HealthCheck
+    storage_binding: StorageBinding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,16 +158,20 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
             images_for=_seconds(settings.retain_images_days),
         ),
         health=_health(resources),
+        storage_binding=storage_binding(resources),
     )
+
+
+def storage_binding(resources: Resources) -> StorageBinding:
+    """Returns the binding of the storage to the database."""
+    return StorageBinding(database=resources.database, storage=resources.storage)
 
 
 def backlog_gauges(settings: Settings, resources: Resources) -> BacklogGauges:
     """Returns the periodic measurement of the backlog."""
+    health = _health(resources)
     return BacklogGauges(
-        database=resources.database,
-        health=_health(resources),
-        observer=resources.observer,
-        limit=settings.max_backlog,
+        database=resources.database, health=health, observer=resources.observer, limit=settings.max_backlog
     )
 
 
@@ -289,8 +295,5 @@ def _deletion(resources: Resources) -> Deletion:
 
 def _health(resources: Resources) -> HealthCheck:
     return HealthCheck(
-        database=resources.database,
-        queue=resources.queue,
-        storage=resources.storage,
-        observer=resources.observer,
+        database=resources.database, queue=resources.queue, storage=resources.storage, observer=resources.observer
     )

@@ -289,14 +289,23 @@ class Outage(ServiceError):
 
     retry_after = 5
 
+    def __init__(self, detail: str | None = None, *, cause: str | None = None) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        """Why, in one line for operators: it may name addresses and paths, and clients never get it."""
+
+    def __str__(self) -> str:
+        """What operators read: the detail and the cause."""
+        return f"{self.detail} Cause: {self.cause}" if self.cause else self.detail
+
 
 class DatabaseUnavailable(Outage):
     """The database cannot be reached. An unconfirmed change may have been made; try again in a few seconds."""
 
     code = "database-unavailable"
 
-    def __init__(self, detail: str | None = None, *, unchanged: bool = False) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str | None = None, *, cause: str | None = None, unchanged: bool = False) -> None:
+        super().__init__(detail, cause=cause)
         self.unchanged = unchanged
         """Whether it is certain that nothing was changed."""
 

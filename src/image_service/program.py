@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -20,13 +21,21 @@ from image_service.api.connections import (
 )
 from image_service.api.main import create_app
 from image_service.api.server import serve
-from image_service.bootstrap import Resources, api_services, backlog_gauges, open_resources, worker_services
+from image_service.bootstrap import (
+    Resources,
+    api_services,
+    backlog_gauges,
+    open_resources,
+    storage_binding,
+    worker_services,
+)
 from image_service.config import Settings
 from image_service.database.migrations import upgrade
-from image_service.errors import Outage, StartError
+from image_service.errors import ForeignStorage, Outage, StartError
 from image_service.observability.exposition import serve_metrics
 from image_service.observability.logging import configure_logging
 from image_service.observability.metrics import Metrics
+from image_service.services.outage_retry import retry_on_outage
 from image_service.storage.lock import FolderLock
 from image_service.worker.lanes import plan_lanes
 from image_service.worker.periodic import every
@@ -43,6 +52,7 @@ def run_api(settings: Settings, *, migrate: bool) -> None:
     """Serve the API until SIGTERM or SIGINT.
 
     Raises:
+        ForeignStorage: the storage holds another database's files.
         StartError: the address cannot be listened on, or the database cannot be migrated.
     """
     configure_logging(settings.log_level, settings.log_format)
@@ -80,6 +90,7 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
 
     Raises:
         FolderInUse: another process uses the folder.
+        ForeignStorage: the storage holds another database's files.
         StartError: the folder or the address cannot be used.
         Outage: no decoder process can be started.
     """
@@ -124,7 +135,10 @@ async def _api(
     async with open_resources(settings, metrics) as resources, _measure_backlog(settings, resources):
         app = create_app(api_services(settings, resources), settings, metrics)
         connections = _connections(settings, metrics)
-        await serve(app, listener, stop, drain_timeout=settings.drain_timeout, started=started, connections=connections)
+        async with _bound_storage(resources):
+            await serve(
+                app, listener, stop, drain_timeout=settings.drain_timeout, started=started, connections=connections
+            )
 
 
 async def _worker(settings: Settings, metrics: Metrics | None) -> None:
@@ -142,7 +156,7 @@ async def _standalone(
         connections = _connections(settings, metrics)
         worker = _make_worker(settings, resources)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with _bound_storage(resources), asyncio.TaskGroup() as tasks:
                 tasks.create_task(worker.run(stop))
                 tasks.create_task(
                     serve(
@@ -154,8 +168,25 @@ async def _standalone(
                         connections=connections,
                     )
                 )
-        except* (Outage, StartError) as failures:
+        except* (ForeignStorage, Outage, StartError) as failures:
             raise failures.exceptions[0] from None
+
+
+@asynccontextmanager
+async def _bound_storage(resources: Resources) -> AsyncIterator[None]:
+    """Bind the storage to the database during the block, as soon as both are available.
+
+    Raises:
+        ForeignStorage: the storage holds another database's files: the block is cancelled.
+    """
+    binding = storage_binding(resources)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(retry_on_outage(binding.establish, budget=math.inf))
+            yield
+            task.cancel()
+    except* ForeignStorage as failures:
+        raise failures.exceptions[0] from None
 
 
 def _connections(settings: Settings, metrics: Metrics | None) -> OpenConnections:

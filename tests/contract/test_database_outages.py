@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import TextClause, text, update
+from sqlalchemy import TextClause, make_url, text, update
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InternalError
 from structlog.testing import capture_logs
@@ -29,6 +29,7 @@ from image_service.models import ImageRow
 
 GENERIC_DETAIL = (DatabaseUnavailable.__doc__ or "").strip()
 """What a client reads: no instructions for the operator."""
+SECRET = "s3cret-of-the-url"  # noqa: S105  (of no account)
 SCHEMA_MISMATCH = ("error", "database schema does not match this version", "run: image-service migrate")
 
 
@@ -58,6 +59,30 @@ async def test_missing_column_is_an_outage_that_is_logged_once(database: Databas
             assert caught.value.detail == GENERIC_DETAIL
     assert [(line["log_level"], line["event"], line["action"]) for line in logs] == [SCHEMA_MISMATCH]
     assert "publishes" in logs[0]["reason"]
+
+
+async def test_cause_is_for_operators_and_logged_once(postgres_database_url: str) -> None:
+    url = make_url(postgres_database_url)
+    outages = {
+        "ConnectionRefusedError ECONNREFUSED": url.set(port=free_port(), password=SECRET),
+        "gaierror": url.set(host="no-such-host.invalid"),
+        "InvalidCatalogNameError 3D000": url.set(database="missing\nimages"),
+        "InvalidAuthorizationSpecificationError 28000": url.set(username="nobody"),
+        "UndefinedTableError 42P01": url.set(database="template1"),
+    }
+    for kind, wrong in outages.items():
+        database = Database(wrong.render_as_string(hide_password=False))
+        with capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(DatabaseUnavailable) as caught:
+                    await database.probe()
+        cause = caught.value.cause or ""
+        assert cause.partition(":")[0] == kind
+        assert caught.value.detail == GENERIC_DETAIL
+        assert len(logs) == 1
+        assert SECRET not in f"{cause}{logs}"
+        assert "\n" not in cause
+        await database.close()
 
 
 async def test_lock_not_acquired_in_time_is_an_outage(database: Database, database_url: str) -> None:

@@ -308,7 +308,9 @@ async def test_concurrent_bindings_agree(storage: Storage) -> None:
 
 
 async def test_storage_stays_bound_to_the_first_database(storage: Storage) -> None:
+    assert await storage.bound_database() is None
     assert await storage.bind_to_database("one") == "one"
+    assert await storage.bound_database() == "one"
     assert await storage.bind_to_database("other") == "one"
     assert await keys(storage, "") == set()
     await put(storage, {KEY: b"x"})

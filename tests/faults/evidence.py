@@ -36,6 +36,8 @@ DEAD_LETTERS = ".dead"
 SCRATCH = "scratch"
 OWNER = ".owner"
 """A file that belongs to no image."""
+PROBES = ".probe"
+"""The folders in which health checks write files for a moment."""
 TABLES = {name: f"SELECT * FROM {name}" for name in ("images", "thumbnails", "removals")}  # noqa: S608  (constant names)
 DECODER = "image_service.imaging.isolation.child"
 """The module that a decoder process runs."""
@@ -155,7 +157,10 @@ def _walk(snapshot: Snapshot) -> None:
         if below.startswith(SCRATCH):
             snapshot.scratch.update(f"{below}/{name}".removeprefix(f"{SCRATCH}/") for name in names)
         else:
-            snapshot.files.update(f"{below}/{name}".removeprefix("./") for name in names if name != OWNER)
+            hidden = below.endswith(f"/{PROBES}")
+            snapshot.files.update(
+                f"{below}/{name}".removeprefix("./") for name in names if name != OWNER and not hidden
+            )
 
 
 async def _read_database(url: str, snapshot: Snapshot) -> None:

@@ -28,6 +28,7 @@ from image_service.imaging.isolation.pool import RenderPool
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQQueue
 from image_service.storage.local import LocalStorage
+from image_service.storage.probe import PROBES
 from tests.faults import failpoints
 from tests.faults.failpoints import Failpoints, When
 from tests.faults.powerloss import Journal
@@ -156,12 +157,12 @@ def _committed(
 
 
 def _instrument_disk(active: Failpoints, disk: Path, journal: Journal) -> None:
-    """Wrap ``fsync`` and ``rename``, wherever the adapter calls them."""
+    """Wrap ``fsync`` and ``rename``, wherever the adapter calls them for images; not for probes."""
     fsync, rename = os.fsync, os.rename
 
     def fsync_with_failpoints(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if not path.is_relative_to(disk):
+        if not path.is_relative_to(disk) or PROBES in path.parts:
             fsync(descriptor)
             return
         effect = _sync_of(path, disk / "storage", is_folder=stat.S_ISDIR(os.fstat(descriptor).st_mode))
@@ -172,7 +173,7 @@ def _instrument_disk(active: Failpoints, disk: Path, journal: Journal) -> None:
         active.run_in_thread(When.AFTER, effect, OSError)
 
     def rename_with_failpoints(source: Path, target: Path, **options: Any) -> None:  # noqa: ANN401  (other options of os.rename)
-        if not target.resolve().is_relative_to(disk):
+        if not target.resolve().is_relative_to(disk) or PROBES in target.parts:
             rename(source, target, **options)
             return
         effect = f"{KINDS[target.parts[-3]]}.rename"

@@ -151,7 +151,8 @@ def test_check_during_database_outage_explains_the_failure(tmp_path: Path, monke
     outcome = run("check", "--data", tmp_path)
     assert outcome.exit_code == 1
     assert outcome.stdout == ""
-    assert outcome.stderr.startswith("image-service: The database cannot be reached.")
+    assert outcome.stderr.splitlines()[-1].startswith("image-service: The database cannot be reached.")
+    assert "ECONNREFUSED" in outcome.stderr.splitlines()[-1], "an operator gets the cause"
 
 
 def test_missing_folder_is_not_created(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The RabbitMQ queue on a real broker that is restarted, killed, disconnected and changed by others."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -265,6 +266,24 @@ async def test_lane_queue_with_other_arguments_is_refused_with_a_reason(rabbitmq
             with pytest.raises(QueueUnavailable):
                 await queue.depth()
             await eventually(lambda: any("other arguments" in log.get("reason", "") for log in logs))
+
+
+async def test_cause_of_a_refused_connection_is_logged_without_the_password(rabbitmq_url: str, name: str) -> None:
+    url = urlsplit(rabbitmq_url)
+    account, address = f"{url.username}:{url.password}", f"{url.hostname}:{url.port}"
+    refused = {
+        f"amqp://{account}@{address}/missing": f"the broker refused the virtual host: .* \\(at {address}/missing\\)",
+        f"amqp://{url.username}:wrong-secret@{address}/": "ProbableAuthenticationError: ACCESS_REFUSED",
+        f"amqp://{account}@{url.hostname}:1/": "ConnectionRefusedError ECONNREFUSED: .*:1",
+        f"amqp://{account}@no-such-host.invalid/": "gaierror: .*no-such-host.invalid",
+    }
+    for wrong, cause in refused.items():
+        with capture_logs() as logs:
+            async with started(wrong, name) as queue:
+                with pytest.raises(QueueUnavailable, match=cause):
+                    await queue.depth()
+        assert re.match(cause, logs[0]["reason"])
+        assert "wrong-secret" not in str(logs)
 
 
 async def test_message_is_persistent_and_has_version_and_request_id(rabbitmq_url: str, name: str) -> None:

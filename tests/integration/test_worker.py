@@ -34,9 +34,10 @@ from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
-from image_service.errors import DatabaseUnavailable, Outage
+from image_service.errors import DatabaseUnavailable, ForeignStorage, Outage
 from image_service.imaging.isolation.pool import RenderPool
-from image_service.ports import Delivery, Handler
+from image_service.ports import Delivery, Handler, NullObserver
+from image_service.worker import storage_check
 from image_service.worker.lanes import AHEAD, EXPRESS_SLOTS, LanePlan, plan_lanes
 from image_service.worker.liveness import INTERVAL, is_fresh
 from image_service.worker.runner import Worker
@@ -304,15 +305,64 @@ async def test_sole_worker_resumes_images_of_a_killed_run(settings: Settings, en
 async def test_worker_keeps_the_claims_of_other_workers(
     settings: Settings, postgres_database_url: str, tmp_path: Path
 ) -> None:
-    shared = settings.model_copy(update={"database_url": SecretStr(postgres_database_url)})
+    folder = tmp_path / "shared"
+    update = {"database_url": SecretStr(postgres_database_url), "storage_path": folder}
+    shared = settings.model_copy(update=update)
     assert not shared.sole_process
-    async with ServiceHarness.on(postgres_database_url, tmp_path / "storage") as env:
+    async with ServiceHarness.on(postgres_database_url, folder) as env:
         claim, image_id = await env.claimed(), await env.new()
         before = await env.row(claim.image_id)
         await env.time_passes(image_id, settings.unqueued_after + 1)
         async with working(shared, handler=env.processing().process):
             await eventually(lambda: is_done(env, image_id))
         assert await env.row(claim.image_id) == before
+
+
+async def test_worker_with_another_volume_takes_no_image_until_it_has_the_right_one(
+    settings: Settings, postgres_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_check, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(storage_check, "_REPORTED_AFTER", 0.0)
+    volume = tmp_path / "volume of the worker"
+    update = {"database_url": SecretStr(postgres_database_url), "storage_path": volume, "sweep_interval": 0.05}
+    shared = settings.model_copy(update=update)
+    async with ServiceHarness.on(postgres_database_url, tmp_path / "volume of the API") as env:
+        image_id = await env.queued()
+        with capture_logs() as logs:
+            async with working(shared, handler=env.processing().process, liveness_interval=0.01) as worker:
+                await worker.resources.queue.publish(Delivery(image_id=image_id))
+                await eventually(lambda: refusals(logs))
+                assert not settings.liveness_file.exists()
+                assert not (volume / ".owner").exists(), "only the API makes the record"
+                assert (await env.image(image_id)).status is Status.PROCESSING
+                # Another database's storage is no better.
+                await worker.resources.storage.bind_to_database("another")
+                await asyncio.sleep(0.2)
+                assert (await env.image(image_id)).status is Status.PROCESSING
+                shutil.rmtree(volume)
+                volume.symlink_to(env.folder)  # as if the right one was mounted
+                await eventually(lambda: is_done(env, image_id))
+        assert "compare STORAGE_PATH" in refusals(logs)[0]["reason"]
+        assert len(refusals(logs)) == 1, "the next is due after a minute"
+
+
+async def test_worker_that_may_not_start_can_be_stopped(
+    settings: Settings, postgres_database_url: str, tmp_path: Path
+) -> None:
+    update = {"database_url": SecretStr(postgres_database_url), "storage_path": tmp_path / "empty"}
+    async with working(settings.model_copy(update=update)) as worker:
+        await worker.ended()
+
+
+def refusals(logs: list[EventDict]) -> list[EventDict]:
+    return [line for line in logs if line["event"] == "worker takes no images: its storage is not the API's"]
+
+
+async def test_only_process_refuses_the_storage_of_another_database(settings: Settings, env: ServiceHarness) -> None:
+    (env.folder / ".owner").write_text("another")
+    with pytest.raises(ForeignStorage):
+        async with working(settings) as worker:
+            await worker.task
 
 
 async def test_liveness_file_is_refreshed_and_removed_at_the_end(
@@ -328,19 +378,22 @@ async def test_liveness_file_is_refreshed_and_removed_at_the_end(
 async def test_liveness_file_is_not_refreshed_during_an_outage(
     settings: Settings,
 ) -> None:
-    with capture_logs() as logs:
-        async with working(settings, liveness_interval=0.02):
-            await eventually(lambda: is_fresh(settings.liveness_file), timeout=60)
-            shutil.rmtree(settings.storage_path)
-            await eventually(lambda: failed_probes(logs) >= 1)
-            os.utime(settings.liveness_file, (0, 0))
-            await eventually(lambda: failed_probes(logs) >= 4)
-            assert not is_fresh(settings.liveness_file)
+    probed: list[bool] = []
 
+    class Probes(NullObserver):
+        def probed(self, answers: Mapping[str, bool], waiting: Mapping[Lane, int] | None) -> None:  # noqa: ARG002  (the port's)
+            probed.append(answers["storage"])
 
-def failed_probes(logs: list[EventDict]) -> int:
-    """The number of failed probes of the storage."""
-    return sum(line.get("part") == "storage" for line in logs)
+    async with working(settings, liveness_interval=0.02) as worker:
+        health = worker.services.health
+        health._observer, health._reused_for = Probes(), 0
+        await eventually(lambda: is_fresh(settings.liveness_file), timeout=60)
+        shutil.rmtree(settings.storage_path)
+        await eventually(lambda: False in probed)
+        os.utime(settings.liveness_file, (0, 0))
+        failed = probed.count(False)
+        await eventually(lambda: probed.count(False) > failed + 1)
+        assert not is_fresh(settings.liveness_file)
 
 
 class Job:

@@ -147,7 +147,7 @@ async def test_folder_of_another_process_is_synced(
 
 
 async def test_root_is_created_durably(storage: LocalStorage, root: Path, calls: list[tuple[str, str]]) -> None:
-    await storage.probe()
+    await storage.bound_database()
     assert calls[-1] == ("fsync", ".")
     assert ("fsync", str(root.parent)) in calls
     assert ("fsync", str(root.parent.parent)) in calls
@@ -600,7 +600,7 @@ async def test_failure_of_a_cancelled_probe_is_not_reported(
         with pytest.raises(asyncio.CancelledError):
             await probing
         release.set()
-        probe = storage._scratch._probing
+        probe = storage._probe._probing
         assert probe is not None
         await asyncio.wait({probe})
     await storage.probe()

@@ -46,6 +46,7 @@ async def test_storage_operations_are_counted(tmp_path: Path, metrics: Metrics) 
     assert [item.key async for item in storage.list("originals")] == ["originals/00/1"]
     assert [piece async for piece in storage.read("originals/00/1")] == [b"content"]
     assert await storage.bind_to_database("mine") == "mine"
+    assert await storage.bound_database() == "mine"
     assert await storage.sweep_scratch(60) == 0
     await storage.delete(["originals/00/1"])
     for operation in ("adopt", "local_path", "delete"):

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from image_service.causes import OutageLog, cause_of
 from image_service.errors import DatabaseUnavailable
 
 # What is known to be the fault of a statement or of its values is listed here. Every other error is an outage: a server
@@ -115,10 +116,15 @@ def _is_rolled_back(error: Exception) -> bool:
 
 
 class ErrorTranslator:
-    """Raises ``DatabaseUnavailable`` in the place of errors that are an outage."""
+    """Raises ``DatabaseUnavailable`` in the place of errors that are an outage.
 
-    def __init__(self) -> None:
+    Args:
+        address: Where the database is, without credentials.
+    """
+
+    def __init__(self, address: str) -> None:
         self._logged: set[str] = set()
+        self._outages = OutageLog("database unavailable", address)
 
     @contextmanager
     def translated(self) -> Iterator[Progress]:
@@ -136,9 +142,13 @@ class ErrorTranslator:
             failure = classify(error)
             if failure in {Failure.FAULT, Failure.INVALID_VALUES}:
                 raise
+            original = _from_driver(error)
             if failure is Failure.SCHEMA_MISMATCH:
                 self._log_once(str(getattr(error, "orig", error)))
-            raise DatabaseUnavailable(unchanged=not progress.committing or _is_rolled_back(error)) from error
+                cause = cause_of(original)
+            else:
+                cause = self._outages.note(original)
+            raise DatabaseUnavailable(cause=cause, unchanged=not progress.committing or _is_rolled_back(error)) from error
 
     def _log_once(self, reason: str) -> None:
         """Tell the operator what to do, once for each table or column that is missing."""
@@ -147,3 +157,9 @@ class ErrorTranslator:
             _log.error(
                 "database schema does not match this version", action="run: image-service migrate", reason=reason
             )
+
+
+def _from_driver(error: BaseException) -> BaseException:
+    """Returns the driver's own error: SQLAlchemy's message repeats the statement with its parameters."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return original.__cause__ or original

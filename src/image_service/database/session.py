@@ -8,6 +8,7 @@ from typing import cast
 from sqlalchemy import URL, Engine
 from sqlalchemy.pool import QueuePool
 
+from image_service.causes import address_of
 from image_service.database.engine import create_engine
 from image_service.database.failures import ErrorTranslator
 from image_service.database.pgbouncer import behind_pgbouncer
@@ -32,7 +33,7 @@ class Database:
         self._time_limit = time_limit
         self._engine = create_engine(url, time_limit=time_limit, pool_size=pool_size, check_idle_after=check_idle_after)
         self._is_local = self._engine.url.get_backend_name() == "sqlite"
-        self._errors = ErrorTranslator()
+        self._errors = ErrorTranslator(address_of(url))
         self.commits_at_once = _commits_at_once(self._engine.url)
         """Whether a ``statement`` is committed when its query returns, rather than at the end of its block."""
         # The same connections. Their own setting is autocommit, since single statements are the most frequent.

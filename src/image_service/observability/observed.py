@@ -71,6 +71,10 @@ class ObservedStorage:
         """See ``Storage``."""
         return await self._inner.bind_to_database(owner)
 
+    async def bound_database(self) -> str | None:
+        """See ``Storage``."""
+        return await self._inner.bound_database()
+
     async def probe(self) -> None:
         """See ``Storage``."""
         await self._inner.probe()

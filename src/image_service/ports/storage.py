@@ -107,8 +107,12 @@ class Storage(Protocol):
         """Record the id of the database that the files belong to, unless one is recorded; returns the recorded id."""
         ...
 
+    async def bound_database(self) -> str | None:
+        """Returns the id of the database that the files belong to, or None if none is recorded."""
+        ...
+
     async def probe(self) -> None:
-        """Return if the storage can be written to; raise otherwise."""
+        """Return if files can be stored; raise otherwise."""
         ...
 
 

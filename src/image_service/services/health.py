@@ -1,6 +1,7 @@
 """Health check: probes the dependencies of the service."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ PROBE_TIMEOUT: Final = 2.0
 
 REUSED_FOR: Final = 1.0
 """Seconds for which a result is reused: a probe writes to the storage, and anyone may ask for one at any rate."""
+
+_REPEATED_AFTER: Final = 60.0
+"""Seconds after which it is logged again that a dependency is unavailable."""
 
 T = TypeVar("T")
 
@@ -82,6 +86,8 @@ class HealthCheck:
         self._probe_timeout = probe_timeout
         self._reused_for = reused_for
         self._one_at_a_time = asyncio.Lock()
+        self._logged_at: dict[str, float] = {}
+        """When each dependency that does not answer was last logged."""
         self._last: Health | None = None
         self._reusable_until = 0.0
 
@@ -106,9 +112,16 @@ class HealthCheck:
         """Returns whether a dependency answered, and its answer."""
         try:
             async with asyncio.timeout(self._probe_timeout):
-                return True, await probe()
+                answer = await probe()
         except (Outage, TimeoutError) as error:
-            _log.warning("dependency unavailable", part=part, reason=str(error) or "no answer in time")
+            now = time.monotonic()
+            # Not with each probe; the adapter logs every new cause.
+            if now - self._logged_at.get(part, -math.inf) >= _REPEATED_AFTER:
+                self._logged_at[part] = now
+                _log.warning("dependency unavailable", part=part, reason=str(error) or "no answer in time")
         except Exception:  # noqa: BLE001 — whatever else a probe meets, an upload meets too
             _log.exception("probe failed", part=part)
+        else:
+            self._logged_at.pop(part, None)
+            return True, answer
         return False, None

@@ -248,7 +248,7 @@ class Ingest:
             async with asyncio.timeout_at(deadline):
                 return await retry_on_outage(work, budget=self._limits.record_budget)
         except TimeoutError:
-            raise DatabaseUnavailable from None
+            raise DatabaseUnavailable(cause="not recorded in time") from None
 
 
 def _attributes(original: Original) -> dict[str, ObjectAttributes]:

@@ -113,7 +113,7 @@ class Processing:
         except Outage as outage:
             # Does not count against the image. The next image would fail too, so the queue delays the message.
             await self._give_back(claim)
-            _log.warning("attempt ended by an outage", attempt=claim.attempt, reason=outage.detail)
+            _log.warning("attempt ended by an outage", attempt=claim.attempt, reason=str(outage))
             raise
         except asyncio.CancelledError:
             await self._give_back(claim, budget=0)
@@ -192,7 +192,7 @@ class Processing:
                         return
             except Outage as outage:
                 # The lease may end meanwhile. Fencing then decides, as for a worker that was paused.
-                _log.warning("lease not extended", attempt=claim.attempt, reason=outage.detail)
+                _log.warning("lease not extended", attempt=claim.attempt, reason=str(outage))
 
     async def _claim(self, image_id: UUID) -> Claim | None:
         async with self._database.statement() as repositories:
@@ -258,7 +258,7 @@ class Processing:
                 budget=budget,
             )
         except Outage as outage:
-            _log.warning("claim not released; its lease will end", attempt=claim.attempt, reason=outage.detail)
+            _log.warning("claim not released; its lease will end", attempt=claim.attempt, reason=str(outage))
 
     async def _change(
         self, change: Callable[[ClaimStatements], Awaitable[bool]], *, budget: float | None = None

@@ -25,6 +25,6 @@ async def delete_each(storage: Storage, keys: Iterable[str]) -> set[str]:
             if isinstance(error, Outage) and not failed:
                 with suppress(StorageFull):  # files can be deleted all the same
                     await storage.probe()
-            _log.error("file cannot be deleted", key=key, reason=repr(error))
+            _log.error("file cannot be deleted", key=key, reason=str(error) or repr(error))
             failed.add(key)
     return failed

@@ -12,6 +12,7 @@ from image_service.domain.keys import ORIGINALS, THUMBNAILS, ThumbnailKey, parse
 from image_service.errors import ForeignStorage
 from image_service.ports import Storage
 from image_service.services.removing import delete_each
+from image_service.services.storage_binding import StorageBinding
 
 _BATCH: Final = 256
 
@@ -42,6 +43,7 @@ class Sweeper:
     ) -> None:
         self._database = database
         self._storage = storage
+        self._binding = StorageBinding(database=database, storage=storage)
         self._grace = grace
         self._clock = clock
         self._batch = batch
@@ -57,7 +59,7 @@ class Sweeper:
             Outage: the storage or the database is unavailable; the rest stays for the next run.
         """
         try:
-            await self._verify()
+            await self._binding.verify()
         except ForeignStorage as error:
             _log.error("sweep skipped: the storage holds another database's files", reason=error.detail)
             return 0
@@ -87,20 +89,13 @@ class Sweeper:
 
         Raises:
             Outage: the storage or the database is unavailable.
-            ForeignStorage: the storage holds another database's files, which would all seem orphaned.
+            ForeignStorage: the storage is not this database's: all its files would seem orphaned.
         """
-        await self._verify()
+        await self._binding.verify()
         async for originals in self._batches(ORIGINALS, parse_original_key):
             yield await self._orphaned_originals(originals)
         async for thumbnails in self._batches(THUMBNAILS, parse_thumbnail_key):
             yield await self._orphaned_thumbnails(thumbnails)
-
-    async def _verify(self) -> None:
-        """Check that the storage belongs to the database; the first run records it."""
-        async with self._database.statement() as repositories:
-            own = str(await repositories.catalogue.identity())
-        if await self._storage.bind_to_database(own) != own:
-            raise ForeignStorage
 
     async def _batches(self, prefix: str, parse: Callable[[str], Origin | None]) -> AsyncIterator[dict[str, Origin]]:
         """Yields the files under a prefix that are older than the grace, by key, with their parsed keys."""

@@ -53,10 +53,8 @@ class DurableMoves:
         """
         if folder == self._root or folder in self._durable:
             return
-        if folder.is_symlink():
-            raise NotADirectoryError(errno.ENOTDIR, "a symbolic link, which is not followed", str(folder))
         self._ensure_folder(folder.parent)
-        _create(folder)
+        create_folder_below(folder)
         sync_folder(folder.parent)
         self._durable.add(folder)
 
@@ -81,6 +79,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def create_folder_below(folder: Path) -> None:
+    """Create a folder inside the storage's root unless it exists; not durably.
+
+    Raises:
+        NotADirectoryError: it is a symbolic link, which would lead out of the storage, or a file.
+        OSError: from the file system.
+    """
+    if folder.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "a symbolic link, which is not followed", str(folder))
+    _create(folder)
+
+
 def _create(folder: Path) -> None:
     """Create a folder unless it exists."""
     try:
@@ -90,6 +100,12 @@ def _create(folder: Path) -> None:
             raise
     else:
         folder.chmod(FOLDER_MODE)
+
+
+def sync_file(path: Path) -> None:
+    """Write a file's content to the disk. What was moved here may have been replaced by a link: it is not followed."""
+    with open(path, "rb", buffering=0, opener=no_links) as file:
+        os.fsync(file.fileno())
 
 
 def _sync_files(paths: Sequence[Path]) -> None:

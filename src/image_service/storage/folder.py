@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from image_service.errors import ServiceError, StorageFull, StorageUnavailable
+from image_service.causes import OutageLog
+from image_service.errors import Outage, StorageFull, StorageUnavailable
 from image_service.storage.conventions import SCRATCH
 from image_service.storage.durable import create_tree
 
@@ -31,6 +32,7 @@ class StorageFolder:
         self.root = root
         self.scratch = root / SCRATCH
         self._created = False
+        self.outages = OutageLog("storage unavailable")
         self._clock_offset = time.time() - time.monotonic()
 
     async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -46,7 +48,12 @@ class StorageFolder:
                 self._created = True
             return await asyncio.to_thread(function, *args, **kwargs)
         except OSError as error:
-            raise translate(error) from error
+            raise self.outage(error) from error
+
+    def outage(self, error: OSError) -> Outage:
+        """Returns the service's error for one of the file system, and logs the cause."""
+        cause = self.outages.note(error)
+        return StorageFull(cause=cause) if error.errno in _FULL else StorageUnavailable(cause=cause)
 
     def check_mounted(self) -> None:
         """Distinguish a missing file from a missing storage.
@@ -68,8 +75,3 @@ class StorageFolder:
 def is_disk_error(error: OSError) -> bool:
     """Whether only a disk raises this error, or a file system."""
     return error.errno in _FULL | _DISK
-
-
-def translate(error: OSError) -> ServiceError:
-    """Returns the service's error for one of the file system."""
-    return StorageFull() if error.errno in _FULL else StorageUnavailable()

@@ -12,14 +12,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from image_service.domain.keys import ORIGINALS, THUMBNAILS
 from image_service.errors import ObjectChanged, ObjectMissing, ObjectUnreadable
 from image_service.ports import ObjectAttributes, StoredObject, no_links
 from image_service.storage.conventions import OWNER, PIECE_BYTES, check_key, check_prefix
 from image_service.storage.durable import DurableMoves
 from image_service.storage.folder import ABSENT, StorageFolder
 from image_service.storage.nofollow import open_below
+from image_service.storage.probe import PROBE_TIMEOUT, WriteProbe
 from image_service.storage.reserve import SpaceReserve
-from image_service.storage.scratch import FRESH_SECONDS, PROBE_TIMEOUT, ScratchDirectories
+from image_service.storage.scratch import FRESH_SECONDS, ScratchDirectories
 
 _BATCH: Final = 256
 
@@ -32,7 +34,7 @@ class LocalStorage:
     Args:
         root: The folder, created on first use; see ``StorageFolder``.
         fresh_seconds: See ``ScratchDirectories``.
-        probe_timeout: See ``ScratchDirectories``.
+        probe_timeout: Seconds that ``probe`` waits for the disk.
         batch: Directory entries or deletions per call to a thread.
         reserve: Percentage of the disk that uploads leave free; see ``SpaceReserve``.
     """
@@ -48,7 +50,8 @@ class LocalStorage:
     ) -> None:
         self._folder = StorageFolder(root)
         self._reserve = SpaceReserve(self._folder, percent=reserve)
-        self._scratch = ScratchDirectories(self._folder, fresh_seconds=fresh_seconds, probe_timeout=probe_timeout)
+        self._scratch = ScratchDirectories(self._folder, fresh_seconds=fresh_seconds)
+        self._probe = WriteProbe(self._folder, (ORIGINALS, THUMBNAILS), timeout=probe_timeout)
         self._moves = DurableMoves(root)
         self._batch = batch
 
@@ -124,9 +127,13 @@ class LocalStorage:
         """Record the database that the files belong to, unless one is recorded; returns the recorded one."""
         return await self._folder.run(self._bind, owner)
 
+    async def bound_database(self) -> str | None:
+        """Returns the id of the recorded database, or None; see ``bind_to_database``."""
+        return await self._folder.run(self._bound)
+
     async def probe(self) -> None:
-        """Check that a file can be written; see ``ScratchDirectories.probe``."""
-        await self._scratch.probe()
+        """Check that an upload could be stored; see ``WriteProbe``."""
+        await self._probe.run()
 
     async def _open(self, key: str) -> tuple[FileIO, int]:
         """Returns the file and its size in bytes."""
@@ -226,6 +233,14 @@ class LocalStorage:
                 return recorded
             file.write(owner)  # a crash may have left the file empty
         return owner
+
+    def _bound(self) -> str | None:
+        try:
+            with open(self._folder.root / OWNER, opener=no_links) as file:
+                return file.read() or None
+        except FileNotFoundError:
+            self._folder.check_mounted()
+            return None
 
 
 def _is_empty(folder: Path) -> bool:

@@ -50,7 +50,8 @@ class SpaceReserve:
             finally:
                 self._asking = False
         if self._reached:
-            raise StorageFull
+            cause = f"{self._folder.root} has no more free space than STORAGE_RESERVE keeps"
+            raise StorageFull(cause=self._folder.outages.note_cause("reserve", cause))
 
 
 def _is_reached(folder: Path, percent: float) -> bool:

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from image_service.errors import StorageUnavailable
 from image_service.storage.durable import FOLDER_MODE
-from image_service.storage.folder import StorageFolder, is_disk_error, translate
+from image_service.storage.folder import StorageFolder, is_disk_error
 
-PROBE_TIMEOUT: Final = 2.0
-"""Seconds that ``probe`` waits for the disk."""
 FRESH_SECONDS: Final = 1.0
 """Age up to which a kept directory is used without a check; after that it may have been swept."""
 _KEPT_DIRECTORIES: Final = 16
@@ -28,20 +25,15 @@ class ScratchDirectories:
     Args:
         folder: The folder.
         fresh_seconds: Age up to which a kept directory is used without a check.
-        probe_timeout: Seconds that ``probe`` waits for the disk.
     """
 
-    def __init__(
-        self, folder: StorageFolder, *, fresh_seconds: float = FRESH_SECONDS, probe_timeout: float = PROBE_TIMEOUT
-    ) -> None:
+    def __init__(self, folder: StorageFolder, *, fresh_seconds: float = FRESH_SECONDS) -> None:
         self._folder = folder
         self._fresh_seconds = fresh_seconds
-        self._probe_timeout = probe_timeout
         self._emptied: set[Path] = set()
         """Directories in use that are known to be empty again."""
         self._kept: list[tuple[float, Path]] = []
         """Empty directories for later use, and when each was emptied."""
-        self._probing: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def create(self) -> AsyncIterator[Path]:
@@ -60,7 +52,7 @@ class ScratchDirectories:
             yield directory
         except OSError as error:
             if is_disk_error(error) or not directory.exists():
-                raise translate(error) from error
+                raise self._folder.outage(error) from error
             raise
         finally:
             emptied = directory in self._emptied
@@ -83,22 +75,6 @@ class ScratchDirectories:
         """
         return await self._folder.run(self._sweep, older_than)
 
-    async def probe(self) -> None:
-        """Check that a file can be written.
-
-        Raises:
-            StorageFull: there is no space for one block.
-            StorageUnavailable: not writable, or no answer within the time limit.
-        """
-        # One at a time: on a disk that hangs, each further probe would block one more thread of the pool for good.
-        if self._probing is None or self._probing.done():
-            self._probing = asyncio.create_task(self._folder.run(self._write_probe))
-            self._probing.add_done_callback(_retrieve)
-        done, _ = await asyncio.wait({self._probing}, timeout=self._probe_timeout)
-        if not done:
-            raise StorageUnavailable
-        self._probing.result()
-
     def _sweep(self, older_than: float) -> int:
         removed = 0
         newest = self._folder.now() - older_than
@@ -111,13 +87,6 @@ class ScratchDirectories:
                         _remove(entry)
                         removed += 1
         return removed
-
-    def _write_probe(self) -> None:
-        path = self._folder.scratch / f"probe-{uuid4().hex}"
-        try:
-            path.write_bytes(b"\0")  # an empty file can be created on a full disk
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _touch_or_create(directory: Path) -> None:
@@ -142,9 +111,3 @@ def _remove(entry: os.DirEntry[str]) -> None:
         shutil.rmtree(entry.path)
     else:
         Path(entry.path).unlink()
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Retrieve a probe's error, so that asyncio does not report it if the caller was cancelled."""
-    if not task.cancelled():
-        task.exception()

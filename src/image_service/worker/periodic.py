@@ -36,7 +36,7 @@ async def every(
             await job()
             succeeded = True
         except Outage as outage:
-            _log.warning("periodic job skipped: outage", job=name, reason=outage.detail)
+            _log.warning("periodic job skipped: outage", job=name, reason=str(outage))
         except Exception:  # noqa: BLE001 — the next run may succeed, and the other jobs must go on
             _log.exception("periodic job failed", job=name)
         observer.job_ended(name, succeeded=succeeded)

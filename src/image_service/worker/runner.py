@@ -14,6 +14,7 @@ from image_service.worker import periodic
 from image_service.worker.idle_gate import IdleGate
 from image_service.worker.lanes import LanePlan
 from image_service.worker.liveness import INTERVAL, LivenessFile
+from image_service.worker.storage_check import is_confirmed
 
 _BACKGROUND_MAX_WAIT: Final = 60.0
 """Seconds after which an image of a background lane is rendered although the worker is busy."""
@@ -45,14 +46,19 @@ class Worker:
 
         Raises:
             Outage: no decoder process can be started, or the images of an earlier run cannot be resumed.
+            ForeignStorage: this is the only process, and the storage holds another database's files.
             StartError: the sandbox is required and not available.
         """
         try:
             if self._settings.decode_slots:
                 await self._plan.pools[0].start()
+            binding = self._services.storage_binding
             if self._settings.sole_process:
+                await binding.establish()
                 await self._services.reconciler.resume()
-            await self._work(stop)
+            _log.info("worker started", decode_slots=self._settings.decode_slots)
+            if await is_confirmed(binding, stop):
+                await self._work(stop)
         finally:
             for pool in self._plan.pools:
                 await pool.close()
@@ -69,7 +75,6 @@ class Worker:
             asyncio.create_task(every(sweep, self._services.retention.run_once, "retention")),
             asyncio.create_task(every(self._liveness_interval, liveness.refresh, "liveness")),
         ]
-        _log.info("worker started", decode_slots=self._settings.decode_slots)
         try:
             if self._settings.decode_slots:
                 await self._consume(Drain(stop.wait, self._settings.drain_timeout))

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from image_service.causes import cause_of
 from image_service.domain.image import RenderedThumbnail, Rendering
 from image_service.domain.recipe import Recipe
 from image_service.errors import (
@@ -198,7 +199,8 @@ async def _store(
     except ValueError as error:
         raise process.invalid(error) from error
     except OSError as error:
-        raise StorageFull if error.errno in _DISK_FULL else StorageUnavailable(str(error)) from error
+        full = error.errno in _DISK_FULL
+        raise (StorageFull if full else StorageUnavailable)(cause=cause_of(error)) from error
 
 
 def _why_unreadable(job: Job) -> ServiceError:
@@ -211,7 +213,7 @@ def _why_unreadable(job: Job) -> ServiceError:
             file.read(1)
     except OSError as error:
         if not job.out.is_dir():
-            return StorageUnavailable(str(error))
+            return StorageUnavailable(cause=cause_of(error))
         # The storage itself is available. A missing file was deleted meanwhile.
         return ObjectMissing() if isinstance(error, FileNotFoundError) else ObjectUnreadable()
     return DecoderCrashed()

@@ -9,8 +9,10 @@ from typing import Any, Final, NoReturn
 import structlog
 from aio_pika import connect
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
+from aio_pika.exceptions import AMQPConnectionError, AMQPError, ChannelPreconditionFailed
+from aiormq.exceptions import InvalidFrameError
 
+from image_service.causes import address_of, cause_of, one_line
 from image_service.queue.rabbitmq.timeouts import ignore_errors, now, within
 
 _HEARTBEAT: Final = 10
@@ -92,6 +94,8 @@ class BrokerConnection:
         """Set while connected."""
         self.tried = asyncio.Event()
         """Set once the first attempt has succeeded or failed."""
+        self.reason: str | None = None
+        """Why it is not open; None while it is, and before the first attempt."""
 
     def renew(self) -> None:
         """Replace an open connection by a new one."""
@@ -110,13 +114,16 @@ class BrokerConnection:
                     lasted = await self._connect_and_hold()
                 except Exception as error:  # noqa: BLE001 - the loop has to survive every error
                     reason = reason_of(error)
-                self.tried.set()
                 if self._renewing and lasted:
                     continue  # at our own request: no pause, no warning
+                address = address_of(self._url)
+                reason = f"{reason} (at {address})" if address else reason
+                changed, self.reason = self.reason != reason, reason
+                self.tried.set()
                 self._renewing = False
                 failures = 1 if lasted > _STABLE_AFTER else failures + 1
                 # After the 1st, 2nd, 4th, 8th … failure in a row, so that the log is not flooded.
-                if failures & (failures - 1) == 0:
+                if failures & (failures - 1) == 0 or changed:
                     _log.warning("broker unavailable", connection=self._name, reason=reason, failures=failures)
                 pause = min(_BACKOFF_CAP, _BACKOFF_BASE * 2 ** min(failures, 10))
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter, not cryptography
@@ -132,6 +139,7 @@ class BrokerConnection:
         try:
             await within(_SETUP_TIMEOUT, self._set_up(session))
             self.session = session
+            self.reason = None
             self.tried.set()
             if not self._renewing:
                 _log.info("broker connected", connection=self._name)
@@ -148,13 +156,19 @@ class BrokerConnection:
             closing.add_done_callback(self._closing.discard)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Returns what may be logged of an error: a malformed URL's message may quote a part of the password."""
     if isinstance(error, ChannelPreconditionFailed):
-        return f"a queue of this name exists with other arguments; delete it or use another name: {error}"
+        told = one_line(str(error))
+        return f"a queue of this name exists with other arguments; delete it or use another name: {told}"
     if isinstance(error, TimeoutError):
         # A quorum queue that has lost its members for good is declared, but never served: that times out, too.
         return "no answer in time"
+    if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):
+        # aiormq expects the virtual host to be opened, and keeps nothing of the broker's answer but its type.
+        return "the broker refused the virtual host: it is missing, not this account's, or has too many connections"
+    if isinstance(error, AMQPConnectionError) and isinstance(error.__cause__, OSError):
+        return cause_of(error.__cause__)
     if isinstance(error, AMQPError | OSError):
-        return f"{type(error).__name__}: {error}"
+        return cause_of(error)
     return type(error).__name__

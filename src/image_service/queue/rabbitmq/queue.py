@@ -14,7 +14,7 @@ from image_service.domain.lane import Lane
 from image_service.errors import QueueUnavailable
 from image_service.ports import Delivery, Drain, Handler
 from image_service.queue import messages
-from image_service.queue.rabbitmq.connection import BrokerConnection, Session
+from image_service.queue.rabbitmq.connection import BrokerConnection, Session, reason_of
 from image_service.queue.rabbitmq.consumer import Consumer, ConsumerTiming
 from image_service.queue.rabbitmq.timeouts import now, within
 from image_service.queue.rabbitmq.topology import Topology
@@ -94,7 +94,7 @@ class RabbitMQQueue:
             raise QueueUnavailable("The broker did not confirm the message in time.") from None
         except Exception as error:
             # aio-pika raises a dozen unrelated classes here, which mean the same to the caller.
-            raise QueueUnavailable("The broker did not take the message.") from error
+            raise QueueUnavailable("The broker did not take the message.", cause=reason_of(error)) from error
 
     async def consume(self, handler: Handler, slots: int, drain: Drain, lane: Lane = Lane.NORMAL) -> None:
         """Feed a lane's deliveries to ``handler`` until the drain; see ``ports.TaskQueue``.
@@ -123,7 +123,7 @@ class RabbitMQQueue:
         except TimeoutError:
             raise QueueUnavailable("The broker did not answer in time.") from None
         except Exception as error:
-            raise QueueUnavailable("The broker did not answer.") from error
+            raise QueueUnavailable("The broker did not answer.", cause=reason_of(error)) from error
 
     @property
     def dead_letters(self) -> int:
@@ -140,7 +140,7 @@ class RabbitMQQueue:
             raise QueueUnavailable("The queue is closed.")
         session = self._connection.session
         if session is None:
-            raise QueueUnavailable
+            raise QueueUnavailable(cause=self._connection.reason)
         if await session.blocked():
             raise QueueUnavailable("The broker is short of memory or disk and takes no messages.")
         return session

@@ -6,10 +6,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-import structlog
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import MemoryStore, from_url
 
+from image_service.causes import OutageLog, one_line
 from image_service.errors import ObjectMissing, Outage, StartError, StorageFull, StorageUnavailable
 from image_service.storage.conventions import PIECE_BYTES
 
@@ -33,14 +33,13 @@ _UPLOAD_RETRY_TIMEOUT: Final = timedelta(seconds=60)
 # obstore has its own exceptions for a few errors only; the response in their message distinguishes the others.
 _NO_SPACE: Final = re.compile(r"status code: 507|<Code>(XMinioStorageFull|QuotaExceeded|InsufficientStorage)")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+_CONNECTION: Final = re.compile(r'^ +(?:error|message): "([^"]*)"', re.MULTILINE)
 _QUERY: Final = re.compile(r"\?\S*")
 
 _ERRORS: Final = (BaseError, OSError, ValueError)
 """What obstore raises; a missing object is a FileNotFoundError."""
 
 T = TypeVar("T")
-
-_log = structlog.get_logger(__name__)
 
 
 def open_stores(url: str, silence: timedelta) -> "tuple[Store, Store]":
@@ -79,6 +78,7 @@ class ObjectClient:
 
     def __init__(self, store: "Store") -> None:
         self.store = store
+        self.outages = OutageLog("object storage failed")
 
     async def answer(self, request: Awaitable[T]) -> T:
         """Returns the answer to a request.
@@ -89,9 +89,9 @@ class ObjectClient:
             AlreadyExistsError: the object was to be created and exists.
         """
         try:
-            return await _translated(request)
+            return await self._translated(request)
         except FileNotFoundError as error:
-            raise _outage(error) from error
+            raise self._outage(error) from error
 
     async def answer_about_object(self, request: Awaitable[T]) -> T:
         """Returns the answer to a request about one object.
@@ -101,7 +101,7 @@ class ObjectClient:
             Outage: see ``answer``.
         """
         try:
-            return await _translated(request)
+            return await self._translated(request)
         except FileNotFoundError as error:
             await self._check_bucket()
             raise ObjectMissing from error
@@ -134,12 +134,12 @@ class ObjectClient:
             Outage: see ``answer``.
         """
         try:
-            await _translated(self.store.delete_async(keys))
+            await self._translated(self.store.delete_async(keys))
         except FileNotFoundError:
             # Some servers report one missing object of many, and leave open whether the others were deleted.
             for key in keys:
                 with suppress(FileNotFoundError):
-                    await _translated(self.store.delete_async(key))
+                    await self._translated(self.store.delete_async(key))
             await self._check_bucket()
 
     async def server_time(self) -> datetime:
@@ -155,35 +155,36 @@ class ObjectClient:
         """Return if the bucket exists. Servers answer 404 both for a missing bucket and for a missing object."""
         await self.answer(self.store.list_with_delimiter_async(PROBE_KEY))
 
+    async def _translated(self, request: Awaitable[T]) -> T:
+        """Returns the answer to a request.
 
-async def _translated(request: Awaitable[T]) -> T:
-    """Returns the answer to a request.
+        Raises:
+            StorageFull: there is no space.
+            StorageUnavailable: any other failure but the next two.
+            FileNotFoundError: the server answered that the object, or the bucket, is missing.
+            AlreadyExistsError: the object was to be created and exists.
+        """
+        try:
+            return await request
+        except (FileNotFoundError, AlreadyExistsError):
+            raise
+        except _ERRORS as error:
+            raise self._outage(error) from error
 
-    Raises:
-        StorageFull: there is no space.
-        StorageUnavailable: any other failure but the next two.
-        FileNotFoundError: the server answered that the object, or the bucket, is missing.
-        AlreadyExistsError: the object was to be created and exists.
-    """
-    try:
-        return await request
-    except (FileNotFoundError, AlreadyExistsError):
-        raise
-    except _ERRORS as error:
-        raise _outage(error) from error
-
-
-def _outage(error: Exception) -> Outage:
-    _log.warning("object storage failed", reason=_reason(error))
-    return StorageFull() if _NO_SPACE.search(str(error)) else StorageUnavailable()
+    def _outage(self, error: Exception) -> Outage:
+        code = _CODE.search(str(error))
+        cause = self.outages.note_cause(f"{type(error).__name__} {code and code[1]}", _reason(error))
+        return (StorageFull if _NO_SPACE.search(str(error)) else StorageUnavailable)(cause=cause)
 
 
 def _reason(error: Exception) -> str:
     """Returns an error's message in one line, without the query of a URL, which may hold a secret."""
     message = str(error)
-    code = _CODE.search(message)
     line = _QUERY.sub("", message.partition("\n")[0].partition(": <?xml")[0])
-    return f"{line} ({code[1]})" if code else line
+    # The server's own code; or what the connection failed with, which only obstore's account of the error says.
+    code, connection = _CODE.search(message), _CONNECTION.findall(message)
+    detail = code[1] if code else connection[-1] if connection else ""
+    return one_line(f"{line} ({detail})" if detail else line)
 
 
 def _retries(timeout: timedelta) -> "RetryConfig":

@@ -21,8 +21,9 @@ from image_service.storage.conventions import OWNER, check_key, check_prefix
 from image_service.storage.folder import StorageFolder
 from image_service.storage.objects.client import PROBE_KEY, ObjectClient, open_stores
 from image_service.storage.objects.upload import Uploader
+from image_service.storage.probe import PROBE_TIMEOUT, WriteProbe
 from image_service.storage.reserve import SpaceReserve
-from image_service.storage.scratch import PROBE_TIMEOUT, ScratchDirectories
+from image_service.storage.scratch import ScratchDirectories
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -68,6 +69,7 @@ class ObjectStorage:
         self.uploader = Uploader(self._client, upload_store or store, limit=limit)
         local = StorageFolder(folder)
         self._scratch = ScratchDirectories(local)
+        self._probe = WriteProbe(local)
         self._reserve = SpaceReserve(local, percent=reserve)
         self._largest_copy = largest_copy
         self._swept = False
@@ -178,11 +180,19 @@ class ObjectStorage:
 
     async def bind_to_database(self, owner: str) -> str:
         """Record the database that the files belong to, unless one is recorded; returns the recorded one."""
-        if (recorded := await self._recorded_owner()) is not None:
+        if (recorded := await self.bound_database()) is not None:
             return recorded
         with suppress(AlreadyExistsError):  # created by another process, or by our own try whose reply was lost
             await self._client.answer(self._client.store.put_async(OWNER, owner.encode(), mode="create"))
-        return await self._recorded_owner() or owner
+        return await self.bound_database() or owner
+
+    async def bound_database(self) -> str | None:
+        """Returns the id of the recorded database, or None; see ``bind_to_database``."""
+        try:
+            result = await self._client.answer_about_object(self._client.store.get_async(OWNER))
+        except ObjectMissing:
+            return None
+        return bytes(await self._client.answer(result.bytes_async())).decode()
 
     async def probe(self) -> None:
         """Check that an object and a scratch file can be written.
@@ -191,12 +201,13 @@ class ObjectStorage:
             StorageFull: there is no space.
             StorageUnavailable: not writable, or no answer within two seconds.
         """
-        await self._scratch.probe()
+        await self._probe.run()
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._client.answer(self._client.store.put_async(PROBE_KEY, b"\0"))
         except TimeoutError:
-            raise StorageUnavailable from None
+            cause = self._client.outages.note_cause("slow", f"no answer within {PROBE_TIMEOUT:g} s")
+            raise StorageUnavailable(cause=cause) from None
 
     async def presign(self, key: str, *, method: str, seconds: int) -> str:
         """Returns a presigned URL of the object; see ``PresignedUrls.presign``."""
@@ -213,10 +224,3 @@ class ObjectStorage:
             self._swept = True
             with suppress(Outage):
                 await self._scratch.sweep(_ABANDONED_AFTER)
-
-    async def _recorded_owner(self) -> str | None:
-        try:
-            result = await self._client.answer_about_object(self._client.store.get_async(OWNER))
-        except ObjectMissing:
-            return None
-        return bytes(await self._client.answer(result.bytes_async())).decode()

@@ -6,8 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from image_service.errors import Outage, StorageUnavailable
 from image_service.ports import ObjectAttributes
 from image_service.storage.objects.client import ObjectClient
@@ -21,8 +19,6 @@ _CONCURRENT_UPLOADS: Final = 4
 """Files that one process uploads at once; more wait. A file is in memory while it is uploaded."""
 _LARGE: Final = 10 * 1024 * 1024
 """Size in bytes above which files are uploaded one at a time, which bounds the memory."""
-
-_log = structlog.get_logger(__name__)
 
 
 class Uploader:
@@ -58,8 +54,8 @@ class Uploader:
             # Cancelling a request might leave an object: a task waits for its end.
             self._start_cleanup(self._remove_when_done(uploading, files))
             if isinstance(error, TimeoutError):
-                _log.warning("object storage failed", reason=f"not stored within {self._limit:g} s")
-                raise StorageUnavailable from None
+                cause = self._client.outages.note_cause("slow", f"not stored within {self._limit:g} s")
+                raise StorageUnavailable(cause=cause) from None
             raise
 
     async def _upload_all(self, files: Mapping[str, Path], attributes: Mapping[str, ObjectAttributes]) -> None:
