@@ -94,10 +94,11 @@ class ScratchDirectories:
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._folder.run(self._write_probe))
             self._probing.add_done_callback(_retrieve)
-        done, _ = await asyncio.wait({self._probing}, timeout=self._probe_timeout)
+        probing = self._probing  # which the next call may replace before this one continues
+        done, _ = await asyncio.wait({probing}, timeout=self._probe_timeout)
         if not done:
             raise StorageUnavailable
-        self._probing.result()
+        probing.result()
 
     def _sweep(self, older_than: float) -> int:
         removed = 0
