@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -20,18 +20,21 @@ from image_service.errors import DatabaseUnavailable
 from image_service.queue.rabbitmq import RabbitMQDeadLetters
 from image_service.queue.rabbitmq.connection import open_connection, reason_of
 
-T = TypeVar("T")
 Url = Callable[..., str]
-
-
-def on_uvloop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run on the event loop of the program, which has its own TLS."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(coroutine)
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
+def run() -> Iterator[Run]:
+    """Runs a coroutine on the event loop of the program, which has its own TLS."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner.run
+        # The servers, set up later, have ended before, and with them all connections: let the loop see that.
+        runner.run(asyncio.sleep(0.1))
+
+
+@pytest.fixture(scope="module")
+def authority(run: Run) -> Authority:  # noqa: ARG001 - the servers need it, and so end before the loop
     return Authority()
 
 
@@ -90,7 +93,7 @@ async def unavailable(url: str) -> str:
     return str(refused.value.__cause__)
 
 
-def test_postgresql_is_connected_to_as_sslmode_says(tls_database: Url, files: ClientFiles) -> None:
+def test_postgresql_is_connected_to_as_sslmode_says(run: Run, tls_database: Url, files: ClientFiles) -> None:
     ca = files.authority
     for encrypted, url in (
         (False, tls_database(sslmode="disable")),
@@ -102,13 +105,13 @@ def test_postgresql_is_connected_to_as_sslmode_says(tls_database: Url, files: Cl
         (True, tls_database(sslmode="verify-ca", sslrootcert=ca, host="127.0.0.1")),
         (True, tls_database(sslmode="verify-full", sslrootcert=ca, target_session_attrs="read-write")),
     ):
-        assert on_uvloop(session(url)) == (encrypted, "image-service", "4MB"), url
+        assert run(session(url)) == (encrypted, "image-service", "4MB"), url
     named = tls_database(sslmode="require", application_name="images", options="-c work_mem=5MB")
-    assert on_uvloop(session(named)) == (True, "images", "5MB")
+    assert run(session(named)) == (True, "images", "5MB")
 
 
 def test_postgresql_is_unavailable_if_its_certificate_or_its_name_is_not_the_expected_one(
-    tls_database: Url, files: ClientFiles
+    run: Run, tls_database: Url, files: ClientFiles
 ) -> None:
     for url in (
         tls_database(sslmode="verify-full", sslrootcert=files.authority, host="127.0.0.1"),
@@ -118,12 +121,14 @@ def test_postgresql_is_unavailable_if_its_certificate_or_its_name_is_not_the_exp
         tls_database(sslmode="verify-ca", sslrootcert=files.other_authority),
         tls_database(sslmode="require", sslrootcert=files.other_authority),
     ):
-        assert "certificate verify failed" in on_uvloop(unavailable(url)), url
+        assert "certificate verify failed" in run(unavailable(url)), url
 
 
-def test_postgresql_accepts_a_client_certificate_in_migrations_too(tls_database: Url, files: ClientFiles) -> None:
+def test_postgresql_accepts_a_client_certificate_in_migrations_too(
+    run: Run, tls_database: Url, files: ClientFiles
+) -> None:
     verified = {"sslmode": "verify-full", "sslrootcert": files.authority}
-    assert "requires a valid client certificate" in on_uvloop(unavailable(tls_database("secured", **verified)))
+    assert "requires a valid client certificate" in run(unavailable(tls_database("secured", **verified)))
     url = tls_database("secured", **verified, sslcert=files.certificate, sslkey=files.key)
     upgrade(url)
 
@@ -132,10 +137,10 @@ def test_postgresql_accepts_a_client_certificate_in_migrations_too(tls_database:
         await opened.probe()
         await opened.close()
 
-    on_uvloop(probe())
+    run(probe())
 
 
-def test_rabbitmq_accepts_a_client_certificate(tls_broker: Url, files: ClientFiles) -> None:
+def test_rabbitmq_accepts_a_client_certificate(run: Run, tls_broker: Url, files: ClientFiles) -> None:
     client = {"certfile": files.certificate, "keyfile": files.key}
 
     async def use(url: str) -> None:
@@ -143,12 +148,12 @@ def test_rabbitmq_accepts_a_client_certificate(tls_broker: Url, files: ClientFil
             await publish(queue)  # and wait for the confirmation
         assert await RabbitMQDeadLetters(url, "tls").list(10) == []
 
-    on_uvloop(use(tls_broker(cacertfile=files.authority, verify="verify_peer", connection_timeout=10_000, **client)))
-    on_uvloop(use(tls_broker(host="127.0.0.1", verify="verify_none", **client)))
+    run(use(tls_broker(cacertfile=files.authority, verify="verify_peer", connection_timeout=10_000, **client)))
+    run(use(tls_broker(host="127.0.0.1", verify="verify_none", **client)))
 
 
 def test_rabbitmq_is_unavailable_if_a_certificate_or_a_name_is_not_the_expected_one(
-    tls_broker: Url, files: ClientFiles
+    run: Run, tls_broker: Url, files: ClientFiles
 ) -> None:
     client = {"certfile": files.certificate, "keyfile": files.key}
 
@@ -165,6 +170,6 @@ def test_rabbitmq_is_unavailable_if_a_certificate_or_a_name_is_not_the_expected_
         ("certificate verify failed", tls_broker(host="127.0.0.1", cacertfile=files.authority, **client)),
         ("", tls_broker(cacertfile=files.authority)),  # TLS 1.3: refused after the handshake, in one of several ways
     ):
-        told = on_uvloop(reason(url))
+        told = run(reason(url))
         assert problem in told, url
         assert told != "connected"
