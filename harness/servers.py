@@ -28,6 +28,7 @@ import httpx
 import psutil
 
 from harness import amqp
+from harness.certificates import ServerFiles
 from harness.databases import create_database, drop_database, setting
 from harness.processes import ProcessGroup, ServerError, free_port, wait_until
 
@@ -38,6 +39,12 @@ ADVICE = {
     "RabbitMQ": "`make test-servers` installs it, or set TEST_RABBITMQ_URL (amqp://user:password@host:port/)",
     "Prometheus": "`make test-servers` installs it (Debian, Ubuntu: apt-get install prometheus)",
 }
+
+_ACCESS_WITH_TLS = """\
+hostssl   secured all 127.0.0.1/32 trust clientcert=verify-full
+hostnossl secured all 127.0.0.1/32 reject
+host      all     all 127.0.0.1/32 trust
+"""
 
 
 class PrivateServer(ABC):
@@ -147,11 +154,15 @@ class PostgresServer(PrivateServer):
     _stop_signal = signal.SIGINT  # clients are disconnected, not waited for
     _quick_stop_signal = signal.SIGQUIT  # without a checkpoint, but frees its shared memory
 
-    def __init__(self, folder: Path, *, fsync: bool = True) -> None:
-        """Without ``fsync`` it is faster, and its data survive a kill but not a power failure."""
+    def __init__(self, folder: Path, *, fsync: bool = True, tls: ServerFiles | None = None) -> None:
+        """Without ``fsync`` it is faster, and its data survive a kill but not a power failure.
+
+        With ``tls`` it also accepts TLS; a database named ``secured`` then asks for a client certificate of its user.
+        """
         super().__init__(folder)
         self.port = free_port()
         self._fsync = fsync
+        self._tls = tls
         self._env = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
         if os.geteuid() == 0:  # it refuses to run as root
             self._group.account = pwd.getpwnam("nobody").pw_uid
@@ -177,12 +188,22 @@ class PostgresServer(PrivateServer):
             if self._group.spawn(programs / "initdb", *options, env=self._env).wait(self.start_timeout) != 0:
                 raise ServerError("initdb failed")
             self._group.kill()
+            if self._tls:
+                (data / "pg_hba.conf").write_text(_ACCESS_WITH_TLS)
+                self._tls.write_to(data, self._group.account)
         settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "fsync": "on" if self._fsync else "off",
             "max_connections": "200",
         }
+        if self._tls:
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": "server.pem",
+                "ssl_key_file": "server.key",
+                "ssl_ca_file": "ca.pem",
+            }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         return self._group.spawn(programs / "postgres", "-D", str(data), "-p", str(self.port), *options, env=self._env)
 
@@ -265,10 +286,21 @@ class RabbitMQServer(PrivateServer):
     _stop_signal = signal.SIGTERM
     _quick_stop_signal = signal.SIGKILL
 
-    def __init__(self, folder: Path, joins: "RabbitMQServer | None" = None, virtual_hosts: Sequence[str] = ()) -> None:
-        """``virtual_hosts`` are created at the first start, beside the default one."""
+    def __init__(
+        self,
+        folder: Path,
+        joins: "RabbitMQServer | None" = None,
+        virtual_hosts: Sequence[str] = (),
+        tls: ServerFiles | None = None,
+    ) -> None:
+        """``virtual_hosts`` are created at the first start, beside the default one.
+
+        With ``tls`` it also listens on ``tls_port``, for clients that have a certificate.
+        """
         super().__init__(folder)
         self.port = free_port()
+        self.tls_port = free_port()
+        self._tls = tls
         self._virtual_hosts = virtual_hosts
         self._distribution_port = free_port()
         self._joins = joins
@@ -328,8 +360,21 @@ class RabbitMQServer(PrivateServer):
             "log.console.level = warning",
             "vm_memory_high_watermark.absolute = 512MiB",
             "disk_free_limit.absolute = 50MB",
+            *(self._tls_settings(self._tls) if self._tls else ()),
         )
         (self.folder / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
+
+    def _tls_settings(self, tls: ServerFiles) -> list[str]:
+        tls.write_to(self.folder, None)
+        folder = self.folder.absolute()
+        return [
+            f"listeners.ssl.default = 127.0.0.1:{self.tls_port}",
+            f"ssl_options.cacertfile = {folder}/ca.pem",
+            f"ssl_options.certfile = {folder}/server.pem",
+            f"ssl_options.keyfile = {folder}/server.key",
+            "ssl_options.verify = verify_peer",
+            "ssl_options.fail_if_no_peer_cert = true",
+        ]
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder.absolute()

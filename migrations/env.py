@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from image_service.config import load_settings
 from image_service.database.compatibility import check_newer_schema
+from image_service.database.connecting import connect_arguments
 from image_service.models import Base
 from image_service.models.base import UtcDateTime
 
@@ -51,7 +52,8 @@ def run(connection: Connection | None = None) -> None:
 
 async def run_online() -> None:
     """Connect and run the migrations."""
-    engine = create_async_engine(url, poolclass=NullPool)
+    address, arguments = connect_arguments(url)
+    engine = create_async_engine(address, poolclass=NullPool, connect_args=arguments)
     async with engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from annotated_types import Ge, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -27,9 +28,10 @@ INTRODUCTION: Final = """\
 
 <!-- Generated from src/image_service/config.py: do not edit, run `make docs`. -->
 
-Settings are environment variables. An empty value counts as unset. Values are checked before anything starts: a program
-with an unusable value exits with a sentence that names the setting. [.env.example](../.env.example) has the same
-settings as a file for docker compose.
+Settings are environment variables. An empty value counts as unset; white space around a value does not count. Values
+are checked before anything starts: a program with an unusable value, such as one in quotes, exits with a sentence that
+names the setting. A variable whose name differs from a setting's by one letter is warned of in the log.
+[.env.example](../.env.example) has the same settings as a file for docker compose.
 """
 
 
@@ -41,11 +43,11 @@ def document() -> str:
 def _tables() -> Iterator[str]:
     for heading, names in _groups().items():
         yield f"## {heading}\n"
-        yield "| variable | default | meaning |"
-        yield "|---|---|---|"
+        yield "| variable | default | range | meaning |"
+        yield "|---|---|---|---|"
         for name in names:
             field = Settings.model_fields[name]
-            yield f"| `{name.upper()}` | {_default(name, field)} | {_cell(field.description or '')} |"
+            yield f"| `{name.upper()}` | {_default(name, field)} | {_range(field)} | {_cell(field.description or '')} |"
         yield ""
 
 
@@ -86,6 +88,12 @@ def _default(name: str, field: FieldInfo) -> str:
     elif isinstance(default, Collection) and not isinstance(default, str):
         default = ",".join(map(str, default))
     return f"`{default}`"
+
+
+def _range(field: FieldInfo) -> str:
+    """Returns the range of a number; nothing for other settings."""
+    least = next((f"{bound.ge:,}" for bound in field.metadata if isinstance(bound, Ge)), "above 0")
+    return next((f"{least} to {bound.le:,}" for bound in field.metadata if isinstance(bound, Le)), "")
 
 
 def _cell(text: str) -> str:

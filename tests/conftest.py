@@ -25,7 +25,7 @@ from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from harness.shared import SharedServers, shared_url
 from image_service.database.migrations import upgrade
 
-EXPENSIVE_FIXTURES = {"own_postgres", "own_rabbitmq", "own_s3", "filled"}
+EXPENSIVE_FIXTURES = {"own_postgres", "own_rabbitmq", "own_s3", "tls_database", "tls_broker", "filled"}
 """Private servers, and a filled database: the tests of a module that use one run in one worker process."""
 BUCKET = "tests"
 TESTS = Path(__file__).parent

@@ -29,7 +29,7 @@ from image_service.bootstrap import (
     storage_binding,
     worker_services,
 )
-from image_service.config import Settings
+from image_service.config import Settings, doubts
 from image_service.database.migrations import upgrade
 from image_service.errors import ForeignStorage, Outage, StartError
 from image_service.observability.exposition import serve_metrics
@@ -55,7 +55,7 @@ def run_api(settings: Settings, *, migrate: bool) -> None:
         ForeignStorage: the storage holds another database's files.
         StartError: the address cannot be listened on, or the database cannot be migrated.
     """
-    configure_logging(settings.log_level, settings.log_format)
+    _start_logging(settings)
     if migrate:
         run_migrations(settings)
     with _telemetry(settings, "api") as metrics:
@@ -75,7 +75,7 @@ def run_worker(settings: Settings) -> None:
         Outage: no decoder process can be started.
         StartError: REQUIRE_SANDBOX is set, and the sandbox is not available.
     """
-    configure_logging(settings.log_level, settings.log_format)
+    _start_logging(settings)
     with _telemetry(settings, "worker") as metrics:
         _run(_worker(settings, metrics))
 
@@ -94,7 +94,7 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
         StartError: the folder or the address cannot be used.
         Outage: no decoder process can be started.
     """
-    configure_logging(settings.log_level, settings.log_format)
+    _start_logging(settings)
     try:
         with FolderLock(data):
             run_migrations(settings)
@@ -126,6 +126,12 @@ def run_migrations(settings: Settings) -> None:
         raise StartError(
             f"The database cannot be migrated: {reason}. Check that it runs and that DATABASE_URL is right."
         ) from error
+
+
+def _start_logging(settings: Settings) -> None:
+    configure_logging(settings.log_level, settings.log_format)
+    for doubt in doubts(settings):
+        _log.warning("setting may be wrong", reason=doubt)
 
 
 async def _api(

@@ -254,6 +254,14 @@ async def test_sweep_of_an_unused_storage(storage: Storage) -> None:
     assert await storage.sweep_scratch(0) == 0
 
 
+async def test_a_probe_is_not_disturbed_by_the_next_one(storage: Storage) -> None:
+    async def twice() -> None:
+        await storage.probe()
+        await storage.probe()
+
+    await asyncio.gather(twice(), storage.probe())
+
+
 async def test_probe_stores_nothing(storage: Storage) -> None:
     await asyncio.gather(storage.probe(), storage.probe())
     await storage.probe()

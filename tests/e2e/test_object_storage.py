@@ -125,7 +125,7 @@ async def test_storage_outage_refuses_uploads_in_time_and_delays_rendering(
     async with Proxy.before(env["AWS_ENDPOINT_URL"]) as way:
         diverted = env | {"AWS_ENDPOINT_URL": way.url(env["AWS_ENDPOINT_URL"])}
         api = running.enter_context(Api(tmp_path, diverted))
-        running.enter_context(Worker(tmp_path, diverted))
+        worker = running.enter_context(Worker(tmp_path, diverted))
         async with client(api.url) as http:
             for mode in (Mode.RESET, Mode.BLACK_HOLE):
                 worker.hold_decoders()
@@ -166,7 +166,7 @@ async def test_worker_sweeps_objects_without_a_row(env: dict[str, str], running:
     orphan, foreign = original_key(uuid4()), "originals/7f/not-one-of-ours"
     await bucket(env).put_async(orphan, b"x")
     await bucket(env).put_async(foreign, b"x")
-    worker = running.enter_context(Worker(tmp_path, env | {"ORPHAN_GRACE": "1", "SWEEP_INTERVAL": "0.5"}))
+    running.enter_context(Worker(tmp_path, env | {"ORPHAN_GRACE": "1", "SWEEP_INTERVAL": "0.5"}))
     assert orphan in stored(env), "a worker touches nothing in a storage that no API has used"
     running.enter_context(Api(tmp_path, env))
     await eventually(lambda: stored(env) == {foreign}, timeout=30)

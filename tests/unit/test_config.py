@@ -94,9 +94,9 @@ def test_settings_are_immutable() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("DATABASE_URL", "mysql://db/images", "must start with postgresql+asyncpg:// or sqlite+aiosqlite:///"),
-        ("DATABASE_URL", "postgresql://db/images", "must start with postgresql+asyncpg:// or sqlite+aiosqlite:///"),
-        ("DATABASE_URL", "images.db", "must start with postgresql+asyncpg:// or sqlite+aiosqlite:///"),
+        ("DATABASE_URL", "mysql://db/images", "must start with postgresql:// or sqlite+aiosqlite:///"),
+        ("DATABASE_URL", "postgresql+psycopg://db/images", "must start with postgresql:// or sqlite+aiosqlite:///"),
+        ("DATABASE_URL", "images.db", "must start with postgresql:// or sqlite+aiosqlite:///"),
         ("RABBITMQ_URL", "http://rabbit:15672/", "must start with amqp:// or amqps://"),
         ("RABBITMQ_URL", "rabbit", "must start with amqp:// or amqps://"),
         ("MAX_FILE_SIZE", "0", "greater than or equal to 1"),
@@ -193,11 +193,11 @@ def test_several_invalid_values_are_named_in_one_sentence(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "value",
     [
-        "postgres://service:s3cret@db/images",
+        "mysql://service:s3cret@db/images",
         "amqp//service:s3cret@rabbit",
         "service:s3cret@db",
         "https://rabbit/?password=s3cret",
-        " postgresql+asyncpg://service:s3cret@db/images",
+        "'postgresql+asyncpg://service:s3cret@db/images'",
     ],
 )
 @pytest.mark.parametrize("name", ["DATABASE_URL", "RABBITMQ_URL"])
@@ -254,8 +254,6 @@ def test_a_url_with_an_unescaped_password_is_refused_and_no_piece_of_it_repeated
         "service@host/images",
         "host",
         "[2001:db8::1]:5672/images",
-        "service:s3cret@/images?host=%2Frun%2Fpostgresql",
-        "service:s3cret@/images?host=a:5432&host=b:5432",
         "/images",
     ],
 )

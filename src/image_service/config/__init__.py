@@ -1,7 +1,7 @@
 """All settings, read from the environment and validated at startup."""
 
-from image_service.config.loading import ConfigError, load_settings, standalone_settings
+from image_service.config.loading import ConfigError, doubts, load_settings, standalone_settings
+from image_service.config.server_urls import EMBEDDED_QUEUE
 from image_service.config.settings import Settings
-from image_service.config.types import EMBEDDED_QUEUE
 
-__all__ = ["EMBEDDED_QUEUE", "ConfigError", "Settings", "load_settings", "standalone_settings"]
+__all__ = ["EMBEDDED_QUEUE", "ConfigError", "Settings", "doubts", "load_settings", "standalone_settings"]

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from image_service.config.raw_values import misspelled
+from image_service.config.server_urls import EMBEDDED_QUEUE, SQLITE
 from image_service.config.settings import Settings
-from image_service.config.types import EMBEDDED_QUEUE, SQLITE
 
 # Error messages do not repeat these values, because they may contain passwords.
 _SECRET: Final = frozenset({"database_url", "rabbitmq_url", "storage_url", "otel_exporter_otlp_endpoint"})
@@ -45,8 +46,23 @@ def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **g
         "api_host": "127.0.0.1",
         "allowed_hosts": (),  # a page whose host name leads to this machine must not reach what listens on loopback
     }
-    unset = {name: value for name, value in own.items() if not environ.get(name.upper())}
+    unset = {name: value for name, value in own.items() if not environ.get(name.upper(), "").strip()}
     return load_settings(**{**unset, **{name: value for name, value in given.items() if value is not None}})
+
+
+def doubts(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Returns sentences about what is probably a mistake in valid settings, for the log."""
+    found = [
+        f"{name} is not a setting, but {setting} is: correct its name, or ignore this if another program uses it."
+        for name, setting in misspelled(environ, Settings.model_fields).items()
+    ]
+    url = settings.database_url.get_secret_value()
+    if "channel_binding=require" in url and "sslmode=verify-full" not in url:
+        found.append(
+            "DATABASE_URL asks for channel_binding=require, which has no effect: "
+            "use sslmode=verify-full, which also makes sure of the server."
+        )
+    return found
 
 
 def _one_sentence(error: ValidationError) -> str:

@@ -11,6 +11,8 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from image_service.config import types
+from image_service.config.raw_values import cleaned
+from image_service.config.server_urls import EMBEDDED_QUEUE, SQLITE
 from image_service.domain import limits
 from image_service.domain.image import DEFAULT_FORMATS
 from image_service.domain.recipe import DEFAULT_RECIPE, Recipe
@@ -23,11 +25,13 @@ class Settings(BaseSettings):
 
     database_url: types.DatabaseUrl = Field(
         default=SecretStr("postgresql+asyncpg://postgres:postgres@db:5432/images_db"),
-        description="The database: postgresql+asyncpg://… or sqlite+aiosqlite:///….",
+        description="The database: postgresql://…, as hosting providers hand it out, or sqlite+aiosqlite:///…. "
+        "See [tls.md](tls.md).",
     )
     rabbitmq_url: types.QueueUrl = Field(
         default=SecretStr("amqp://guest:guest@rabbit:5672/"),
-        description="The broker: amqp://… or amqps://…; embedded:// keeps the queue in the process, without a broker.",
+        description="The broker: amqp://…, or amqps://… ([TLS](tls.md)); embedded:// keeps the queue in the process, "
+        "without a broker.",
     )
     storage_path: Path = Field(
         default=Path("/app/storage"),
@@ -40,6 +44,7 @@ class Settings(BaseSettings):
     storage_timeout: float = Field(
         default=4.0,
         gt=0,
+        le=600,
         description="Timeout for storing an image in object storage, in seconds; the upload is refused after that.",
     )
     storage_reserve: float = Field(
@@ -53,7 +58,9 @@ class Settings(BaseSettings):
         default="proxy",
         description="proxy: the API sends files; redirect: it redirects clients to presigned URLs of object storage.",
     )
-    max_file_size: int = Field(default=limits.MAX_FILE_SIZE, ge=1, description="Largest accepted upload, in bytes.")
+    max_file_size: int = Field(
+        default=limits.MAX_FILE_SIZE, ge=1, le=types.TEBIBYTE, description="Largest accepted upload, in bytes."
+    )
     log_level: types.LogLevel = Field(
         default="INFO", description="Least severe level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."
     )
@@ -84,26 +91,31 @@ class Settings(BaseSettings):
         description="Comma-separated origins, such as https://app.example, whose pages may use the API in a browser; "
         "*: all. Unset: none. Other pages may only show images.",
     )
-    upload_idle_timeout: float = Field(
-        default=30.0, gt=0, description="Seconds without a byte after which an upload is aborted."
+    upload_idle_timeout: types.UpToAnHour = Field(
+        default=30.0, description="Seconds without a byte after which an upload is aborted."
     )
     upload_min_rate: int = Field(
         default=4096,
         ge=1,
+        le=types.GIBIBYTE,
         description="Least bytes per second of an upload; it is aborted when it is twice UPLOAD_IDLE_TIMEOUT behind.",
     )
 
     max_connections: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="Connections that one API process keeps open at once; beyond, the oldest idle one is closed. "
         "Unset: 4096. Never more than half of the open files that the system permits.",
     )
     max_concurrent_uploads: int = Field(
-        default=256, ge=1, description="Uploads that one API process receives at once; further ones are answered 429."
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Uploads that one API process receives at once; further ones are answered 429.",
     )
     max_backlog: int = Field(
-        default=200_000, ge=1, description="Unfinished images from which uploads are answered 503."
+        default=200_000, ge=1, le=1_000_000_000, description="Unfinished images from which uploads are answered 503."
     )
 
     enabled_formats: types.Formats = Field(
@@ -111,7 +123,10 @@ class Settings(BaseSettings):
         description="Comma-separated formats to accept; heic, tiff and bmp can be added.",
     )
     max_pixels: int = Field(
-        default=limits.MAX_PIXELS, ge=1, description="Largest accepted image, in pixels (width x height)."
+        default=limits.MAX_PIXELS,
+        ge=1,
+        le=10_000_000_000,
+        description="Largest accepted image, in pixels (width x height).",
     )
     decode_slots: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
@@ -120,14 +135,17 @@ class Settings(BaseSettings):
         description="Images that one worker decodes at once, plus one of the express lane; 0: it decodes none and runs "
         "periodic jobs only. Unset: the number of processors.",
     )
-    decode_timeout: float = Field(
-        default=limits.DECODE_TIMEOUT, gt=0, description="Elapsed seconds allowed to render one image."
+    decode_timeout: types.UpToAnHour = Field(
+        default=limits.DECODE_TIMEOUT, description="Elapsed seconds allowed to render one image."
     )
     decode_cpu_seconds: int = Field(
-        default=limits.DECODE_CPU_SECONDS, ge=1, description="CPU seconds allowed to render one image."
+        default=limits.DECODE_CPU_SECONDS, ge=1, le=types.HOUR, description="CPU seconds allowed to render one image."
     )
     decode_memory: int = Field(
-        default=limits.DECODE_MEMORY, ge=134_217_728, description="Address space of one decoder process, in bytes."
+        default=limits.DECODE_MEMORY,
+        ge=134_217_728,
+        le=types.TEBIBYTE,
+        description="Address space of one decoder process, in bytes.",
     )
 
     require_sandbox: bool = Field(default=False, description="Fail at startup if the sandbox is unavailable.")
@@ -136,48 +154,54 @@ class Settings(BaseSettings):
         default=False, description="Render the readable part of incomplete files instead of ending them in ERROR."
     )
 
-    lease_seconds: float = Field(
-        default=60.0, gt=0, description="Seconds after which a worker's claim ends unless it is extended."
+    lease_seconds: types.UpToADay = Field(
+        default=60.0, description="Seconds after which a worker's claim ends unless it is extended."
     )
-    heartbeat_seconds: float = Field(
-        default=10.0, gt=0, description="Seconds between extensions of a claim; at most half of LEASE_SECONDS."
+    heartbeat_seconds: types.UpToADay = Field(
+        default=10.0,
+        description="Seconds between extensions of a claim; at most half of LEASE_SECONDS.",
     )
     max_attempts: int = Field(
-        default=5, ge=1, description="Attempts without a result after which an image ends in ERROR."
+        default=5, ge=1, le=1000, description="Attempts without a result after which an image ends in ERROR."
     )
     max_decoder_failures: int = Field(
         default=3,
         ge=1,
+        le=1000,
         description="Decoder failures on one image after which it ends in ERROR; a time-out is retried once at most.",
     )
-    retry_delay: float = Field(
-        default=2.0, gt=0, description="Seconds before an image's second attempt; doubles with each further attempt."
+    retry_delay: types.UpToAnHour = Field(
+        default=2.0,
+        description="Seconds before an image's second attempt; doubles with each further attempt.",
     )
 
     publish_timeout: float = Field(
         default=5.0, gt=0, le=5.0, description="Timeout for the broker to confirm a message, in seconds."
     )
-    reconcile_interval: float = Field(default=5.0, gt=0, description="Seconds between runs of the reconciler.")
-    unqueued_after: float = Field(
-        default=15.0, gt=0, description="Seconds after which the reconciler queues an image that was not queued."
+    reconcile_interval: types.UpToAnHour = Field(default=5.0, description="Seconds between runs of the reconciler.")
+    unqueued_after: types.UpToADay = Field(
+        default=15.0,
+        description="Seconds after which the reconciler queues an image that was not queued.",
     )
-    unclaimed_after: float = Field(
+    unclaimed_after: types.UpToADay = Field(
         default=300.0,
-        gt=0,
         description="Seconds after which the reconciler queues an image again that no worker claimed and whose message "
         "is missing; doubles each time.",
     )
-    sweep_interval: float = Field(default=600.0, gt=0, description="Seconds between runs of the sweeper.")
+    sweep_interval: types.UpToADay = Field(default=600.0, description="Seconds between runs of the sweeper.")
     orphan_grace: float = Field(
         default=3600.0,
         gt=0,
+        le=365 * types.DAY,
         description="Seconds for which a file without a row is kept before the sweeper deletes it.",
     )
-    retain_originals_days: float | None = Field(
-        default=None, gt=0, description="Days after which a finished image's original is deleted; unset: never."
+    retain_originals_days: types.Days = Field(
+        default=None,
+        description="Days after which a finished image's original is deleted; unset: never.",
     )
-    retain_images_days: float | None = Field(
-        default=None, gt=0, description="Days after which a finished image is deleted with all its files; unset: never."
+    retain_images_days: types.Days = Field(
+        default=None,
+        description="Days after which a finished image is deleted with all its files; unset: never.",
     )
     metrics_host: str = Field(
         default="127.0.0.1", description="Address that the metrics endpoint for Prometheus listens on."
@@ -188,16 +212,15 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of the metrics endpoint (/metrics); 0 chooses a free one; unset: no metrics.",
     )
-    metrics_interval: float = Field(
-        default=10.0, gt=0, description="Seconds between measurements of the backlog for the metrics."
+    metrics_interval: types.UpToAnHour = Field(
+        default=10.0, description="Seconds between measurements of the backlog for the metrics."
     )
     otel_exporter_otlp_endpoint: types.CollectorUrl | None = Field(
         default=None,
         description="Collector for traces (OTLP over HTTP), such as http://collector:4318; unset: no tracing.",
     )
-    drain_timeout: float = Field(
+    drain_timeout: types.UpToADay = Field(
         default=25.0,
-        gt=0,
         description="Seconds after SIGTERM for which running work may continue; then it is cancelled and requeued.",
     )
     liveness_file: Path = Field(
@@ -205,6 +228,11 @@ class Settings(BaseSettings):
         description="File that a worker updates while it is alive; `image-service healthcheck worker` reads it. "
         "Unset: in the system's temporary directory.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clean(cls, values: dict[str, object]) -> dict[str, object]:
+        return cleaned(values)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -245,7 +273,7 @@ class Settings(BaseSettings):
     @property
     def embedded_queue(self) -> bool:
         """Whether the queue is in this process, without a broker."""
-        return self.rabbitmq_url.get_secret_value().startswith(types.EMBEDDED_QUEUE)
+        return self.rabbitmq_url.get_secret_value().startswith(EMBEDDED_QUEUE)
 
     @property
     def traced(self) -> bool:
@@ -255,4 +283,4 @@ class Settings(BaseSettings):
     @property
     def sole_process(self) -> bool:
         """Whether this process is the only one of the service: its queue and its database are its own."""
-        return self.embedded_queue and self.database_url.get_secret_value().startswith(types.SQLITE)
+        return self.embedded_queue and self.database_url.get_secret_value().startswith(SQLITE)

@@ -6,19 +6,19 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from image_service.config.server_urls import broker_url, database_url, parts_of
 from image_service.domain.image import ImageFormat
 
-EMBEDDED_QUEUE: Final = "embedded://"
-"""The ``RABBITMQ_URL`` of a queue in the process, without a broker."""
+HOUR: Final = 3600
+DAY: Final = 86_400
+"""Seconds."""
+GIBIBYTE: Final = 1024**3
+TEBIBYTE: Final = 1024**4
+"""Bytes."""
 
-SQLITE: Final = "sqlite+aiosqlite:///"
-"""What the ``DATABASE_URL`` of an SQLite database starts with."""
-
-_DATABASES: Final = ("postgresql+asyncpg://", SQLITE)
-_QUEUES: Final = ("amqp://", "amqps://", EMBEDDED_QUEUE)
 _HOST_NAME: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}://[^/?#@\s]+/?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
@@ -32,45 +32,11 @@ def _upper(value: object) -> object:
 
 
 def _database_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    if not url.startswith(_DATABASES):
-        msg = f"must start with {' or '.join(_DATABASES)}"
-        raise ValueError(msg)
-    if not url.startswith(SQLITE):  # a file's path may contain anything
-        _parts_of(url)
-    return value
+    return SecretStr(database_url(value.get_secret_value()))
 
 
 def _queue_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    if not url.startswith(_QUEUES):
-        msg = "must start with amqp:// or amqps://"
-        raise ValueError(msg)
-    _parts_of(url)
-    return value
-
-
-def _parts_of(url: str) -> SplitResult:
-    """Returns the parts of a URL that may contain a password.
-
-    Some programs take an unescaped character of a password for the end of the host name, and the rest for a port or a
-    path, which then is in their error messages.
-
-    Raises:
-        ValueError: it can be read in several ways (RFC 3986, section 3.2). The message repeats nothing of it.
-    """
-    msg = (
-        "must look like scheme://user:password@host:port/name, with each character of user and password that is no "
-        "letter or digit percent-encoded: %2F for /, %40 for @, %3A for :, %3F for ?, %23 for # and %25 for %"
-    )
-    try:
-        parts = urlsplit(url)
-        usable_port = parts.port != 0  # raises where it is no number
-    except ValueError:
-        raise ValueError(msg) from None
-    if not usable_port or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query + parts.fragment:
-        raise ValueError(msg)
-    return parts
+    return SecretStr(broker_url(value.get_secret_value()))
 
 
 def _storage_url(value: str) -> str:
@@ -99,7 +65,7 @@ def _base_url(value: str) -> str:
 
 
 def _collector_url(value: SecretStr) -> SecretStr:
-    parts = _parts_of(value.get_secret_value())
+    parts = parts_of(value.get_secret_value())
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         msg = "must look like http://collector:4318"
         raise ValueError(msg)
@@ -162,6 +128,10 @@ QueueUrl = Annotated[SecretStr, AfterValidator(_queue_url)]
 StorageUrl = Annotated[str, AfterValidator(_storage_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CollectorUrl = Annotated[SecretStr, AfterValidator(_collector_url)]
+UpToAnHour = Annotated[float, Field(gt=0, le=HOUR)]
+UpToADay = Annotated[float, Field(gt=0, le=DAY)]
+"""Seconds."""
+Days = Annotated[float | None, Field(gt=0, le=36_500)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 """Comma-separated addresses and networks."""

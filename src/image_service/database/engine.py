@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from sqlalchemy import event, make_url
+from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from image_service.database import pgbouncer
+from image_service.database.connecting import connect_arguments
 from image_service.database.driver import FastCloseConnection, check_idle_connections, discard_failed_connections
 from image_service.database.sqlite_writes import serialize_writes
 
@@ -19,28 +20,26 @@ def create_engine(url: str, *, time_limit: float, pool_size: int, check_idle_aft
     """Return an engine that has no connections yet.
 
     Args:
-        url: A SQLAlchemy URL with the asyncpg or the aiosqlite driver.
+        url: As the settings have it: with the asyncpg or the aiosqlite driver, and parameters of libpq.
         time_limit: Seconds to wait for a free connection, and for a new one to be opened.
         pool_size: Connections to keep.
         check_idle_after: Seconds without use after which a connection is checked before it is used again.
     """
     pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": time_limit}
-    if url.startswith("sqlite"):
-        engine = create_async_engine(url, **pool, connect_args={"timeout": time_limit})
+    address, arguments = connect_arguments(url)
+    if address.get_backend_name() == "sqlite":
+        engine = create_async_engine(address, **pool, connect_args={"timeout": time_limit})
         event.listen(engine.sync_engine, "connect", _set_pragmas)
         serialize_writes(engine)
         return engine
-    pooled = pgbouncer.behind_pgbouncer(make_url(url))
+    pooled = pgbouncer.behind_pgbouncer(address)
+    if not pooled:
+        arguments["server_settings"] |= _SERVER_LIMITS
     engine = create_async_engine(
-        url,
+        address,
         isolation_level="READ COMMITTED" if pooled else "AUTOCOMMIT",
         **pool,
-        connect_args={
-            "timeout": time_limit,
-            "connection_class": FastCloseConnection,
-            "server_settings": {"application_name": "image-service", **({} if pooled else _SERVER_LIMITS)},
-            **(pgbouncer.CONNECT_ARGS if pooled else {}),
-        },
+        connect_args={"timeout": time_limit, "connection_class": FastCloseConnection, **arguments},
     )
     check_idle_connections(engine, check_idle_after)
     discard_failed_connections(engine)

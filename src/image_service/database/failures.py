@@ -148,7 +148,9 @@ class ErrorTranslator:
                 cause = cause_of(original)
             else:
                 cause = self._outages.note(original)
-            raise DatabaseUnavailable(cause=cause, unchanged=not progress.committing or _is_rolled_back(error)) from error
+            raise DatabaseUnavailable(
+                cause=cause, unchanged=not progress.committing or _is_rolled_back(error)
+            ) from error
 
     def _log_once(self, reason: str) -> None:
         """Tell the operator what to do, once for each table or column that is missing."""

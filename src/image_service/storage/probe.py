@@ -51,10 +51,11 @@ class WriteProbe:
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self._folder.run(self._write))
             self._probing.add_done_callback(_retrieve)
-        done, _ = await asyncio.wait({self._probing}, timeout=self._timeout)
+        probing = self._probing  # which the next call may replace before this one continues
+        done, _ = await asyncio.wait({probing}, timeout=self._timeout)
         if not done:
             raise StorageUnavailable(cause=f"{self._folder.root} did not answer within {self._timeout:g} s")
-        self._probing.result()
+        probing.result()
 
     def _write(self) -> None:
         name = f"probe-{uuid4().hex}"

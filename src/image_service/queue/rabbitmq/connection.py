@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from aio_pika import connect
@@ -14,6 +15,7 @@ from aiormq.exceptions import InvalidFrameError
 
 from image_service.causes import address_of, cause_of, one_line
 from image_service.queue.rabbitmq.timeouts import ignore_errors, now, within
+from image_service.tls import amqp_tls
 
 _HEARTBEAT: Final = 10
 """Seconds between AMQP heartbeats, unless the URL says otherwise."""
@@ -72,6 +74,9 @@ async def open_connection(url: str, name: str) -> AbstractConnection:
     # A heartbeat in the URL has precedence; aio-pika would use ours.
     options: dict[str, Any] = {} if "heartbeat=" in url else {"heartbeat": _HEARTBEAT}
     properties: dict[str, Any] = {"connection_name": name}
+    if url.startswith("amqps://"):
+        # Made again for each connection, so that renewed certificates are used. In a thread: the system's are many.
+        options["ssl_context"] = await asyncio.to_thread(amqp_tls, dict(parse_qsl(urlsplit(url).query)))
     return await within(_CONNECT_TIMEOUT, connect(url, client_properties=properties, **options))
 
 
