@@ -2,10 +2,9 @@
 
 import asyncio
 import gc
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +23,11 @@ from image_service.bootstrap import Resources, api_services, backlog_gauges, ope
 from image_service.config import Settings
 from image_service.database.migrations import upgrade
 from image_service.errors import Outage, StartError
+from image_service.observability.background_stream import BackgroundStream
 from image_service.observability.exposition import serve_metrics
-from image_service.observability.logging import configure_logging
+from image_service.observability.logging import background_logging
 from image_service.observability.metrics import Metrics
+from image_service.startup import end_at_once_on, stop_signals
 from image_service.storage.lock import FolderLock
 from image_service.worker.lanes import plan_lanes
 from image_service.worker.periodic import every
@@ -40,38 +41,37 @@ _log = structlog.get_logger(__name__)
 
 
 def run_api(settings: Settings, *, migrate: bool) -> None:
-    """Serve the API until SIGTERM or SIGINT.
+    """Serve the API until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         StartError: the address cannot be listened on, or the database cannot be migrated.
     """
-    configure_logging(settings.log_level, settings.log_format)
-    if migrate:
-        run_migrations(settings)
-    with _telemetry(settings, "api") as metrics:
-        listener = _listen(settings)
+    with _logging(settings) as log:
+        if migrate:
+            run_migrations(settings)
+        with _telemetry(settings, "api", log) as metrics:
+            listener = _listen(settings)
 
-        def started() -> None:
-            _say_that_it_is_open(listener)
-            _log.info("api started", address=_address(listener))
+            def started() -> None:
+                _say_that_it_is_open(listener)
+                _log.info("api started", address=_address(listener))
 
-        _run(_api(settings, listener, metrics, started))
+            _run(_api(settings, listener, metrics, started))
 
 
 def run_worker(settings: Settings) -> None:
-    """Process images until SIGTERM or SIGINT.
+    """Process images until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         Outage: no decoder process can be started.
         StartError: REQUIRE_SANDBOX is set, and the sandbox is not available.
     """
-    configure_logging(settings.log_level, settings.log_format)
-    with _telemetry(settings, "worker") as metrics:
+    with _logging(settings) as log, _telemetry(settings, "worker", log) as metrics:
         _run(_worker(settings, metrics))
 
 
 def run_standalone(settings: Settings, data: Path, announce: Callable[[str], None]) -> None:
-    """Run API and worker in one process, on one folder, until SIGTERM or SIGINT.
+    """Run API and worker in one process, on one folder, until SIGTERM, SIGINT or SIGHUP.
 
     Args:
         settings: From ``standalone_settings``.
@@ -83,11 +83,10 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
         StartError: the folder or the address cannot be used.
         Outage: no decoder process can be started.
     """
-    configure_logging(settings.log_level, settings.log_format)
     try:
-        with FolderLock(data):
+        with _logging(settings) as log, FolderLock(data):
             run_migrations(settings)
-            with _telemetry(settings, "standalone") as metrics:
+            with _telemetry(settings, "standalone", log) as metrics:
                 listener = _listen(settings)
 
                 def started() -> None:
@@ -161,13 +160,18 @@ def _connections(settings: Settings, metrics: Metrics | None) -> OpenConnections
     return OpenConnections(ConnectionLimits(max_connections=possible), metrics)
 
 
+def _logging(settings: Settings) -> AbstractContextManager[BackgroundStream]:
+    return background_logging(settings.log_level, settings.log_format)
+
+
 @contextmanager
-def _telemetry(settings: Settings, part: str) -> Iterator[Metrics | None]:
+def _telemetry(settings: Settings, part: str, log: BackgroundStream) -> Iterator[Metrics | None]:
     """Serve metrics and export traces, as configured, for the duration of the block; None if neither is."""
     if settings.metrics_port is None and not settings.traced:
         yield None
         return
     metrics = Metrics()
+    log.on_lost = metrics.log_lines_lost
     with ExitStack() as stack:
         if settings.traced:
             from image_service.observability.exporting import export_spans  # noqa: PLC0415 — an optional dependency
@@ -211,18 +215,19 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Returns an event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    """Returns an event that SIGTERM, SIGINT or SIGHUP sets; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    signals = stop_signals()
 
     def request_stop() -> None:
         _log.info("stopping; send the signal again to stop at once")
         stop.set()
-        for sign in (signal.SIGINT, signal.SIGTERM):
+        for sign in signals:
             loop.remove_signal_handler(sign)
-            signal.signal(sign, signal.SIG_DFL)
+            end_at_once_on(sign)
 
-    for sign in (signal.SIGINT, signal.SIGTERM):
+    for sign in signals:
         loop.add_signal_handler(sign, request_stop)
     return stop
 

@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def test_command_runs_the_programs_main_function() -> None:
     command = EntryPoint("image-service", PROJECT["scripts"]["image-service"], "console_scripts")
-    assert command.load() is cli.main
+    assert command.load() is __main__.main
 
 
 def test_version_is_the_same_in_metadata_and_code() -> None:
