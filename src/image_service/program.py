@@ -21,7 +21,7 @@ from image_service.api.main import create_app
 from image_service.api.server import serve
 from image_service.bootstrap import Resources, api_services, backlog_gauges, open_resources, worker_services
 from image_service.config import Settings
-from image_service.database.migrations import upgrade
+from image_service.database.migrations import LOCK_TIMEOUT, upgrade
 from image_service.errors import Outage, StartError
 from image_service.observability.background_stream import BackgroundStream
 from image_service.observability.exposition import serve_metrics
@@ -98,14 +98,16 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
         raise StartError(f"The data folder {data} cannot be used: {error}. Choose another with --data.") from error
 
 
-def run_migrations(settings: Settings) -> None:
-    """Migrate the database to the schema of this version.
+def run_migrations(settings: Settings, *, lock_timeout: int = LOCK_TIMEOUT) -> None:
+    """Migrate the database to the schema of this version; wait for locks for some seconds.
 
     Raises:
         StartError: the database cannot be reached or migrated.
     """
     try:
-        upgrade(settings.database_url.get_secret_value())
+        upgrade(settings.database_url.get_secret_value(), lock_timeout=lock_timeout)
+    except StartError:
+        raise
     except Exception as error:
         # From the driver, SQLAlchemy or Alembic; the first line of the message is the useful one.
         reason = str(error).partition("\n")[0] or type(error).__name__
