@@ -1,7 +1,8 @@
-"""The program among others: output that nothing reads, signals, and the first process of a container."""
+"""The program among others: output that nothing reads, signals, a container's first process, a read-only file."""
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -60,6 +61,25 @@ def test_sigterm_ends_the_first_process_of_a_container_while_it_starts(tmp_path:
         unshare.children()[0].send_signal(signal.SIGTERM)
         assert unshare.wait(STOP_LIMIT) == 128 + signal.SIGTERM
     assert not (tmp_path / "data").exists(), "it had started already"
+
+
+def test_a_read_only_database_is_one_sentence_at_the_start(sqlite_template: Path, tmp_path: Path) -> None:
+    """Needs user namespaces unless it runs as root; see ``harness.service``."""
+    data = tmp_path / "data"
+    data.mkdir()
+    database = Path(shutil.copy(sqlite_template, data / "images.db"))
+    as_root: tuple[str, ...] = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    command = (*PROGRAM, "standalone", "--port", "0", "--data", data)
+    ended = subprocess.run(  # noqa: S603  (a constant command)
+        ["unshare", "--mount", *as_root, "sh", "-c", read_only, database, *command],  # noqa: S607
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended
+    assert ended.stderr.startswith(f"image-service: The database file {database} is read-only. ")
 
 
 def _children(process: psutil.Popen) -> list[psutil.Process]:
