@@ -12,11 +12,15 @@ from sqlalchemy.pool import NullPool
 from image_service.config import load_settings
 from image_service.database.compatibility import check_newer_schema
 from image_service.database.connecting import connect_arguments
+from image_service.database.lock_waits import lock_waits_reported
+from image_service.database.migrations import LOCK_TIMEOUT
 from image_service.models import Base
 from image_service.models.base import UtcDateTime
 
 # Any number, the same in every process: concurrent migrations wait for each other.
 LOCK = 7_239_105_418
+
+lock_timeout: int = context.config.attributes.get("lock_timeout", LOCK_TIMEOUT)
 
 
 def render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
@@ -40,6 +44,7 @@ def run(connection: Connection | None = None) -> None:
     )
     with context.begin_transaction():
         if connection is not None and connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": f"{lock_timeout}s"})
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         if connection is not None and context.config.attributes.get("accept_newer"):
             known = {script.revision for script in context.script.walk_revisions()}
@@ -54,7 +59,7 @@ async def run_online() -> None:
     """Connect and run the migrations."""
     address, arguments = connect_arguments(url)
     engine = create_async_engine(address, poolclass=NullPool, connect_args=arguments)
-    async with engine.connect() as connection:
+    async with engine.connect() as connection, lock_waits_reported(engine, connection, limit=lock_timeout):
         await connection.run_sync(run)
     await engine.dispose()
 

@@ -32,6 +32,7 @@ _REQUEUED: Final[dict[RequeueResult, str]] = {
 _REPAIRED: Final[dict[Remedy, str]] = {
     Remedy.REPROCESS: "the image will be reprocessed",
     Remedy.DELETE: "deleted",
+    Remedy.DELETE_NEWER: "deleted",
     Remedy.REQUEUE: "queued",
 }
 
@@ -40,6 +41,10 @@ _UNREPAIRED: Final[dict[Remedy, str]] = {
     Remedy.RESTORE_THUMBNAIL: "cannot be made again: restore the file from a backup, or delete the image",
     Remedy.REPROCESS: "--repair reprocesses the image",
     Remedy.DELETE: "a worker will delete it; --repair deletes it now",
+    Remedy.DELETE_NEWER: (
+        "newer than every image in the database: if this was restored or copied, stop the workers, which would delete "
+        "the file, and follow the runbook, Restore from a backup; otherwise --repair --delete-newer deletes it now"
+    ),
     Remedy.REQUEUE: "start a worker and check that it reaches the queue; it will queue the image",
 }
 
@@ -47,7 +52,7 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
-def run_check(settings: Settings, *, repair: bool, contents: bool, say: Say) -> int:
+def run_check(settings: Settings, *, repair: bool, delete_newer: bool, contents: bool, say: Say) -> int:
     """Compares database, storage and queue; returns the number of findings that were not repaired.
 
     Raises:
@@ -57,7 +62,7 @@ def run_check(settings: Settings, *, repair: bool, contents: bool, say: Say) -> 
     async def check(services: AdminServices) -> int:
         found: Counter[str] = Counter()
         left = 0
-        async for finding in services.audit.run(repair=repair, contents=contents):
+        async for finding in services.audit.run(repair=repair, delete_newer=delete_newer, contents=contents):
             found[finding.kind] += 1
             left += not finding.repaired
             say(f"{finding.kind:10}  {finding.subject}  {_remedy(finding)}")

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import math
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -30,12 +29,14 @@ from image_service.bootstrap import (
     worker_services,
 )
 from image_service.config import Settings, doubts
-from image_service.database.migrations import upgrade
+from image_service.database.migrations import LOCK_TIMEOUT, upgrade
 from image_service.errors import ForeignStorage, Outage, StartError
+from image_service.observability.background_stream import BackgroundStream
 from image_service.observability.exposition import serve_metrics
-from image_service.observability.logging import configure_logging
+from image_service.observability.logging import background_logging
 from image_service.observability.metrics import Metrics
 from image_service.services.outage_retry import retry_on_outage
+from image_service.startup import end_at_once_on, stop_signals
 from image_service.storage.lock import FolderLock
 from image_service.worker.lanes import plan_lanes
 from image_service.worker.periodic import every
@@ -49,39 +50,38 @@ _log = structlog.get_logger(__name__)
 
 
 def run_api(settings: Settings, *, migrate: bool) -> None:
-    """Serve the API until SIGTERM or SIGINT.
+    """Serve the API until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         ForeignStorage: the storage holds another database's files.
         StartError: the address cannot be listened on, or the database cannot be migrated.
     """
-    _start_logging(settings)
-    if migrate:
-        run_migrations(settings)
-    with _telemetry(settings, "api") as metrics:
-        listener = _listen(settings)
+    with _logging(settings) as log:
+        if migrate:
+            run_migrations(settings)
+        with _telemetry(settings, "api", log) as metrics:
+            listener = _listen(settings)
 
-        def started() -> None:
-            _say_that_it_is_open(listener)
-            _log.info("api started", address=_address(listener))
+            def started() -> None:
+                _say_that_it_is_open(listener)
+                _log.info("api started", address=_address(listener))
 
-        _run(_api(settings, listener, metrics, started))
+            _run(_api(settings, listener, metrics, started))
 
 
 def run_worker(settings: Settings) -> None:
-    """Process images until SIGTERM or SIGINT.
+    """Process images until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         Outage: no decoder process can be started.
         StartError: REQUIRE_SANDBOX is set, and the sandbox is not available.
     """
-    _start_logging(settings)
-    with _telemetry(settings, "worker") as metrics:
+    with _logging(settings) as log, _telemetry(settings, "worker", log) as metrics:
         _run(_worker(settings, metrics))
 
 
 def run_standalone(settings: Settings, data: Path, announce: Callable[[str], None]) -> None:
-    """Run API and worker in one process, on one folder, until SIGTERM or SIGINT.
+    """Run API and worker in one process, on one folder, until SIGTERM, SIGINT or SIGHUP.
 
     Args:
         settings: From ``standalone_settings``.
@@ -94,11 +94,10 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
         StartError: the folder or the address cannot be used.
         Outage: no decoder process can be started.
     """
-    _start_logging(settings)
     try:
-        with FolderLock(data):
+        with _logging(settings) as log, FolderLock(data):
             run_migrations(settings)
-            with _telemetry(settings, "standalone") as metrics:
+            with _telemetry(settings, "standalone", log) as metrics:
                 listener = _listen(settings)
 
                 def started() -> None:
@@ -110,14 +109,14 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
         raise StartError(f"The data folder {data} cannot be used: {error}. Choose another with --data.") from error
 
 
-def run_migrations(settings: Settings) -> None:
-    """Migrate the database to the schema of this version.
+def run_migrations(settings: Settings, *, lock_timeout: int = LOCK_TIMEOUT) -> None:
+    """Migrate the database to the schema of this version; wait for locks for some seconds.
 
     Raises:
         StartError: the database cannot be reached or migrated, or its schema is too new for this version.
     """
     try:
-        upgrade(settings.database_url.get_secret_value())
+        upgrade(settings.database_url.get_secret_value(), lock_timeout=lock_timeout)
     except StartError:
         raise
     except Exception as error:
@@ -126,12 +125,6 @@ def run_migrations(settings: Settings) -> None:
         raise StartError(
             f"The database cannot be migrated: {reason}. Check that it runs and that DATABASE_URL is right."
         ) from error
-
-
-def _start_logging(settings: Settings) -> None:
-    configure_logging(settings.log_level, settings.log_format)
-    for doubt in doubts(settings):
-        _log.warning("setting may be wrong", reason=doubt)
 
 
 async def _api(
@@ -201,12 +194,22 @@ def _connections(settings: Settings, metrics: Metrics | None) -> OpenConnections
 
 
 @contextmanager
-def _telemetry(settings: Settings, part: str) -> Iterator[Metrics | None]:
+def _logging(settings: Settings) -> Iterator[BackgroundStream]:
+    """Configure logging for the duration of the block, and log which settings may be wrong."""
+    with background_logging(settings.log_level, settings.log_format) as log:
+        for doubt in doubts(settings):
+            _log.warning("setting may be wrong", reason=doubt)
+        yield log
+
+
+@contextmanager
+def _telemetry(settings: Settings, part: str, log: BackgroundStream) -> Iterator[Metrics | None]:
     """Serve metrics and export traces, as configured, for the duration of the block; None if neither is."""
     if settings.metrics_port is None and not settings.traced:
         yield None
         return
     metrics = Metrics()
+    log.on_lost = metrics.log_lines_lost
     with ExitStack() as stack:
         if settings.traced:
             from image_service.observability.exporting import export_spans  # noqa: PLC0415 — an optional dependency
@@ -250,18 +253,19 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Returns an event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    """Returns an event that SIGTERM, SIGINT or SIGHUP sets; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    signals = stop_signals()
 
     def request_stop() -> None:
         _log.info("stopping; send the signal again to stop at once")
         stop.set()
-        for sign in (signal.SIGINT, signal.SIGTERM):
+        for sign in signals:
             loop.remove_signal_handler(sign)
-            signal.signal(sign, signal.SIG_DFL)
+            end_at_once_on(sign)
 
-    for sign in (signal.SIGINT, signal.SIGTERM):
+    for sign in signals:
         loop.add_signal_handler(sign, request_stop)
     return stop
 

@@ -427,3 +427,18 @@ def test_alembic_refuses_a_wrong_database_url(checkout: Path) -> None:
     )
     assert done.returncode != 0
     assert b"DATABASE_URL is not usable" in done.stderr
+
+
+async def test_migration_names_the_session_whose_lock_it_waits_for_and_gives_up(empty_postgres_url: str) -> None:
+    await asyncio.to_thread(upgrade, empty_postgres_url)
+    engine = create_async_engine(empty_postgres_url, poolclass=NullPool)
+    async with engine.begin() as holder:
+        await holder.execute(text("LOCK TABLE alembic_version"))
+        pid = (await holder.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        gives_up = pytest.raises(StartError, match=r"held a lock that this needs for 2 s\. .*--lock-timeout")
+        with capture_logs() as log, gives_up:
+            await asyncio.to_thread(upgrade, empty_postgres_url, lock_timeout=2)
+    await engine.dispose()
+    (line,) = log
+    assert line["event"] == "migration waits for a lock of another session"
+    assert (line["pid"], line["state"], line["limit_seconds"]) == (pid, "idle in transaction", 2)

@@ -21,8 +21,9 @@ from harness.proxy import Mode, Proxy
 from harness.servers import RabbitMQServer
 from harness.waiting import eventually, wait_for
 from image_service.domain.lane import Lane
-from image_service.errors import QueueUnavailable
+from image_service.errors import DatabaseUnavailable, QueueUnavailable
 from image_service.ports import Delivery, Drain
+from image_service.queue import handling
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
 
 PUBLISH_LIMIT = 5.5
@@ -408,6 +409,27 @@ async def test_message_is_dead_lettered_after_the_delivery_limit(rabbitmq_url: s
         await eventually_ready(rabbitmq_url, f"{name}.dead", 1)
     await queue.close()
     assert tries == 21
+
+
+async def test_an_outage_many_retries_long_leaves_no_dead_letter(
+    rabbitmq_url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handling, "_MAX_REQUEUE_DELAY", 0.05)  # instead of ten seconds
+    tries = 0
+    done = asyncio.Event()
+
+    async def handler(_: Delivery) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 40:  # twice the delivery limit
+            raise DatabaseUnavailable
+        done.set()
+
+    async with started(rabbitmq_url, name) as queue, consuming(queue, handler):
+        await publish_once_it_works(queue)
+        await wait_for(done.wait(), RECOVERY)
+        await queue.depth()
+        assert queue.dead_letters == 0
 
 
 async def test_black_hole_times_out_and_then_fails_fast_until_it_ends(rabbitmq_url: str, name: str) -> None:

@@ -12,7 +12,9 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from harness.logs import logging_kept
+from image_service.observability import logging as service_logging
 from image_service.observability.logging import configure_logging
+from image_service.observability.tracebacks import TracebackLimit
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
 CHATTY = ["aio_pika", "aiormq", "aiosqlite", "asyncio", "multipart", "uvicorn.access", "uvicorn.error", "alembic"]
@@ -177,3 +179,39 @@ def test_auto_format_depends_on_the_terminal(
     output = capsys.readouterr().out
     assert output.startswith("{") != terminal
     assert "event" in output
+
+
+def test_a_repeated_traceback_is_logged_once_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(service_logging, "TracebackLimit", lambda: TracebackLimit(lambda: clock[0]))
+    configure_logging("INFO", "json")
+
+    def fails(event: str, logger: str) -> None:
+        try:
+            fail(str(clock[0]))
+        except RuntimeError as error:
+            if logger == "ours":
+                structlog.get_logger("ours").error(event, exc_info=error)
+            else:
+                logging.getLogger("library").exception(event)
+
+    for clock[0] in (0.0, 59.0, 59.5, 60.0, 61.0):
+        fails("broken", "ours")
+        fails("broken there", "library")
+    fails("another", "ours")
+    *repeated, other = lines(capsys)
+    assert "exception" in other
+    for same in (repeated[::2], repeated[1::2]):
+        assert ["exception" in line for line in same] == [True, False, False, True, False]
+        assert [line.get("repeated") for line in same] == [None, 1, 2, 2, 1]
+        assert same[1]["error"] == "RuntimeError: a failure with 4 characters"
+
+
+def test_many_different_tracebacks_take_bounded_memory() -> None:
+    limit = TracebackLimit()
+    for number in range(250):
+        event = {"event": str(number), "exc_info": ValueError()}
+        assert limit(None, "error", dict(event)) == event
+    assert len(limit._known) <= 100

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from image_service import __version__, cli
+from image_service import __main__ as program
+from image_service import __version__
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -15,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def test_command_runs_the_programs_main_function() -> None:
     command = EntryPoint("image-service", PROJECT["scripts"]["image-service"], "console_scripts")
-    assert command.load() is cli.main
+    assert command.load() is program.main
 
 
 def test_version_is_the_same_in_metadata_and_code() -> None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from image_service.api.problems import problem_response
+from image_service.api.problems import refusal
 from image_service.errors import ServiceError
 from image_service.observability.metrics import Metrics
 
@@ -88,7 +88,7 @@ class RequestContext:
                 _log.exception("request failed", method=scope["method"], path=scope["path"])
                 if status is not None:
                     raise  # the server closes the connection, which shows the client that the response is incomplete
-                await problem_response(ServiceError())(scope, receive, send_with_id)
+                await refusal(scope, ServiceError())(scope, receive, send_with_id)
             finally:
                 log = _log.debug if is_quiet(scope) else _log.info
                 log(

@@ -37,6 +37,10 @@ def check(
     repair: Annotated[
         bool, typer.Option("--repair", help="Repair what can be repaired. Without it nothing is changed.")
     ] = False,
+    delete_newer: Annotated[
+        bool,
+        typer.Option("--delete-newer", help="With --repair, also delete files newer than every image in the database."),
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Check that files exist, but do not read them.")] = False,
     data: Data = None,
 ) -> None:
@@ -49,7 +53,7 @@ def check(
     from image_service.admin import run_check  # noqa: PLC0415 — see __init__
 
     with _settings(data) as settings:
-        left = run_check(settings, repair=repair, contents=not quick, say=typer.echo)
+        left = run_check(settings, repair=repair, delete_newer=delete_newer, contents=not quick, say=typer.echo)
     if left:
         raise typer.Exit(FINDINGS_LEFT)
 

@@ -1,5 +1,6 @@
 """The commands that run the service's processes, migrate the database, and check health."""
 
+import sys
 from enum import StrEnum
 from http.client import HTTPException
 from pathlib import Path
@@ -72,15 +73,20 @@ def worker() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    lock_timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for a lock of another session.")] = 60,
+) -> None:
     """Migrate the database: bring its tables up to date.
 
     Safe to repeat, and to run in several places at the same time.
     """
+    from image_service.observability.logging import configure_logging  # noqa: PLC0415 — see __init__
     from image_service.program import run_migrations  # noqa: PLC0415 — see __init__
 
     with report_errors():
-        run_migrations(load_settings())
+        settings = load_settings()
+        configure_logging("WARNING", settings.log_format, sys.stderr)
+        run_migrations(settings, lock_timeout=lock_timeout)
         typer.echo("The database's tables are up to date.")
 
 

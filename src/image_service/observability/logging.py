@@ -2,7 +2,9 @@
 
 import logging
 import sys
-from typing import Final, Literal, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, Protocol
 
 import structlog
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
@@ -10,8 +12,13 @@ from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from image_service.observability.background_stream import BackgroundStream
+from image_service.observability.tracebacks import TracebackLimit
+
 _LONGEST: Final = 500
 """Characters of one value in a log line: clients choose some, such as paths and ``X-Forwarded-For``."""
+
+_STDOUT: Final = 1
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -35,7 +42,31 @@ def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     return event
 
 
-def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
+class Stream(Protocol):
+    """Where log lines go."""
+
+    def write(self, text: str, /) -> object:
+        """Write a line."""
+        ...
+
+    def flush(self) -> None:
+        """Deliver what was written."""
+        ...
+
+    def isatty(self) -> bool:
+        """Whether it leads to a terminal."""
+        ...
+
+
+@contextmanager
+def background_logging(level: str, log_format: LogFormat) -> Iterator[BackgroundStream]:
+    """Configure logging for a server process: for the duration of the block a thread writes the lines to stdout."""
+    with BackgroundStream(_STDOUT) as stream:
+        configure_logging(level, log_format, stream)
+        yield stream
+
+
+def configure_logging(level: str, log_format: LogFormat = "auto", stream: Stream | None = None) -> None:
     """Send all log lines of this process to one stream.
 
     Args:
@@ -67,7 +98,7 @@ def configure_logging(level: str, log_format: LogFormat = "auto", stream: TextIO
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _shorten],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, TracebackLimit(), *last],
         )
     )
     root = logging.getLogger()

@@ -154,6 +154,7 @@ class Metrics:
             "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
+        self._lines_lost = self._counter("log_lines_lost", "Log lines dropped because nothing read them in time.")
         self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
         self._decoders = self._gauge("decoders", "Decoder processes, by state.", "pool", "state")
         self._connections = self._gauge("database_connections", "Connections to the database, by state.", "state")
@@ -222,6 +223,12 @@ class Metrics:
     def connection_closed(self, reason: str) -> None:
         """Count a client's connection that the server closed, by one of few reasons."""
         self._http_connections_closed.labels(reason).inc()
+
+    # --- the process -------------------------------------------------------------------------------------------------
+
+    def log_lines_lost(self, lines: int) -> None:
+        """Count log lines that were dropped."""
+        self._lines_lost.inc(lines)
 
     # --- initial values, and values read at every scrape -------------------------------------------------------------
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Final, cast
 
 _MAX_REQUEUE_DELAY: Final = 10.0
-_MAX_DOUBLINGS: Final = 10
+_MAX_HOLD: Final = 900.0
+"""Below the time in which RabbitMQ closes the channel of a consumer that does not acknowledge: half an hour."""
+_MAX_DOUBLINGS: Final = 11
 
 
 def requeue_delay(first: float, tries: int) -> float:
@@ -18,6 +20,20 @@ def requeue_delay(first: float, tries: int) -> float:
         tries: Earlier tries.
     """
     longest = min(_MAX_REQUEUE_DELAY, first * 2 ** min(tries, _MAX_DOUBLINGS))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not cryptography
+
+
+def outage_hold(first: float, tries: int) -> float:
+    """Returns seconds, with jitter, for which a worker keeps a delivery in an outage before others may have it.
+
+    Short at first, since the outage may be this worker's alone. But each time a delivery is returned counts towards the
+    broker's delivery limit, and twenty times must not be used up while the outage lasts: they take two hours.
+
+    Args:
+        first: The time of the first delivery; doubled with each further one, up to fifteen minutes.
+        tries: Earlier deliveries.
+    """
+    longest = min(_MAX_HOLD, first * 2 ** min(tries, _MAX_DOUBLINGS))
     return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not cryptography
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from image_service.database import Database
 from image_service.domain.image import Image
-from image_service.domain.keys import original_key
+from image_service.domain.keys import original_key, parse_original_key, parse_thumbnail_key
 from image_service.errors import ObjectMissing, Outage
 from image_service.ports import Storage
 from image_service.services.reconciler import Reconciler
@@ -18,6 +18,8 @@ from image_service.services.reprocessing import Reprocessing, RequeueResult
 from image_service.services.sweeper import Sweeper
 
 _BATCH: Final = 100
+_TIMED_UUID: Final = 7
+"""The UUID version whose order is that of time. The service makes no others."""
 _OVERDUE: Final = 60.0
 """Seconds that an image may be due before it counts as stuck; the reconciler runs every few seconds."""
 
@@ -31,6 +33,8 @@ class FindingKind(StrEnum):
     """A file's content differs from what is recorded."""
     ORPHANED = "orphaned"
     """No row names a file that is older than the grace for orphans."""
+    NEWER = "newer"
+    """The same, and it is of an image newer than the newest row: the database may be an older copy without the row."""
     STUCK = "stuck"
     """An unfinished image is overdue: no worker runs, or no worker reaches the queue."""
 
@@ -46,6 +50,8 @@ class Remedy(StrEnum):
     """The image is reprocessed."""
     DELETE = "delete"
     """The file is deleted."""
+    DELETE_NEWER = "delete-newer"
+    """The file is deleted, but only if that is requested: it may be all that is left of an accepted image."""
     REQUEUE = "requeue"
     """A worker's reconciler queues the image."""
 
@@ -98,11 +104,12 @@ class Audit:
         self._reconciler = reconciler
         self._batch = batch
 
-    async def run(self, *, repair: bool, contents: bool = True) -> AsyncIterator[Finding]:
+    async def run(self, *, repair: bool, delete_newer: bool = False, contents: bool = True) -> AsyncIterator[Finding]:
         """Yields everything that is wrong.
 
         Args:
             repair: Whether to repair what can be repaired; otherwise nothing is changed.
+            delete_newer: Whether a repair deletes also files of images newer than the newest row.
             contents: Whether to read every file completely, rather than its first byte.
 
         Raises:
@@ -114,7 +121,7 @@ class Audit:
             for image in images:
                 async for finding in self._image(image, repair=repair, contents=contents):
                     yield finding
-        async for finding in self._orphans(repair=repair):
+        async for finding in self._orphans(repair=repair, delete_newer=delete_newer):
             yield finding
         async for finding in self._stuck(repair=repair):
             yield finding
@@ -168,12 +175,18 @@ class Audit:
         result = await self._reprocessing.requeue(image.id)
         return result in {RequeueResult.REPROCESSING, RequeueResult.MADE_DUE, RequeueResult.BUSY}
 
-    async def _orphans(self, *, repair: bool) -> AsyncIterator[Finding]:
+    async def _orphans(self, *, repair: bool, delete_newer: bool) -> AsyncIterator[Finding]:
+        async with self._database.transaction() as repositories:
+            newest = next((image.id for image in await repositories.catalogue.newest(limit=1)), None)
         async for keys in self._sweeper.orphans():
-            if repair:
-                await self._storage.delete(keys)
+            newer = {key for key in keys if _is_newer(key, newest)}
+            deleted = [key for key in keys if repair and (delete_newer or key not in newer)]
+            await self._storage.delete(deleted)
             for key in keys:
-                yield Finding(kind=FindingKind.ORPHANED, subject=key, remedy=Remedy.DELETE, repaired=repair)
+                kind, remedy = (
+                    (FindingKind.NEWER, Remedy.DELETE_NEWER) if key in newer else (FindingKind.ORPHANED, Remedy.DELETE)
+                )
+                yield Finding(kind=kind, subject=key, remedy=remedy, repaired=key in deleted)
 
     async def _stuck(self, *, repair: bool) -> AsyncIterator[Finding]:
         found = await self._overdue()
@@ -193,6 +206,15 @@ class Audit:
     async def _overdue(self) -> Sequence[UUID]:
         async with self._database.statement() as repositories:
             return await repositories.catalogue.overdue(seconds=_OVERDUE, limit=self._batch)
+
+
+def _is_newer(key: str, newest: UUID | None) -> bool:
+    """Whether a file is of an image that is newer than the newest one that is recorded, or than none."""
+    thumbnail = parse_thumbnail_key(key)
+    image_id = parse_original_key(key) if thumbnail is None else thumbnail.image_id
+    if image_id is None or image_id.version != _TIMED_UUID:
+        return False
+    return newest is None or image_id > newest
 
 
 def _files_of(image: Image) -> list[_File]:

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.api import JPEG, PNG, Api, UnavailableQueue, accepted, api_on, problem, upload
+from harness.counted import counted
 from harness.forms import CONTENT_TYPE, form, part
 from harness.images import encoded, gradient, png_header
 from image_service.ports import Delivery
@@ -64,6 +65,8 @@ async def test_exception_after_recording_does_not_lose_the_image(sqlite_url: str
         with capture_logs() as log:
             document = problem(await upload(api), 500, "internal-error")
         assert [line["event"] for line in log if line["log_level"] == "error"] == ["request failed"]
+        assert api.resources.metrics is not None
+        assert counted(api.resources.metrics, "http_problems_total", route="/images", code="internal-error") == 1
         (kept,) = api.originals
         assert kept.name not in str(document)
         assert (await api.client.get(f"/images/{kept.name}")).json()["status"] == "NEW"

@@ -1,12 +1,16 @@
 """The audit: finds exactly what is wrong, and changes nothing without ``repair``."""
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 import pytest
+from uuid_utils.compat import uuid7
 
+from harness.rows import upload
 from harness.service_harness import GRACE, ServiceHarness
 from image_service.domain.keys import original_key, thumbnail_key
+from image_service.domain.lane import Lane
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
 from image_service.services.audit import Finding, FindingKind, Remedy
@@ -230,3 +234,26 @@ async def test_a_database_outage_is_raised(env: ServiceHarness) -> None:
     env.script.fail("oldest", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await audit(env)
+
+
+async def test_files_newer_than_every_row_are_deleted_only_if_that_is_requested(env: ServiceHarness) -> None:
+    """As after restoring an older dump, or copying a SQLite file without its WAL."""
+    lost_before = original_key(uuid7())
+    recorded = upload(id=uuid7(), sha256=hashlib.sha256(b"x").hexdigest())
+    await env.ask(lambda r: r.images.add(recorded, lane=Lane.NORMAL, due_in=60))
+    await env.put(original_key(recorded.id))
+    newer = {original_key(uuid7()), thumbnail_key(uuid7(), 1, "100x100")}
+    for key in (lost_before, *newer):
+        await env.put(key, age=GRACE + 60)
+    findings = by_subject(await audit(env))
+    assert findings == {lost_before: (FindingKind.ORPHANED, False)} | dict.fromkeys(newer, (FindingKind.NEWER, False))
+    await audit(env, repair=True)
+    findings_left = [finding async for finding in env.audit().run(repair=True, delete_newer=True)]
+    assert by_subject(findings_left) == dict.fromkeys(newer, (FindingKind.NEWER, True))
+    assert await audit(env) == []
+
+
+async def test_without_any_row_every_file_is_newer(env: ServiceHarness) -> None:
+    key = original_key(uuid7())
+    await env.put(key, age=GRACE + 60)
+    assert by_subject(await audit(env, repair=True)) == {key: (FindingKind.NEWER, False)}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, NoReturn
 
 import structlog
@@ -12,12 +13,13 @@ from image_service.domain.lane import Lane
 from image_service.errors import Outage
 from image_service.ports import Delivery, Drain, Handler
 from image_service.queue import messages
-from image_service.queue.handling import IdleTasks, cancel_all, requeue_delay
+from image_service.queue.handling import IdleTasks, cancel_all, outage_hold, requeue_delay
 from image_service.queue.rabbitmq.connection import BrokerConnection, Session, reason_of
 from image_service.queue.rabbitmq.timeouts import now, within
 from image_service.queue.rabbitmq.topology import Topology
 
 _SETTLE_TIMEOUT: Final = 2.0
+_REQUEUED: Final = "handler failed; delivery requeued"
 
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +29,8 @@ class ConsumerTiming:
     """Delays of a consumer, in seconds."""
 
     requeue_delay: float
-    """Before a message whose handler raised is first requeued; doubled with each further try, up to ten seconds."""
+    """Before a message whose handler raised is first requeued or tried again; doubled with each further try, up to ten
+    seconds. See also ``outage_hold``."""
     idle_check: float
     """Between two checks of whether an idle consumer misses messages."""
     idle_reconnect: float
@@ -162,28 +165,36 @@ class Consumer:
         try:
             if self._draining.is_set() or session.lost.is_set():
                 return False
-            await self._handler(delivery)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its message is requeued
-            # An outage is logged without a traceback; anything else is a defect.
-            _log.warning(
-                "handler failed; delivery requeued",
-                image_id=str(delivery.image_id),
-                error=repr(error),
-                exc_info=not isinstance(error, Outage),
-            )
-            if not self._draining.is_set():
-                with self._idle.current():
-                    await asyncio.sleep(self._requeue_delay(message))
-            return False
-        else:
-            return True
+            return await self._until_handled(delivery, message, session)
         finally:
             self._slots.release()
 
-    def _requeue_delay(self, message: AbstractIncomingMessage) -> float:
-        """Returns seconds to hold a message. Without a delay a short outage would use up the delivery limit."""
-        tries = message.headers.get("x-delivery-count")
-        return requeue_delay(self._timing.requeue_delay, tries if isinstance(tries, int) else 0)
+    async def _until_handled(self, delivery: Delivery, message: AbstractIncomingMessage, session: Session) -> bool:
+        """Run the handler, again and again in an outage; returns whether the message is to be acknowledged."""
+        earlier = message.headers.get("x-delivery-count")
+        deliveries = earlier if isinstance(earlier, int) else 0
+        hold_until = now() + outage_hold(self._timing.requeue_delay, deliveries)
+        again, image_id = True, str(delivery.image_id)
+        for tries in count(deliveries):
+            # Without a delay a short outage would use up the delivery limit.
+            pause = requeue_delay(self._timing.requeue_delay, tries)
+            try:
+                await self._handler(delivery)
+            except Outage as outage:
+                again = now() + pause < hold_until
+                event = "handler failed; it is called again" if again else _REQUEUED
+                _log.warning(event, image_id=image_id, error=repr(outage))
+            except Exception as error:  # noqa: BLE001 - a defect; its message is requeued all the same
+                again = False
+                _log.warning(_REQUEUED, image_id=image_id, error=repr(error), exc_info=True)
+            else:
+                return True
+            if not self._draining.is_set():
+                with self._idle.current():
+                    await asyncio.sleep(pause)
+            if not again or self._draining.is_set() or session.lost.is_set():
+                break
+        return False
 
 
 async def _settle(verdict: Awaitable[object]) -> None:
