@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from image_service.config import load_settings
+from image_service.database.compatibility import check_newer_schema
 from image_service.models import Base
 from image_service.models.base import UtcDateTime
 
@@ -39,6 +40,12 @@ def run(connection: Connection | None = None) -> None:
     with context.begin_transaction():
         if connection is not None and connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        if connection is not None and context.config.attributes.get("accept_newer"):
+            known = {script.revision for script in context.script.walk_revisions()}
+            newer = set(context.get_context().get_current_heads()) - known
+            if newer:
+                check_newer_schema(connection, newer)
+                return
         context.run_migrations()
 
 

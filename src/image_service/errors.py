@@ -295,6 +295,11 @@ class DatabaseUnavailable(Outage):
 
     code = "database-unavailable"
 
+    def __init__(self, detail: str | None = None, *, unchanged: bool = False) -> None:
+        super().__init__(detail)
+        self.unchanged = unchanged
+        """Whether it is certain that nothing was changed."""
+
 
 class QueueUnavailable(Outage):
     """The queue cannot be reached. Wait until it is available again: accepted images are kept, and processed then."""

@@ -103,10 +103,12 @@ def run_migrations(settings: Settings) -> None:
     """Migrate the database to the schema of this version.
 
     Raises:
-        StartError: the database cannot be reached or migrated.
+        StartError: the database cannot be reached or migrated, or its schema is too new for this version.
     """
     try:
         upgrade(settings.database_url.get_secret_value())
+    except StartError:
+        raise
     except Exception as error:
         # From the driver, SQLAlchemy or Alembic; the first line of the message is the useful one.
         reason = str(error).partition("\n")[0] or type(error).__name__

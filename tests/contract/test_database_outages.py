@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InternalError
 from structlog.testing import capture_logs
 
+from harness.failover import end_sessions, make_read_only
 from harness.fakes import LONG_TIMEOUT
 from harness.processes import free_port
 from harness.rows import (
@@ -22,7 +23,7 @@ from harness.rows import (
     try_claim,
 )
 from image_service.database import Database
-from image_service.database.failures import Failure, classify
+from image_service.database.failures import Failure, classify, rejects_values
 from image_service.errors import DatabaseUnavailable
 from image_service.models import ImageRow
 
@@ -107,11 +108,17 @@ async def test_lost_idle_connection_is_replaced(postgres_database_url: str) -> N
     await other.close()
 
 
-@pytest.mark.parametrize("sqlstate", ["08006", "53100", "53300", "57P01", "57P03"])
-async def test_temporary_sqlstate_is_an_outage(postgres_database_url: str, sqlstate: str) -> None:
+OUTAGES = (
+    *("08006", "0A000", "25006", "25P03", "40001", "40P01", "42501", "53100", "53300", "55000", "55P03"),
+    *("57014", "57P01", "57P03", "58030", "P0001", "XX000", "ZZ999"),
+)
+
+
+async def test_errors_that_are_not_the_fault_of_a_statement_are_an_outage(postgres_database_url: str) -> None:
     database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
-    with pytest.raises(DatabaseUnavailable):
-        await execute(database, raising(sqlstate))
+    for sqlstate in OUTAGES:
+        with pytest.raises(DatabaseUnavailable):
+            await execute(database, raising(sqlstate))
     await database.close()
 
 
@@ -132,16 +139,107 @@ def test_internal_error_of_the_driver_is_an_outage() -> None:
     assert classify(InternalError("SELECT", {}, lost)) is Failure.OUTAGE
 
 
-@pytest.mark.parametrize("sqlstate", ["22012", "42601", "XX000"])
-async def test_sqlstate_of_a_faulty_statement_is_no_outage(postgres_database_url: str, sqlstate: str) -> None:
+async def test_errors_of_a_statement_or_its_values_are_no_outage(postgres_database_url: str) -> None:
     database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
-    with pytest.raises(DBAPIError, match="on purpose"):
-        await execute(database, raising(sqlstate))
+    for sqlstate, of_values in {"22021": True, "23514": True, "21000": False, "42601": False, "54000": False}.items():
+        with pytest.raises(DBAPIError, match="on purpose") as caught:
+            await execute(database, raising(sqlstate))
+        assert rejects_values(caught.value) == of_values
     await database.close()
+
+
+async def test_values_that_no_column_takes_are_no_outage(database: Database) -> None:
+    image_id = await recorded(database)
+    with pytest.raises(DBAPIError) as caught:
+        await execute(database, update(ImageRow).where(ImageRow.id == image_id).values(width=None))
+    assert rejects_values(caught.value)
+
+
+async def test_value_that_the_driver_cannot_send_is_no_outage(postgres_database_url: str) -> None:
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
+    with pytest.raises(DBAPIError) as caught:
+        await execute(database, update(ImageRow).values(width=2**70))
+    assert rejects_values(caught.value)
+    await database.close()
+
+
+async def test_faulty_statement_is_no_outage(database: Database) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        await execute(database, text("no statement"))
+    assert classify(caught.value) is Failure.FAULT
 
 
 def raising(sqlstate: str) -> TextClause:
     return text(f"DO $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{sqlstate}'; END $$")
+
+
+async def test_after_a_failover_the_whole_pool_heals(postgres_database_url: str) -> None:
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT, pool_size=4, check_idle_after=0)
+    operator = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
+    await open_sessions(database, 2)
+    await make_read_only(operator)
+    await open_sessions(database, 4)  # two more, which are read-only
+    await make_read_only(operator, read_only=False)
+    assert await failures(database, of=8) == 1, "the first that failed took the other with it"
+    await make_read_only(operator)
+    await end_sessions(operator)
+    for _ in range(5):
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await database.probe()
+        assert caught.value.unchanged
+        with pytest.raises(DatabaseUnavailable):
+            await recorded(database)
+        assert len(await due(database)) == 0, "reading goes on"
+    await open_sessions(database, 4)
+    await make_read_only(operator, read_only=False)
+    assert await failures(database, of=8) == 1
+    await database.close()
+    await operator.close()
+
+
+async def open_sessions(database: Database, count: int) -> None:
+    """Open so many connections, which the pool keeps."""
+    barrier = asyncio.Barrier(count)
+
+    async def one() -> None:
+        async with database.transaction():
+            await barrier.wait()
+
+    await asyncio.gather(*(one() for _ in range(count)))
+
+
+async def failures(database: Database, of: int) -> int:
+    """Write so many times; returns how often it failed."""
+    failed = 0
+    for _ in range(of):
+        try:
+            await recorded(database)
+        except DatabaseUnavailable:
+            failed += 1
+    return failed
+
+
+async def test_outage_tells_whether_something_may_have_changed(postgres_database_url: str) -> None:
+    database = Database(postgres_database_url, time_limit=LONG_TIMEOUT)
+    ended, undone = text("SELECT pg_terminate_backend(pg_backend_pid())"), raising("57014")
+    for statement, unchanged in ((ended, False), (undone, True)):
+        with pytest.raises(DatabaseUnavailable) as caught:
+            async with database.statement() as repositories:
+                await repositories.connection.execute(statement)
+        assert caught.value.unchanged == unchanged
+    with pytest.raises(DatabaseUnavailable) as caught:
+        await execute(database, ended)
+    assert caught.value.unchanged, "the connection was lost before the commit"
+    await database.close()
+
+
+async def test_read_only_file_under_sqlite_is_an_outage(sqlite_url: str) -> None:
+    database = Database(sqlite_url, pool_size=1)
+    await execute(database, text("PRAGMA query_only = ON"))
+    assert await due(database) == []
+    with pytest.raises(DatabaseUnavailable):
+        await database.probe()
+    await database.close()
 
 
 async def test_full_disk_under_sqlite_is_an_outage(sqlite_url: str) -> None:
@@ -177,6 +275,7 @@ async def test_refused_connection_is_an_outage_with_a_generic_detail() -> None:
         with pytest.raises(DatabaseUnavailable) as caught:
             await query()
         assert caught.value.detail == GENERIC_DETAIL
+        assert caught.value.unchanged
     await database.close()
 
 

@@ -18,11 +18,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from structlog.testing import capture_logs
 
 from harness.processes import free_port
 from harness.waiting import eventually
+from image_service.config import load_settings
 from image_service.database.migrations import downgrade, upgrade
+from image_service.errors import StartError
 from image_service.models import Base
+from image_service.program import run_migrations
 
 Result = TypeVar("Result")
 
@@ -379,6 +383,42 @@ async def execute_script(url: str, script: str) -> None:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await (driver.executescript if url.startswith("sqlite") else driver.execute)(script)
     await engine.dispose()
+
+
+def test_version_before_serves_a_newer_schema_that_was_only_expanded(database_url: str) -> None:
+    fill(database_url)
+    execute(database_url, "ALTER TABLE images ADD COLUMN owner TEXT")
+    execute(database_url, "ALTER TABLE images ADD COLUMN stars INTEGER DEFAULT 0 NOT NULL")
+    execute(database_url, "CREATE TABLE owners (name TEXT NOT NULL)")
+    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    before = ask(database_url, schema)
+    with capture_logs() as logs:
+        run_migrations(load_settings(database_url=database_url))
+    assert [(line["log_level"], line["revision"]) for line in logs] == [("warning", "9999")]
+    assert "later version" in logs[0]["event"]
+    assert ask(database_url, schema) == before
+    assert revision(database_url) == "9999"
+    insert(database_url, "removals", {"key": "written", "due_at": "2026-01-01 00:00:00"})
+
+
+def test_version_that_cannot_serve_a_newer_schema_says_why(database_url: str) -> None:
+    for statement in (
+        "ALTER TABLE images RENAME COLUMN lane TO line",
+        "ALTER TABLE removals ADD COLUMN reason TEXT DEFAULT 'x' NOT NULL",
+        "DROP TABLE identity",
+        "UPDATE alembic_version SET version_num = '9999'",
+    ):
+        execute(database_url, statement)
+    if not database_url.startswith("sqlite"):  # SQLite adds no column that has to have a value and has no default
+        execute(database_url, "ALTER TABLE removals ADD COLUMN cause TEXT NOT NULL")
+    with pytest.raises(StartError) as caught:
+        run_migrations(load_settings(database_url=database_url))
+    reasons = ["revision 9999", "column images.lane is missing", "table identity is missing"]
+    if not database_url.startswith("sqlite"):
+        reasons.append("column removals.cause needs a value")
+    assert [reason for reason in reasons if reason not in caught.value.detail] == []
+    assert "removals.reason" not in caught.value.detail
+    assert "DATABASE_URL" not in caught.value.detail
 
 
 def test_alembic_refuses_a_wrong_database_url(checkout: Path) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from image_service.database.failures import Failure, classify
+from image_service.database.failures import Failure, classify, is_read_only
 
 _CLOSE_TIMEOUT: Final = 0.3
 """Seconds. SQLAlchemy would give a cancelled connection two."""
@@ -51,13 +51,18 @@ def check_idle_connections(engine: AsyncEngine, after: float) -> None:
 
 
 def discard_failed_connections(engine: AsyncEngine) -> None:
-    """Take a connection that has reported an outage out of the pool, even where it still seems open."""
+    """Take a connection that has reported an outage out of the pool, even where it still seems open.
+
+    After a failover the pool may hold many to a server that is read-only now: one that is found takes all others with
+    it. Each is replaced before its next use.
+    """
 
     def mark(context: ExceptionContext) -> None:
         if context.is_disconnect or context.sqlalchemy_exception is None:
             return
-        if classify(context.sqlalchemy_exception) is Failure.OUTAGE:
+        error = context.sqlalchemy_exception
+        if classify(error) is Failure.OUTAGE:
             context.is_disconnect = True
-            context.invalidate_pool_on_disconnect = False  # the other connections may be well
+            context.invalidate_pool_on_disconnect = is_read_only(error)  # otherwise the others may be well
 
     event.listen(engine.sync_engine, "handle_error", mark)

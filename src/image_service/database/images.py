@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Executable, bindparam, select, update
+from sqlalchemy import Executable, bindparam, false, insert, select, update
 
 from image_service.database import transitions
 from image_service.database.clock import now
@@ -21,14 +21,17 @@ from image_service.models import ImageRow, ThumbnailRow
 _IMAGE: Final = SELECT_IMAGES.order_by(ThumbnailRow.width, ThumbnailRow.preset)
 _IMAGE_BY_ID: Final = _IMAGE.where(ImageRow.id == bindparam("image"))
 _IMAGE_BY_KEY: Final = _IMAGE.where(ImageRow.idempotency_key == bindparam("key"))
+_COLUMNS: Final = ImageRow.__table__.c
+# A server decides before it looks for rows whether it may write: a standby refuses this, and otherwise nothing changes.
+_PROBE: Final = insert(ImageRow).from_select(_COLUMNS.keys(), select(*_COLUMNS).where(false()), include_defaults=False)
 
 
 class ImageStatements(Repository):
     """Queries on images that are a single statement."""
 
     async def probe(self) -> None:
-        """Read any image, or none, which shows that the table has all columns."""
-        await self._connection.execute(select(*ImageRow.__table__.c).limit(1))
+        """Record no image: shows that the table has all columns, and that an upload could be recorded now."""
+        await self._connection.execute(_PROBE)
 
     async def add(self, original: Original, *, lane: Lane, due_in: float, idempotency_key: str | None = None) -> None:
         """Record an accepted upload as NEW. A second call with the same id changes nothing.

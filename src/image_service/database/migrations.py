@@ -10,9 +10,15 @@ from alembic.config import Config
 def upgrade(url: str, revision: str = "head") -> None:
     """Upgrade the database at ``url`` to a revision. Concurrent upgrades wait for each other.
 
-    Blocking, and not callable inside a running event loop: use a thread there.
+    A schema that a later version has migrated stays as it is, if this version can serve it. Blocking, and not callable
+    inside a running event loop: use a thread there.
+
+    Raises:
+        StartError: a later version has migrated the schema, and this version cannot serve it.
     """
-    command.upgrade(alembic_config(url), revision)
+    config = alembic_config(url)
+    config.attributes["accept_newer"] = True
+    command.upgrade(config, revision)
 
 
 def downgrade(url: str, revision: str = "base") -> None:

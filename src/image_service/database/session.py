@@ -45,11 +45,13 @@ class Database:
         """Commit when the block ends, roll back when it raises. The block must do nothing but queries.
 
         Raises:
-            DatabaseUnavailable: the database is unavailable. If the commit failed, it may or may not have taken effect.
+            DatabaseUnavailable: the database is unavailable. If the commit failed, it may or may not have taken effect;
+                ``unchanged`` tells whether it certainly has not.
         """
-        with self._errors.translated():
+        with self._errors.translated() as progress:
             async with asyncio.timeout(self._time_limit) as limit, self._transactions.begin() as connection:
                 yield Repositories(connection)
+                progress.committing = True
                 if self._is_local:
                     # A slow commit to a local file always ends and tells its result. Giving up on it would hide whether
                     # it took effect: a claim committed so would hold its image for a whole lease.
@@ -62,18 +64,20 @@ class Database:
         That is one round trip to the server instead of three.
 
         Raises:
-            DatabaseUnavailable: the database is unavailable. The statement may or may not have taken effect.
+            DatabaseUnavailable: the database is unavailable. The statement may or may not have taken effect;
+                ``unchanged`` tells whether it certainly has not.
         """
         if not self.commits_at_once:
             async with self.transaction() as repositories:
                 yield repositories
             return
-        with self._errors.translated():
+        with self._errors.translated() as progress:
             async with asyncio.timeout(self._time_limit), self._engine.connect() as connection:
+                progress.committing = True
                 yield SingleStatements(connection)
 
     async def probe(self) -> None:
-        """Return if the database answers now and has the tables of this version.
+        """Return if the database can be written to now and has the tables of this version.
 
         Raises:
             DatabaseUnavailable: it does not.

@@ -57,7 +57,7 @@ class HealthCheck:
     """Probes all dependencies concurrently: one probe at a time, whose result is reused for a while.
 
     Args:
-        database: Probed with a query.
+        database: Probed with an INSERT of no rows.
         queue: Probed for its depth.
         storage: Probed by writing a file.
         observer: Notified of each probe.

@@ -136,11 +136,9 @@ class Ingest:
                 if known is not None:
                     return _replayed(known, original.sha256)
             await self._storage.adopt({original_key(original.id): staged.path}, _attributes(original))
-        # If recording fails, the file stays, because the commit may have succeeded. Otherwise the sweeper deletes it.
-        holder = await self._by(answer_by, lambda: self._record(original, idempotency_key))
+        holder = await self._record_or_remove(original, idempotency_key, answer_by)
         if holder is not None:
-            with suppress(Outage):  # the sweeper deletes it then
-                await self._storage.delete([original_key(original.id)])
+            await self._remove(original, answer_by)
             return _replayed(holder, original.sha256)
         header = original.header
         delivery = Delivery(image_id=original.id, lane=lane_of(header, original.size_bytes), request_id=request_id)
@@ -200,6 +198,34 @@ class Ingest:
     async def _known(self, idempotency_key: str) -> Image | None:
         async with self._database.statement() as repositories:
             return await repositories.images.by_idempotency_key(idempotency_key)
+
+    async def _record_or_remove(self, original: Original, idempotency_key: str | None, until: float) -> Image | None:
+        """Record an upload, retried on short outages. Where it certainly could not be recorded, remove its file.
+
+        Where the outcome is unknown the file stays; the sweeper removes it if no row names it.
+        """
+        unrecorded = True
+
+        async def once() -> Image | None:
+            nonlocal unrecorded
+            before, unrecorded = unrecorded, False  # unknown, until the outcome is known
+            try:
+                return await self._record(original, idempotency_key)
+            except DatabaseUnavailable as outage:
+                unrecorded = before and outage.unchanged
+                raise
+
+        try:
+            return await self._by(until, once)
+        except DatabaseUnavailable:
+            if unrecorded:
+                await self._remove(original, until)
+            raise
+
+    async def _remove(self, original: Original, until: float) -> None:
+        with suppress(Outage, TimeoutError):  # the sweeper removes it then
+            async with asyncio.timeout_at(until):
+                await self._storage.delete([original_key(original.id)])
 
     async def _record(self, original: Original, idempotency_key: str | None) -> Image | None:
         """Record an upload. If another image has its idempotency key, returns that one and records nothing."""

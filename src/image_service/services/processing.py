@@ -24,9 +24,11 @@ from image_service.errors import (
     ServiceError,
 )
 from image_service.ports import NULL_OBSERVER, AttemptOutcome, Delivery, ObjectAttributes, Observer, Renderer, Storage
+from image_service.services.image_faults import fault_of_image, render
 from image_service.services.outage_retry import retry_on_outage
 
 _MAX_RETRY_DELAY: Final = 60.0
+_MAX_DOUBLINGS: Final = 10
 _SUPERSEDED_FOR: Final = 60.0
 """Seconds for which replaced thumbnails are kept, because clients may still request them."""
 _LOST: Final = "claim lost: claimed by another worker, or deleted"
@@ -43,7 +45,7 @@ class ProcessingPolicy:
     heartbeat: float
     """Seconds between extensions of a claim."""
     max_attempts: int
-    """Attempts without a result after which the image ends in ERROR; outages and drains do not count."""
+    """Attempts that count, after which the image ends in ERROR; outages, drains and defects do not count."""
     max_decoder_failures: int
     """Decoder failures after which the image ends in ERROR."""
     retry_delay: float
@@ -77,7 +79,8 @@ class Processing:
         when it is due. Cancelling releases the claim; the attempt does not count.
 
         Raises:
-            Outage: a dependency is unavailable that the next image needs too.
+            Outage: a dependency is unavailable that the next image needs too; or the attempt failed for a reason that
+                is not known to be the image.
         """
         facts = {"image_id": str(delivery.image_id), "request_id": delivery.request_id}
         with structlog.contextvars.bound_contextvars(**{key: value for key, value in facts.items() if value}):
@@ -116,9 +119,15 @@ class Processing:
             await self._give_back(claim, budget=0)
             _log.info("attempt cancelled; claim released", attempt=claim.attempt)
             raise
-        except Exception as error:  # noqa: BLE001 — after any error the image must not stay PROCESSING forever
+        except Exception as error:
             _log.exception("attempt failed", attempt=claim.attempt)
-            await self._retry_or_fail(claim, error if isinstance(error, ServiceError) else AttemptsExhausted())
+            fault = fault_of_image(error)
+            if fault is not None:
+                await self._retry_or_fail(claim, fault)
+                return
+            # The next image may fail too, so the queue delays the message as in an outage.
+            await self._retry_later(claim, ServiceError(), charge=False)
+            raise Outage from error
 
     def _is_final(self, claim: Claim, failure: DecoderFailure) -> bool:
         """Whether no attempt follows. After a time-out one does at the most: each takes all the time there is."""
@@ -154,7 +163,7 @@ class Processing:
     async def _attempt(self, claim: Claim, renderer: Renderer) -> None:
         async with self._storage.scratch() as scratch:
             source = await self._storage.local_path(original_key(claim.image_id), scratch, claim.sha256)
-            rendering = await renderer.render(source, self._recipe, scratch)
+            rendering = await render(renderer, source, self._recipe, scratch)
             thumbnails = _thumbnails(claim, rendering)
             await self._storage.adopt(
                 {each.key: made.path for each, made in zip(thumbnails, rendering.thumbnails, strict=True)},
@@ -224,13 +233,16 @@ class Processing:
         else:
             await self._retry_later(claim, error)
 
-    async def _retry_later(self, claim: Claim, error: ServiceError, *, decoder_failed_in: Lane | None = None) -> None:
-        delay = min(_MAX_RETRY_DELAY, self._policy.retry_delay * 2 ** (claim.attempts_charged - 1))
+    async def _retry_later(
+        self, claim: Claim, error: ServiceError, *, charge: bool = True, decoder_failed_in: Lane | None = None
+    ) -> None:
+        tries = claim.attempts_charged if charge else claim.attempt
+        delay = min(_MAX_RETRY_DELAY, self._policy.retry_delay * 2 ** min(tries - 1, _MAX_DOUBLINGS))
         failed = decoder_failed_in is not None
         lane = None if decoder_failed_in is None else lane_after_decoder_failure(decoder_failed_in)
         released = await self._change(
             lambda claims: claims.release(
-                claim, rest=delay, due_in=delay, charge=True, decoder_failed=failed, lane=lane
+                claim, rest=delay, due_in=delay, charge=charge, decoder_failed=failed, lane=lane
             )
         )
         event = "attempt failed; another follows" if released else _LOST

@@ -235,6 +235,40 @@ async def test_without_the_database_an_upload_fails_and_its_file_is_swept(
     assert await env.files() == set()
 
 
+async def test_an_upload_that_certainly_is_not_recorded_leaves_nothing(env: ServiceHarness) -> None:
+    refused = DatabaseUnavailable(unchanged=True)
+    for key in (None, KEY):
+        env.script.fail("add", repeat(refused))
+        with pytest.raises(DatabaseUnavailable):
+            await accept(env, key=key, record_budget=0.2)
+        assert env.script.tried["add"] > 1
+        assert await env.files() == set()
+        assert env.scratch() == []
+
+
+async def test_an_upload_that_may_be_recorded_keeps_its_file(env: ServiceHarness) -> None:
+    env.script.lose_replies("add", [DatabaseUnavailable])  # the image is recorded
+    calls = count()
+
+    async def refuse_from_the_second_on(*_: object) -> None:
+        if next(calls):
+            raise DatabaseUnavailable(unchanged=True)
+
+    env.script.before("add", refuse_from_the_second_on)
+    with pytest.raises(DatabaseUnavailable):
+        await accept(env, key=None, record_budget=0.2)
+    assert await env.count() == 1
+    assert len(await env.files()) == 1
+
+
+async def test_a_file_that_cannot_be_removed_leaves_the_error_as_it_is(sqlite_env: ServiceHarness) -> None:
+    sqlite_env.script.fail("add", repeat(DatabaseUnavailable(unchanged=True)))
+    sqlite_env.script.fail("delete", [StorageUnavailable])
+    with pytest.raises(DatabaseUnavailable):
+        await accept(sqlite_env, key=None, record_budget=0)
+    assert len(await sqlite_env.files()) == 1
+
+
 async def test_a_short_database_outage_does_not_fail_an_upload(env: ServiceHarness) -> None:
     env.script.fail("add", [DatabaseUnavailable, DatabaseUnavailable])
     accepted = await env.ingest().accept(aiter(Upload(IMAGE)))

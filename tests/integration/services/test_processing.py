@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from itertools import repeat
 from typing import Any
@@ -15,7 +16,7 @@ from structlog.testing import capture_logs
 from harness.fakes import IMAGE, FakeRenderer, Script
 from harness.service_harness import LEASE, ServiceHarness
 from harness.waiting import eventually, wait_for
-from image_service.domain.image import ImageError
+from image_service.domain.image import ImageError, Rendering
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
@@ -494,6 +495,43 @@ async def test_unexpected_errors_are_retried_and_then_end_in_error(
     assert image.error is not None
     await is_error(sqlite_env, image_id, ImageError(code=code, detail=image.error.detail))
     assert "unexpected" not in image.error.detail
+
+
+@pytest.mark.parametrize("effect", ["local_path", "adopt", "complete"])
+async def test_an_error_that_is_not_known_to_be_the_images_is_delayed_and_never_charged(
+    sqlite_env: ServiceHarness, effect: str
+) -> None:
+    image_id = await sqlite_env.queued()
+    processing = sqlite_env.processing(max_attempts=1, retry_delay=20.0)
+    sqlite_env.script.fail(effect, repeat(RuntimeError("unexpected")))
+    with capture_logs() as logs:
+        for delay in (20, 40, 60, 60):
+            with pytest.raises(Outage):
+                await processing.process(Delivery(image_id=image_id))
+            assert await charged(sqlite_env, image_id) == 0
+            assert await retry_delay(sqlite_env, image_id) == pytest.approx(delay, abs=1)
+            await processing.process(Delivery(image_id=image_id))  # delivered again too early
+            await sqlite_env.time_passes(image_id, delay + 1)
+    assert sqlite_env.script.tried[effect] == 4
+    assert [line["event"] for line in logs[:2]] == ["attempt failed", "attempt failed; another follows"]
+    sqlite_env.script.fail(effect, [])
+    await processing.process(Delivery(image_id=image_id))
+    assert await sqlite_env.status(image_id) is Status.DONE
+
+
+async def test_an_image_whose_values_the_database_refuses_ends_in_error(
+    env: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_id = await env.queued()
+    made = env.renderer.render
+
+    async def impossible(*arguments: Any) -> Rendering:  # noqa: ANN401  (those of a renderer)
+        return replace(await made(*arguments), width=None)  # type: ignore[arg-type]  # on purpose
+
+    monkeypatch.setattr(env.renderer, "render", impossible)
+    with capture_logs():
+        await env.processing(max_attempts=1).process(Delivery(image_id=image_id))
+    assert await env.status(image_id) is Status.ERROR
 
 
 async def test_a_missing_original_is_retried_and_then_ends_in_error(env: ServiceHarness) -> None:
