@@ -279,7 +279,7 @@ class FaultInjector:
         self.cluster.lead_to_database(self.cluster.database_url)
 
     async def _lose_standby(self, planned: Planned) -> None:
-        """Kill the standby: commits wait until the primary is told to go on without it; then there is a new one."""
+        """Kill the standby: commits wait until the primary is set to commit without it; then there is a new one."""
         await asyncio.to_thread(self.cluster.postgres.kill_standby)
         await asyncio.sleep(planned.seconds)
         await asyncio.to_thread(self.cluster.postgres.release_commits)

@@ -273,7 +273,7 @@ def answers_are_clean(history: History, _snapshot: Snapshot) -> Iterator[Finding
 
 
 def uploads_are_accepted_again(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
-    """After the faults, uploads are accepted again, by processes that nobody has restarted."""
+    """After the faults, uploads are accepted again, by processes that were not restarted."""
     over = max((fault.ended for fault in history.faults), default=float("inf")) + RECOVERY
     for each in history.of(Operation.UPLOAD):
         valid = each.sent is not None and each.sent.picture is Picture.VALID
