@@ -1,4 +1,4 @@
-"""A failover to a server that is read-only for a while: what clients are told meanwhile, and that all is well after."""
+"""A failover to a server that is read-only for a while: the answers meanwhile, and that all is well after it."""
 
 import asyncio
 from pathlib import Path
