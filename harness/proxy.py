@@ -96,6 +96,11 @@ class Proxy:
         """Forward new connections to another server, as a load balancer does."""
         self._target = _address(url)
 
+    def reset_connections(self) -> None:
+        """Reset all open connections; new ones are not affected."""
+        for end in self._ends:
+            _reset(end)
+
     def switch(self, mode: Mode) -> None:
         """Change the mode of all connections."""
         self.mode = mode
@@ -104,8 +109,7 @@ class Proxy:
         else:
             self._open.set()
         if mode is Mode.RESET:
-            for end in self._ends:
-                _reset(end)
+            self.reset_connections()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

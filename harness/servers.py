@@ -148,21 +148,33 @@ class PrivateServer(ABC):
 
 
 class PostgresServer(PrivateServer):
-    """A PostgreSQL server with the superuser ``app`` and without passwords."""
+    """A PostgreSQL server with the superuser ``app`` and without passwords.
+
+    With ``follows``, a streaming standby of that server, which has to run while this one starts for the first time.
+    """
 
     name = "PostgreSQL"
     _stop_signal = signal.SIGINT  # clients are disconnected, not waited for
     _quick_stop_signal = signal.SIGQUIT  # without a checkpoint, but frees its shared memory
 
-    def __init__(self, folder: Path, *, fsync: bool = True, tls: ServerFiles | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fsync: bool = True,
+        tls: ServerFiles | None = None,
+        follows: "PostgresServer | None" = None,
+    ) -> None:
         """Without ``fsync`` it is faster, and its data survive a kill but not a power failure.
 
         With ``tls`` it also accepts TLS; a database named ``secured`` then asks for a client certificate of its user.
+        With ``follows`` it is a standby of another server.
         """
         super().__init__(folder)
         self.port = free_port()
         self._fsync = fsync
         self._tls = tls
+        self._follows = follows
         self._env = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
         if os.geteuid() == 0:  # it refuses to run as root
             self._group.account = pwd.getpwnam("nobody").pw_uid
@@ -179,15 +191,22 @@ class PostgresServer(PrivateServer):
         """Drop a database and its connections."""
         drop_database(self.url, name)
 
+    def ask(self, statement: str) -> object:
+        """Execute a statement outside a transaction; return the first column of the first row, if any."""
+        return _run(_ask(self.url, statement))
+
     def _launch(self) -> psutil.Popen:
         programs = _postgres_programs()
         data = self.folder / "data"
         if not data.exists():
             self._hand_over_folder()
-            options = ["-D", str(data), "-U", "app", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-instructions"]
-            if self._group.spawn(programs / "initdb", *options, env=self._env).wait(self.start_timeout) != 0:
-                raise ServerError("initdb failed")
-            self._group.kill()
+            if self._follows is None:
+                options = ["-U", "app", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-instructions"]
+                self._run_to_end(programs / "initdb", "-D", str(data), *options)
+            else:
+                source = ["-h", "127.0.0.1", "-p", str(self._follows.port), "-U", "app", "--checkpoint=fast"]
+                copy = ["--write-recovery-conf", "--wal-method=stream", "--no-sync"]
+                self._run_to_end(programs / "pg_basebackup", "-D", str(data), *source, *copy)
             if self._tls:
                 (data / "pg_hba.conf").write_text(_ACCESS_WITH_TLS)
                 self._tls.write_to(data, self._group.account)
@@ -206,6 +225,12 @@ class PostgresServer(PrivateServer):
             }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         return self._group.spawn(programs / "postgres", "-D", str(data), "-p", str(self.port), *options, env=self._env)
+
+    def _run_to_end(self, *command: str | Path) -> None:
+        status = self._group.spawn(*command, env=self._env).wait(self.start_timeout)
+        self._group.kill()
+        if status != 0:
+            raise ServerError(f"{command[0]} exited with code {status}")
 
     def _hand_over_folder(self) -> None:
         if self._group.account is None:

@@ -92,7 +92,7 @@ async def _wait_for_acknowledgements(cluster: Cluster) -> None:
 
 
 async def _inject_faults(cluster: Cluster, history: History, seed: int, seconds: float) -> FaultInjector:
-    """Run clients and fault injector together; return when the last fault is over."""
+    """Run clients and fault injector together; return when the last fault is over, and uploads are accepted again."""
     fewest, most = POISONS
     workload = Workload(
         seed=seed,
@@ -110,6 +110,7 @@ async def _inject_faults(cluster: Cluster, history: History, seed: int, seconds:
     finally:
         stop.set()
         await clients
+    await workload.upload_until_accepted()
     return injector
 
 

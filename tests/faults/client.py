@@ -105,6 +105,7 @@ class Client:
             status_code=None if answer is None else answer.status_code,
             problem=answer is not None and answer.headers.get("content-type", "").startswith(PROBLEM),
             code=body_json.get("code"),
+            retry_after=answer is not None and "retry-after" in answer.headers,
             image_id=request.image_id or body_json.get("id"),
             sent=request.sent,
             seen=None if answer is None or answer.is_error else _seen(request, answer, body_json),

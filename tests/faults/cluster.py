@@ -1,4 +1,4 @@
-"""The service under test for random faults: two API processes, two workers, a database, a broker and a disk.
+"""The service under test for random faults: its processes, a database with a standby, a broker and a disk.
 
 All connections between them go through proxies, one for each role and server. Most methods block.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from harness.processes import SOURCE, free_port
 from harness.proxy import Proxy
-from harness.servers import PostgresServer, RabbitMQServer, new_folder
+from harness.replication import ReplicatedPostgres
+from harness.servers import RabbitMQServer, new_folder
 from harness.service import FAST_SETTINGS, PROGRAM, Service
 from image_service.database.migrations import upgrade
 from tests.faults.disk import Disk
@@ -35,18 +36,17 @@ SETTINGS = {
     "DRAIN_TIMEOUT": "5",
     "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}",
 }
-APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
+APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2", "worker-3")
 
 
 class Cluster:
     """All servers and processes of one run."""
 
-    def __init__(self, folder: Path, postgres: PostgresServer, rabbitmq: RabbitMQServer, disk: Disk) -> None:
+    def __init__(self, folder: Path, postgres: ReplicatedPostgres, rabbitmq: RabbitMQServer, disk: Disk) -> None:
         self.folder = folder
         self.postgres = postgres
         self.rabbitmq = rabbitmq
         self.disk = disk
-        self.database_url = postgres.url
         self.links = {
             f"{role}-{server}": Proxy.before(url)
             for role in ("api", "worker")
@@ -63,7 +63,7 @@ class Cluster:
         folder = new_folder()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
-            postgres = PostgresServer(new_folder(), fsync=False)  # processes are killed here, not machines
+            postgres = ReplicatedPostgres(fsync=False)  # processes are killed here, not machines
             rabbitmq = RabbitMQServer(new_folder())
             disk = Disk(folder / "disk")
             cluster = cls(folder, postgres, rabbitmq, disk)
@@ -104,6 +104,23 @@ class Cluster:
             "LIVENESS_FILE": str(self.folder / name / "alive"),
             "PROCESS_FAULTS_FOLDER": str(self.folder / name),
         }
+
+    @property
+    def database_url(self) -> str:
+        """The URL of the database on its current primary, which the service reaches through proxies only."""
+        return self.postgres.url
+
+    def lead_to_database(self, url: str) -> None:
+        """Lead the service's new connections to the database to another server."""
+        for name, link in self.links.items():
+            if name.endswith("-database"):
+                link.lead_to(url)
+
+    def reset_database_connections(self) -> None:
+        """Reset the service's open connections to the database."""
+        for name, link in self.links.items():
+            if name.endswith("-database"):
+                link.reset_connections()
 
     @property
     def storage(self) -> Path:

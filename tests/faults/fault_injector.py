@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 import aio_pika
 import asyncpg
@@ -23,12 +22,16 @@ from tests.faults.workload import Workload
 
 QUIET = 2.0
 """Seconds without faults at the beginning, so that there is work to disturb."""
+LONGEST = 1 / 3
+"""The longest fault, as a share of the whole run."""
 BROKER_REST = 30.0
 """Seconds between two broker restarts: a restart takes up to twelve."""
 REPLIES = {"database": b"COMMIT", "broker": b"\x00\x3c\x00\x28"}
 """Bytes that identify a request whose reply is dropped: a commit; the method frame of a publish."""
 QUEUES = (QUEUE, f"{QUEUE}.express")
 TIMES_DELIVERED = 5
+PROMOTED_AFTER = (0.0, 5.0, 30.0)
+"""Seconds for which the database's address leads to a standby before it is promoted."""
 CLOCK_STEPS = (-3600.0, 3600.0)
 """Errors of a process's clock, in seconds."""
 LEASE_STEPS = (-2.0, 3600.0)
@@ -70,8 +73,12 @@ LANES: dict[str, tuple[tuple[float, float], Sequence[Kind]]] = {
         ),
     ),
     "database": (
-        (8.0, 14.0),
+        (3.0, 6.0),
         (
+            *(Kind("fail-over", ("database",), (delay, delay)) for delay in PROMOTED_AFTER),
+            Kind("read-only-database", ("database",), (2.0, 8.0)),
+            Kind("serve-standby", ("database",), (4.0, 10.0)),
+            Kind("lose-standby", ("database",), (0.0, 4.0)),
             Kind("kill-database", ("database",), (0.0, 4.0)),
             Kind("restart-database", ("database",)),
             Kind("step-database-clock", [str(step) for step in LEASE_STEPS]),
@@ -119,19 +126,23 @@ def schedule(seed: int, seconds: float) -> dict[str, list[Planned]]:
 
 
 def _lane(seed: int, lane: str, seconds: float) -> Iterator[Planned]:
-    """Draw kinds from a deck that is reshuffled when it is empty, so that every kind occurs regularly."""
+    """Draw kinds from a deck that is reshuffled when it is empty, so that every kind occurs regularly.
+
+    It ends with a deck of which no fault would be over in time.
+    """
     rng = random.Random(f"{seed}-{lane}")
     gap, kinds = LANES[lane]
     at, rested = QUIET + rng.uniform(0, gap[0]), 0.0
-    for _ in count():
-        deck = [(kind, subject) for kind in kinds for subject in kind.subjects]
+    deck = [(kind, subject) for kind in kinds for subject in kind.subjects]
+    drawn = True
+    while drawn:
+        drawn = False
         for kind, subject in rng.sample(deck, len(deck)):
             lasts = rng.uniform(*kind.lasts)
             begin = round(max(at, rested) if kind.rest else at, 2)
-            if begin + lasts > seconds:
-                if kind.rest:
-                    continue
-                return
+            if begin + lasts > seconds or lasts > seconds * LONGEST:
+                continue
+            drawn = True
             yield Planned(begin, kind.name, subject, round(lasts, 2))
             rested = begin + kind.rest if kind.rest else rested
             at = begin + lasts + rng.uniform(*gap)
@@ -245,14 +256,43 @@ class FaultInjector:
 
         return await self._at_broker(delete)
 
-    async def _kill_database(self, planned: Planned) -> None:
-        await asyncio.to_thread(self.cluster.postgres.kill)
+    async def _fail_over(self, planned: Planned) -> None:
+        """The primary dies for good; its address leads to the standby at once, which is promoted later."""
+        postgres = self.cluster.postgres
+        await asyncio.to_thread(postgres.kill_primary)
+        self.cluster.lead_to_database(postgres.standby.url)
         await asyncio.sleep(planned.seconds)
-        await asyncio.to_thread(self.cluster.postgres.start)
+        await asyncio.to_thread(postgres.promote_standby)
+        await asyncio.to_thread(postgres.add_standby)
+
+    async def _read_only_database(self, planned: Planned) -> None:
+        """Make it read-only, terminate its sessions, and make it writable without terminating the new ones."""
+        await asyncio.to_thread(self.cluster.postgres.make_read_only)
+        await asyncio.sleep(planned.seconds)
+        await asyncio.to_thread(self.cluster.postgres.make_writable)
+
+    async def _serve_standby(self, planned: Planned) -> None:
+        """Let the database's address lead to the standby; the sessions that were opened there stay open."""
+        self.cluster.lead_to_database(self.cluster.postgres.standby.url)
+        self.cluster.reset_database_connections()
+        await asyncio.sleep(planned.seconds)
+        self.cluster.lead_to_database(self.cluster.database_url)
+
+    async def _lose_standby(self, planned: Planned) -> None:
+        """Kill the standby: commits wait until the primary is set to commit without it; then there is a new one."""
+        await asyncio.to_thread(self.cluster.postgres.kill_standby)
+        await asyncio.sleep(planned.seconds)
+        await asyncio.to_thread(self.cluster.postgres.release_commits)
+        await asyncio.to_thread(self.cluster.postgres.add_standby)
+
+    async def _kill_database(self, planned: Planned) -> None:
+        await asyncio.to_thread(self.cluster.postgres.kill_primary)
+        await asyncio.sleep(planned.seconds)
+        await asyncio.to_thread(self.cluster.postgres.start_primary)
 
     async def _restart_database(self, _planned: Planned) -> None:
         """Restart it normally, which aborts running transactions."""
-        await asyncio.to_thread(self.cluster.postgres.restart)
+        await asyncio.to_thread(self.cluster.postgres.restart_primary)
 
     async def _step_database_clock(self, planned: Planned) -> str | None:
         """Shift all stored times: times are only compared, so this equals a jump of the clock."""
@@ -260,7 +300,7 @@ class FaultInjector:
             f"{name} = {name} - $1 * interval '1 second'" for name in ("lease_until", "due_at", "queued_at")
         )
         try:
-            connection = await asyncpg.connect(self.cluster.postgres.url.replace("+asyncpg", ""), timeout=5)
+            connection = await asyncpg.connect(self.cluster.database_url.replace("+asyncpg", ""), timeout=5)
             await connection.execute(f"UPDATE images SET {moved} WHERE due_at IS NOT NULL", float(planned.subject))  # noqa: S608  (constant names)
             await connection.close()
         except (OSError, asyncpg.PostgresError):

@@ -84,6 +84,8 @@ class Exchange:
     """The code of a problem document."""
     problem: bool = False
     """Whether the response is a problem document."""
+    retry_after: bool = False
+    """Whether the response says when to try again."""
     image_id: str | None = None
     sent: Sent | None = None
     seen: Seen | None = None

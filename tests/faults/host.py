@@ -46,6 +46,7 @@ REACH_LIMIT = 20.0
 CONVERGENCE = 25.0
 """Seconds within which the service must become idle."""
 _TIMED = {"images": ("queued_at", "lease_until", "due_at"), "removals": ("due_at",)}
+_SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _STARTED = {
     "api": ('"api started"',),
     "worker": ('"worker started"',),
@@ -108,6 +109,7 @@ class Host:
         self._client = Client(self._urls, self.history)
         self._fork_server = fork_server
         self._journal = folder / "journal"
+        self._read_only_since = 0.0
         self._settings = {
             **SETTINGS,
             "DATABASE_URL": database_url,
@@ -211,6 +213,30 @@ class Host:
             await asyncio.to_thread(_shift_sqlite, self.database_url.partition(":///")[2], seconds)
         else:
             await _shift_postgresql(self.database_url, seconds)
+
+    async def make_database_read_only(self) -> None:
+        """Make new sessions read-only, and terminate those that are open. Only for PostgreSQL."""
+        self._read_only_since = time.time()
+        await self._alter_database("SET default_transaction_read_only = on")
+        await self.terminate_sessions()
+
+    async def make_database_writable(self) -> None:
+        """Make new sessions writable again; those that are open stay read-only."""
+        await self._alter_database("RESET default_transaction_read_only")
+        times = {"began": self._read_only_since, "ended": time.time()}
+        self.history.append(Fault(kind="read-only-database", subject="database", **times))
+
+    async def terminate_sessions(self) -> None:
+        """Terminate the service's sessions at the database."""
+        await _execute(self.database_url, f"SELECT count(pg_terminate_backend(pid)) {_SESSIONS}")
+
+    async def count_sessions(self) -> int:
+        """Return the number of the service's sessions at the database."""
+        return int(await _execute(self.database_url, f"SELECT count(*) {_SESSIONS}"))
+
+    async def _alter_database(self, change: str) -> None:
+        name = self.database_url.rpartition("/")[2]
+        await _execute(self.database_url, f'ALTER DATABASE "{name}" {change}')
 
     async def upload(
         self, content: bytes, picture: Picture = Picture.VALID, key: str | None = None, server: str | None = None
@@ -316,11 +342,18 @@ def _count_starts(log: Path, role: str) -> int:
 
 
 async def _shift_postgresql(url: str, seconds: float) -> None:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=5)
+    for table, columns in _TIMED.items():
+        changes = ", ".join(f"{column} = {column} - make_interval(secs => {seconds})" for column in columns)
+        await _execute(url, f"UPDATE {table} SET {changes}")  # noqa: S608  (constant names)
+
+
+async def _execute(url: str, statement: str) -> Any:  # noqa: ANN401  (of the statement's type)
+    """Execute a statement in a session that is writable even if the database is not; return its first value."""
+    connection = await asyncpg.connect(
+        url.replace("+asyncpg", ""), timeout=5, server_settings={"default_transaction_read_only": "off"}
+    )
     try:
-        for table, columns in _TIMED.items():
-            changes = ", ".join(f"{column} = {column} - make_interval(secs => {seconds})" for column in columns)
-            await connection.execute(f"UPDATE {table} SET {changes}")  # noqa: S608  (constant names)
+        return await connection.fetchval(statement)
     finally:
         await connection.close()
 

@@ -62,6 +62,8 @@ MUTANTS: Final = (
     Mutant("not-mandatory", "queue_is_deleted", "accepted-image-ends"),
     Mutant("outages-charged", "storage_is_unavailable", "valid-image-is-done"),
     Mutant("publish-before-commit", "commit_is_slow", "accepted-image-ends"),
+    Mutant("read-only-charged", "database_is_read_only", "valid-image-is-done"),
+    Mutant("read-only-sessions-kept", "read_only_sessions_outlive_the_failover", "uploads-are-accepted-again"),
     Mutant("removals-forgotten", "api_dies_during_deletion", "deleted-stays-deleted"),
     Mutant("row-before-file", "api_dies_before_rename", "original-is-what-was-sent"),
     Mutant("sweeper-without-grace", "sweeper_runs_before_the_row_is_committed", "original-is-what-was-sent"),

@@ -32,7 +32,9 @@ ANSWER_LIMIT = 6.0
 """Seconds from the last byte sent to the response, during any fault."""
 ALLOWANCE = 0.5
 """Additional seconds on an idle machine, for the processes' own work; the limit itself is made of timers."""
-REFUSED_FROM, NOT_FOUND = 400, 404
+REFUSED_FROM, NOT_FOUND, UNAVAILABLE = 400, 404, 503
+RECOVERY = 15.0
+"""Seconds after the last fault from which every valid upload is accepted."""
 KEY_REUSED = "idempotency-key-reused"
 ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)
 """The EXIF tag, and its values for images rotated by 90 degrees."""
@@ -257,7 +259,7 @@ def answers_in_time(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def answers_are_clean(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
-    """Every request gets a success response or a problem document."""
+    """Every request gets a success response or a problem document; a temporary problem says when to try again."""
     for each in history.exchanges:
         if each.status_code is None:
             clean = was_down(history, each)
@@ -265,8 +267,20 @@ def answers_are_clean(history: History, _snapshot: Snapshot) -> Iterator[Finding
             clean = True
         else:
             clean = each.problem and each.code is not None and each.outcome != UNKNOWN
+            clean = clean and (each.status_code != UNAVAILABLE or each.retry_after)
         if not clean:
             yield Finding(each.image_id or each.server, f"{each.operation}: {_answer(each)}", each)
+
+
+def uploads_are_accepted_again(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
+    """After the faults, uploads are accepted again, by processes that were not restarted."""
+    over = max((fault.ended for fault in history.faults), default=float("inf")) + RECOVERY
+    for each in history.of(Operation.UPLOAD):
+        valid = each.sent is not None and each.sent.picture is Picture.VALID
+        if valid and each.began > over and each.outcome != OK and each.code != KEY_REUSED:
+            yield Finding(
+                each.server, f"an upload {each.began - over + RECOVERY:.0f} s after the faults: {_answer(each)}", each
+            )
 
 
 def queues_are_empty(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
@@ -332,6 +346,7 @@ RULES: dict[str, Rule] = {
     "dead-letters-are-garbage": dead_letters_are_garbage,
     "answer-in-time": answers_in_time,
     "answer-is-clean": answers_are_clean,
+    "uploads-are-accepted-again": uploads_are_accepted_again,
 }
 """All invariants."""
 

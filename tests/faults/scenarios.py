@@ -16,6 +16,7 @@ from tests.faults.failpoints import ALWAYS, Action, Failpoint
 from tests.faults.history import OK, Picture
 from tests.faults.host import HOUR, Host
 from tests.faults.kill_points import PHOTO
+from tests.faults.workload import CONNECTIONS
 
 NO_RECONCILER: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
 """The reconciler runs once, at the start, and finds only images whose lease has expired."""
@@ -318,6 +319,47 @@ async def storage_is_unavailable(host: Host) -> None:
 
     await eventually(was_tried_three_times, timeout=LIMIT)
     aside.rename(host.storage)
+
+
+@_scenario(MAX_ATTEMPTS="1")
+async def database_is_read_only(host: Host) -> None:
+    """The database is read-only while the result of an image that may have one attempt is recorded, but not later."""
+    holds, fails = Failpoint.at("before render", Action.HOLD), Failpoint.at("before fail", Action.HOLD)
+    again = Failpoint.at("before complete 2", Action.DELAY)
+    await host.start("api")
+    worker = await host.start("worker", holds, again, fails)
+    await host.upload_accepted(PHOTO)
+    await worker.wait_until_reached(holds)
+    await host.make_database_read_only()
+    worker.release(holds)
+    notices = [point.notice(worker.folder) for point in (again, fails)]
+    await eventually(lambda: any(notice.exists() for notice in notices), timeout=LIMIT)
+    await host.make_database_writable()
+    await host.terminate_sessions()
+    worker.release(fails)
+
+
+@_scenario()
+async def read_only_sessions_outlive_the_failover(host: Host) -> None:
+    """The database is writable again, but in none of the sessions that the API's pool has opened meanwhile."""
+    holds = Failpoint.at("before add", Action.HOLD, times=ALWAYS)
+    api = await host.start("api", holds)
+    await host.make_database_read_only()
+    uploads = asyncio.gather(*(host.upload(PHOTO) for _ in range(CONNECTIONS)))
+
+    async def are_all_open() -> bool:
+        return await host.count_sessions() >= CONNECTIONS
+
+    await eventually(are_all_open, timeout=LIMIT)
+    api.release(holds)
+    await uploads
+    await host.make_database_writable()
+
+    async def is_accepted() -> bool:
+        return (await host.upload(PHOTO)).outcome == OK
+
+    await eventually(is_accepted, timeout=LIMIT)
+    await host.start("worker")
 
 
 @_scenario(**NO_RECONCILER)

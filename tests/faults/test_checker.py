@@ -25,11 +25,17 @@ from image_service.models import ImageRow, RemovalRow, ThumbnailRow
 from tests.faults.checker import Evidence, Running, violations, violations_without_workers
 from tests.faults.evidence import DECODER, Snapshot, take_snapshot
 from tests.faults.history import Exchange, Fault, Garbage, History, Operation, Picture, Seen, Sent
-from tests.faults.rules import PRESETS, RULES
+from tests.faults.rules import PRESETS, RECOVERY, RULES
 
 SERVER = "api-1"
 BEGAN = time.time() - 100
 CONTENT = encoded(gradient(640, 480), "JPEG")
+UNAVAILABLE: dict[str, Any] = {
+    "status_code": 503,
+    "code": "database-unavailable",
+    "problem": True,
+    "retry_after": True,
+}
 OTHER = encoded(gradient(640, 480), "PNG")
 
 
@@ -343,7 +349,7 @@ async def deleted_and_seen(system: SmallSystem) -> None:
 
 
 async def late_answer(system: SmallSystem) -> None:
-    system.asked(Operation.STATUS, system.done, status_code=503, code="database-unavailable", problem=True, waited=7.0)
+    system.asked(Operation.STATUS, system.done, **UNAVAILABLE, waited=7.0)
 
 
 async def no_answer(system: SmallSystem) -> None:
@@ -356,6 +362,16 @@ async def internal_error(system: SmallSystem) -> None:
 
 async def no_problem_document(system: SmallSystem) -> None:
     system.asked(Operation.STATUS, system.done, status_code=503)
+
+
+async def no_time_to_try_again(system: SmallSystem) -> None:
+    system.asked(Operation.STATUS, system.done, **{**UNAVAILABLE, "retry_after": False})
+
+
+async def refused_after_the_faults(system: SmallSystem) -> None:
+    over = BEGAN - RECOVERY
+    system.history.append(Fault(kind="serve-standby", subject="database", began=over, ended=over))
+    system.asked(Operation.UPLOAD, sent=Sent.of(CONTENT), **UNAVAILABLE)
 
 
 async def held(system: SmallSystem) -> None:
@@ -400,6 +416,8 @@ VIOLATIONS: list[tuple[str, Callable[[SmallSystem], Awaitable[None]]]] = [
     ("answer-is-clean", no_answer),
     ("answer-is-clean", internal_error),
     ("answer-is-clean", no_problem_document),
+    ("answer-is-clean", no_time_to_try_again),
+    ("uploads-are-accepted-again", refused_after_the_faults),
     ("leases-return-to-zero", held),
 ]
 TESTED_BELOW = {
@@ -475,7 +493,7 @@ async def test_missing_answer_of_a_killed_process_is_no_violation(system: SmallS
 
 async def test_repeated_deletion_counts_as_deleted(system: SmallSystem) -> None:
     image_id = await system.image(CONTENT + b"deleted", Picture.VALID)
-    system.asked(Operation.DELETE, image_id, status_code=503, code="database-unavailable", problem=True)
+    system.asked(Operation.DELETE, image_id, **UNAVAILABLE)
     system.asked(Operation.DELETE, image_id, status_code=404, code="image-not-found", problem=True)
     assert "deleted-stays-deleted" in await system.violated()
     await system.execute(delete(ThumbnailRow).where(ThumbnailRow.image_id == _uuid(image_id)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -9,12 +10,14 @@ from uuid import UUID
 from tests.faults.client import Abilities, Client
 from tests.faults.history import OK, Exchange, History, Picture, Sent
 from tests.faults.pictures import Pictures, Upload
-from tests.faults.rules import DONE, PRESETS
+from tests.faults.rules import DONE, PRESETS, RECOVERY
 
 CLIENTS = 6
 PAUSE = (0.05, 0.35)
 """Minimum and maximum seconds between two actions of a client."""
 CORRUPT_SHARE = 0.04
+CONNECTIONS = 10
+"""Connections to the database that each API process keeps: as many uploads at a time use all of them."""
 TRIES = 12
 """Tries of an upload under one key before it is given up."""
 RETRY_AFTER = (0.2, 1.0)
@@ -51,6 +54,26 @@ class Workload:
             for number in range(CLIENTS):
                 clients.create_task(self._client(number, stop))
             clients.create_task(self._poisoner(stop))
+
+    async def upload_until_accepted(self) -> None:
+        """After the faults, upload to every API process until all is accepted; the last time after ``RECOVERY``."""
+        user = _User(self, random.Random(f"{self.seed}-recovery"), asyncio.Event())
+        began = time.monotonic()
+        last = False
+        while not last:
+            last = time.monotonic() - began > RECOVERY
+            uploads = [self.pictures.valid(user.rng) for _ in range(CONNECTIONS)]
+            exchanges = await asyncio.gather(
+                *(
+                    user.client.upload(server, upload.content, Sent.of(upload.content, upload.picture))
+                    for server in self.urls
+                    for upload in uploads
+                )
+            )
+            last = last or all(exchange.outcome == OK for exchange in exchanges)
+            if not last:
+                await asyncio.sleep(1.0)
+        await user.client.close()
 
     async def _client(self, number: int, stop: asyncio.Event) -> None:
         user = _User(self, random.Random(f"{self.seed}-client-{number}"), stop)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from harness import amqp
 from harness.processes import ServerError
+from harness.replication import ReplicatedPostgres
 from harness.servers import PostgresServer, RabbitMQServer
 from harness.waiting import eventually
 
@@ -25,6 +26,30 @@ async def test_postgres_keeps_port_and_data_after_a_kill(own_postgres: PostgresS
     own_postgres.restart()
     own_postgres.drop_database("before")
     assert await _execute(copy, "SELECT answer FROM kept") == 42
+
+
+def test_promoted_standby_has_every_commit_and_gets_a_standby_itself() -> None:
+    pair = ReplicatedPostgres(fsync=False)
+    try:
+        pair.start()
+        pair.primary.ask("CREATE TABLE kept AS SELECT 1 AS answer")
+        pair.kill_primary()
+        pair.start_primary()
+        pair.primary.ask("INSERT INTO kept VALUES (2)")
+        assert pair.standby.ask("SELECT max(answer) FROM kept") == 2
+        before = pair.url
+        pair.kill_primary()
+        pair.promote_standby()
+        pair.primary.ask("INSERT INTO kept VALUES (3)")  # alone, it does not wait
+        pair.add_standby()
+        assert pair.url != before
+        pair.kill_standby()
+        pair.release_commits()
+        pair.primary.ask("INSERT INTO kept VALUES (4)")
+        pair.add_standby()
+        assert pair.standby.ask("SELECT count(*) FROM kept") == 4
+    finally:
+        pair.close()
 
 
 async def test_rabbitmq_keeps_its_port_after_a_kill(own_rabbitmq: RabbitMQServer) -> None:
