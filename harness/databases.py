@@ -86,18 +86,18 @@ class Databases:
 
 def create_database(url: str, name: str, template: str | None = None) -> str:
     """Create a database on the URL's server; return the new database's URL."""
-    _run(_ask(url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else "")))
+    ask(url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
     return _named(url, name)
 
 
 def drop_database(url: str, name: str) -> None:
     """Drop a database of the URL's server and its connections."""
-    _run(_ask(url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    ask(url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def setting(url: str, name: str) -> str:
-    """Return the value of a server's setting."""
-    return str(_run(_ask(url, f"SHOW {name}")))
+def ask(url: str, statement: str) -> object:
+    """Execute a statement outside a transaction; return the first column of the first row, if any."""
+    return _run(_ask(url, statement))
 
 
 async def _describe(url: str) -> tuple[str, dict[str, int]]:
@@ -110,7 +110,6 @@ async def _describe(url: str) -> tuple[str, dict[str, int]]:
 
 
 async def _ask(url: str, statement: str) -> object:
-    """Execute a statement outside a transaction; return the first column of the first row, if any."""
     connection = await _connected(url)
     try:
         return await connection.fetchval(statement)

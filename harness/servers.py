@@ -29,7 +29,7 @@ import psutil
 
 from harness import amqp
 from harness.certificates import ServerFiles
-from harness.databases import create_database, drop_database, setting
+from harness.databases import ask, create_database, drop_database
 from harness.processes import ProcessGroup, ServerError, free_port, wait_until
 
 ADVICE = {
@@ -193,7 +193,7 @@ class PostgresServer(PrivateServer):
 
     def ask(self, statement: str) -> object:
         """Execute a statement outside a transaction; return the first column of the first row, if any."""
-        return _run(_ask(self.url, statement))
+        return ask(self.url, statement)
 
     def _launch(self) -> psutil.Popen:
         programs = _postgres_programs()
@@ -241,7 +241,7 @@ class PostgresServer(PrivateServer):
 
     def _answers(self) -> bool:
         try:
-            directory = setting(self.url, "data_directory")
+            directory = self.ask("SHOW data_directory")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return directory == str(self.folder.absolute() / "data")
