@@ -70,6 +70,8 @@ def one_line(text: str) -> str:
 
 def address_of(url: str) -> str:
     """Returns host, port and path of a URL; nothing of one that is malformed, as any part of it may be a secret."""
+    if "://" not in url:
+        return ""
     try:
         parts = urlsplit(url)
         port = parts.port

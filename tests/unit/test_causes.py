@@ -46,6 +46,7 @@ def test_address_has_no_credentials() -> None:
     assert address_of("amqp://app:secret@broker/") == "broker/"
     assert address_of("sqlite+aiosqlite:////data/images.db") == "//data/images.db"
     assert address_of("amqp://app:secret@broker:port/") == ""
+    assert address_of("not a url secret") == ""
 
 
 def test_each_kind_of_cause_is_logged_at_once_and_then_every_minute() -> None:
