@@ -18,6 +18,7 @@ from image_service.api.connections import (
     connections_within,
     raise_descriptor_limit,
 )
+from image_service.api.listening import listen, url_of, warn_of_open_access
 from image_service.api.main import create_app
 from image_service.api.server import serve
 from image_service.bootstrap import (
@@ -42,7 +43,6 @@ from image_service.worker.lanes import plan_lanes
 from image_service.worker.periodic import every
 from image_service.worker.runner import Worker
 
-_LISTEN_BACKLOG: Final = 2048
 _GC_THRESHOLD: Final = 10_000
 """New objects after which the garbage collector runs: reference counting frees nearly all of a request's."""
 
@@ -60,11 +60,11 @@ def run_api(settings: Settings, *, migrate: bool) -> None:
         if migrate:
             run_migrations(settings)
         with _telemetry(settings, "api", log) as metrics:
-            listener = _listen(settings)
+            listener = listen(settings.api_host, settings.api_port)
 
             def started() -> None:
-                _say_that_it_is_open(listener)
-                _log.info("api started", address=_address(listener))
+                warn_of_open_access(listener)
+                _log.info("api started", address=url_of(listener))
 
             _run(_api(settings, listener, metrics, started))
 
@@ -98,11 +98,11 @@ def run_standalone(settings: Settings, data: Path, announce: Callable[[str], Non
         with _logging(settings) as log, FolderLock(data):
             run_migrations(settings)
             with _telemetry(settings, "standalone", log) as metrics:
-                listener = _listen(settings)
+                listener = listen(settings.api_host, settings.api_port)
 
                 def started() -> None:
-                    _say_that_it_is_open(listener)
-                    announce(_address(listener))
+                    warn_of_open_access(listener)
+                    announce(url_of(listener))
 
                 _run(_standalone(settings, listener, metrics, started))
     except OSError as error:
@@ -268,36 +268,3 @@ def _stop_on_signals() -> asyncio.Event:
     for sign in signals:
         loop.add_signal_handler(sign, request_stop)
     return stop
-
-
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.api_host, settings.api_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        # "::" means all addresses, of IPv4 as well.
-        both = host == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=both)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address after it
-        raise StartError(
-            f"Cannot listen on {host} port {port}: {reason}. "
-            "Stop what uses it, or choose another with --port or API_PORT."
-        ) from error
-
-
-def _say_that_it_is_open(listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    _log.warning(
-        "no authentication: every client that reaches the API can read, upload and delete images",
-        host=host,
-        port=port,
-        action="let only trusted clients reach it, such as through a proxy that asks who they are",
-    )
-
-
-def _address(listener: socket.socket) -> str:
-    """Returns the API's URL, as seen from this machine."""
-    host, port = listener.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 — compared, not listened on
-        host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

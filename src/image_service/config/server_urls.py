@@ -57,8 +57,6 @@ _SYNONYMS: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
 }
 _RENAMED: Final[Mapping[str, str]] = {"cafile": "cacertfile"}
 _REPEATABLE: Final = frozenset({"host"})
-_POOLERS: Final = re.compile(r".+-pooler\.(.+\.)?neon\.tech(:\d+)?|.+\.pooler\.supabase\.com:6543")
-"""Hosts of poolers in transaction mode whose providers do not say so in the URL."""
 _TLS_FILES: Final = frozenset({"cacertfile", "certfile", "keyfile", "verify"})
 
 
@@ -73,7 +71,7 @@ def database_url(url: str) -> str:
     parts = _with_scheme(url, _POSTGRESQL_SCHEMES, f"must start with postgresql:// or {SQLITE}")
     parameters = list(_parameters(parts.query, _POSTGRESQL_PARAMETERS))
     host = parts.netloc.rpartition("@")[2]
-    if _POOLERS.fullmatch(host) and "prepared_statement_cache_size" not in dict(parameters):
+    if _is_transaction_pooler(host) and "prepared_statement_cache_size" not in dict(parameters):
         parameters.append(("prepared_statement_cache_size", "0"))
     postgresql_tls(dict(parameters))
     return _joined(parts, _POSTGRESQL, parameters)
@@ -159,3 +157,10 @@ def _joined(parts: SplitResult, scheme: str, parameters: list[tuple[str, str]]) 
     # Not urlunsplit, which makes "scheme:/path" of a URL without host.
     query = f"?{urlencode(parameters, quote_via=quote)}" if parameters else ""
     return f"{scheme}://{parts.netloc}{parts.path}{query}"
+
+
+def _is_transaction_pooler(address: str) -> bool:
+    """Whether a host, with its port, is a pooler in transaction mode whose provider does not say so in the URL."""
+    first, _, domain = address.partition(":")[0].partition(".")
+    is_neon = first.endswith("-pooler") and domain.endswith("neon.tech")
+    return is_neon or address.endswith(".pooler.supabase.com:6543")
