@@ -36,9 +36,11 @@ async def start(queue: TaskQueue) -> None:
 
 @asynccontextmanager
 async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
+    """A queue that has tried to connect: calls wait for that, but only for a second, which is short on a busy machine."""
     queue = RabbitMQQueue(url, queue_name=name, requeue_delay=0.05)
     await queue.start()
     try:
+        await wait_for(queue._connection.tried.wait(), timeout=30)
         yield queue
     finally:
         await queue.close()
