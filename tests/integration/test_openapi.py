@@ -88,7 +88,7 @@ def test_responses_conform_to_the_openapi_description(populated: PopulatedApi, n
     statuses = set()
 
     @given(case=cases, image_id=st.sampled_from([None, *populated.images]), size=st.sampled_from([None, "300x300"]))
-    @settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def ask(case: "schemathesis.Case[Any]", image_id: str | None, size: str | None) -> None:
         known = {"image_id": image_id, "size": size}
         for parameter in case.path_parameters:
