@@ -36,11 +36,11 @@ async def start(queue: TaskQueue) -> None:
 
 @asynccontextmanager
 async def started(url: str, name: str) -> AsyncIterator[RabbitMQQueue]:
-    """A queue that has tried to connect: calls wait for that, but only for a second, which is short on a busy machine."""
+    """A queue that has tried to connect. Its methods wait only a second for that, which is short on a busy machine."""
     queue = RabbitMQQueue(url, queue_name=name, requeue_delay=0.05)
     await queue.start()
     try:
-        await wait_for(queue._connection.tried.wait(), timeout=30)
+        await wait_for(queue._connection.tried.wait(), timeout=30)  # noqa: SLF001  (nothing public tells)
         yield queue
     finally:
         await queue.close()
