@@ -239,7 +239,7 @@ async def test_database_hang_after_the_deletion_returns_204(
     removed = ImageRepository.remove
 
     async def remove_slowly(repository: ImageRepository, image_ids: Collection[UUID]) -> list[str]:
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(2.5)  # a slow database: most of the request's time is used up before it hangs
         return await removed(repository, image_ids)
 
     async def hang(_repository: RemovalRepository, _keys: Collection[str]) -> None:
