@@ -139,6 +139,6 @@ class CatalogueRepository(CatalogueStatements):
         statement = SELECT_IMAGES.where(ImageRow.id.in_(wanted)).order_by(
             ImageRow.id, ThumbnailRow.width, ThumbnailRow.preset
         )
-        rows = (await self._connection.execute(statement)).mappings().all()
-        found = {image_id: image_from_rows(list(group)) for image_id, group in groupby(rows, lambda row: row["id"])}
+        rows = (await self._connection.execute(statement)).all()
+        found = {image_id: image_from_rows(list(group)) for image_id, group in groupby(rows, lambda row: row.id)}
         return [found[image_id] for image_id in wanted if image_id in found]

@@ -33,9 +33,10 @@ class ClaimStatements(Repository):
 
     async def claim(self, image_id: UUID, *, lease: float) -> Claim | None:
         """NEW or PROCESSING → PROCESSING under a new attempt. None: it is finished, deleted, or leased to a worker."""
-        row = (await self._connection.execute(CLAIM, {"image": image_id, "lease": lease})).one_or_none()
-        if row is None:
+        rows = await CLAIM.rows(self._connection, {"image": image_id, "lease": lease})
+        if not rows:
             return None
+        (row,) = rows
         return Claim(
             image_id=image_id,
             attempt=row.attempt,
@@ -68,7 +69,8 @@ class ClaimStatements(Repository):
             raise ValueError("Replacing an image's thumbnails takes a transaction and superseded_for.")
         if self._connection.dialect.name == "postgresql":
             parameters = {**_held(claim), **_made(result), **_by_column(result.thumbnails)}
-            return bool((await self._connection.execute(COMPLETE_WITH_THUMBNAILS, parameters)).scalar_one())
+            (row,) = await COMPLETE_WITH_THUMBNAILS.rows(self._connection, parameters)
+            return bool(row.done)
         done = await self._changed(COMPLETE, {**_held(claim), **_made(result)})
         if done:
             await self._insert_thumbnails(claim, result)

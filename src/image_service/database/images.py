@@ -4,10 +4,11 @@ from collections.abc import Collection
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Executable, bindparam, false, insert, select, update
+from sqlalchemy import bindparam, false, insert, select, update
 
 from image_service.database import transitions
 from image_service.database.clock import now
+from image_service.database.prepared import Prepared
 from image_service.database.removals import RemovalRepository, remove_thumbnails
 from image_service.database.repository import Repository
 from image_service.database.rows import SELECT_IMAGES, image_from_rows
@@ -19,8 +20,8 @@ from image_service.models import ImageRow, ThumbnailRow
 
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
 _IMAGE: Final = SELECT_IMAGES.order_by(ThumbnailRow.width, ThumbnailRow.preset)
-_IMAGE_BY_ID: Final = _IMAGE.where(ImageRow.id == bindparam("image"))
-_IMAGE_BY_KEY: Final = _IMAGE.where(ImageRow.idempotency_key == bindparam("key"))
+_IMAGE_BY_ID: Final = Prepared(_IMAGE.where(ImageRow.id == bindparam("image")))
+_IMAGE_BY_KEY: Final = Prepared(_IMAGE.where(ImageRow.idempotency_key == bindparam("key")))
 _COLUMNS: Final = ImageRow.__table__.c
 # A server decides before it looks for rows whether it may write: a standby refuses this, and otherwise nothing changes.
 _PROBE: Final = insert(ImageRow).from_select(_COLUMNS.keys(), select(*_COLUMNS).where(false()), include_defaults=False)
@@ -55,7 +56,7 @@ class ImageStatements(Repository):
             "lane": lane,
             "due_in": due_in,
         }
-        await self._connection.execute(transitions.ADD[self._connection.dialect.name], values)
+        await transitions.ADD[self._connection.dialect.name].count(self._connection, values)
 
     async def get(self, image_id: UUID) -> Image | None:
         """An image with its thumbnails."""
@@ -93,8 +94,8 @@ class ImageStatements(Repository):
         )
         return set(result.scalars())
 
-    async def _one(self, statement: Executable, parameters: dict[str, Any]) -> Image | None:
-        rows = (await self._connection.execute(statement, parameters)).mappings().all()
+    async def _one(self, statement: Prepared, parameters: dict[str, Any]) -> Image | None:
+        rows = await statement.rows(self._connection, parameters)
         return image_from_rows(rows) if rows else None
 
 

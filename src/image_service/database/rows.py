@@ -5,9 +5,9 @@ not break every list that contains its image. What is malformed is left out.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import Row, select
 
 from image_service.domain.image import (
     Image,
@@ -19,6 +19,9 @@ from image_service.domain.image import (
 )
 from image_service.domain.wellformed import COLOUR, DIGEST, MAX_DETAIL, OUTPUT_TYPES, PLACEHOLDER, one_line
 from image_service.models import ImageRow, ThumbnailRow
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+"""A row of any columns, which are its attributes."""
 
 _IMAGE: Final = (
     ImageRow.id,
@@ -54,33 +57,33 @@ SELECT_IMAGES: Final = (
 """Images with their thumbnails: a row for each thumbnail, and one for an image without any."""
 
 
-def image_from_rows(rows: Sequence[RowMapping]) -> Image:
+def image_from_rows(rows: Sequence[AnyRow]) -> Image:
     """Map all rows of ``SELECT_IMAGES`` that belong to one image, of which there is at least one."""
     row = rows[0]
     return Image(
-        id=row["id"],
-        status=row["status"],
-        header=ImageHeader(format=row["format"], width=row["width"], height=row["height"]),
-        size_bytes=row["size_bytes"],
-        sha256=row["sha256"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        finished_at=row["finished_at"],
+        id=row.id,
+        status=row.status,
+        header=ImageHeader(format=row.format, width=row.width, height=row.height),
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        finished_at=row.finished_at,
         error=_error(row),
         traits=_traits(row),
-        original_removed_at=row["original_removed_at"],
+        original_removed_at=row.original_removed_at,
         thumbnails=tuple(_thumbnail(row) for row in rows if _is_thumbnail(row)),
     )
 
 
-def _error(row: RowMapping) -> ImageError | None:
-    if row["error_code"] is None:
+def _error(row: AnyRow) -> ImageError | None:
+    if row.error_code is None:
         return None
-    return ImageError(code=row["error_code"], detail=one_line(row["error_detail"] or "", MAX_DETAIL))
+    return ImageError(code=row.error_code, detail=one_line(row.error_detail or "", MAX_DETAIL))
 
 
-def _traits(row: RowMapping) -> ImageTraits | None:
-    placeholder, colour, kinds = row["placeholder"], row["dominant_colour"], row["metadata_removed"]
+def _traits(row: AnyRow) -> ImageTraits | None:
+    placeholder, colour, kinds = row.placeholder, row.dominant_colour, row.metadata_removed
     if placeholder is None or not PLACEHOLDER.fullmatch(placeholder):
         return None
     return ImageTraits(
@@ -90,22 +93,22 @@ def _traits(row: RowMapping) -> ImageTraits | None:
     )
 
 
-def _is_thumbnail(row: RowMapping) -> bool:
+def _is_thumbnail(row: AnyRow) -> bool:
     """Whether the row has a thumbnail, and one that can be served."""
     return (
-        row["preset"] is not None
-        and row["content_type"] in OUTPUT_TYPES
-        and DIGEST.fullmatch(row["thumbnail_sha256"]) is not None
+        row.preset is not None
+        and row.content_type in OUTPUT_TYPES
+        and DIGEST.fullmatch(row.thumbnail_sha256) is not None
     )
 
 
-def _thumbnail(row: RowMapping) -> Thumbnail:
+def _thumbnail(row: AnyRow) -> Thumbnail:
     return Thumbnail(
-        preset=row["preset"],
-        key=row["key"],
-        content_type=row["content_type"],
-        width=row["thumbnail_width"],
-        height=row["thumbnail_height"],
-        size_bytes=row["thumbnail_size_bytes"],
-        sha256=row["thumbnail_sha256"],
+        preset=row.preset,
+        key=row.key,
+        content_type=row.content_type,
+        width=row.thumbnail_width,
+        height=row.thumbnail_height,
+        size_bytes=row.thumbnail_size_bytes,
+        sha256=row.thumbnail_sha256,
     )

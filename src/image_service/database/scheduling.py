@@ -43,7 +43,7 @@ class SchedulingStatements(Repository):
             due_in: Seconds after which the reconciler queues it again, unless a worker has claimed it by then.
         """
         statement = MARK_QUEUED[self._connection.dialect.name]
-        return await self._changed(statement, {"image": image_id, "due_in": due_in})
+        return bool(await statement.count(self._connection, {"image": image_id, "due_in": due_in}))
 
     async def due(self, *, limit: int) -> Sequence[UnfinishedImage]:
         """Unfinished images that are due, the longest due first."""

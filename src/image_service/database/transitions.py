@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from image_service.database.clock import in_seconds, now
 from image_service.database.dialect import insert_if_new
+from image_service.database.prepared import Prepared
 from image_service.domain.lane import Lane
 from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import ImageRow, ThumbnailRow
@@ -38,11 +39,17 @@ _FINISHED: Final[dict[str, Any]] = {"lease_until": None, "due_at": None, "finish
 """What a terminal state sets besides the status."""
 
 ADD: Final = {
-    dialect: insert_if_new(dialect, ImageRow).values(
-        status=Status.NEW,
-        due_at=in_seconds(bindparam("due_in")),
-        created_at=now(),
-        updated_at=now(),
+    dialect: Prepared(
+        insert_if_new(dialect, ImageRow).values(
+            status=Status.NEW,
+            attempt=0,
+            attempts_charged=0,
+            decoder_failures=0,
+            publishes=0,
+            due_at=in_seconds(bindparam("due_in")),
+            created_at=now(),
+            updated_at=now(),
+        )
     )
     for dialect in ("sqlite", "postgresql")
 }
@@ -59,15 +66,15 @@ _MARK_QUEUED: Final[Update] = (
     )
 )
 MARK_QUEUED: Final = {
-    "sqlite": _MARK_QUEUED,
+    "sqlite": Prepared(_MARK_QUEUED),
     # The commit does not wait for the disk. A crash of the database a moment later may undo it: the image then waits
     # in the queue as NEW, and is processed all the same. The setting holds for this transaction, so that nothing else
     # may be in it.
-    "postgresql": _MARK_QUEUED.where(func.set_config("synchronous_commit", "off", true()) == "off"),
+    "postgresql": Prepared(_MARK_QUEUED.where(func.set_config("synchronous_commit", "off", true()) == "off")),
 }
 """NEW → PROCESSING. Parameters: image, due_in."""
 
-CLAIM: Final = (
+CLAIM: Final = Prepared(
     update(ImageRow)
     .where(
         _THIS_IMAGE,
@@ -108,10 +115,10 @@ def _complete_with_thumbnails() -> Select[int]:
     each = func.unnest(*lists).table_valued(*_THUMBNAIL, name="each").render_derived()
     rows = select(done.c.id, *(each.c[name] for name in _THUMBNAIL)).select_from(done.join(each, true()))
     made = insert(ThumbnailRow).from_select(["image_id", *_THUMBNAIL], rows).cte("made")
-    return select(func.count()).select_from(done).add_cte(made)
+    return select(func.count().label("done")).select_from(done).add_cte(made)
 
 
-COMPLETE_WITH_THUMBNAILS: Final = _complete_with_thumbnails()
+COMPLETE_WITH_THUMBNAILS: Final = Prepared(_complete_with_thumbnails())
 """The same for an image that has no thumbnails yet, with its thumbnails, in one statement of PostgreSQL.
 
 Returns 1, or 0 if the claim is lost. Parameters: those of ``COMPLETE``, and each_ with each column of a thumbnail: a
