@@ -364,10 +364,14 @@ async def read_only_sessions_outlive_the_failover(host: Host) -> None:
 
 @_scenario(**NO_RECONCILER)
 async def queue_is_deleted(host: Host) -> None:
-    """The queue is deleted while it has no consumer."""
-    await host.start("api")
+    """The queue is deleted just before an image is published. The reconciler would declare it again."""
+    holds = Failpoint.at("before publish", Action.HOLD)
+    api = await host.start("api", holds)
+    upload = asyncio.create_task(host.upload_accepted(PHOTO))
+    await api.wait_until_reached(holds)
     await queues.delete(host.broker, queues.EXPRESS)
-    await host.upload_accepted(PHOTO)
+    api.release(holds)
+    await upload
     await host.start("worker")
 
 
