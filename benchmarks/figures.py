@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import sysconfig
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -104,10 +105,22 @@ def _place(text: str, begin: str, end: str) -> re.Match[str]:
 def machine() -> str:
     """Returns a sentence about the machine that measures."""
     names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    return (
-        f"Measured on {os.cpu_count()} processors ({names[0] if names else platform.machine()}), "
-        f"Python {platform.python_version()}."
-    )
+    return f"Measured on {os.cpu_count()} processors ({names[0] if names else platform.machine()}), Python {python()}."
+
+
+def python() -> str:
+    """Returns the version of this Python, and how it was compiled, as far as its configuration tells."""
+    settings = ("CONFIG_ARGS", "PY_CFLAGS", "PY_CFLAGS_NODIST", "PY_LDFLAGS_NODIST")
+    flags = " ".join(sysconfig.get_config_var(name) or "" for name in settings)
+    compiled = optimizations(flags)
+    return f"{platform.python_version()} ({platform.python_compiler()}, {compiled})"
+
+
+def optimizations(flags: str) -> str:
+    """Returns which of PGO and LTO the options that Python was configured and compiled with ask for."""
+    known = {"PGO": ("--enable-optimizations", "-fprofile-use"), "LTO": ("--with-lto", "-flto")}
+    found = [name for name, options in known.items() if any(option in flags for option in options)]
+    return " and ".join(found) or "without PGO and LTO"
 
 
 if __name__ == "__main__":

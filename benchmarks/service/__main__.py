@@ -13,6 +13,9 @@ clients upload ten megabytes each at once.
 - 202: from the first byte of the request to the end of the response; DONE: to ``finished_at``, which the database sets
   in the transaction that makes an image DONE; when idle, until another connection sees it DONE. Three figures are
   p50 / p95 / p99;
+- overhead: the service's processor time that is not decoding, divided by that of decoding;
+- floor: the decoders' processor time in the bare renderer, and that of bare durable ingest, a plain process that
+  receives an image, hashes it, and syncs it to the disk;
 - CPU: user and system time of all processes of a group, as the kernel counts it; peak RSS: of the group's largest
   process.
 """
@@ -32,6 +35,7 @@ from typing import Final
 from benchmarks import figures
 from benchmarks.service import plot, report
 from benchmarks.service.idle import IdleLatency, measure_idle
+from benchmarks.service.ingest import measure_ingest
 from benchmarks.service.large_uploads import measure_large_uploads
 from benchmarks.service.pictures import LARGE, MEGABYTE, SMALL, Picture, padded
 from benchmarks.service.report import Measured
@@ -65,15 +69,15 @@ def main() -> None:
     print(f"{figures.machine()} Decoders: {processors}. Rounds: {given.rounds}.\n")
     with distributed(processors) as several, standalone(processors) as single:
         measured = asyncio.run(_measured((several, single), given, processors))
-    sections = dict(_sections(measured))
-    for lines in sections.values():
+    tables = dict(sections(measured))
+    for lines in tables.values():
         print("\n".join(lines), end="\n\n")
     _write(given.json, measured)
     drawings = DOCS if given.publish else FOLDER
     plot.write_speed(drawings / SPEED, measured.runs)
     plot.write_processor_time(drawings / PROCESSOR_TIME, measured.runs)
     if given.publish:
-        for name, lines in sections.items():
+        for name, lines in tables.items():
             figures.publish(name, lines)
         figures.publish_summary()
     print(f"written: {given.json}, {drawings / SPEED}, {drawings / PROCESSOR_TIME}")
@@ -88,7 +92,7 @@ async def _measured(services: Sequence[ServiceUnderTest], given: argparse.Namesp
         file = Path(folder) / "large.jpg"
         file.write_bytes(padded(SMALL.content(), LARGE_UPLOAD))
         large = [await measure_large_uploads(service, file, LARGE_UPLOAD / 1e6, given.many) for service in services]
-    return Measured(runs=tuple(runs), idle=tuple(idle), large_uploads=tuple(large))
+    return Measured(runs=tuple(runs), ingest=_ingest(given), idle=tuple(idle), large_uploads=tuple(large))
 
 
 async def _runs(
@@ -133,6 +137,18 @@ async def _runs(
     return [replace(run, ceiling=median_ceiling) for run in median]
 
 
+def _ingest(given: argparse.Namespace) -> dict[str, float]:
+    """Returns the median processor time of bare durable ingest for each picture."""
+    spent: dict[str, list[float]] = {picture.name: [] for picture in IMAGES}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(given.rounds):
+            for picture, images in IMAGES.items():
+                files = Path(folder) / f"{picture.name} {number}"
+                files.mkdir()
+                spent[picture.name].append(measure_ingest(picture.content(), images, files))
+    return {name: statistics.median(each) for name, each in spent.items()}
+
+
 async def _idle(services: Sequence[ServiceUnderTest], given: argparse.Namespace, picture: Picture) -> list[IdleLatency]:
     """Returns the round with the median latency for each service."""
     content = picture.content()
@@ -143,11 +159,12 @@ async def _idle(services: Sequence[ServiceUnderTest], given: argparse.Namespace,
     return [sorted(each, key=lambda idle: idle.beside_render)[len(each) // 2] for each in rounds.values()]
 
 
-def _sections(measured: Measured) -> Iterator[tuple[str, list[str]]]:
+def sections(measured: Measured) -> Iterator[tuple[str, list[str]]]:
     """Yields the printed tables, by the names of their sections in docs/performance.md."""
     yield "machine", [figures.machine()]
     yield "speed", list(report.speed(measured.runs))
     yield "processor time", list(report.processor_time(measured.runs))
+    yield "overhead", list(report.overhead(measured.runs, measured.ingest))
     yield "memory", list(report.memory(measured.runs))
     yield "idle", list(report.idle(measured.idle))
     yield "large uploads", list(report.large_uploads(measured.large_uploads))
@@ -157,7 +174,8 @@ def _sections(measured: Measured) -> Iterator[tuple[str, list[str]]]:
 
 def _write(path: Path, measured: Measured) -> None:
     content = {
-        "machine": {"processor": platform.machine(), "python": platform.python_version(), "cores": os.cpu_count()},
+        "machine": {"processor": platform.machine(), "python": figures.python(), "cores": os.cpu_count()},
+        "ingest": measured.ingest,
         "runs": [run.summary() for run in measured.runs],
         "idle": [asdict(one) | {"beside_render": one.beside_render} for one in measured.idle],
         "many": [asdict(one) | {"growth": one.growth} for one in measured.large_uploads],

@@ -1,7 +1,7 @@
 """Formats measurements as tables, and compares them with the goals."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.figures import SUMMARY_CLIENTS, table
@@ -26,6 +26,8 @@ class Measured:
     """All measurements."""
 
     runs: tuple[Run, ...]
+    ingest: dict[str, float]
+    """Seconds of processor time for the bare durable ingest of an image, by picture."""
     idle: tuple[IdleLatency, ...]
     large_uploads: tuple[LargeUploads, ...]
 
@@ -79,6 +81,28 @@ def _processor_time(run: Run) -> tuple[str, ...]:
         f"{run.cpu[CLIENT] / run.images * 1000:.2f}",
         f"{run.beside_decode:.0%}",
         f"{run.ceiling.decode * 1000:.1f}",
+    )
+
+
+def overhead(runs: Sequence[Run], ingest: Mapping[str, float]) -> Iterator[str]:
+    """Returns a table of the processor time of an image, compared with the least that any service needs."""
+    head = (
+        *("picture, mode", "clients", "all ms", "decode ms", "overhead"),
+        *("bare render ms", "bare ingest ms", "multiple of the floor"),
+    )
+    yield from table(head, (_overhead(run, ingest[run.picture]) for run in runs))
+
+
+def _overhead(run: Run, ingest: float) -> tuple[str, ...]:
+    return (
+        f"{run.picture}, {run.mode}",
+        str(run.clients),
+        f"{run.service_cpu * 1000:.1f}",
+        f"{run.decoder_cpu * 1000:.1f}",
+        f"{run.overhead:.0%}",
+        f"{run.ceiling.decode * 1000:.1f}",
+        f"{ingest * 1000:.1f}",
+        f"{run.of_floor(ingest):.2f}",
     )
 
 

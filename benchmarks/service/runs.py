@@ -13,7 +13,17 @@ from uuid import UUID
 
 from benchmarks.operations.local_cluster import local_cluster
 from benchmarks.service.load import Job, LoadResult, load
-from benchmarks.service.processes import API, BOTH, BROKER, CLIENT, DATABASE, WORKER, ResourceUsage, decoder_seconds
+from benchmarks.service.processes import (
+    API,
+    BOTH,
+    BROKER,
+    CLIENT,
+    DATABASE,
+    DECODE,
+    WORKER,
+    ResourceUsage,
+    decoder_seconds,
+)
 from benchmarks.service.records import Records, records
 from harness.servers import new_folder
 from harness.service import Standalone
@@ -138,9 +148,23 @@ class Run:
         return sum(seconds for name, seconds in self.cpu.items() if name != CLIENT) / self.images
 
     @property
+    def decoder_cpu(self) -> float:
+        """Processor time of the decoders for an image."""
+        return self.cpu[DECODE] / self.images
+
+    @property
     def beside_decode(self) -> float:
         """Share of the service's processor time that is not decoding."""
-        return 1 - self.cpu["decode"] / self.images / self.service_cpu
+        return 1 - self.decoder_cpu / self.service_cpu
+
+    @property
+    def overhead(self) -> float:
+        """The processor time that is not decoding, divided by that of decoding: a faster machine has the same."""
+        return self.service_cpu / self.decoder_cpu - 1
+
+    def of_floor(self, ingest: float) -> float:
+        """Returns the processor time, divided by that of bare rendering and of bare durable ingest, in seconds."""
+        return self.service_cpu / (self.ceiling.decode + ingest)
 
     def summary(self) -> dict[str, Any]:
         """Returns the measurements as JSON values."""
@@ -149,6 +173,7 @@ class Run:
             "rate_without_client": self.rate_without_client,
             "of_ceiling": self.of_ceiling,
             "beside_decode": self.beside_decode,
+            "overhead": self.overhead,
         }
 
 

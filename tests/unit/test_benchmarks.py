@@ -1,5 +1,7 @@
 """The calculations of the benchmarks, and their published figures."""
 
+import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -10,9 +12,12 @@ import psutil
 import pytest
 
 from benchmarks import figures
-from benchmarks.service import flame
+from benchmarks.service import flame, report
+from benchmarks.service.__main__ import sections
+from benchmarks.service.ingest import measure_ingest
 from benchmarks.service.load import get, post
 from benchmarks.service.processes import BROKER, CLIENT, DECODE, WORKER, ResourceUsage
+from benchmarks.service.report import Measured
 from benchmarks.service.runs import DISTRIBUTED, Ceiling, Run
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
@@ -45,6 +50,56 @@ def test_speed_is_corrected_for_the_clients_share_of_the_processors() -> None:
     assert run.rate_without_client == 25.0
     assert run.of_ceiling == 1.0
     assert run.beside_decode == pytest.approx(0.25)
+
+
+def test_overhead_and_floor_are_ratios_of_processor_time() -> None:
+    run = run_with(**{CLIENT: 2.0, DECODE: 6.0, WORKER: 2.0, BROKER: 1.0})
+    assert run.overhead == pytest.approx(0.5)
+    assert run.of_floor(ingest=0.01) == pytest.approx(1.5)
+    head, _, row = report.overhead([run], {"12 MP": 0.01})
+    assert [cell.strip() for cell in head.strip("|").split("|")][4] == "overhead"
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["12 MP, distributed", "8", "90.0", "60.0", "50%", "50.0", "10.0", "1.50"]
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_bare_ingest_stores_what_was_sent(tmp_path: Path, size: int) -> None:
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    assert measure_ingest(content, 3, tmp_path) > 0
+    stored = list(tmp_path.iterdir())
+    assert len(stored) > 3
+    assert {file.read_bytes() for file in stored} == {content}
+    assert {file.name.partition("-")[2] for file in stored} == {hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("'--enable-shared' -O3", "without PGO and LTO"),
+        ("'--enable-optimizations' '--with-lto'", "PGO and LTO"),
+        ("-fprofile-use -O2", "PGO"),
+        ("-flto=auto", "LTO"),
+    ],
+)
+def test_optimizations_of_python_are_read_from_its_options(flags: str, found: str) -> None:
+    assert figures.optimizations(flags) == found
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S* \(.+, .*(PGO|LTO)\)", figures.python())
+
+
+def test_every_table_has_a_place_in_the_document(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(figures.DOCUMENT.read_text())
+    nothing = Measured(runs=(), ingest={}, idle=(), large_uploads=())
+    for name, lines in sections(nothing):
+        figures.publish(name, lines, document)
+    assert "| overhead |" in document.read_text()
+
+
+def test_readme_is_written_with_the_sentence_about_the_machine(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(figures.DOCUMENT.read_text())
+    figures.publish("machine", [figures.machine()], document)
+    assert figures.summary(document).startswith(f"On {os.cpu_count()} processors")
 
 
 @pytest.mark.parametrize(("group", "counted_as"), [(WORKER, DECODE), (BROKER, BROKER)])
