@@ -135,7 +135,11 @@ def _instrument_repositories(
 
 
 def _instrument_writer(active: Failpoints) -> None:
-    original = Writer._commit
+    work, original = QueryUnit.work, Writer._commit
+
+    def work_with_failpoints(unit: QueryUnit, connection: Connection) -> None:
+        active.run_in_thread(When.BEFORE, f"{unit.query.name}.work", DatabaseUnavailable)
+        work(unit, connection)
 
     def commit_with_failpoints(connection: Connection, units: Sequence[Unit]) -> None:
         queries = [unit.query.name for unit in units if isinstance(unit, QueryUnit)]
@@ -150,6 +154,7 @@ def _instrument_writer(active: Failpoints) -> None:
         for commit in commits:
             active.run_in_thread(When.AFTER, commit, DatabaseUnavailable)
 
+    QueryUnit.work = work_with_failpoints  # type: ignore[method-assign,assignment]  # the same
     Writer._commit = staticmethod(commit_with_failpoints)  # type: ignore[method-assign]
 
 
