@@ -104,11 +104,15 @@ class ScriptedDatabase(Database):
     async def statement(self) -> AsyncIterator[SingleStatements]:
         inner = super().statement()
         # On a database that cannot commit at once, ``statement`` calls ``transaction``, which is scripted already.
-        async with self._scripted(_single_statement(inner)) if self.commits_at_once else inner as repositories:
+        async with (
+            self._scripted(_single_statement(inner), one=True) if self.commits_at_once else inner as repositories
+        ):
             yield repositories
 
     @asynccontextmanager
-    async def _scripted(self, inner: AbstractAsyncContextManager[Queries]) -> AsyncIterator[Queries]:
+    async def _scripted(
+        self, inner: AbstractAsyncContextManager[Queries], *, one: bool = False
+    ) -> AsyncIterator[Queries]:
         asked: list[str] = []
         async with inner as repositories:
             for name in ("images", "claims", "scheduling", "catalogue", "removals"):
@@ -116,13 +120,17 @@ class ScriptedDatabase(Database):
                 scripted = _ScriptedRepository(getattr(repositories, name), self._script, asked, prefix)
                 setattr(repositories, name, scripted)
             yield repositories
+        assert not one or len(asked) <= 1, f"{asked}: a second query would be in a transaction of its own"
         for name in asked:
             self._script.end(name)
 
 
 @asynccontextmanager
 async def _single_statement(inner: AbstractAsyncContextManager[SingleStatements]) -> AsyncIterator[SingleStatements]:
-    """Allow a block one statement only, because a second one would not be in the same transaction."""
+    """Allow a block one statement only, because a second one would not be in the same transaction.
+
+    On SQLite a query may be several, which are one transaction.
+    """
     made: list[str] = []
 
     def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -130,7 +138,8 @@ async def _single_statement(inner: AbstractAsyncContextManager[SingleStatements]
         made.append(statement)
 
     async with inner as repositories:
-        event.listen(repositories.connection.sync_connection, "before_cursor_execute", count)
+        if repositories.connection.dialect.name == "postgresql":
+            event.listen(repositories.connection.sync_connection, "before_cursor_execute", count)
         yield repositories
 
 

@@ -50,8 +50,18 @@ def distributed(make_host: HostFactory) -> Host:
 
 
 @pytest.fixture
-def standalone(hosts: AsyncExitStack, tmp_path: Path, fork_server: ForkServer) -> Host:
+def make_standalone(hosts: AsyncExitStack, tmp_path: Path, fork_server: ForkServer) -> HostFactory:
+    """Makes a host for the standalone service with given settings."""
+
+    def make_host(**settings: str) -> Host:
+        host = Host.standalone(tmp_path, fork_server, settings)
+        hosts.push_async_callback(host.close)
+        return host
+
+    return make_host
+
+
+@pytest.fixture
+def standalone(make_standalone: HostFactory) -> Host:
     """A host for the standalone service."""
-    host = Host(tmp_path, fork_server, f"sqlite+aiosqlite:///{tmp_path / 'data' / 'images.db'}", None, {})
-    hosts.push_async_callback(host.close)
-    return host
+    return make_standalone()

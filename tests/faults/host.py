@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import httpx
@@ -121,6 +121,11 @@ class Host:
         }
         self.disk.mkdir()
         powerloss.sync_all(self.disk, self._journal)
+
+    @classmethod
+    def standalone(cls, folder: Path, fork_server: ForkServer, settings: Mapping[str, str]) -> Self:
+        """Return a host for the standalone service, on SQLite without a broker."""
+        return cls(folder, fork_server, f"sqlite+aiosqlite:///{folder / 'data' / 'images.db'}", None, settings)
 
     @property
     def distributed(self) -> bool:

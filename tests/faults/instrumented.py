@@ -12,16 +12,18 @@ stands for the disk and contains the storage; ``FAULT_JOURNAL``, for the journal
 
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from aio_pika.message import IncomingMessage
 from aiormq.channel import Channel
+from sqlalchemy import Connection
 
 from image_service.cli import main as image_service
 from image_service.database import Database, Repositories, SingleStatements
+from image_service.database.sqlite_writer import QueryUnit, Unit, Writer
 from image_service.errors import DatabaseUnavailable, Outage, QueueUnavailable, StorageUnavailable
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.isolation.pool import RenderPool
@@ -96,7 +98,8 @@ def _with_failpoints_in_thread(
 def _instrument_database(active: Failpoints) -> None:
     """Name effects after queries, ``add``, and the commit of their transaction, ``add.commit``.
 
-    A query that is committed with its statement has nothing between the two.
+    A query that PostgreSQL commits with its statement has nothing between the two. On SQLite the thread that writes
+    reaches what comes between, and a commit for several at once is a ``group.commit`` too.
     """
     transaction, statement = Database.transaction, Database.statement
 
@@ -115,22 +118,54 @@ def _instrument_database(active: Failpoints) -> None:
     async def statement_with_failpoints(self: Database) -> AsyncIterator[SingleStatements]:
         async with statement(self) as repositories:
             if self.commits_at_once:
-                _instrument_repositories(repositories, active, None)
+                in_writer = self.engine.dialect.name == "sqlite"
+                _instrument_repositories(repositories, active, None, in_writer=in_writer)
             yield repositories
 
+    _instrument_writer(active)
     Database.transaction = transaction_with_failpoints  # type: ignore[method-assign]  # instrumentation
     Database.statement = statement_with_failpoints  # type: ignore[method-assign]  # the same
 
 
-def _instrument_repositories(repositories: SingleStatements, active: Failpoints, queries: list[str] | None) -> None:
+def _instrument_repositories(
+    repositories: SingleStatements, active: Failpoints, queries: list[str] | None, *, in_writer: bool = False
+) -> None:
     for name, repository in vars(repositories).items():
-        setattr(repositories, name, _InstrumentedRepository(repository, active, queries))
+        setattr(repositories, name, _InstrumentedRepository(repository, active, queries, in_writer=in_writer))
+
+
+def _instrument_writer(active: Failpoints) -> None:
+    work, original = QueryUnit.work, Writer._commit
+
+    def work_with_failpoints(unit: QueryUnit, connection: Connection) -> None:
+        active.run_in_thread(When.BEFORE, f"{unit.query.name}.work", DatabaseUnavailable)
+        work(unit, connection)
+
+    def commit_with_failpoints(connection: Connection, units: Sequence[Unit]) -> None:
+        queries = [unit.query.name for unit in units if isinstance(unit, QueryUnit)]
+        for query in queries:
+            active.run_in_thread(When.AFTER, query, DatabaseUnavailable)
+        commits = [f"{query}.commit" for query in queries]
+        if len(units) > 1:
+            commits.append("group.commit")
+        for commit in commits:
+            active.run_in_thread(When.BEFORE, commit, DatabaseUnavailable)
+        original(connection, units)
+        for commit in commits:
+            active.run_in_thread(When.AFTER, commit, DatabaseUnavailable)
+
+    QueryUnit.work = work_with_failpoints  # type: ignore[method-assign,assignment]  # the same
+    Writer._commit = staticmethod(commit_with_failpoints)  # type: ignore[method-assign]
 
 
 class _InstrumentedRepository:
-    """Records the queries of a transaction; without one, a query and its commit are one effect."""
+    """Records the queries of a transaction; without one, a query and its commit are one effect.
 
-    def __init__(self, repository: object, active: Failpoints, queries: list[str] | None) -> None:
+    Unless it is committed ``in_writer``, which runs the failpoints of what follows its beginning.
+    """
+
+    def __init__(self, repository: object, active: Failpoints, queries: list[str] | None, *, in_writer: bool) -> None:
+        self._in_writer = in_writer
         self._repository = repository
         self._active = active
         self._queries = queries
@@ -138,16 +173,18 @@ class _InstrumentedRepository:
     def __getattr__(self, query: str) -> Callable[..., Awaitable[object]]:
         original = getattr(self._repository, query)
         if self._queries is None:
-            return _committed(original, self._active, query)
+            return _committed(original, self._active, query, in_writer=self._in_writer)
         self._queries.append(query)
         return _with_failpoints(original, self._active, query, DatabaseUnavailable)
 
 
 def _committed(
-    original: Callable[..., Awaitable[object]], active: Failpoints, query: str
+    original: Callable[..., Awaitable[object]], active: Failpoints, query: str, *, in_writer: bool
 ) -> Callable[..., Awaitable[object]]:
     async def wrapper(*args: object, **options: object) -> object:
         await active.run(When.BEFORE, query, DatabaseUnavailable)
+        if in_writer:
+            return await original(*args, **options)
         await active.run(When.BEFORE, f"{query}.commit", DatabaseUnavailable)
         answer = await original(*args, **options)
         await active.run(When.AFTER, f"{query}.commit", DatabaseUnavailable)

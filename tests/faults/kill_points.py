@@ -5,6 +5,7 @@
 and in addition what its row says.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,8 @@ from tests.faults.host import Host
 API, WORKER, STANDALONE = "api", "worker", "standalone"
 PHOTO = encoded(noise(160, 120), "JPEG")
 """Large enough for the sniffing of its first bytes to happen before the rest has arrived."""
+GROUP: Final = 3
+"""Uploads that are committed together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +190,32 @@ async def die_during_upload(host: Host, kill_point: KillPoint) -> None:
     assert not images or {image_id} == images.keys()
     await host.wait_for_state(image_id, "DONE")
     await host.assert_invariants()
+
+
+async def die_with_a_group(host: Host, where: str) -> int:
+    """Let the process die around the COMMIT of a group of uploads, cut the power and check; returns how many remain."""
+    point = Failpoint.at(where, Action.KILL)
+    await upload_group(host, point)
+    await host.wait_for_death(STANDALONE, point)
+    await host.lose_power()
+    await host.advance_time()
+    await host.start_all()
+    await host.assert_invariants()
+    return len((await host.snapshot()).images)
+
+
+async def upload_group(host: Host, *points: Failpoint) -> None:
+    """Upload to a standalone process while the COMMIT of a first upload hangs: the COMMIT of the others is one."""
+    hangs = Failpoint.at("before add.commit", Action.HOLD)
+    others = Failpoint.at(f"before add {GROUP + 1}", Action.DELAY)
+    process = await host.start(STANDALONE, hangs, others, *points)
+    async with asyncio.TaskGroup() as uploads:
+        uploads.create_task(host.upload(PHOTO))
+        await process.wait_until_reached(hangs)
+        for _ in range(GROUP):
+            uploads.create_task(host.upload(PHOTO))
+        await process.wait_until_reached(others)
+        process.release(hangs)
 
 
 async def die_during_deletion(host: Host, kill_point: KillPoint) -> None:

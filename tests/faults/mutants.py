@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from image_service.database.migrations import upgrade
 from tests.faults.fork_server import PROJECT, ForkServer
 from tests.faults.host import Host
+from tests.faults.kill_points import STANDALONE
 from tests.faults.scenarios import SCENARIOS
 
 PATCHES: Final = Path(__file__).with_name("mutants")
@@ -49,7 +51,10 @@ class Mutant:
 
 MUTANTS: Final = (
     Mutant("ack-early", "worker_dies_with_a_backlog", "accepted-image-ends"),
+    Mutant("answered-before-commit", "power_fails_in_a_commit_under_sqlite", "accepted-image-ends"),
     Mutant("attempts-not-charged", "image_kills_every_worker", "poison-image-ends-error"),
+    Mutant("failed-commit-ignored", "commit_fails_under_sqlite", "accepted-image-ends"),
+    Mutant("failed-unit-undoes-its-group", "upload_fails_in_a_group_under_sqlite", "accepted-image-ends"),
     Mutant("finished-files-discarded", "reply_to_complete_is_lost", "done-is-complete"),
     Mutant("lease-ignored", "message_is_delivered_five_times", "valid-image-is-done"),
     Mutant("lost-messages-not-looked-for", "broker_loses_all_messages", "accepted-image-ends"),
@@ -83,21 +88,28 @@ class Servers:
     async def violated(self, fork_server: ForkServer, scenario_name: str) -> list[str]:
         """Return the names of the invariants that the fork server's source violates in a scenario."""
         scenario = SCENARIOS[scenario_name]
-        await purge_queues(self.rabbitmq.url)
-        database = f"scenario_{time.monotonic_ns()}"
-        url = await asyncio.to_thread(self.postgres.create_database, database)
-        await asyncio.to_thread(upgrade, url)
         folder = new_folder()
-        host = Host(folder, fork_server, url, self.rabbitmq.url, scenario.settings)
+        if scenario.standalone:
+            host = Host.standalone(folder, fork_server, scenario.settings)
+        else:
+            host = await self._distributed(folder, fork_server, scenario.settings)
         try:
             with suppress(AssertionError, pytest.fail.Exception):  # the checker reports what went wrong
                 await scenario.run(host)
-            for name in [name for name in ("api", "worker") if name not in host.processes]:
+            roles = (STANDALONE,) if scenario.standalone else ("api", "worker")
+            for name in [name for name in roles if name not in host.processes]:
                 await host.start(name)
             return sorted({violation.invariant for violation in await host.violations(CONVERGENCE)})
         finally:
             await host.close()
             await asyncio.to_thread(shutil.rmtree, folder)
+
+    async def _distributed(self, folder: Path, fork_server: ForkServer, settings: Mapping[str, str]) -> Host:
+        await purge_queues(self.rabbitmq.url)
+        database = f"scenario_{time.monotonic_ns()}"
+        url = await asyncio.to_thread(self.postgres.create_database, database)
+        await asyncio.to_thread(upgrade, url)
+        return Host(folder, fork_server, url, self.rabbitmq.url, settings)
 
 
 def mutated(mutant: Mutant, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from tests.faults import queues
 from tests.faults.failpoints import ALWAYS, Action, Failpoint
 from tests.faults.history import OK, Picture
 from tests.faults.host import HOUR, Host
-from tests.faults.kill_points import PHOTO
+from tests.faults.kill_points import PHOTO, STANDALONE, upload_group
 from tests.faults.workload import CONNECTIONS
 
 NO_RECONCILER: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
@@ -45,19 +45,34 @@ class Scenario:
     description: str
     run: Steps
     settings: Mapping[str, str]
+    standalone: bool
+    """Whether it is about one process on SQLite."""
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {}
 
 
-def _scenario(**settings: str) -> Callable[[Steps], Steps]:
+def _registered(settings: Mapping[str, str], *, standalone: bool) -> Callable[[Steps], Steps]:
     def register(run: Steps) -> Steps:
         name = getattr(run, "__name__", "")
-        description = (run.__doc__ or "").splitlines()[0]
-        SCENARIOS[name] = Scenario(name=name, description=description, run=run, settings=settings)
+        SCENARIOS[name] = Scenario(
+            name=name,
+            description=(run.__doc__ or "").splitlines()[0],
+            run=run,
+            settings=settings,
+            standalone=standalone,
+        )
         return run
 
     return register
+
+
+def _scenario(**settings: str) -> Callable[[Steps], Steps]:
+    return _registered(settings, standalone=False)
+
+
+def _on_sqlite() -> Callable[[Steps], Steps]:
+    return _registered({}, standalone=True)
 
 
 # The power fails.
@@ -470,6 +485,34 @@ async def image_is_deleted_while_its_worker_is_stopped(host: Host) -> None:
     await host.kill("worker-1")
     await host.advance_time()
     await host.start("worker-2")
+
+
+# SQLite commits what waits in one go.
+
+
+@_on_sqlite()
+async def power_fails_in_a_commit_under_sqlite(host: Host) -> None:
+    """The COMMIT of an upload hangs until its client has an answer; then the power fails."""
+    hangs = Failpoint.at("before add.commit", Action.HOLD)
+    await host.start(STANDALONE, hangs)
+    await host.upload(PHOTO)
+    await host.processes[STANDALONE].wait_until_reached(hangs)
+    await host.lose_power()
+    await host.advance_time()
+    await host.start_all()
+
+
+@_on_sqlite()
+async def commit_fails_under_sqlite(host: Host) -> None:
+    """The first COMMIT of an upload fails."""
+    await host.start(STANDALONE, Failpoint.at("before add.commit", Action.FAIL))
+    await host.upload_accepted(PHOTO)
+
+
+@_on_sqlite()
+async def upload_fails_in_a_group_under_sqlite(host: Host) -> None:
+    """Of several uploads whose COMMIT is one, the last cannot be recorded at first."""
+    await upload_group(host, Failpoint.at("before add.work 4", Action.FAIL))
 
 
 async def _die(host: Host, role: str, where: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.faults import kill_points
 from tests.faults.host import Host
-from tests.faults.kill_points import DELETION, REPROCESSING, UPLOAD, KillPoint, for_standalone
+from tests.faults.kill_points import DELETION, GROUP, REPROCESSING, UPLOAD, KillPoint, for_standalone
 
 
 @pytest.mark.parametrize("kill_point", for_standalone(UPLOAD), ids=lambda kill_point: kill_point.name)
@@ -22,3 +22,10 @@ async def test_standalone_kill_during_reprocessing_replaces_all_thumbnails_or_no
     kill_point: KillPoint, standalone: Host
 ) -> None:
     await kill_points.die_during_reprocessing(standalone, kill_point)
+
+
+@pytest.mark.parametrize(("where", "kept"), [("before group.commit", 1), ("after group.commit", 1 + GROUP)])
+async def test_standalone_kill_around_the_commit_of_a_group_keeps_all_or_none(
+    where: str, kept: int, standalone: Host
+) -> None:
+    assert await kill_points.die_with_a_group(standalone, where) == kept

@@ -9,7 +9,10 @@ from tests.faults.scenarios import SCENARIOS, Scenario
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name)
-async def test_scenario_violates_no_invariant(scenario: Scenario, make_host: Callable[..., Host]) -> None:
-    host = make_host(**scenario.settings)
+async def test_scenario_violates_no_invariant(
+    scenario: Scenario, make_host: Callable[..., Host], make_standalone: Callable[..., Host]
+) -> None:
+    make = make_standalone if scenario.standalone else make_host
+    host = make(**scenario.settings)
     await scenario.run(host)
     await host.assert_invariants()

@@ -1,22 +1,19 @@
-"""Opens transactions and single statements on the connection pool."""
+"""Opens transactions and single statements on the database."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
 
-from sqlalchemy import URL, Engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Engine, make_url
 
 from image_service.causes import address_of
-from image_service.database.engine import create_engine
 from image_service.database.failures import ErrorTranslator
-from image_service.database.pgbouncer import behind_pgbouncer
 from image_service.database.repositories import Repositories, SingleStatements
+from image_service.database.server_pool import ServerPool
+from image_service.database.sqlite_pool import SqlitePool
 
 
 class Database:
-    """A pool of connections to PostgreSQL or SQLite."""
+    """PostgreSQL or SQLite."""
 
     def __init__(
         self, url: str, *, time_limit: float = 3.0, pool_size: int = 10, check_idle_after: float = 0.5
@@ -28,18 +25,17 @@ class Database:
             time_limit: Seconds that a transaction may take before the database counts as unavailable; on SQLite,
                 until its commit begins.
             pool_size: Connections, which are kept: PostgreSQL takes longer to open one than for many a transaction.
-            check_idle_after: Seconds without use after which a connection is checked before it is used again.
+            check_idle_after: Seconds without use after which a connection to a server is checked before it is used
+                again.
         """
-        self._time_limit = time_limit
-        self._engine = create_engine(url, time_limit=time_limit, pool_size=pool_size, check_idle_after=check_idle_after)
-        self._is_local = self._engine.url.get_backend_name() == "sqlite"
         self._errors = ErrorTranslator(address_of(url))
-        self.commits_at_once = _commits_at_once(self._engine.url)
+        self._pool: ServerPool | SqlitePool
+        if make_url(url).get_backend_name() == "sqlite":
+            self._pool = SqlitePool(url, time_limit=time_limit, pool_size=pool_size)
+        else:
+            self._pool = ServerPool(url, time_limit=time_limit, pool_size=pool_size, check_idle_after=check_idle_after)
+        self.commits_at_once = self._pool.commits_at_once
         """Whether a ``statement`` is committed when its query returns, rather than at the end of its block."""
-        # The same connections. Their own setting is autocommit, since single statements are the most frequent.
-        self._transactions = (
-            self._engine.execution_options(isolation_level="READ COMMITTED") if self.commits_at_once else self._engine
-        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Repositories]:
@@ -50,19 +46,14 @@ class Database:
                 ``unchanged`` tells whether it certainly has not.
         """
         with self._errors.translated() as progress:
-            async with asyncio.timeout(self._time_limit) as limit, self._transactions.begin() as connection:
-                yield Repositories(connection)
-                progress.committing = True
-                if self._is_local:
-                    # A slow commit to a local file always ends and tells its result. Giving up on it would hide whether
-                    # it took effect: a claim committed so would hold its image for a whole lease.
-                    limit.reschedule(None)
+            async with self._pool.transaction(progress) as repositories:
+                yield repositories
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[SingleStatements]:
-        """A transaction of one query that is a single statement: on PostgreSQL it is committed with the statement.
+        """A transaction of one query that is a single statement, committed with it if ``commits_at_once``.
 
-        That is one round trip to the server instead of three.
+        On PostgreSQL that is one round trip to the server instead of three. On SQLite, one to the writer's thread.
 
         Raises:
             DatabaseUnavailable: the database is unavailable. The statement may or may not have taken effect;
@@ -73,9 +64,8 @@ class Database:
                 yield repositories
             return
         with self._errors.translated() as progress:
-            async with asyncio.timeout(self._time_limit), self._engine.connect() as connection:
-                progress.committing = True
-                yield SingleStatements(connection)
+            async with self._pool.statement(progress) as repositories:
+                yield repositories
 
     async def probe(self) -> None:
         """Return if the database can be written to now and has the tables of this version.
@@ -89,23 +79,13 @@ class Database:
     @property
     def engine(self) -> Engine:
         """The engine, for instrumentation."""
-        return self._engine.sync_engine
+        return self._pool.engine
 
     @property
     def connections(self) -> tuple[int, int]:
         """How many connections are in use, and how many are idle."""
-        pool = cast("QueuePool", self._engine.pool)
-        return pool.checkedout(), pool.checkedin()
+        return self._pool.connections
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._engine.dispose()
-
-
-def _commits_at_once(url: URL) -> bool:
-    """Whether single statements run in autocommit mode.
-
-    Not behind PgBouncer, where server settings are applied in each transaction; nor on SQLite, which has no round trips
-    to save.
-    """
-    return url.get_backend_name() == "postgresql" and not behind_pgbouncer(url)
+        await self._pool.close()
