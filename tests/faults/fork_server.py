@@ -25,7 +25,7 @@ from harness.servers import new_folder
 
 PROJECT = Path(__file__).parents[2]
 LATE = (
-    "image_service.program",
+    "image_service.program.standalone",
     "asyncpg",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",

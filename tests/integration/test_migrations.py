@@ -26,7 +26,7 @@ from image_service.config import load_settings
 from image_service.database.migrations import downgrade, upgrade
 from image_service.errors import StartError
 from image_service.models import Base
-from image_service.program import run_migrations
+from image_service.program.migrations import run_migrations
 
 Result = TypeVar("Result")
 

@@ -328,6 +328,21 @@ def test_other_protocol_is_unhealthy() -> None:
     assert "does not answer 200" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("worker", {"fastapi", "starlette", "uvicorn", "alembic"}),
+        ("api", {"alembic", "PIL"}),
+        ("migrations", {"fastapi"}),
+    ],
+)
+def test_process_loads_no_other_s_libraries(module: str, spared: set[str]) -> None:
+    script = f"import sys, image_service.program.{module}; print(*sorted({{n.partition('.')[0] for n in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603  (a fixed script)
+    assert "image_service" in loaded.stdout.split()
+    assert not spared & set(loaded.stdout.split())
+
+
 def test_health_check_imports_no_service_modules(tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     alive.touch()

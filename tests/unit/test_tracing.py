@@ -130,7 +130,8 @@ def test_log_line_has_the_trace_and_span_id(traced: Traced, capsys: pytest.Captu
 
 def test_exporter_is_not_imported_by_default() -> None:
     script = (
-        "import sys, image_service.program; print(*sorted(m for m in sys.modules if m.startswith('opentelemetry.')))"
+        "import sys, image_service.program.standalone;"
+        "print(*sorted(m for m in sys.modules if m.startswith('opentelemetry.')))"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603  (a fixed script)
     modules = loaded.stdout.split()

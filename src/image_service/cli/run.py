@@ -35,7 +35,7 @@ def standalone(
     API, worker and reconciler, on SQLite and a folder. Stop it with Ctrl-C: unfinished images are resumed at the next
     start. Settings such as MAX_FILE_SIZE apply here too.
     """
-    from image_service.program import run_standalone  # noqa: PLC0415 — see __init__
+    from image_service.program.standalone import run_standalone  # noqa: PLC0415 — see __init__
 
     with report_errors():
         run_standalone(standalone_settings(data, api_host=host, api_port=port), data, _announce)
@@ -53,7 +53,7 @@ def api(
     Needs the database (DATABASE_URL), and the folder STORAGE_PATH or the object storage STORAGE_URL. While the broker
     (RABBITMQ_URL) is unavailable, uploads are stored, and queued later.
     """
-    from image_service.program import run_api  # noqa: PLC0415 — see __init__
+    from image_service.program.api import run_api  # noqa: PLC0415 — see __init__
 
     with report_errors():
         run_api(load_settings(api_host=host, api_port=port), migrate=migrate)
@@ -66,7 +66,7 @@ def worker() -> None:
     Any number of workers can run, on any number of machines that share STORAGE_PATH or STORAGE_URL. On SIGTERM a worker
     completes the images in progress, then ends.
     """
-    from image_service.program import run_worker  # noqa: PLC0415 — see __init__
+    from image_service.program.worker import run_worker  # noqa: PLC0415 — see __init__
 
     with report_errors():
         run_worker(load_settings())
@@ -81,7 +81,7 @@ def migrate(
     Safe to repeat, and to run in several places at the same time.
     """
     from image_service.observability.logging import configure_logging  # noqa: PLC0415 — see __init__
-    from image_service.program import run_migrations  # noqa: PLC0415 — see __init__
+    from image_service.program.migrations import run_migrations  # noqa: PLC0415 — see __init__
 
     with report_errors():
         settings = load_settings()
