@@ -44,7 +44,7 @@ async def test_requests_go_on_while_nothing_reads_the_output_and_sighup_stops_it
         log = output.read()
         assert wait_until(lambda: process.poll() is not None, timeout=STOP_LIMIT)
     assert process.returncode == 0
-    assert log.count('"event":"request"') == 60
+    assert log.count('"event": "request"') == 60
     assert "worker stopped" in log
 
 
