@@ -2,12 +2,9 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from io import StringIO
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,7 +13,7 @@ from structlog.contextvars import bound_contextvars
 
 from harness.logs import logging_kept
 from image_service.observability import logging as service_logging
-from image_service.observability.logging import background_logging, configure_logging
+from image_service.observability.logging import configure_logging
 from image_service.observability.tracebacks import TracebackLimit
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
@@ -50,127 +47,6 @@ def test_line_is_json_with_its_fields(capsys: pytest.CaptureFixture[str]) -> Non
         "attempt": 1,
         "note": "späť\nnext line",
     }
-
-
-def test_fields_of_a_line_have_an_order(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("INFO", "json")
-    with bound_contextvars(request_id="r-1"):
-        structlog.get_logger("ours").error("broken", part="queue", exc_info=ValueError())
-        logging.getLogger("library").warning("lost", extra={"host": "db"})
-    ours, theirs = lines(capsys)
-    assert list(ours) == ["part", "event", "request_id", "level", "logger", "timestamp", "exception"]
-    assert list(theirs) == ["event", "request_id", "level", "logger", "timestamp", "host"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "\r\n\x00\x1b[2J\x7f",
-        "\x85\x9b31m\u2028\u2029",
-        "späť 🖼",
-        "half of \ud83d",
-        'quotes " \\ {',
-        "",
-        "a" * 400 + "\u202e",
-    ],
-)
-@pytest.mark.parametrize("logger", ["ours", "library"])
-def test_no_value_ends_a_line_or_controls_a_terminal(
-    capsys: pytest.CaptureFixture[str], text: str, logger: str
-) -> None:
-    configure_logging("INFO", "json")
-    if logger == "ours":
-        structlog.get_logger("ours").info(text, value=text, several=[text, {"name": text}])
-    else:
-        logging.getLogger("library").info(text, extra={"value": text, "several": [text, {"name": text}]})
-    output = capsys.readouterr().out
-    assert output.endswith("\n")
-    assert all(" " <= character <= "~" for character in output[:-1])
-    line = json.loads(output)
-    assert (line["event"], line["value"], line["several"]) == (text, text, [text, {"name": text}])
-
-
-@dataclass
-class Account:
-    name: str
-    password: str = field(repr=False)
-
-
-class WithoutText:
-    def __repr__(self) -> str:
-        raise RuntimeError("no text")
-
-
-def test_whatever_is_logged_the_line_comes_out(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("INFO", "json")
-    log = structlog.get_logger("ours")
-    circle: list[object] = ["circle"]
-    circle.append(circle)
-    log.info("object", value=Account("joe", "s3" + "cret"), identity=ID, data=b"\x00bytes")
-    log.info("no text", value=WithoutText(), status=202)
-    log.info("long text", value=Account("j" * 501, ""))
-    log.info("large", value=2**70)
-    log.info("number as a key", value={1: "one"})
-    log.info("object as a key", value={ID: "one"}, status=202)
-    log.info("circle", value=circle)
-    account, without, long, large, number, key, around = lines(capsys)
-    assert account["value"] == "Account(name='joe')"
-    assert (str(ID), "\\x00bytes") == (account["identity"], account["data"][2:-1])
-    assert (without["value"], without["status"]) == ("<WithoutText>", 202)
-    assert long["value"].startswith("Account(name='jjj")
-    assert len(long["value"]) < 530
-    assert large["value"] == 2**70
-    assert number["value"] == {"1": "one"}
-    assert str(ID) in key["value"]
-    assert "circle" in around["value"]
-
-
-class UnspeakableError(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-@pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_line_that_cannot_be_rendered_says_so(
-    capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
-) -> None:
-    configure_logging("INFO", log_format)
-    structlog.get_logger("ours").warning("shown", value=WithoutText())
-    for _ in range(2):
-        structlog.get_logger("ours").error("failed", exc_info=UnspeakableError())
-    captured = capsys.readouterr().out
-    assert captured.count("failed") >= 2
-    assert json.loads(captured.splitlines()[-1]) == {
-        "event": "failed",
-        "level": "error",
-        "logger": "ours",
-        "not_rendered": "RuntimeError",
-    }
-
-
-def test_a_command_goes_on_when_nothing_reads_its_lines() -> None:
-    stream = StringIO()
-    configure_logging("INFO", "json", stream)
-    structlog.get_logger("ours").info("read")
-    read = stream.getvalue()
-    stream.close()
-    structlog.get_logger("ours").info("not read")
-    assert json.loads(read)["event"] == "read"
-
-
-def test_a_server_makes_each_logger_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.pipe()
-    monkeypatch.setattr(service_logging, "_STDOUT", writer)
-    log = structlog.get_logger("ours")
-    with background_logging("INFO", "json"):
-        made = log.bind()
-        assert log.bind() is made
-        log.debug("not this")
-        log.info("this")
-        assert json.loads(os.read(reader, 4096))["event"] == "this"
-    os.close(writer)
-    assert os.read(reader, 1) == b""
-    os.close(reader)
 
 
 def test_long_values_are_cut_and_tracebacks_are_not(capsys: pytest.CaptureFixture[str]) -> None:

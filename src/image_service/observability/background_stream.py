@@ -4,16 +4,16 @@ import os
 import select
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Lock, RLock, Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Final, Self
 
 import structlog
 
 _MOST_WAITING: Final = 1_000_000
-"""Bytes that wait to be written before lines are dropped: some thousand lines."""
+"""Characters that wait to be written before lines are dropped: some thousand lines."""
 _WRITTEN_AT_ONCE: Final = 64 * 1024
-"""Bytes; a pipe of Linux holds as many."""
+"""Characters; a pipe of Linux holds as many bytes."""
 _CLOSE_TIMEOUT: Final = 2.0
 
 _log = structlog.get_logger(__name__)
@@ -26,11 +26,12 @@ def _ignore(_lines: int) -> None:
 class BackgroundStream:
     """A stream whose ``write`` never blocks: a thread writes to the descriptor, and lines that it cannot are dropped.
 
-    As a context manager it writes at the end what still waits, for two seconds at most. Any thread may call ``write``.
+    As a context manager it writes at the end what still waits, for two seconds at most. One thread at a time may call
+    ``write``, which a ``logging.Handler`` ensures.
 
     Args:
         descriptor: Where to write. It stays open, and blocking or not, as it is: other processes may share it.
-        most_waiting: Bytes that may wait to be written.
+        most_waiting: Characters that may wait to be written.
     """
 
     def __init__(self, descriptor: int, *, most_waiting: int = _MOST_WAITING) -> None:
@@ -38,11 +39,9 @@ class BackgroundStream:
         """Called with the number of lines that were dropped; must not block, nor log."""
         self._descriptor = descriptor
         self._most_waiting = most_waiting
-        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
-        # Bytes: of those that write, and of the thread alone.
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        # Characters. Each is changed by one thread, so that no lock is needed.
         self._accepted = self._taken = 0
-        # Reentrant: a destructor that runs within it may log.
-        self._accepting = RLock()
         self._losing = Lock()
         self._lost = self._reported = 0
         self._running = False
@@ -64,45 +63,47 @@ class BackgroundStream:
         """Whether it leads to a terminal."""
         return os.isatty(self._descriptor)
 
-    def write(self, line: bytes) -> None:
+    def write(self, text: str) -> None:
         """Write a line soon, or drop it if too much waits. Outside of the context it is written at once."""
-        with self._accepting:
-            if not self._running:
-                self._write(line)
-            elif self._accepted - self._taken + len(line) > self._most_waiting:
-                self._lose()
-            else:
-                self._accepted += len(line)
-                self._lines.put(line)
+        if not self._running:
+            self._write(text)
+        elif self._accepted - self._taken + len(text) > self._most_waiting:
+            self._lose()
+        else:
+            self._accepted += len(text)
+            self._lines.put(text)
+
+    def flush(self) -> None:
+        """Do nothing: lines are written as soon as possible."""
 
     def _run(self) -> None:
         ended = False
         while not ended or not self._lines.empty():
             lines, last = self._take()
             ended = ended or last
-            written = self._write(b"".join(lines))
+            written = self._write("".join(lines))
             self._taken += sum(map(len, lines))
             if not written:
                 self._lose(len(lines))
             elif self._lost > self._reported and self._taken == self._accepted:
                 self._report()
 
-    def _take(self) -> tuple[list[bytes], bool]:
+    def _take(self) -> tuple[list[str], bool]:
         """Wait for lines; returns some, and whether they are the last."""
-        lines: list[bytes] = []
+        lines: list[str] = []
         size = 0
-        line = self._lines.get()
-        while line is not None:
-            lines.append(line)
-            size += len(line)
+        text = self._lines.get()
+        while text is not None:
+            lines.append(text)
+            size += len(text)
             if size >= _WRITTEN_AT_ONCE or self._lines.empty():
                 return lines, False
-            line = self._lines.get()  # this thread alone takes from it
+            text = self._lines.get()  # this thread alone takes from it
         return lines, True
 
-    def _write(self, lines: bytes) -> bool:
+    def _write(self, text: str) -> bool:
         """Write everything; returns False if that fails, because nothing reads any more or the disk is full."""
-        rest = memoryview(lines)
+        rest = memoryview(text.encode(errors="backslashreplace"))
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
