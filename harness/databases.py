@@ -30,7 +30,7 @@ _DEFINITION: Final = """
 """
 """A digest of what a test may have changed, other than rows: tables, constraints, triggers and settings."""
 _END_OTHER_SESSIONS: Final = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 

@@ -282,6 +282,9 @@ class PgBouncerServer(PrivateServer):
             "pool_mode": "transaction",
             "default_pool_size": self._connections,
             "server_idle_timeout": 5,  # test databases are short-lived
+            # Look at each connection before it is used again: its session ends when a database is emptied for the next
+            # test.
+            "server_check_delay": 0,
         }
         lines = ["[databases]", f"* = {target}" + (f" password={server.password}" if server.password else "")]
         lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items())]
