@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,9 +103,10 @@ class Service:
             decoder.suspend()
 
     def release_decoders(self) -> None:
-        """Resume the decoder processes."""
+        """Resume the decoder processes, except those that the service has ended meanwhile: their claim was lost."""
         for decoder in self.process.children():
-            decoder.resume()
+            with suppress(psutil.NoSuchProcess):
+                decoder.resume()
 
     def stop(self) -> None:
         """Stop the process with SIGTERM; it must exit with 0."""
