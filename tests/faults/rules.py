@@ -24,8 +24,13 @@ PRESETS = {"100x100": (100, 100), "300x300": (300, 300), "1200x1200": (1200, 120
 """The presets of every image, each with its bounding box."""
 VERDICTS = {Picture.CORRUPT: frozenset({"corrupt-image"}), Picture.POISON: frozenset({"decoder-timeout"})}
 """The accepted error codes of images that must end in ERROR."""
-FAULT_CODES = {"kill-decoder": "decoder-crashed", "kill-worker": "attempts-exhausted"}
-"""Faults that can give a poison image's last attempt another error code."""
+FAULT_CODES = {
+    "kill-decoder": "decoder-crashed",
+    "kill-worker": "attempts-exhausted",
+    "pause-worker": "attempts-exhausted",
+    "step-database-clock": "attempts-exhausted",
+}
+"""Faults that can give a poison image's last attempt another error code; some end leases, and the attempts count."""
 REFUSALS = frozenset({400, 413, 415, 422})
 """Status codes that reject the file itself."""
 ANSWER_LIMIT = 6.0
