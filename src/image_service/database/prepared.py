@@ -61,7 +61,9 @@ class Prepared:
             # discards a connection that cannot be used any more. It has no public name for that.
             connection._handle_dbapi_exception(error, direct.text, None, cursor, None)  # noqa: SLF001
             raise
-        return read(direct, cursor)
+        result = read(direct, cursor)
+        cursor.close()
+        return result
 
 
 class _Direct:

@@ -7,6 +7,7 @@ run one after another, each in a savepoint, and share the next COMMIT.
 import asyncio
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ class GroupError(OSError):
     """A group of units did not take effect. Its cause is the driver's error, which is none of these units' fault."""
 
 
-class Unit:
+class Unit(ABC):
     """What takes effect as a whole or not at all; others may share its COMMIT."""
 
     begins_group = False
@@ -43,9 +44,9 @@ class Unit:
         self.error: Exception | None = None
         self._decided = threading.Lock()
 
+    @abstractmethod
     def work(self, connection: Connection) -> None:
         """Make the changes, in the writer's thread."""
-        raise NotImplementedError
 
     def decide(self) -> bool:
         """Decide whether the unit is kept; false if that is decided already.
