@@ -28,7 +28,8 @@ STORED: dict[int, Callable[[Pixels], Pixels]] = {
 }
 """From the upright to the stored picture, by orientation (EXIF 2.32 §4.6.4)."""
 ORIENTATION, UNUSED = 0x0112, 0x0113
-ORIENTABLE = [each for each in FORMATS if each not in {"gif", "bmp"}]
+ORIENTABLE = [each for each in FORMATS if each not in {"gif", "bmp", "webp"}]
+"""Formats whose EXIF decides on the orientation: browsers do not read that of WebP."""
 ISO_MEDIA = [each for each in FORMATS if each in {"avif", "heic"}]
 """Formats with rotation and mirroring boxes."""
 
@@ -50,6 +51,11 @@ def test_applies_every_orientation(make: Make, image_format: str, orientation: i
 
 
 @pytest.mark.parametrize("orientation", STORED)
+def test_ignores_orientation_in_webp(make: Make, orientation: int) -> None:
+    assert_upright(make, write(to_image(UPRIGHT), "webp", exif=exif(orientation)))
+
+
+@pytest.mark.parametrize("orientation", STORED)
 def test_applies_every_orientation_to_a_scaled_decode(make: Make, orientation: int) -> None:
     # Four times the wanted size, and no multiple of the size of decoded blocks.
     upright = scene(727, 483)
@@ -58,12 +64,18 @@ def test_applies_every_orientation_to_a_scaled_decode(make: Make, orientation: i
     assert_alike(made.pixels(120), resize(upright, 120, 80), USUAL)
 
 
-@pytest.mark.parametrize("after_pixels", [False, True], ids=["before the pixels", "after the pixels"])
 @pytest.mark.parametrize("size", [(360, 240), (1290, 860)], ids=["small", "large"])
-def test_finds_the_orientation_anywhere_in_a_png(make: Make, size: tuple[int, int], *, after_pixels: bool) -> None:
+def test_finds_the_orientation_before_the_pixels_of_a_png(make: Make, size: tuple[int, int]) -> None:
     upright = scene(*size)
-    content = png_of(STORED[6](upright))
-    at = content.index(b"IEND" if after_pixels else b"IDAT") - 4
+    chunk = png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0"))
+    assert_alike(make(png_of(STORED[6](upright), chunk), boxes(180)).pixels(180), resize(upright, 180, 120))
+
+
+@pytest.mark.parametrize("size", [(360, 240), (1290, 860)], ids=["small", "large"])
+def test_ignores_the_orientation_after_the_pixels_of_a_png(make: Make, size: tuple[int, int]) -> None:
+    upright = scene(*size)
+    content = png_of(upright)
+    at = content.index(b"IEND") - 4
     made = make(content[:at] + png_chunk(b"eXIf", exif(6).removeprefix(b"Exif\0\0")) + content[at:], boxes(180))
     assert_alike(made.pixels(180), resize(upright, 180, 120))
 

@@ -1,9 +1,13 @@
 """Resizing, with the fastest library available."""
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, upper, right and lower edge in pixels."""
@@ -67,3 +71,26 @@ def _choose() -> Callable[[Image.Image, tuple[int, int], Box], Image.Image]:
 
 
 _resample = _choose()
+
+
+def resize_samples(samples: "NDArray[np.uint16]", size: tuple[int, int]) -> "NDArray[np.uint16]":
+    """Return samples of sixteen bits at the given width and height, resampled with Lanczos and weighted by alpha.
+
+    Args:
+        samples: Of shape (height, width, channels), with one, three or four channels.
+        size: Width and height in pixels, not larger.
+
+    Raises:
+        ImportError: cykooz.resizer is missing.
+    """
+    import numpy as np  # noqa: PLC0415 — only processes that get such samples load it
+    from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer  # noqa: PLC0415
+
+    height, width, channels = samples.shape
+    if (width, height) == size:
+        return samples
+    kind = {1: PixelType.U16, 3: PixelType.U16x3, 4: PixelType.U16x4}[channels]
+    made = ImageData(*size, kind)
+    options = ResizeOptions(ResizeAlg.convolution(FilterType.lanczos3))
+    Resizer().resize(ImageData(width, height, kind, samples.tobytes()), made, options)
+    return np.frombuffer(made.get_buffer(), np.uint16).reshape(size[1], size[0], channels)

@@ -7,10 +7,11 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from image_service.imaging.formats.png import chunks, has_all_pixels
+from image_service.imaging.formats.png import has_all_pixels
 from image_service.imaging.resizing import resize
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL._imaging import PixelAccess
 
 _KINDS: Final = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
@@ -104,10 +105,6 @@ class Png(PngImageFile):
         pixels = _decode(content, self.size, _KINDS[self.mode])
         if pixels is None:
             return
-        for chunk in chunks(content):
-            # It may also stand after the pixels, which Pillow has not read yet.
-            if chunk.kind == b"eXIf":
-                self.info["exif"] = b"Exif\0\0" + content[chunk.body]
         image = self._image(pixels)
         self.im, self._size, self.tile = image.im, image.size, []
 
@@ -130,11 +127,24 @@ def _as_image(mode: str, size: tuple[int, int], pixels: memoryview) -> Image.Ima
 
 def _decode(content: bytes, size: tuple[int, int], kind: str) -> memoryview | None:
     """Return the pixels, row by row without gaps; None if the decoder is missing or refuses the file."""
+    samples = decode_samples(content, size, kind, 8)
+    return None if samples is None else samples.data.cast("B")
+
+
+def decode_samples(content: bytes, size: tuple[int, int], kind: str, depth: int) -> "NDArray[Any] | None":
+    """Return the pixels as a NumPy array of rows; None if the decoder is missing or refuses the file.
+
+    Args:
+        content: The file.
+        size: Width and height in pixels.
+        kind: ``mono``, ``rgb`` or ``rgba``, which has to be the file's.
+        depth: 8 or 16 bits a sample, likewise.
+    """
     width, height = size
     try:
         # Loaded for the first file that needs it: few processes ever get one, and it takes 20 MB.
-        decoder: Any = import_module("kornia_rs").io
-        return memoryview(decoder.decode_image_png_u8(content, (height, width), kind)).cast("B")
+        decoder = getattr(import_module("kornia_rs").io, f"decode_image_png_u{depth}")
+        samples: NDArray[Any] = decoder(content, (height, width), kind)
     except Exception:  # noqa: BLE001 — whatever the reason, Pillow decodes the file then
         return None
     except BaseException as error:
@@ -142,6 +152,7 @@ def _decode(content: bytes, size: tuple[int, int], kind: str) -> memoryview | No
         if type(error).__name__ != "PanicException":
             raise
         return None
+    return samples
 
 
 def repair_transparency(image: ImageFile.ImageFile) -> None:

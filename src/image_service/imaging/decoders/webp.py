@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _MARGIN: Final = 2
 """How many times the wanted size is decoded: libwebp averages areas, which would be visible with less."""
-_METADATA: Final = {b"ICCP": "icc_profile", b"EXIF": "exif"}
-"""Chunks that decide on colours and orientation, with Pillow's names for their content (RFC 9649 §2.7.1)."""
 _UNKNOWN: Final = 0xC1
 """Reserved flags of the VP8X chunk (RFC 9649 §2.7)."""
 
@@ -57,9 +55,6 @@ class StillWebP(ImageFile.ImageFile):
                 flags = self._content[chunk.body]
             if flags & _UNKNOWN or (chunk.kind == b"ALPH" and not flags & ALPHA):
                 raise SyntaxError("the flags contradict the chunks")
-            # Where there are two, libwebp uses the first.
-            if chunk.kind in _METADATA:
-                self.info.setdefault(_METADATA[chunk.kind], self._content[chunk.body : chunk.end])
 
     def draft(
         self,

@@ -5,6 +5,7 @@ once, in a number of steps that no file can raise, and on top of it:
 
 - ``dimensions``: width and height as stored, from the header of a file that may still be on disk;
 - ``metadata``: the metadata that the file carries;
+- ``colour`` and ``exif``: what it says about its colours, and how it is to be turned, where browsers look for that;
 - ``strip``: the file without what its picture does not need, for formats whose decoders would parse that.
 
 Nothing here imports an image library: the API process inspects uploads and must never load a decoder for it.
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from image_service.domain.image import ImageFormat, MetadataKind
-from image_service.imaging.formats import bmp, gif, heif, heif_size, jpeg, png, tiff, webp
+from image_service.imaging.formats import bmp, gif, heif, heif_colour, heif_size, jpeg, png, tiff, webp
+from image_service.imaging.formats.colour import Signal
 from image_service.imaging.formats.content import Content
 from image_service.imaging.formats.metadata import Metadata
 
@@ -37,6 +39,21 @@ _METADATA: Final[dict[ImageFormat, Callable[[bytes], Iterator[Metadata]]]] = {
     ImageFormat.HEIC: heif.metadata,
     ImageFormat.TIFF: tiff.metadata,
 }
+_COLOUR: Final[dict[ImageFormat, Callable[[bytes], Iterator[Signal]]]] = {
+    ImageFormat.JPEG: jpeg.colour,
+    ImageFormat.PNG: png.colour,
+    ImageFormat.WEBP: webp.colour,
+    ImageFormat.AVIF: heif_colour.colour,
+    ImageFormat.HEIC: heif_colour.colour,
+    ImageFormat.TIFF: tiff.colour,
+    ImageFormat.BMP: bmp.colour,
+}
+_EXIF: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
+    ImageFormat.JPEG: jpeg.exif,
+    ImageFormat.PNG: png.exif,
+}
+"""Not WebP, whose EXIF browsers do not read."""
+_TURNED_BY_DECODERS: Final = frozenset({ImageFormat.AVIF, ImageFormat.HEIC, ImageFormat.TIFF})
 _STRIP: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
     ImageFormat.JPEG: jpeg.strip,
     ImageFormat.PNG: png.strip,
@@ -80,6 +97,30 @@ def find_metadata(content: bytes, image_format: ImageFormat) -> tuple[MetadataKi
         packet = content[first[MetadataKind.XMP]]
         found |= {kind for name, kind in _HIDDEN_IN_XMP.items() if name in packet}
     return tuple(kind for kind in MetadataKind if kind in found)
+
+
+def read_colour(content: bytes, image_format: ImageFormat) -> tuple[Signal, ...]:
+    """Return what the file says about its colours, the most important first: the first that can be used counts.
+
+    Args:
+        content: A file whose header was inspected.
+        image_format: The format it was found to have.
+    """
+    return tuple(_COLOUR[image_format](content)) if image_format in _COLOUR else ()
+
+
+def read_orientation(content: bytes, image_format: ImageFormat) -> int:
+    """Return the orientation of the stored picture: 1 to 8, as in EXIF 2.32 §4.6.4; 1 where no valid one is given.
+
+    Zero for formats whose orientation stands elsewhere: their decoders know.
+
+    Args:
+        content: A file whose header was inspected.
+        image_format: The format it was found to have.
+    """
+    if image_format in _TURNED_BY_DECODERS:
+        return 0
+    return tiff.orientation(_EXIF[image_format](content)) if image_format in _EXIF else 1
 
 
 def strip(content: bytes, image_format: ImageFormat) -> bytes:

@@ -11,9 +11,10 @@ from image_service.imaging.formats import av1, hevc
 from image_service.imaging.formats.content import Content, damaged, number, take
 from image_service.imaging.formats.heif import FAMILY, Box, Origin, boxes, items
 
-_ENTERED: Final = frozenset(
+ENTERED: Final = frozenset(
     {b"meta", b"iinf", b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01", b"hvc1"}
 )
+"""Boxes whose inside is read."""
 _EXTENTS: Final = b"ispe"
 _TRACK_HEADER: Final = b"tkhd"
 _AV1_CONFIGURATION: Final = b"av1C"
@@ -63,7 +64,7 @@ def dimensions(content: Content) -> tuple[int, int]:
     Raises:
         CorruptImage: no size is declared, or the boxes make no sense.
     """
-    found = list(boxes(content, _ENTERED))
+    found = list(boxes(content, ENTERED))
     if any(box.kind in _TABLES and box.end - box.body > _MAX_TABLE for box in found):
         raise damaged(FAMILY, "it has too many items or samples")
     declared = [_declared_size(content, box) for box in found if box.kind in {_EXTENTS, _TRACK_HEADER}]
@@ -92,7 +93,7 @@ def _coded_sizes(content: Content, found: Sequence[Box]) -> Iterator[tuple[int, 
             for width, height in hevc.picture_sizes(content, box.body, box.end):
                 yield max(0, width - _PADDING), max(0, height - _PADDING)
     count = 0
-    for stream in _av1_streams(content, found):
+    for stream in av1_streams(content, found):
         for unit in av1.units(stream):
             count += 1
             if count > _MAX_UNITS:
@@ -101,7 +102,7 @@ def _coded_sizes(content: Content, found: Sequence[Box]) -> Iterator[tuple[int, 
                 yield size
 
 
-def _av1_streams(content: Content, found: Sequence[Box]) -> Iterator[Content]:
+def av1_streams(content: Content, found: Sequence[Box]) -> Iterator[Content]:
     """Yield every configuration, every item and the first sample of every track, as far as they are AV1."""
     av1_items = {item for box in found if box.kind == b"infe" for item in _av1_item(content, box)}
     idat = next((box.body for box in found if box.kind == b"idat"), 0)

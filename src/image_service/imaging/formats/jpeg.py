@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
+from image_service.imaging.formats.colour import Signal, profile
 from image_service.imaging.formats.content import Content, cut_off, damaged, take, too_many, without
 from image_service.imaging.formats.metadata import Metadata
 
@@ -41,8 +42,16 @@ _METADATA: Final = frozenset({*range(_FIRST_APPLICATION, 0xF0), 0xFE})
 """APP0 to APP15 and COM."""
 _EXIF_MARKER: Final = 0xE1
 _EXIF: Final = b"Exif\0\0"
+_ICC_MARKER: Final = 0xE2
 _ICC: Final = b"ICC_PROFILE\0"
-_NEEDED: Final = {0xE0: (b"JFIF\0", 14), _EXIF_MARKER: (_EXIF, 6), 0xE2: (_ICC, 14), 0xEE: (b"Adobe", 12)}
+_ICC_HEADER: Final = 14
+"""Signature, number of the part, and number of parts."""
+_NEEDED: Final = {
+    0xE0: (b"JFIF\0", 14),
+    _EXIF_MARKER: (_EXIF, 6),
+    _ICC_MARKER: (_ICC, _ICC_HEADER),
+    0xEE: (b"Adobe", 12),
+}
 """Application data that decides on colours and orientation, by marker: its signature, and its least length."""
 _JFIF_THUMBNAIL_SIZE: Final = slice(12, 14)
 _XMP: Final = (b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0")
@@ -201,3 +210,35 @@ def _is_needed(code: int, content: bytes, body: int, end: int) -> bool:
         return False
     signature, length = _NEEDED[code]
     return end - body >= length and content.startswith(signature, body)
+
+
+def colour(content: bytes) -> Iterator[Signal]:
+    """Yield the first profile in the segments before the first scan, also after the frame header (ICC.1 annex B.4).
+
+    It is ignored where a part is missing or repeated, as browsers do.
+    """
+    parts: dict[int, bytes] = {}
+    count = 0
+    for code, _, body, end in segments(content):
+        if code == START_OF_SCAN:
+            return
+        if code == _ICC_MARKER and _is_needed(code, content, body, end):
+            index, total = content[body + len(_ICC) : body + _ICC_HEADER]
+            if index in parts or not 1 <= index <= total or total != (count or total):
+                return
+            parts[index], count = content[body + _ICC_HEADER : end], total
+            if len(parts) == count:
+                break
+    if found := profile(b"".join(parts[index] for index in sorted(parts))):
+        yield found
+
+
+def exif(content: bytes) -> bytes:
+    """Return the content of the first EXIF segment before the first scan; empty if there is none."""
+    for code, _, body, end in segments(content):
+        if code == START_OF_SCAN:
+            break
+        # Browsers do not look at the last byte of the signature.
+        if code == _EXIF_MARKER and end - body >= len(_EXIF) and content.startswith(_EXIF[:-1], body):
+            return content[body + len(_EXIF) : end]
+    return b""

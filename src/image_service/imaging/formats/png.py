@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
+from image_service.imaging.formats.colour import SRGB, Cicp, Gamma, Profile, Signal
 from image_service.imaging.formats.content import Content, cut_off, damaged, number, take, too_many, without
 from image_service.imaging.formats.metadata import Metadata
 from image_service.imaging.limits import MAX_PROFILE_BYTES
@@ -31,6 +32,8 @@ _DEPTHS: Final = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 
 _KINDS: Final = {b"iCCP": MetadataKind.ICC, b"eXIf": MetadataKind.EXIF}
 _TEXTS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _LONGEST_KEYWORD: Final = 79
+_LONGEST_PROFILE_NAME: Final = 80
+"""One more than the specification allows, as browsers have it."""
 _KEYWORDS: Final = {
     b"XML:com.adobe.xmp": MetadataKind.XMP,
     b"Comment": MetadataKind.COMMENT,
@@ -41,8 +44,28 @@ _KEYWORDS: Final = {
 }
 """Keywords of texts that hold other metadata; all others are text."""
 
-_BEFORE_PIXELS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"IDAT", b"IEND"})
-_AFTER_PIXELS: Final = frozenset({b"eXIf", b"IEND"})
+_NEEDED: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+"""Chunks that decoders get. Those that decide on colours and orientation are read here."""
+_AFTER_PIXELS: Final = frozenset({b"IEND"})
+_COLOUR_LENGTHS: Final = {
+    b"cICP": range(4, 5),
+    b"cLLI": range(8, 9),
+    b"mDCV": range(24, 25),
+    b"iCCP": range(1 << 31),
+    b"sRGB": range(1, 2),
+    b"gAMA": range(4, 5),
+    b"cHRM": range(32, 33),
+}
+"""Lengths of the chunks that decide on colours (§11.3.2)."""
+_EXIF: Final = {b"eXIf": range(1 << 31)}
+_USUAL_GAMMAS: Final = range(43_182, 47_728)
+"""Values of gAMA that stand for sRGB, as in browsers, if there is no cHRM: within 5 % of 1/2.2."""
+_LIGHT_UNIT: Final = 10_000
+"""By what cLLI and mDCV multiply nits."""
+_PEAK_OF_DISPLAY: Final = 16
+"""Where mDCV says how bright the display was that the picture was made on."""
+_UNIT: Final = 100_000
+"""By what gAMA and cHRM multiply their numbers."""
 _GREY, _RGB, _PALETTE = 0, 2, 3
 _SAMPLES: Final = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
 """Samples of a pixel, by colour type."""
@@ -160,8 +183,62 @@ def metadata(content: bytes) -> Iterator[Metadata]:
             yield Metadata(_KEYWORDS.get(keyword, MetadataKind.TEXT), start, end)
 
 
+def colour(content: bytes) -> Iterator[Signal]:
+    """Yield what the chunks before the pixels say about the colours, the most important first (§4.3).
+
+    Of each kind the first chunk counts that is complete and has the right length, checksum and position.
+    """
+    found = _before_pixels(content, _COLOUR_LENGTHS)
+    if b"cICP" in found:
+        primaries, transfer, matrix, full_range = found[b"cICP"]
+        # Samples are RGB, so that no matrix is allowed; and a narrow range is for video.
+        if matrix == 0 and full_range == 1:
+            brightest = number(found.get(b"cLLI", b""), 0, 4) or number(found.get(b"mDCV", b""), _PEAK_OF_DISPLAY, 4)
+            yield Cicp(primaries, transfer, brightest / _LIGHT_UNIT)
+    if (profile := _inflate_profile(found.get(b"iCCP", b""))) is not None:
+        yield profile
+    if b"sRGB" in found:
+        yield SRGB
+    if exponent := number(found.get(b"gAMA", b""), 0, 4):
+        points = struct.unpack(">8I", found[b"cHRM"]) if b"cHRM" in found else ()
+        if points or exponent not in _USUAL_GAMMAS:
+            yield Gamma(exponent / _UNIT, tuple(value / _UNIT for value in points))
+
+
+def exif(content: bytes) -> bytes:
+    """Return the content of the eXIf chunk before the pixels; later ones are ignored, as by browsers. Empty if none."""
+    return _before_pixels(content, _EXIF).get(b"eXIf", b"")
+
+
+def _before_pixels(content: bytes, lengths: dict[bytes, range]) -> dict[bytes, bytes]:
+    """Return the contents of the first sound chunk of each kind, by kind, from those before the pixels."""
+    found: dict[bytes, bytes] = {}
+    for chunk in chunks(content):
+        if chunk.kind == b"IDAT":
+            break
+        if chunk.kind == b"PLTE":
+            lengths = {kind: length for kind, length in lengths.items() if kind != b"cICP"}
+        if chunk.kind in lengths and chunk.kind not in found and _is_sound(chunk, content, lengths[chunk.kind]):
+            found[chunk.kind] = content[chunk.body]
+    return found
+
+
+def _inflate_profile(body: bytes) -> Profile | None:
+    """Return the profile in an iCCP chunk; None where it cannot be inflated, or is larger than any that is used."""
+    name, _, compressed = body.partition(b"\0")
+    # The byte before the data names the compression method; there is only one.
+    if not 0 < len(name) <= _LONGEST_PROFILE_NAME or not compressed.startswith(b"\0"):
+        return None
+    inflater = zlib.decompressobj()
+    try:
+        content = inflater.decompress(compressed[1:], MAX_PROFILE_BYTES)
+    except zlib.error:
+        return None
+    return Profile(content) if content and not inflater.unconsumed_tail else None
+
+
 def strip(content: bytes) -> bytes:
-    """Return the file without text, animation, and whatever is optional and flawed or repeated, as viewers see it.
+    """Return the file without text, animation, metadata, and transparency that is flawed or repeated.
 
     Of animations the default image stays; scattered pixel chunks are cut off after the first run.
 
@@ -173,16 +250,19 @@ def strip(content: bytes) -> bytes:
 
 def _unneeded(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield start and end of everything that ``strip`` removes."""
-    colour, wanted, in_pixels, end = read_header(content).colour, _BEFORE_PIXELS, False, _SIGNATURE_LENGTH
-    count, seen = 0, set[bytes]()
+    transparency = _TRANSPARENCY_LENGTHS.get(read_header(content).colour, range(0))
+    wanted, in_pixels, end, count = _NEEDED, False, _SIGNATURE_LENGTH, 0
     for chunk in chunks(content):
         (kind, start, end), count = chunk, count + 1
         if kind == b"IDAT":
             in_pixels = True
         elif in_pixels:
             wanted = _AFTER_PIXELS
-        if kind not in wanted or not (_is_critical(kind) or _is_sound(chunk, content, colour, seen)):
+        if kind not in wanted or (kind == b"tRNS" and not _is_sound(chunk, content, transparency)):
             yield start, end
+        elif kind == b"tRNS":
+            # Only the first counts.
+            wanted = _NEEDED - {kind}
         if kind == b"IEND":
             break
     else:
@@ -193,30 +273,12 @@ def _unneeded(content: bytes) -> Iterator[tuple[int, int]]:
         yield end, len(content)
 
 
-def _is_critical(kind: bytes) -> bool:
-    """Whether the picture cannot be shown without it, so that the decoder judges its flaws (§5.4)."""
-    return kind[:1].isupper()
+def _is_sound(chunk: Chunk, content: bytes, lengths: range) -> bool:
+    """Whether an optional chunk is complete, of one of these lengths, and has the right checksum (§5.3).
 
-
-def _is_sound(chunk: Chunk, content: bytes, colour: int, seen: set[bytes]) -> bool:
-    """Whether an optional chunk is complete, makes sense, and is the first of its kind; ``seen`` collects the kinds."""
-    body = content[chunk.body]
-    if chunk.kind in seen or zlib.crc32(body, zlib.crc32(chunk.kind)) != number(content, chunk.body.stop, _CHECKSUM):
+    The decoder judges the others: without them the picture cannot be shown.
+    """
+    if chunk.body.stop - chunk.body.start not in lengths:
         return False
-    if chunk.kind == b"tRNS" and len(body) not in _TRANSPARENCY_LENGTHS.get(colour, ()):
-        return False
-    # Even if it holds no profile: whatever a file repeats, no more than one is inflated.
-    seen.add(chunk.kind)
-    return chunk.kind != b"iCCP" or _holds_profile(body)
-
-
-def _holds_profile(body: bytes) -> bool:
-    """Whether an iCCP chunk inflates to a profile of a size that is used."""
-    _, _, compressed = body.partition(b"\0")
-    inflater = zlib.decompressobj()
-    try:
-        inflater.decompress(compressed[1:], MAX_PROFILE_BYTES)
-    except zlib.error:
-        return False
-    # The byte before the data names the compression method; there is only one.
-    return compressed.startswith(b"\0") and not inflater.unconsumed_tail
+    checksum = zlib.crc32(content[chunk.body], zlib.crc32(chunk.kind))
+    return checksum == number(content, chunk.body.stop, _CHECKSUM)

@@ -3,13 +3,16 @@
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from struct import Struct
 from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
 from image_service.errors import ImageTooLarge
+from image_service.imaging.formats.colour import Signal, profile
 from image_service.imaging.formats.content import Content, cut_off, damaged, take
 from image_service.imaging.formats.metadata import Metadata
+from image_service.imaging.limits import MAX_PROFILE_BYTES
 
 _MAX_ENTRIES: Final = 4096
 """Entries of a directory that are read."""
@@ -21,7 +24,13 @@ _MAX_PIECES: Final = 1 << 18
 _NUMBERS: Final = {3: "H", 4: "I", 16: "Q"}
 """SHORT, LONG and BigTIFF's LONG8, by the number of the type."""
 
+_ORIENTATION: Final = 274
+_ORIENTATIONS: Final = range(1, 9)
+_SHORT: Final = 3
+
+_EXIF_DIRECTORY: Final = 0x8769
 _GPS: Final = 0x8825
+_PROFILE: Final = 0x8773
 _GPS_VERSION: Final = 0
 _KINDS: Final = {
     0x010E: MetadataKind.EXIF,  # ImageDescription
@@ -32,8 +41,8 @@ _KINDS: Final = {
     0x02BC: MetadataKind.XMP,
     0x8298: MetadataKind.EXIF,  # Copyright
     0x83BB: MetadataKind.IPTC,
-    0x8769: MetadataKind.EXIF,  # a directory of its own
-    0x8773: MetadataKind.ICC,
+    _EXIF_DIRECTORY: MetadataKind.EXIF,
+    _PROFILE: MetadataKind.ICC,
 }
 
 _STRUCTURE: Final = {256, 257, 258, 259, 262, 266, 274, 277, 284, 332, 338, 339}
@@ -42,8 +51,8 @@ _PIECES: Final = {273, 278, 279, 322, 323, 324, 325}
 """Where the strips or tiles are."""
 _CODECS: Final = {292, 293, 317, 347, *range(512, 522)}
 """Parameters of the fax, differencing and JPEG decoders."""
-_COLOURS: Final = {320, 529, 530, 531, 532, 34675}
-"""Palette, the colours of YCbCr, and the profile."""
+_COLOURS: Final = {320, 529, 530, 531, 532}
+"""Palette, and the colours of YCbCr."""
 _NEEDED: Final = frozenset(_STRUCTURE | _PIECES | _CODECS | _COLOURS)
 
 
@@ -171,6 +180,38 @@ def metadata(content: bytes) -> Iterator[Metadata]:
             yield Metadata(MetadataKind.GPS)
     if directory.next and read_directory(content, layout, directory.next).announced:
         yield Metadata(MetadataKind.THUMBNAIL)
+
+
+def colour(content: bytes) -> Iterator[Signal]:
+    """Yield the profile that the first directory names."""
+    layout = LAYOUTS[content[:4]]
+    for tag, _, count, field in read_directory(content, layout, first_directory(content, layout)).entries:
+        if tag == _PROFILE:
+            (position,) = layout.position.unpack(field)
+            if found := profile(content[position : position + min(count, MAX_PROFILE_BYTES + 1)]):
+                yield found
+            return
+
+
+def orientation(exif: bytes) -> int:
+    """Return the orientation in an EXIF block, from 1 to 8 (EXIF 2.32 §4.6.4); 1 where it gives no valid one.
+
+    As in browsers, it has to be a single SHORT in the first directory or in that of EXIF's own tags.
+    """
+    layout = LAYOUTS.get(exif[:4])
+    if layout is None or layout not in _BY_ORDER.values() or len(exif) < layout.start.size:
+        return 1
+    directory = read_directory(exif, layout, first_directory(exif, layout))
+    own_tags = next((entry.field for entry in directory.entries if entry.tag == _EXIF_DIRECTORY), None)
+    directories = [directory]
+    if own_tags is not None:
+        directories.append(read_directory(exif, layout, layout.position.unpack(own_tags)[0]))
+    for tag, kind, count, field in chain.from_iterable(each.entries for each in directories):
+        if tag == _ORIENTATION and kind == _SHORT and count == 1:
+            (value,) = struct.unpack_from(layout.order + _NUMBERS[kind], field)
+            if value in _ORIENTATIONS:
+                return int(value)
+    return 1
 
 
 def strip(content: bytes) -> bytes:

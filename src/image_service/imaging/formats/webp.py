@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
+from image_service.imaging.formats.colour import Signal, profile
 from image_service.imaging.formats.content import Content, cut_off, damaged, take
 from image_service.imaging.formats.metadata import Metadata
 
@@ -14,6 +15,8 @@ ALPHA: Final = 0x10
 """The flag of a VP8X chunk that announces transparency (§2.7)."""
 ANIMATION: Final = 0x02
 """The flag of a VP8X chunk that announces an animation."""
+_PROFILE: Final = 0x20
+"""The flag of a VP8X chunk that announces a profile."""
 
 _MAX_CHUNKS: Final = 10_000
 _KIND_AND_LENGTH: Final = 8
@@ -83,3 +86,17 @@ def metadata(content: bytes) -> Iterator[Metadata]:
     for chunk in chunks(content):
         if chunk.kind in _KINDS:
             yield Metadata(_KINDS[chunk.kind], chunk.body, chunk.end)
+
+
+def colour(content: bytes) -> Iterator[Signal]:
+    """Yield the profile, if the file announces it (§2.7.1.4)."""
+    flags = 0
+    for chunk in chunks(content):
+        if chunk.kind == b"VP8X" and chunk.start == FIRST_CHUNK:
+            flags = content[chunk.body]
+        if not flags & _PROFILE:
+            return
+        if chunk.kind == b"ICCP":
+            if found := profile(content[chunk.body : chunk.end]):
+                yield found
+            return

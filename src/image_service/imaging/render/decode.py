@@ -130,9 +130,9 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO, image_format: ImageFormat
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the orientation of the decoded image: 1 to 8, as in EXIF 2.32 §4.6.4; 1 where no valid one is given.
+    """Return what is left of turning an AVIF, HEIC or TIFF image: 1 to 8, as in EXIF 2.32 §4.6.4; 1 for nothing.
 
-    For AVIF, Pillow reports the file's own rotation and mirroring here instead, and does not apply them itself.
+    For AVIF, Pillow reports the file's own rotation and mirroring here, and does not apply them itself.
     """
     # Pillow would fall back to XMP where EXIF has none; browsers do not, and neither do AVIF's own rules.
     image.info.pop("xmp", None)

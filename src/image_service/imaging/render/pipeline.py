@@ -5,20 +5,21 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from PIL import Image, ImageFile
 
 from image_service.domain.geometry import fit_inside
 from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Preset, Recipe
-from image_service.imaging.formats import find_metadata, strip
+from image_service.imaging.formats import find_metadata, read_colour, read_orientation, strip
+from image_service.imaging.formats.colour import Signal
 from image_service.imaging.formats.completeness import check_length
 from image_service.imaging.formats.jpeg_scans import check_scans
 from image_service.imaging.inspect import HeaderInspector, check_size
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
-from image_service.imaging.render import decode
-from image_service.imaging.render.colour import to_srgb
+from image_service.imaging.render import decode, high_depth
+from image_service.imaging.render.colour.conversion import to_srgb
 from image_service.imaging.render.encoding import encode, output_format
 from image_service.imaging.render.pixel_modes import normalise
 from image_service.imaging.render.placeholder import describe
@@ -47,10 +48,14 @@ _SIDES_SWAPPED: Final = frozenset({5, 6, 7, 8})
 class _Work:
     """One image on its way through the steps."""
 
-    file: BinaryIO
+    file: io.BytesIO
     format: ImageFormat
     recipe: Recipe
     limits: RenderLimits
+    signals: tuple[Signal, ...]
+    """What the file says about its colours."""
+    orientation: int
+    """As in EXIF; zero until the decoder has said it."""
     opened: ImageFile.ImageFile
     image: Image.Image
     """The picture after the steps so far."""
@@ -58,8 +63,8 @@ class _Work:
     """The part of ``image`` that the picture fills; a scaled decode may round its edges up."""
     size: tuple[int, int] = (0, 0)
     """Of the original in pixels; upright once the orientation is known."""
-    profile: bytes | None = None
-    orientation: int = 1
+    wanted: tuple[int, int] = (0, 0)
+    """The size of the largest thumbnail; not upright."""
     targets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """The upright size of each preset's thumbnail."""
 
@@ -92,6 +97,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
         check_scans(content, header.width * header.height)
     watch.lap(Step.INSPECT)
     metadata = find_metadata(content, header.format)
+    signals, orientation = read_colour(content, header.format), read_orientation(content, header.format)
     watch.lap(Step.FIND_METADATA)
     content = strip(content, header.format)
     if not limits.truncated:
@@ -104,7 +110,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
         # Codecs warn of flaws that do not stop them; they do not stop the pipeline either.
         warnings.simplefilter("ignore")
         opened = decode.open_image(file, header)
-        work = _Work(file, header.format, recipe, limits, opened, opened)
+        work = _Work(file, header.format, recipe, limits, signals, orientation, opened, opened)
         watch.lap(Step.OPEN)
         for step, run in _STEPS:
             run(work)
@@ -135,22 +141,28 @@ def _check_size(work: _Work) -> None:
 def _scale_on_load(work: _Work) -> None:
     """Have the decoder scale the picture down while it decodes, where the format can and nothing is lost."""
     longest = max(max(preset.width, preset.height) for preset in work.recipe.presets)
-    width, height = fit_inside(*work.size, longest, longest)
-    work.box = decode.scale_on_load(work.opened, width, height)
+    work.wanted = fit_inside(*work.size, longest, longest)
+    work.box = decode.scale_on_load(work.opened, *work.wanted)
 
 
 def _decode(work: _Work) -> None:
     """Decode the first frame."""
     expected = work.opened.size
+    precise = high_depth.render(work.file, work.format, work.opened, work.signals, work.wanted)
+    if precise:
+        # Of decoders that know the orientation, it is already here.
+        work.orientation = work.orientation or decode.orientation(work.opened)
+        work.image, work.box, work.signals = precise, whole(precise), ()
+        return
     work.image = decode.decode(work.opened, work.file, work.format)
     if work.image.size != expected:
         work.box = whole(work.image)
 
 
 def _read_metadata(work: _Work) -> None:
-    """Read profile and orientation, which may stand after the pixels, and compute the thumbnails' sizes."""
-    work.profile = work.image.info.get("icc_profile")
-    work.orientation = decode.orientation(work.image)
+    """Read the orientation, if the decoder knows it, and compute the thumbnails' sizes."""
+    if not work.orientation:
+        work.orientation = decode.orientation(work.image)
     if work.orientation in _SIDES_SWAPPED:
         work.size = work.size[1], work.size[0]
     work.targets = {preset.name: fit_inside(*work.size, preset.width, preset.height) for preset in work.recipe.presets}
@@ -171,7 +183,7 @@ def _shrink(work: _Work) -> None:
 
 
 def _convert_colour(work: _Work) -> None:
-    work.image = to_srgb(work.image, work.profile)
+    work.image = to_srgb(work.image, work.signals)
 
 
 def _orient(work: _Work) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from harness.images import display_p3, encoded, gradient, noise, oriented, png, png_chunk
+from harness.images import display_p3, encoded, gradient, noise, oriented, png
 from image_service.imaging.decoders import png as png_decoder
 from image_service.imaging.decoders.png import Png
 from tests.unit.imaging.decoders.comparison import assert_same, outcome, translucent
@@ -48,13 +48,6 @@ def test_png_decoders_agree(picture: Image.Image, request: pytest.FixtureRequest
     assert_same(image, other)
     assert image.getexif() == other.getexif()
     assert image.info["icc_profile"] == other.info["icc_profile"]
-
-
-@pytest.mark.usefixtures("any_size", "without_pillow")
-def test_png_reads_exif_after_pixels() -> None:
-    content = encoded(gradient(60, 20), "PNG")
-    chunk = png_chunk(b"eXIf", oriented(gradient(1, 1), 6).removeprefix(b"Exif\0\0"))
-    assert Png(io.BytesIO(content[:-12] + chunk + content[-12:])).getexif()[0x0112] == 6
 
 
 @pytest.mark.usefixtures("any_size", "without_pillow")

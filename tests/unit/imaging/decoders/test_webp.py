@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageStat, _webp
 from PIL.WebPImagePlugin import WebPImageFile
 
-from harness.images import display_p3, encoded, gradient, noise, oriented
+from harness.images import display_p3, encoded, gradient, noise
 from image_service.imaging.decoders import libwebp
 from image_service.imaging.decoders.webp import StillWebP, open_webp
 from tests.unit.imaging.decoders.comparison import assert_same, outcome, translucent
@@ -45,14 +45,6 @@ def test_webp_is_not_scaled_with_alpha_or_small_reduction() -> None:
         image = open_webp(io.BytesIO(content))
         assert image.draft(None, (100, 75)) is None
         assert_same(image, WebPImageFile(io.BytesIO(content)))
-
-
-def test_webp_keeps_profile_and_exif() -> None:
-    exif = oriented(gradient(3, 3), 6)
-    content = encoded(gradient(30, 20), "WEBP", exif=exif, icc_profile=display_p3(), xmp=b"<x/>")
-    image, other = open_webp(io.BytesIO(content)), WebPImageFile(io.BytesIO(content))
-    assert image.info == {key: other.info[key] for key in ("exif", "icc_profile")}
-    assert image.getexif()[0x0112] == 6
 
 
 def test_webp_animation_uses_pillow() -> None:

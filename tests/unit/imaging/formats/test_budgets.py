@@ -9,7 +9,8 @@ from harness.images import display_p3, encoded, gradient, jpeg_segment, oriented
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Preset, Recipe
 from image_service.errors import ImageTooLarge
-from image_service.imaging.formats import strip
+from image_service.imaging.formats import read_colour, read_orientation, strip
+from image_service.imaging.formats.colour import Profile
 from image_service.imaging.formats.jpeg_scans import check_scans
 from image_service.imaging.limits import MAX_PROFILE_BYTES
 from image_service.imaging.render.pipeline import render
@@ -56,19 +57,23 @@ def test_first_exif_segment_of_jpeg_counts() -> None:
     assert stripped == JPEG[:2] + turned + JPEG[2:]
 
 
-@pytest.mark.parametrize(
-    "chunk",
-    [
-        png_chunk(b"iCCP", b"a\0\0" + zlib.compress(display_p3())),
-        png_chunk(b"eXIf", oriented(PICTURE, 6)[6:]),
-        png_chunk(b"tRNS", bytes(6)),
-    ],
-    ids=["profile", "EXIF", "transparency"],
-)
-def test_first_intact_chunk_of_png_counts(chunk: bytes) -> None:
-    damaged = chunk[:-1] + bytes((chunk[-1] ^ 1,))
-    before, after = PNG[:PNG_PIXELS], PNG[PNG_PIXELS:]
-    assert strip(before + damaged + chunk * 50 + after, ImageFormat.PNG) == before + chunk + after
+def damaged(chunk: bytes) -> bytes:
+    """Return the chunk with a wrong checksum."""
+    return chunk[:-1] + bytes((chunk[-1] ^ 1,))
+
+
+def test_first_intact_transparency_of_png_counts() -> None:
+    chunk, before, after = png_chunk(b"tRNS", bytes(6)), PNG[:PNG_PIXELS], PNG[PNG_PIXELS:]
+    assert strip(before + damaged(chunk) + chunk * 50 + after, ImageFormat.PNG) == before + chunk + after
+
+
+def test_first_intact_profile_and_exif_of_png_count() -> None:
+    first, other = display_p3(), display_p3() + bytes(1)
+    chunks = [png_chunk(b"iCCP", b"a\0\0" + zlib.compress(profile)) for profile in (first, other)]
+    chunks += [png_chunk(b"eXIf", oriented(PICTURE, value)[6:]) for value in (6, 3)]
+    content = PNG[:PNG_PIXELS] + damaged(chunks[1]) + damaged(chunks[3]) + b"".join(chunks) * 20 + PNG[PNG_PIXELS:]
+    assert read_colour(content, ImageFormat.PNG) == (Profile(first),)
+    assert read_orientation(content, ImageFormat.PNG) == 6
 
 
 def test_only_one_profile_of_a_png_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +95,10 @@ def test_only_one_profile_of_a_png_is_inflated(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("image_service.imaging.formats.png.zlib.decompressobj", Counting)
     bomb = png_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2 * MAX_PROFILE_BYTES)))
-    assert strip(PNG[:PNG_PIXELS] + bomb * 20 + PNG[PNG_PIXELS:], ImageFormat.PNG) == PNG
+    content = PNG[:PNG_PIXELS] + bomb * 20 + PNG[PNG_PIXELS:]
+    assert read_colour(content, ImageFormat.PNG) == ()
+    assert inflated == [MAX_PROFILE_BYTES]
+    assert strip(content, ImageFormat.PNG) == PNG
     assert inflated == [MAX_PROFILE_BYTES]
 
 

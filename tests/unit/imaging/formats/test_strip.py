@@ -177,8 +177,8 @@ def test_strip_keeps_only_first_page_of_tiff(*, big: bool) -> None:
     assert len(kept) == len(content)
     image = TiffImageFile(io.BytesIO(kept))
     assert image.n_frames == 1
-    assert {256, 257, 273, 34675} <= set(image.tag_v2)
-    assert 270 not in image.tag_v2
+    assert {256, 257, 273} <= set(image.tag_v2)
+    assert not {270, 34675} & set(image.tag_v2)
     assert image.convert("RGB").tobytes() == PICTURE.tobytes()
 
 

@@ -1,0 +1,116 @@
+"""AVIF and HEIC: the colours of the primary picture, as its boxes say, and its coded picture where they are silent."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+from image_service.errors import CorruptImage
+from image_service.imaging.formats import av1
+from image_service.imaging.formats.colour import SRGB, Cicp, Signal, profile
+from image_service.imaging.formats.content import number
+from image_service.imaging.formats.heif import Box, boxes
+from image_service.imaging.formats.heif_size import ENTERED, av1_streams
+
+_SEQUENCE: Final = b"avis"
+"""The major brand of files of which a track is decoded instead of the primary item."""
+_COLOUR: Final = b"colr"
+_TRACK_ENTRY: Final = b"av01"
+_CODE_POINTS: Final = b"nclx"
+_PROFILES: Final = frozenset({b"prof", b"rICC"})
+_KNOWN_PRIMARIES: Final = frozenset({1, *range(4, 13), 22})
+_KNOWN_TRANSFERS: Final = frozenset({4, 5, 7, 8, 13, 16, 17, 18})
+"""Code points of ITU-T H.273 that are used."""
+_CONFIGURATION: Final = b"av1C"
+_HIGH_DEPTH: Final = 0x40
+_KIND: Final = 4
+_MAX_ASSOCIATIONS: Final = 4096
+"""Items whose properties are read; a picture of 400 tiles has 402."""
+
+
+def colour(content: bytes) -> Iterator[Signal]:
+    """Yield what the file says about the colours of its picture, the most important first.
+
+    A profile stands above the code points, as in browsers (ISO 23008-12 §6.5.5 allows one of each).
+    """
+    found: list[Box] = []
+    with suppress(CorruptImage):
+        # What stands before the damage stays in the list.
+        found.extend(boxes(content, ENTERED))
+    signalled = [box for box in _properties(content, found) if box.kind == _COLOUR]
+    for box in signalled:
+        if content[box.body : box.body + _KIND] in _PROFILES and (
+            signal := profile(content[box.body + _KIND : box.end])
+        ):
+            yield signal
+            break
+    for box in signalled:
+        if content[box.body : box.body + _KIND] == _CODE_POINTS:
+            at = box.body + _KIND
+            yield _specified(number(content, at, 2), number(content, at + 2, 2))
+            return
+    with suppress(CorruptImage):
+        for stream in av1_streams(content, found):
+            for unit in av1.units(stream):
+                if coded := av1.colour(stream, unit):
+                    yield _specified(*coded)
+                    return
+
+
+def has_high_depth(content: bytes) -> bool:
+    """Whether a picture in an AVIF file has more than eight bits a sample (AV1-ISOBMFF §2.3.3)."""
+    found: list[Box] = []
+    with suppress(CorruptImage):
+        found.extend(boxes(content, ENTERED))
+    return any(number(content, box.body + 2, 1) & _HIGH_DEPTH for box in found if box.kind == _CONFIGURATION)
+
+
+def _specified(primaries: int, transfer: int) -> Cicp:
+    """Return the code points with those of sRGB where one is unspecified or unknown (ISO 23000-22 §7.3.6.4).
+
+    Also where the curve is one for cameras, those of BT.601, BT.709 and BT.2020, as browsers do.
+    """
+    return Cicp(
+        primaries if primaries in _KNOWN_PRIMARIES else SRGB.primaries,
+        transfer if transfer in _KNOWN_TRANSFERS else SRGB.transfer,
+    )
+
+
+def _properties(content: bytes, found: Sequence[Box]) -> Iterator[Box]:
+    """Yield the properties of the primary item, or what describes the first track of a sequence."""
+    if content[8:12] == _SEQUENCE:
+        entry = next((box for box in found if box.kind == _TRACK_ENTRY), None)
+        yield from (box for box in found if entry and entry.body <= box.body and box.end <= entry.end)
+        return
+    container = next((box for box in found if box.kind == b"ipco"), None)
+    primary = next((_primary(content, box) for box in found if box.kind == b"pitm"), None)
+    if container is None or primary is None:
+        return
+    # None of the properties holds another box that was read.
+    properties = [box for box in found if container.body < box.body and box.end <= container.end]
+    for box in found:
+        if box.kind == b"ipma":
+            for index in _associations(content, box, primary):
+                if 0 < index <= len(properties):
+                    yield properties[index - 1]
+
+
+def _primary(content: bytes, box: Box) -> int:
+    """Return the number of the primary item (ISO 14496-12 §8.11.4)."""
+    return number(content, box.body + 4, 4 if number(content, box.body, 1) else 2)
+
+
+def _associations(content: bytes, box: Box, item: int) -> Iterator[int]:
+    """Yield the indices of the item's properties, counted from one (ISO 23008-12 §9.3)."""
+    id_size = 4 if number(content, box.body, 1) else 2
+    size = 2 if number(content, box.body + 3, 1) & 1 else 1
+    position = box.body + 8
+    for _ in range(min(number(content, box.body + 4, 4), _MAX_ASSOCIATIONS)):
+        if position >= box.end:
+            return
+        current, count = number(content, position, id_size), number(content, position + id_size, 1)
+        position += id_size + 1
+        if current == item:
+            # The highest bit says that a reader has to know the property.
+            for at in range(position, min(position + count * size, box.end), size):
+                yield number(content, at, size) & ((1 << (8 * size - 1)) - 1)
+        position += count * size

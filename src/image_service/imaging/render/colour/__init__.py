@@ -1,0 +1,1 @@
+"""From what a file says about its colours to sRGB."""
