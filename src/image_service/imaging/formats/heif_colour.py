@@ -14,6 +14,8 @@ from image_service.imaging.formats.heif_size import ENTERED, av1_streams
 _SEQUENCE: Final = b"avis"
 """The major brand of files of which a track is decoded instead of the primary item."""
 _COLOUR: Final = b"colr"
+_LIGHT_LEVEL: Final = b"clli"
+"""Begins with the brightness of the brightest pixel in nits."""
 _TRACK_ENTRY: Final = b"av01"
 _CODE_POINTS: Final = b"nclx"
 _PROFILES: Final = frozenset({b"prof", b"rICC"})
@@ -36,7 +38,9 @@ def colour(content: bytes) -> Iterator[Signal]:
     with suppress(CorruptImage):
         # What stands before the damage stays in the list.
         found.extend(boxes(content, ENTERED))
-    signalled = [box for box in _properties(content, found) if box.kind == _COLOUR]
+    properties = list(_properties(content, found))
+    signalled = [box for box in properties if box.kind == _COLOUR]
+    peak = next((number(content, box.body, 2) for box in properties if box.kind == _LIGHT_LEVEL), 0)
     for box in signalled:
         if content[box.body : box.body + _KIND] in _PROFILES and (
             signal := profile(content[box.body + _KIND : box.end])
@@ -46,13 +50,13 @@ def colour(content: bytes) -> Iterator[Signal]:
     for box in signalled:
         if content[box.body : box.body + _KIND] == _CODE_POINTS:
             at = box.body + _KIND
-            yield _specified(number(content, at, 2), number(content, at + 2, 2))
+            yield _specified(number(content, at, 2), number(content, at + 2, 2), peak)
             return
     with suppress(CorruptImage):
         for stream in av1_streams(content, found):
             for unit in av1.units(stream):
                 if coded := av1.colour(stream, unit):
-                    yield _specified(*coded)
+                    yield _specified(*coded, peak)
                     return
 
 
@@ -64,7 +68,7 @@ def has_high_depth(content: bytes) -> bool:
     return any(number(content, box.body + 2, 1) & _HIGH_DEPTH for box in found if box.kind == _CONFIGURATION)
 
 
-def _specified(primaries: int, transfer: int) -> Cicp:
+def _specified(primaries: int, transfer: int, peak: float) -> Cicp:
     """Return the code points with those of sRGB where one is unspecified or unknown (ISO 23000-22 §7.3.6.4).
 
     Also where the curve is one for cameras, those of BT.601, BT.709 and BT.2020, as browsers do.
@@ -72,6 +76,7 @@ def _specified(primaries: int, transfer: int) -> Cicp:
     return Cicp(
         primaries if primaries in _KNOWN_PRIMARIES else SRGB.primaries,
         transfer if transfer in _KNOWN_TRANSFERS else SRGB.transfer,
+        peak,
     )
 
 
