@@ -209,3 +209,15 @@ def _press() -> Profile:
 
 
 PRESS: Final = _press()
+
+
+def with_numbers(profile: bytes, primaries: int, transfer: int) -> bytes:
+    """Return the profile with a cicp tag: primaries and transfer of ITU-T H.273 (ICC.1:2022 §9.2.17)."""
+    (count,) = struct.unpack_from(">I", profile, 128)
+    tags = struct.iter_unpack(">4sII", profile[132 : 132 + 12 * count])
+    body = profile[132 + 12 * count :]
+    content = b"cicp\0\0\0\0" + bytes((primaries, transfer, 0, 1))
+    table = b"".join(struct.pack(">4sII", tag, start + 12, length) for tag, start, length in tags)
+    table += struct.pack(">4sII", b"cicp", 132 + 12 * (count + 1) + len(body), len(content))
+    whole = profile[:128] + struct.pack(">I", count + 1) + table + body + content
+    return struct.pack(">I", len(whole)) + whole[4:]

@@ -7,8 +7,9 @@ from typing import Final
 
 from harness.images import png_chunk
 from image_service.domain.image import ImageFormat
-from tests.browser.cases import avif, heic, png
+from tests.browser.cases import avif, heic, jpeg, png
 from tests.browser.cases.case import Case
+from tests.golden.profiles import DISPLAY_P3, with_numbers
 
 SIGNALS: Final = {"pq-rec2020": (9, 16), "hlg-rec2020": (9, 18), "pq-p3": (12, 16)}
 """Primaries and transfer (ITU-T H.273)."""
@@ -46,6 +47,11 @@ def cases() -> list[Case]:
             case(ImageFormat.HEIC, depth, signal, partial(heic.write, depth, (primaries, transfer, 9)), numbers)
             for depth in (8, 10)
         ]
+    profile = with_numbers(DISPLAY_P3.content, 12, 16)
+    found += [
+        case(ImageFormat.PNG, 16, "icc-tagged-pq-p3", partial(png.rgb, png.iccp(profile), 16)),
+        case(ImageFormat.JPEG, 8, "icc-tagged-pq-p3", partial(jpeg.rgb, jpeg.icc(profile))),
+    ]
     for nits in (400, 4000):
         chunks = png.cicp(9, 16, 0, 1) + _light_level(nits)
         found.append(case(ImageFormat.PNG, 16, f"pq-rec2020-{nits}-nits", partial(png.rgb, chunks, 16)))

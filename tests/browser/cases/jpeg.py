@@ -11,7 +11,7 @@ from harness.images import encoded, jpeg_segment
 from image_service.domain.image import ImageFormat
 from tests.browser.cases.case import Case
 from tests.browser.pictures import colours, greys, to_image
-from tests.golden.files import jpeg_segments, ycck_jpeg
+from tests.golden.files import jpeg_segments, with_gain_map, ycck_jpeg
 from tests.golden.pictures import to_cmyk
 from tests.golden.profiles import (
     ADOBE_RGB,
@@ -136,6 +136,11 @@ def _with_rgb_components() -> bytes:
     return encoded(to_image(colours()), "JPEG", quality=98, keep_rgb=True)
 
 
+def _with_gain_map() -> bytes:
+    """Return an Ultra HDR photograph in Display P3, which is shown as it is without its map."""
+    return with_gain_map(rgb(icc(P3)), grey(b""))
+
+
 _SOS: Final = 0xDA
 
 
@@ -155,6 +160,7 @@ def cases() -> list[Case]:
         case("rgb", "icc-p3-after-end", lambda: rgb(b"") + icc(P3)),
         case("rgb", "icc-p3-rgb-components", lambda: after_start(_with_rgb_components(), icc(P3))),
         case("rgb", "rgb-components", _with_rgb_components),
+        case("rgb", "gain-map", _with_gain_map),
         case("cmyk", "none", cmyk),
         case("ycck", "none", ycck),
         case("cmyk", "icc-press", partial(cmyk, PRESS.content)),

@@ -22,6 +22,7 @@ from tests.golden.profiles import (
     PRESS,
     SRGB_PROFILE,
     TABLE_OF_COLOURS,
+    with_numbers,
 )
 from tests.golden.reference import Pixels
 
@@ -176,6 +177,8 @@ _CUT: Final = DISPLAY_P3.content[:300]
 COLOUR_PROFILES: Final[dict[str, bytes]] = {
     "iccp-srgb": iccp(SRGB_PROFILE.content),
     "iccp-adobe-rgb": iccp(ADOBE_RGB.content),
+    "iccp-p3-tagged-srgb": iccp(with_numbers(DISPLAY_P3.content, 1, 13)),
+    "iccp-srgb-tagged-p3": iccp(with_numbers(SRGB_PROFILE.content, 12, 13)),
     "iccp-table": iccp(TABLE_OF_COLOURS.content),
     "iccp-for-grey": iccp(GREY_LINEAR),
     "iccp-for-cmyk": iccp(PRESS.content),
@@ -270,8 +273,16 @@ def palette(chunks: bytes, depth: int = 8, *, alpha: bool = False, after: bytes 
     return write(np.packbits(bits, axis=1), indices.shape[1], depth, _PALETTE, before=chunks, after=after)
 
 
+def few_greys(chunks: bytes, depth: int) -> bytes:
+    """Return a picture of all greys of less than 8 bits."""
+    _, indices = stripes(2**depth)
+    bits = np.unpackbits(indices[..., None], axis=2)[..., 8 - depth :].reshape(len(indices), -1)
+    return write(np.packbits(bits, axis=1), indices.shape[1], depth, _GREY, before=chunks)
+
+
 _MODES: Final[dict[str, tuple[bool, tuple[int, ...], Callable[[bytes, int], bytes]]]] = {
     "grey": (True, (8, 16), grey),
+    "few-greys": (True, (4,), few_greys),
     "grey-alpha": (True, (8, 16), partial(grey, alpha=True)),
     "grey-key": (True, (8, 16), partial(grey, key=True)),
     "rgb": (False, (8, 16), rgb),
