@@ -41,8 +41,12 @@ test: $(DEV) test-servers ## Run all tests on real servers and list the 20 slowe
 	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 .PHONY: test-servers
-test-servers: ## Install the servers of the tests (PostgreSQL, PgBouncer, RabbitMQ, Prometheus, Azurite) where they are missing
+test-servers: ## Install the servers and the browser of the tests (PostgreSQL, PgBouncer, RabbitMQ, Prometheus, Azurite, Chromium) where they are missing
 	@sh scripts/install-test-servers
+
+.PHONY: colours
+colours: $(DEV) test-servers ## Show how thumbnails and Chromium differ in every colour signal and format (options in ARGS)
+	@$(BIN)/python -m tests.browser $(ARGS)
 
 .PHONY: faults
 faults: $(DEV) test-servers ## Run the service under random faults for a minute and check its invariants (SEED=… repeats a run; SECONDS=…)

@@ -1,4 +1,4 @@
-# Functions for install-test-servers and with-test-servers: which servers of the tests are installed.
+# Functions for install-test-servers and with-test-servers: which servers of the tests, and which browser, are installed.
 
 # The last version that runs on the Node.js of Debian 12.
 azurite_version=3.35.0
@@ -27,13 +27,22 @@ have_azurite() {
     }
 }
 
-# Prints the Debian packages of the missing servers.
+# The names in harness/chromium.py.
+have_chromium() {
+    for name in ${TEST_CHROMIUM:-chromium chromium-browser google-chrome-stable google-chrome}; do
+        command -v "$name" >/dev/null && return
+    done
+    return 1
+}
+
+# Prints the Debian packages of the missing servers, and of the browser.
 missing_packages() {
     missing=
     have_postgres || missing="$missing postgresql"
     have_pgbouncer || missing="$missing pgbouncer"
     have_rabbitmq || missing="$missing rabbitmq-server"
     have_prometheus || missing="$missing prometheus"
+    have_chromium || missing="$missing chromium"
     command -v openssl >/dev/null || missing="$missing openssl"
     have_azurite || command -v npm >/dev/null || missing="$missing nodejs npm"
     echo "${missing# }"

@@ -25,13 +25,15 @@ from harness.servers import PostgresServer, RabbitMQServer, new_folder
 from harness.shared import SharedServers, shared_url
 from image_service.database.migrations import upgrade
 
-EXPENSIVE_FIXTURES = {"own_postgres", "own_rabbitmq", "own_s3", "tls_database", "tls_broker", "filled"}
-"""Private servers, and a filled database: the tests of a module that use one run in one worker process."""
+EXPENSIVE_FIXTURES = {"own_postgres", "own_rabbitmq", "own_s3", "tls_database", "tls_broker", "filled", "chromium"}
+"""Private servers, a filled database and a browser: the tests of a module that use one run in one worker process."""
+ONE_FOR_ALL = ("own_rabbitmq", "chromium")
+"""Those that the tests of all modules run in one worker process for."""
 BUCKET = "tests"
 TESTS = Path(__file__).parent
 STARTS_PROCESSES = {"e2e", "faults"}
 """Folders of tests that are busy with starting the service's processes."""
-UNMEASURED = {"faults", "golden"}
+UNMEASURED = {"browser", "faults", "golden"}
 """Folders of tests that run code which other tests cover: measuring coverage doubles the time that a test takes."""
 SHARED = pytest.StashKey[SharedServers]()
 
@@ -66,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if isinstance(item, pytest.Function) and (own := EXPENSIVE_FIXTURES.intersection(item.fixturenames)):
             # One worker runs a group, and sets the fixture up once.
-            group = "own_rabbitmq" if "own_rabbitmq" in own else item.module.__name__
+            group = next((fixture for fixture in ONE_FOR_ALL if fixture in own), item.module.__name__)
             # The name by which pytest-xdist knows a group. Its own marker has no effect with pytest 9.2: it changes an
             # attribute that node ids are no longer made of.
             item._id = NodeId.parse(f"{item.nodeid}@{group}")

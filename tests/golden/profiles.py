@@ -121,6 +121,7 @@ def _inverse_of_sampled(light: Pixels) -> Pixels:
     return np.interp(light, 0.3 * stored + 0.7 * stored**3, stored)
 
 
+_SRGB_PRIMARIES: Final = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 _P3_PRIMARIES: Final = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 
 DISPLAY_P3: Final = _matrix("Display P3", _P3_PRIMARIES, D65, _parametric_srgb(), _V4)
@@ -136,6 +137,8 @@ SAMPLED_CURVE: Final = _matrix(
     D65,
     _sampled(lambda stored: 0.3 * stored + 0.7 * stored**3, _inverse_of_sampled),
 )
+SRGB_PROFILE: Final = _matrix("sRGB IEC61966-2.1", _SRGB_PRIMARIES, D65, _parametric_srgb(), _V4)
+LINEAR_NAMED_SRGB: Final = _matrix("GIMP built-in Linear sRGB", _SRGB_PRIMARIES, D65, _gamma(1.0), _V4)
 MATRIX_PROFILES: Final = (DISPLAY_P3, P3_NAMED_AFTER_ITS_CURVE, ADOBE_RGB, PROPHOTO, SAMPLED_CURVE)
 
 
@@ -176,6 +179,8 @@ GREY_PROFILES: Final = (
     _grey("Dot gain", _sampled(lambda stored: stored**1.5 * (0.6 + 0.4 * stored), lambda light: light, 256)),
 )
 
+GREY_2_2: Final = _grey("Gamma 2.2", _gamma(2.19921875))
+
 _ABSORBED: Final = np.array(((0.98, 0.25, 0.03), (0.30, 0.92, 0.35), (0.08, 0.12, 0.95)))
 """The share of each primary's light that the full ink absorbs, by primary and ink: no ink is pure."""
 
@@ -204,3 +209,15 @@ def _press() -> Profile:
 
 
 PRESS: Final = _press()
+
+
+def with_numbers(profile: bytes, primaries: int, transfer: int) -> bytes:
+    """Return the profile with a cicp tag: primaries and transfer of ITU-T H.273 (ICC.1:2022 §9.2.17)."""
+    (count,) = struct.unpack_from(">I", profile, 128)
+    tags = struct.iter_unpack(">4sII", profile[132 : 132 + 12 * count])
+    body = profile[132 + 12 * count :]
+    content = b"cicp\0\0\0\0" + bytes((primaries, transfer, 0, 1))
+    table = b"".join(struct.pack(">4sII", tag, start + 12, length) for tag, start, length in tags)
+    table += struct.pack(">4sII", b"cicp", 132 + 12 * (count + 1) + len(body), len(content))
+    whole = profile[:128] + struct.pack(">I", count + 1) + table + body + content
+    return struct.pack(">I", len(whole)) + whole[4:]
