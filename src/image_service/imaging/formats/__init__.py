@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from image_service.domain.image import ImageFormat, MetadataKind
-from image_service.imaging.formats import bmp, gif, heif, heif_size, jpeg, png, tiff, webp
+from image_service.imaging.formats import bmp, gif, heif, heif_size, jpeg, jxl, png, tiff, webp
 from image_service.imaging.formats.content import Content
 from image_service.imaging.formats.metadata import Metadata
 
@@ -25,6 +25,7 @@ _DIMENSIONS: Final[dict[ImageFormat, Callable[[Content], tuple[int, int]]]] = {
     ImageFormat.WEBP: webp.dimensions,
     ImageFormat.AVIF: heif_size.dimensions,
     ImageFormat.HEIC: heif_size.dimensions,
+    ImageFormat.JXL: jxl.dimensions,
     ImageFormat.TIFF: tiff.dimensions,
     ImageFormat.BMP: bmp.dimensions,
 }
@@ -35,6 +36,7 @@ _METADATA: Final[dict[ImageFormat, Callable[[bytes], Iterator[Metadata]]]] = {
     ImageFormat.WEBP: webp.metadata,
     ImageFormat.AVIF: heif.metadata,
     ImageFormat.HEIC: heif.metadata,
+    ImageFormat.JXL: jxl.metadata,
     ImageFormat.TIFF: tiff.metadata,
 }
 _STRIP: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
