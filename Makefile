@@ -10,6 +10,10 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-ver
 	--no-strip-extras
 # Packages that the API's image leaves out.
 DECODERS := cykooz-resizer kornia-rs numpy pillow
+# Extras that contain the decoder of a format, which container images get with the build argument EXTRA_FORMATS.
+FORMAT_EXTRAS := heic jxl
+# What the requirements of an extra leave out, as it is in requirements.txt.
+PINNED = $(shell sed -n 's/^\([a-z0-9-]*\)[^ ]*==.*/\1/p' requirements.txt)
 # Options for the program, the tests or the benchmarks: make test ARGS="-k upload"
 ARGS ?=
 # Tests at a time. Most tests wait for a server or a timer, so use more of them than processors.
@@ -152,6 +156,8 @@ requirements: $(DEV) ## Pin the dependencies in pyproject.toml; pins that still 
 	$(UV_COMPILE) pyproject.toml --output-file requirements.txt
 	$(UV_COMPILE) pyproject.toml --constraint requirements.txt $(DECODERS:%=--no-emit-package %) --output-file requirements-api.txt
 	$(UV_COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(foreach extra,$(FORMAT_EXTRAS),$(UV_COMPILE) pyproject.toml --extra $(extra) --constraint requirements-dev.txt \
+		$(PINNED:%=--no-emit-package %) --output-file requirements-$(extra).txt &&) true
 	$(UV_COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 	$(UV_COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 	$(UV_COMPILE) --group k8s --output-file requirements-k8s.txt

@@ -9,12 +9,16 @@ from typing import Any, Literal
 from PIL import Image
 from pillow_heif import register_heif_opener
 
+from harness.jxl import encoded_jxl
+
 register_heif_opener()
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:  # noqa: ANN401 (an encoder's own options)
     """The image as a file of the format."""
+    if image_format == "JXL":
+        return encoded_jxl(image, **options)
     data = io.BytesIO()
     image.save(data, image_format, **options)
     return data.getvalue()

@@ -11,6 +11,8 @@ from packaging.utils import canonicalize_name
 
 DECODERS = {"cykooz-resizer", "kornia-rs", "numpy", "pillow"}
 """Packages that the API's image leaves out."""
+FORMAT_EXTRAS = ("heic", "jxl")
+"""Extras that contain the decoder of a format."""
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]+\])?==([^\s;]+)", re.MULTILINE)
 
 
@@ -22,6 +24,7 @@ def problems() -> list[str]:
     needed = {
         "requirements.txt": program,
         "requirements-api.txt": [each for each in program if canonicalize_name(Requirement(each).name) not in DECODERS],
+        **{f"requirements-{extra}.txt": extras[extra] for extra in FORMAT_EXTRAS},
         "requirements-dev.txt": sum(extras.values(), program) + groups["dev"],
         "requirements-build.txt": project["build-system"]["requires"] + groups["build"],
         "requirements-bench.txt": groups["bench"],
@@ -36,9 +39,12 @@ def problems() -> list[str]:
                 found.append(f"{name} pins {requirement.name} to {version}, but pyproject.toml requires {requirement}")
         if re.search(r"https?://|file:|^--(index|extra|find)", Path(name).read_text(), re.MULTILINE):
             found.append(f"{name} names an index or URL")
-    for package, version in pins["requirements.txt"].items():
-        if pins["requirements-dev.txt"].get(package) != version:
-            found.append(f"requirements-dev.txt does not pin {package} to {version}, as requirements.txt does")
+    found += [
+        f"requirements-dev.txt does not pin {package} to {version}, as {name} does"
+        for name in ("requirements.txt", *(f"requirements-{extra}.txt" for extra in FORMAT_EXTRAS))
+        for package, version in pins[name].items()
+        if pins["requirements-dev.txt"].get(package) != version
+    ]
     if pins["requirements-api.txt"] != {
         name: pin for name, pin in pins["requirements.txt"].items() if name not in DECODERS
     }:

@@ -34,7 +34,7 @@ from image_service.imaging.limits import DEFAULT_LIMITS
 from tests.contract.rendering import GOOD, Give, MakePool, children, render, slow
 
 
-@pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("name", ["HEIF", "JXL", "TIFF", "BMP"])
 async def test_process_decodes_only_enabled_formats(make_pool: MakePool, give: Give, name: str) -> None:
     content = encoded(gradient(640, 480), name)
     assert (await render(make_pool(formats=tuple(ImageFormat)), give(content))).thumbnails

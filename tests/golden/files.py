@@ -39,6 +39,7 @@ ENCODERS: Final[dict[str, Callable[..., bytes]]] = {
     ),
     "tiff": lambda image, **options: encoded(image, "TIFF", **options),
     "bmp": lambda image, **options: encoded(image, "BMP", **options),
+    "jxl": lambda image, **options: encoded(image, "JXL", **options),
 }
 """How to write each format; HEIC only where its encoder is installed."""
 if find_spec("pillow_heif"):

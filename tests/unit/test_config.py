@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from pydantic import SecretStr, ValidationError
 
-from image_service.config import ConfigError, Settings, load_settings, standalone_settings
+from image_service.config import ConfigError, Settings, formats, load_settings, standalone_settings
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ COMPOSE_ONLY = {
     "RABBITMQ_PASSWORD",
     "RABBITMQ_MANAGEMENT_HOST",
     "API_PUBLISH_HOST",
+    "EXTRA_FORMATS",
 }
 NAMES = sorted(name.upper() for name in Settings.model_fields)
 DEPENDS_ON_THE_MACHINE = {"DECODE_SLOTS", "LIVENESS_FILE"}
@@ -134,12 +136,12 @@ def test_settings_are_immutable() -> None:
         (
             "ENABLED_FORMATS",
             "jpeg,svg",
-            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, separated by commas",
+            "must name one or more of jpeg, png, gif, webp, avif, heic, jxl, tiff, bmp, separated by commas",
         ),
         (
             "ENABLED_FORMATS",
             "jpeg png",
-            "must name one or more of jpeg, png, gif, webp, avif, heic, tiff, bmp, separated by commas",
+            "must name one or more of jpeg, png, gif, webp, avif, heic, jxl, tiff, bmp, separated by commas",
         ),
         ("ENABLED_FORMATS", "image/jpeg", "must name one or more of jpeg, png"),
         ("ENABLED_FORMATS", "pdf", "must name one or more of jpeg, png"),
@@ -416,8 +418,9 @@ def test_allowed_origins_are_as_browsers_send_them(
     ("value", "formats"),
     [
         ("jpeg", {"jpeg"}),
-        ("jpeg,png,gif,webp,avif,heic,tiff,bmp", set(ImageFormat)),
+        ("jpeg,png,gif,webp,avif,heic,jxl,tiff,bmp", set(ImageFormat)),
         (" JPEG , heic,jpeg,", {"jpeg", "heic"}),
+        ("jpeg,jxl,", {"jpeg", "jxl"}),
     ],
 )
 def test_formats_are_enabled_by_name(monkeypatch: pytest.MonkeyPatch, value: str, formats: set[str]) -> None:
@@ -429,17 +432,41 @@ def test_the_default_formats_are_enabled_by_default() -> None:
     assert load_settings().enabled_formats == DEFAULT_FORMATS
 
 
-def test_heic_is_enabled_only_where_its_decoder_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    monkeypatch.setenv("ENABLED_FORMATS", "jpeg,heic")
+@pytest.mark.parametrize(
+    ("name", "package", "module"), [("heic", "pillow-heif", "pillow_heif"), ("jxl", "imagecodecs", "imagecodecs")]
+)
+def test_format_is_enabled_only_where_its_decoder_is_installed(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("ENABLED_FORMATS", f"jpeg,{name}")
     message = (
-        r"^ENABLED_FORMATS=jpeg,heic is not usable: heic needs the package pillow-heif, which is not installed: "
-        r"install image-processing-service\[heic\]\.$"
+        rf"^ENABLED_FORMATS=jpeg,{name} is not usable: {name} needs the package {package}, which is not installed: "
+        rf"install image-processing-service\[{name}\], or build the container images with "
+        rf"--build-arg EXTRA_FORMATS={name}\.$"
     )
     with pytest.raises(ConfigError, match=message):
         load_settings()
     monkeypatch.setenv("ENABLED_FORMATS", "jpeg,tiff,bmp")
     assert load_settings().enabled_formats == {"jpeg", "tiff", "bmp"}
+
+
+def test_tells_which_formats_are_enabled_and_which_could_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    found = formats({ImageFormat.PNG, ImageFormat.JPEG})
+    assert found == ("jpeg,png", "avif,bmp,gif,heic,tiff,webp", "jxl")
+    assert formats(set(ImageFormat) - {ImageFormat.JXL}).available == ""
+
+
+def test_enabling_a_format_loads_no_decoder() -> None:
+    code = (
+        "import sys; from image_service.config import load_settings; load_settings(); "
+        "from image_service.program import api; "
+        "print([each for each in ('PIL', 'pillow_heif', 'imagecodecs', 'numpy') if each in sys.modules])"
+    )
+    environment = os.environ | {"ENABLED_FORMATS": ",".join(ImageFormat)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)  # noqa: S603
+    assert done.stdout == b"[]\n"
 
 
 @pytest.mark.parametrize("part", ["sdk", "exporter", "instrumentation"])

@@ -11,6 +11,7 @@ NAMES = {
     ImageFormat.WEBP: ("image/webp", "webp"),
     ImageFormat.AVIF: ("image/avif", "avif"),
     ImageFormat.HEIC: ("image/heic", "heic"),
+    ImageFormat.JXL: ("image/jxl", "jxl"),
     ImageFormat.TIFF: ("image/tiff", "tiff"),
     ImageFormat.BMP: ("image/bmp", "bmp"),
 }

@@ -1,14 +1,19 @@
 """The package's metadata, and the development commands."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
 
 from image_service import __main__ as program
 from image_service import __version__
+from image_service.domain.image import DEFAULT_FORMATS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,3 +70,40 @@ def test_development_commands_are_documented_and_run_in_ci(command: str) -> None
     for document in ("README.md", ".github/workflows/ci.yml"):
         lines = [line.strip().removeprefix("- run: ") for line in (ROOT / document).read_text().splitlines()]
         assert any(line.split("  #")[0].rstrip() == command for line in lines), document
+
+
+EXTRA_FORMATS = ("heic", "jxl")
+
+
+@pytest.mark.parametrize("file", ["Dockerfile.api", "Dockerfile.worker"])
+def test_one_build_argument_adds_formats_to_an_image(file: str) -> None:
+    text = (ROOT / file).read_text().replace("\\\n", " ")
+    stages = re.split(r"^FROM .*$", text, flags=re.MULTILINE)
+    asking = [stage for stage in stages if "ARG EXTRA_FORMATS=\n" in stage]
+    installing, running = asking
+    (command,) = [line for line in installing.splitlines() if "EXTRA_FORMATS" in line and line.startswith("RUN")]
+    assert re.search(
+        r"--require-hashes --only-binary :all: --no-deps +-r \"requirements-\$format.txt\" \|\| exit;", command
+    )
+    (accepted,) = re.findall(r'^ENV ENABLED_FORMATS="(.*),\$\{EXTRA_FORMATS\}"$', running, re.MULTILINE)
+    assert set(accepted.split(",")) == DEFAULT_FORMATS
+    for name in EXTRA_FORMATS:
+        assert f"requirements-{name}.txt" in installing.split("RUN pip")[0]
+        assert f"!requirements-{name}.txt" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def test_compose_passes_the_build_argument_to_both_images() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name in ("api", "worker"):
+        assert services[name]["build"]["args"] == {"EXTRA_FORMATS": "${EXTRA_FORMATS:-}"}
+
+
+@pytest.mark.parametrize("name", EXTRA_FORMATS)
+def test_each_extra_format_has_requirements_of_its_decoder_alone(name: str) -> None:
+    wanted = {Requirement(each).name for each in PROJECT["optional-dependencies"][name]}
+    pinned = re.findall(r"^([a-z0-9-]+)==.*$", (ROOT / f"requirements-{name}.txt").read_text(), re.MULTILINE)
+    assert set(pinned) == wanted
+
+
+def test_requirements_match_the_metadata() -> None:
+    subprocess.run([sys.executable, "scripts/check_requirements.py"], cwd=ROOT, check=True)

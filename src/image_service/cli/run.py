@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,7 +11,8 @@ from urllib.request import ProxyHandler, build_opener
 import typer
 
 from image_service.cli.app import FAILED, app, report_errors
-from image_service.config import load_settings, standalone_settings
+from image_service.config import formats, load_settings, standalone_settings
+from image_service.config.decoders import Formats
 from image_service.worker.liveness import is_fresh
 
 _HEALTH_TIMEOUT: Final = 4.0
@@ -38,7 +40,8 @@ def standalone(
     from image_service.program.standalone import run_standalone  # noqa: PLC0415 — see __init__
 
     with report_errors():
-        run_standalone(standalone_settings(data, api_host=host, api_port=port), data, _announce)
+        settings = standalone_settings(data, api_host=host, api_port=port)
+        run_standalone(settings, data, partial(_announce, formats(settings.enabled_formats)))
 
 
 @app.command()
@@ -119,10 +122,13 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _announce(address: str) -> None:
+def _announce(images: Formats, address: str) -> None:
+    others = f"; ENABLED_FORMATS can add {images.available}" if images.available else ""
+    missing = f"; not installed: {images.not_installed}" if images.not_installed else ""
     typer.echo(
         f"\n  Image Processing Service on {address}   (documentation: {address}/docs)\n\n"
         "  Upload an image:\n"
         f"    curl -F file=@photo.jpg {address}/images\n\n"
+        f"  Formats: {images.enabled}{others}{missing}\n\n"
         "  Stop with Ctrl-C.\n"
     )

@@ -1,7 +1,8 @@
 """All settings, read from the environment and validated at startup."""
 
+from image_service.config.decoders import formats
 from image_service.config.loading import ConfigError, doubts, load_settings, standalone_settings
 from image_service.config.server_urls import EMBEDDED_QUEUE
 from image_service.config.settings import Settings
 
-__all__ = ["EMBEDDED_QUEUE", "ConfigError", "Settings", "doubts", "load_settings", "standalone_settings"]
+__all__ = ["EMBEDDED_QUEUE", "ConfigError", "Settings", "doubts", "formats", "load_settings", "standalone_settings"]

@@ -120,7 +120,7 @@ class Settings(BaseSettings):
 
     enabled_formats: types.Formats = Field(
         default=DEFAULT_FORMATS,
-        description="Comma-separated formats to accept; heic, tiff and bmp can be added.",
+        description="Comma-separated formats to accept; tiff and bmp can be added, and with their extras heic and jxl.",
     )
     max_pixels: int = Field(
         default=limits.MAX_PIXELS,

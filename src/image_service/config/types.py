@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from image_service.config.decoders import explain_missing
 from image_service.config.server_urls import broker_url, database_url, parts_of
 from image_service.domain.image import ImageFormat
 
@@ -116,9 +117,8 @@ def _formats(value: object) -> object:
     if not names or not names.issubset(ImageFormat):
         msg = f"must name one or more of {', '.join(ImageFormat)}, separated by commas"
         raise ValueError(msg)
-    if ImageFormat.HEIC in names and find_spec("pillow_heif") is None:
-        msg = "heic needs the package pillow-heif, which is not installed: install image-processing-service[heic]"
-        raise ValueError(msg)
+    if missing := [reason for name in sorted(names) if (reason := explain_missing(name))]:
+        raise ValueError("; ".join(missing))
     return names
 
 

@@ -19,6 +19,7 @@ class ImageFormat(StrEnum):
     WEBP = "webp"
     AVIF = "avif"
     HEIC = "heic"
+    JXL = "jxl"
     TIFF = "tiff"
     BMP = "bmp"
 

@@ -35,6 +35,7 @@ _MONOCHROME: Final = 0x10
 _OTHERS: Final[dict[ImageFormat, _Pictures]] = {
     ImageFormat.GIF: (1, 4),
     ImageFormat.HEIC: (4, 1),
+    ImageFormat.JXL: (4,),
     ImageFormat.TIFF: (1,),
     ImageFormat.BMP: (1,),
 }

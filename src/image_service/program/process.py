@@ -10,7 +10,7 @@ import structlog
 import uvloop
 
 from image_service.bootstrap import Resources, backlog_gauges
-from image_service.config import Settings, doubts
+from image_service.config import Settings, doubts, formats
 from image_service.observability.background_stream import BackgroundStream
 from image_service.observability.exposition import serve_metrics
 from image_service.observability.logging import background_logging
@@ -26,8 +26,9 @@ _log = structlog.get_logger(__name__)
 
 @contextmanager
 def logging_to_stderr(settings: Settings) -> Iterator[BackgroundStream]:
-    """Configure logging for the duration of the block, and log which settings may be wrong."""
+    """Configure logging for the duration of the block, and log the image formats and which settings may be wrong."""
     with background_logging(settings.log_level, settings.log_format) as log:
+        _log.info("image formats", **formats(settings.enabled_formats)._asdict())
         for doubt in doubts(settings):
             _log.warning("setting may be wrong", reason=doubt)
         yield log

@@ -40,8 +40,8 @@ _UPLOAD: Final[dict[str, Any]] = {
                         FIELD: {
                             "type": "string",
                             "format": "binary",
-                            "description": "The image: JPEG, PNG, GIF, WebP or AVIF; also HEIC, TIFF or BMP if the "
-                            "setting ENABLED_FORMATS adds them. The setting can also disable formats.",
+                            "description": "The image: JPEG, PNG, GIF, WebP or AVIF; also HEIC, JPEG XL, TIFF or "
+                            "BMP if the setting ENABLED_FORMATS adds them. The setting can also disable formats.",
                         }
                     },
                 }

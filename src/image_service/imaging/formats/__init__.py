@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from image_service.domain.image import ImageFormat, MetadataKind
-from image_service.imaging.formats import bmp, gif, heif, heif_colour, heif_size, jpeg, png, tiff, webp
+from image_service.imaging.formats import bmp, gif, heif, heif_colour, heif_size, jpeg, jxl, png, tiff, webp
 from image_service.imaging.formats.colour import Signal
 from image_service.imaging.formats.content import Content
 from image_service.imaging.formats.metadata import Metadata
@@ -27,6 +27,7 @@ _DIMENSIONS: Final[dict[ImageFormat, Callable[[Content], tuple[int, int]]]] = {
     ImageFormat.WEBP: webp.dimensions,
     ImageFormat.AVIF: heif_size.dimensions,
     ImageFormat.HEIC: heif_size.dimensions,
+    ImageFormat.JXL: jxl.dimensions,
     ImageFormat.TIFF: tiff.dimensions,
     ImageFormat.BMP: bmp.dimensions,
 }
@@ -37,6 +38,7 @@ _METADATA: Final[dict[ImageFormat, Callable[[bytes], Iterator[Metadata]]]] = {
     ImageFormat.WEBP: webp.metadata,
     ImageFormat.AVIF: heif.metadata,
     ImageFormat.HEIC: heif.metadata,
+    ImageFormat.JXL: jxl.metadata,
     ImageFormat.TIFF: tiff.metadata,
 }
 _COLOUR: Final[dict[ImageFormat, Callable[[bytes], Iterator[Signal]]]] = {
@@ -53,7 +55,7 @@ _EXIF: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
     ImageFormat.PNG: png.exif,
 }
 """Not WebP, whose EXIF browsers do not read."""
-_TURNED_BY_DECODERS: Final = frozenset({ImageFormat.AVIF, ImageFormat.HEIC, ImageFormat.TIFF})
+_TURNED_BY_DECODERS: Final = frozenset({ImageFormat.AVIF, ImageFormat.HEIC, ImageFormat.JXL, ImageFormat.TIFF})
 _STRIP: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
     ImageFormat.JPEG: jpeg.strip,
     ImageFormat.PNG: png.strip,

@@ -1,4 +1,4 @@
-"""Reads fields of single bits, most significant first, as headers of video codecs have them."""
+"""Reads fields of single bits: the most significant first in video codecs, the least significant first in JPEG XL."""
 
 from typing import Final
 
@@ -36,3 +36,24 @@ class Bits:
             if zeros > _LONGEST_PREFIX:
                 raise EOFError
         return (1 << zeros) - 1 + self.read(zeros)
+
+
+class BitsFromLeast:
+    """Bytes that are read bit by bit, the least significant bit of each first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "little")
+        self._left = 8 * len(data)
+
+    def read(self, count: int) -> int:
+        """Return the next ``count`` bits as an unsigned number, whose lowest bit came first.
+
+        Raises:
+            EOFError: there are not as many.
+        """
+        if count > self._left:
+            raise EOFError
+        self._left -= count
+        found = self._value & ((1 << count) - 1)
+        self._value >>= count
+        return found

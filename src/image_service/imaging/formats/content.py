@@ -50,6 +50,28 @@ class FileContent:
         return self._window[start - self._at : stop - self._at]
 
 
+class Pieces:
+    """Bytes that lie in several places of a file, as one ``Content``."""
+
+    def __init__(self, content: Content, places: Iterable[tuple[int, int]]) -> None:
+        self._content = content
+        self._places = [(start, min(end, len(content))) for start, end in places if start < min(end, len(content))]
+        self._length = sum(end - start for start, end in self._places)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: slice, /) -> bytes:
+        found, start, stop = [], place.start, place.stop
+        for begin, end in self._places:
+            if start < end - begin:
+                found.append(self._content[begin + max(0, start) : min(end, begin + stop)])
+            start, stop = start - (end - begin), stop - (end - begin)
+            if stop <= 0:
+                break
+        return b"".join(found)
+
+
 def take(content: Content, at: int, count: int) -> bytes:
     """Return the ``count`` bytes that begin at ``at``.
 

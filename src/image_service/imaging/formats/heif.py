@@ -62,12 +62,13 @@ class Item(NamedTuple):
     """Start and length of each; the length 0 means all that follows."""
 
 
-def boxes(content: Content, entered: frozenset[bytes]) -> Iterator[Box]:
+def boxes(content: Content, entered: frozenset[bytes] = frozenset(), family: str = FAMILY) -> Iterator[Box]:
     """Yield every box, each followed by those inside it.
 
     Args:
-        content: An AVIF or HEIC file.
+        content: A file of boxes, such as AVIF, HEIC or JPEG XL.
         entered: The kinds of boxes whose inside is read.
+        family: What errors call the file.
 
     Raises:
         CorruptImage: a box is shorter than its header, or there are more than ``_MAX_BOXES``.
@@ -79,15 +80,15 @@ def boxes(content: Content, entered: frozenset[bytes]) -> Iterator[Box]:
         if not areas:
             return
         position, end = areas.pop()
-        box = _read_box(content, position, end)
+        box = _read_box(content, position, end, family)
         areas.append((box.end, end))
         if box.kind in entered:
             areas.append((_first_child(content, box), box.end))
         yield box
-    raise damaged(FAMILY, "it has too many boxes")
+    raise damaged(family, "it has too many boxes")
 
 
-def _read_box(content: Content, position: int, end: int) -> Box:
+def _read_box(content: Content, position: int, end: int, family: str) -> Box:
     """Return the box at ``position`` in an area that ends at ``end``."""
     head = take(content, position, _HEADER)
     size, header = int.from_bytes(head[:4]), _HEADER
@@ -96,7 +97,7 @@ def _read_box(content: Content, position: int, end: int) -> Box:
     elif size == 0:
         size = end - position
     if size < header:
-        raise damaged(FAMILY, "a box is shorter than its own header")
+        raise damaged(family, "a box is shorter than its own header")
     # A box that leaves its area is for the decoder to judge: what is looked for may still be there.
     return Box(head[4:], position + header, min(position + size, end))
 

@@ -3,12 +3,12 @@
 Decoders allocate what the coded picture announces, and scale the result to the size in the boxes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
 from image_service.imaging.formats import av1, hevc
-from image_service.imaging.formats.content import Content, damaged, number, take
+from image_service.imaging.formats.content import Content, Pieces, damaged, number, take
 from image_service.imaging.formats.heif import FAMILY, Box, Origin, boxes, items
 
 ENTERED: Final = frozenset(
@@ -30,28 +30,6 @@ _PADDING: Final = 63
 _AV1_CONFIGURATION_HEAD: Final = 4
 _CHUNK_OFFSETS: Final = {b"stco": 4, b"co64": 8}
 """The length of a position, by the box that holds positions of a track's samples."""
-
-
-class _Pieces:
-    """Bytes that lie in several places of a file, as one ``Content``."""
-
-    def __init__(self, content: Content, places: Iterable[tuple[int, int]]) -> None:
-        self._content = content
-        self._places = [(start, min(end, len(content))) for start, end in places if start < min(end, len(content))]
-        self._length = sum(end - start for start, end in self._places)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, place: slice, /) -> bytes:
-        found, start, stop = [], place.start, place.stop
-        for begin, end in self._places:
-            if start < end - begin:
-                found.append(self._content[begin + max(0, start) : min(end, begin + stop)])
-            start, stop = start - (end - begin), stop - (end - begin)
-            if stop <= 0:
-                break
-        return b"".join(found)
 
 
 def dimensions(content: Content) -> tuple[int, int]:
@@ -108,13 +86,13 @@ def av1_streams(content: Content, found: Sequence[Box]) -> Iterator[Content]:
     idat = next((box.body for box in found if box.kind == b"idat"), 0)
     for box in found:
         if box.kind == _AV1_CONFIGURATION:
-            yield _Pieces(content, [(box.body + _AV1_CONFIGURATION_HEAD, box.end)])
+            yield Pieces(content, [(box.body + _AV1_CONFIGURATION_HEAD, box.end)])
         elif box.kind == b"iloc":
             for item in items(content, box):
                 if item.number in av1_items and item.origin in {Origin.FILE, Origin.BOX}:
                     base = idat if item.origin == Origin.BOX else 0
                     places = [(base + start, length or len(content)) for start, length in item.extents]
-                    yield _Pieces(content, [(start, start + length) for start, length in places])
+                    yield Pieces(content, [(start, start + length) for start, length in places])
     yield from _first_samples(content, found)
 
 
@@ -136,4 +114,4 @@ def _first_samples(content: Content, found: Sequence[Box]) -> Iterator[Content]:
             sizes = track[b"stsz"].body
             size = number(content, sizes + 4, 4) or number(content, sizes + 12, 4)
             at = number(content, offsets.body + 8, _CHUNK_OFFSETS[offsets.kind])
-            yield _Pieces(content, [(at, at + size)])
+            yield Pieces(content, [(at, at + size)])

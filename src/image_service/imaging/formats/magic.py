@@ -3,7 +3,7 @@
 from typing import Final
 
 from image_service.domain.image import ImageFormat
-from image_service.imaging.formats import bmp, heif
+from image_service.imaging.formats import bmp, heif, jxl
 from image_service.imaging.formats.tiff import LAYOUTS
 
 _SIGNATURES: Final = {
@@ -11,6 +11,8 @@ _SIGNATURES: Final = {
     b"\x89PNG\r\n\x1a\n": ImageFormat.PNG,
     b"GIF87a": ImageFormat.GIF,
     b"GIF89a": ImageFormat.GIF,
+    jxl.CODESTREAM: ImageFormat.JXL,
+    jxl.CONTAINER: ImageFormat.JXL,
     **dict.fromkeys(LAYOUTS, ImageFormat.TIFF),
 }
 

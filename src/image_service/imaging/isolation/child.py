@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -22,7 +23,7 @@ from PIL import AvifImagePlugin
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Recipe
 from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
-from image_service.imaging.decoders import heic
+from image_service.imaging.decoders import heic, jxl
 from image_service.imaging.isolation.malloc import keep_freed_memory, trim_excess
 from image_service.imaging.isolation.outputs import CollectedFiles
 from image_service.imaging.isolation.protocol import decode_job, encode_error, encode_ready, encode_rendering
@@ -32,6 +33,11 @@ from image_service.imaging.render.pipeline import render
 
 _REPLY_BUFFER: Final = 256 * 1024
 """Bytes that are written at once, which is all of most replies: each write wakes the parent."""
+_PREPARED: Final[dict[ImageFormat, Callable[[], None]]] = {
+    ImageFormat.HEIC: heic.prepare,
+    ImageFormat.JXL: jxl.prepare,
+}
+"""What loads the decoders that are optional dependencies."""
 _SET_PARENT_DEATH_SIGNAL: Final = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
@@ -43,8 +49,9 @@ def main() -> None:
     _end_with_parent()
     os.nice(limits.niceness)
     keep_freed_memory()
-    if ImageFormat.HEIC in limits.formats:
-        heic.prepare()
+    for image_format, prepare in _PREPARED.items():
+        if image_format in limits.formats:
+            prepare()
     _limit_resources(limits)
     _reply(replies, encode_ready(enter_sandbox(limits.readable, limits.writable)))
     for line in jobs:

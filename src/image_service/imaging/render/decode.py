@@ -18,6 +18,7 @@ from image_service.errors import CorruptImage, ImageTooLarge
 from image_service.imaging.decoders.gif import on_canvas
 from image_service.imaging.decoders.heic import open_heic
 from image_service.imaging.decoders.jpeg import Jpeg, decode_without_end
+from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.decoders.png import Png, repair_transparency
 from image_service.imaging.decoders.tiff import open_tiff
 from image_service.imaging.decoders.webp import open_webp
@@ -30,6 +31,7 @@ _DECODERS: Final[dict[ImageFormat, Callable[[BinaryIO], ImageFile.ImageFile]]] =
     ImageFormat.WEBP: open_webp,
     ImageFormat.AVIF: AvifImageFile,
     ImageFormat.HEIC: open_heic,
+    ImageFormat.JXL: JpegXl,
     ImageFormat.TIFF: open_tiff,
     ImageFormat.BMP: BmpImageFile,
 }
@@ -62,6 +64,7 @@ _BYTES_PER_PIXEL: Final = {
     ImageFormat.WEBP: 16,
     ImageFormat.AVIF: 14,
     ImageFormat.HEIC: 8,
+    ImageFormat.JXL: 22,
     ImageFormat.TIFF: 8,
 }
 """What decoding takes at the most, of the formats whose decoders report a lack of memory as damage; the others tell

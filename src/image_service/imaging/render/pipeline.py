@@ -13,7 +13,7 @@ from image_service.domain.geometry import fit_inside
 from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Preset, Recipe
 from image_service.imaging.formats import find_metadata, read_colour, read_orientation, strip
-from image_service.imaging.formats.colour import Signal
+from image_service.imaging.formats.colour import Profile, Signal
 from image_service.imaging.formats.completeness import check_length
 from image_service.imaging.formats.jpeg_scans import check_scans
 from image_service.imaging.inspect import HeaderInspector, check_size
@@ -160,7 +160,9 @@ def _decode(work: _Work) -> None:
 
 
 def _read_metadata(work: _Work) -> None:
-    """Read the orientation, if the decoder knows it, and compute the thumbnails' sizes."""
+    """Read the orientation and colours that only the decoder knows, and compute the thumbnails' sizes."""
+    if work.format is ImageFormat.JXL and (profile := work.image.info.get("icc_profile")):
+        work.signals = (Profile(profile),)
     if not work.orientation:
         work.orientation = decode.orientation(work.image)
     if work.orientation in _SIDES_SWAPPED:

@@ -12,6 +12,7 @@ from harness.images import (
 )
 from image_service.domain.image import ImageFormat
 from image_service.errors import UnsupportedFormat
+from image_service.imaging.formats import jxl
 from image_service.imaging.inspect import HeaderInspector
 
 INSPECTOR = HeaderInspector(allowed=ImageFormat)
@@ -46,7 +47,13 @@ def test_refuses_unknown_formats(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("HEIC", box(b"ftyp", HEIC)), ("TIFF", tiff(*tiff_size(7, 5))), ("BMP", bmp_header(7, 5))],
+    [
+        ("HEIC", box(b"ftyp", HEIC)),
+        ("JXL", jxl.CODESTREAM + bytes(9)),
+        ("JXL", jxl.CONTAINER),
+        ("TIFF", tiff(*tiff_size(7, 5))),
+        ("BMP", bmp_header(7, 5)),
+    ],
 )
 def test_names_the_format_that_is_not_enabled(name: str, content: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match=f"is a {name} image; accepted are AVIF, GIF, JPEG, PNG, WEBP"):

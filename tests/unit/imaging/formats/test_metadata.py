@@ -69,13 +69,13 @@ def cut(content: bytes) -> list[bytes]:
     return [content[at : at + 255] for at in range(0, len(content), 255)]
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "JXL", "TIFF", "BMP"])
 def test_plain_file_has_no_metadata(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     assert find(encoded(PICTURE, name), image_format) == set()
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JXL"])
 def test_metadata_in_every_format(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     block = b"Exif\0\0" + CAMERA
@@ -86,7 +86,7 @@ def test_metadata_in_every_format(name: str) -> None:
     assert find(content, image_format) == expected
 
 
-@pytest.mark.parametrize("name", ["JPEG", "WEBP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("name", ["JPEG", "WEBP", "AVIF", "HEIF", "JXL"])
 def test_finds_gps_position_in_xmp(name: str) -> None:
     image_format = ImageFormat("heic" if name == "HEIF" else name.lower())
     assert find(encoded(PICTURE, name, xmp=XMP_WITH_POSITION), image_format) == {"xmp", "gps"}
@@ -183,6 +183,7 @@ WHOLE = {
         ImageFormat.WEBP: "WEBP",
         ImageFormat.AVIF: "AVIF",
         ImageFormat.HEIC: "HEIF",
+        ImageFormat.JXL: "JXL",
         ImageFormat.TIFF: "TIFF",
     }.items()
 }

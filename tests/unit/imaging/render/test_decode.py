@@ -58,7 +58,7 @@ def test_decodes_primary_image_of_heic_not_its_thumbnail() -> None:
     assert image.size == (640, 480)
 
 
-@pytest.mark.parametrize("name", ["HEIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("name", ["HEIF", "JXL", "TIFF", "BMP"])
 def test_refuses_format_that_is_not_enabled(make: Make, name: str) -> None:
     content = encoded(gradient(80, 40), name)
     with pytest.raises(UnsupportedFormat, match="accepted are AVIF, GIF, JPEG, PNG, WEBP"):
@@ -104,6 +104,8 @@ def test_damaged_file_is_corrupt(make: Make) -> None:
         "WebP of a header": encoded(noise(64, 64), "WEBP")[:40],
         "AVIF of a header": encoded(noise(64, 64), "AVIF")[:300],
         "HEIC cut in its pixels": cut("HEIF", 0.7),
+        "JPEG XL cut in its pixels": cut("JXL", 0.7),
+        "JPEG XL of a header": cut("JXL", 0.01),
         "TIFF cut in its pixels": cut("TIFF", 0.5),
         "TIFF without pixels": tiff(*tiff_size(9, 9)),
         "TIFF of an unknown compression": raw_tiff(9, 9, bytes(243), (259, SHORT, 1, 99)),
@@ -135,7 +137,7 @@ def test_renders_truncated_file_if_enabled(make: Make) -> None:
             make(content)
 
 
-@pytest.mark.parametrize("name", ["WEBP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("name", ["WEBP", "AVIF", "HEIF", "JXL"])
 def test_truncated_file_without_partial_decode_is_corrupt(make: Make, name: str) -> None:
     with pytest.raises(CorruptImage):
         make(cut(name, 0.7), truncated=True)

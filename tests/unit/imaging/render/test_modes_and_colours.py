@@ -17,7 +17,7 @@ from image_service.domain.recipe import Preset, Recipe
 from tests.unit.imaging.render.rendered import Make, assert_close
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "TIFF"])
 def test_converts_colours_to_srgb(make: Make, name: str) -> None:
     made = make(encoded(Image.new("RGB", (80, 80), (200, 100, 50)), name, quality=95, icc_profile=display_p3()))
     # (200, 100, 50) in Display P3 is a more saturated orange in sRGB.
@@ -93,6 +93,7 @@ TRANSPARENT = {
     "palette with alpha values": encoded(Image.new("P", (80, 80), 0), "PNG", transparency=b"\0\x80"),
     "GIF": encoded(Image.new("P", (80, 80), 0), "GIF", transparency=0),
     "WebP": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "WEBP", lossless=True),
+    "JPEG XL": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "JXL"),
     "HEIC": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "HEIF"),
     "TIFF": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "TIFF"),
     "AVIF": encoded(Image.new("RGBA", (80, 80), (255, 0, 0, 0)), "AVIF"),

@@ -19,7 +19,7 @@ from image_service.domain.recipe import DEFAULT_RECIPE, Preset, Recipe
 from tests.unit.imaging.render.rendered import Make, assert_alike, assert_close
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "JXL", "TIFF", "BMP"])
 def test_makes_every_preset(make: Make, name: str) -> None:
     made = make(encoded(gradient(2600, 1300), name), DEFAULT_RECIPE)
     assert [each.preset for each in made.rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
@@ -82,7 +82,7 @@ FROM_UPRIGHT = {
 
 
 @pytest.mark.parametrize("orientation", FROM_UPRIGHT)
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "AVIF", "HEIF", "TIFF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "AVIF", "HEIF", "JXL", "TIFF"])
 def test_applies_orientation_once(make: Make, orientation: int, name: str) -> None:
     # In AVIF and HEIC, it is written as irot and imir boxes, the only place where it counts there.
     turn = FROM_UPRIGHT[orientation]
@@ -127,7 +127,7 @@ def test_ignores_orientation_after_the_pixels_of_a_png(make: Make) -> None:
     assert make(content[:-12] + chunk + content[-12:]).small.size == (40, 20)
 
 
-@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "AVIF", "HEIF", "TIFF"])
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "TIFF"])
 def test_takes_the_first_frame(make: Make, name: str) -> None:
     frames = [Image.new("RGB", (80, 60), colour) for colour in ("blue", "lime", "red")]
     made = make(encoded(frames[0], name, save_all=True, append_images=frames[1:], duration=50))

@@ -32,7 +32,7 @@ def test_refuses_unknown_content(make: Make) -> None:
         make(b"%!PS\n{} loop")
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "JXL", "TIFF", "BMP"])
 def test_refuses_more_pixels_than_allowed(make: Make, name: str) -> None:
     content = encoded(gradient(100, 80), name)
     with pytest.raises(ImageTooLarge, match="100x80"):
