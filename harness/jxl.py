@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from PIL import Image
 
-from image_service.imaging.decoders.libjxl import BasicInfo, ColourEncoding, PixelFormat, load
+from image_service.imaging.decoders.libjxl import load
+from image_service.imaging.decoders.libjxl_structures import BasicInfo, ColourEncoding, PixelFormat
 
 CODESTREAM = b"\xff\x0a"
 CONTAINER = bytes.fromhex("0000000c4a584c200d0a870a") + bytes.fromhex("00000014667479706a786c20000000006a786c20")

@@ -14,9 +14,8 @@ from tests.browser.cases.differences import DIFFERENCES
 from tests.browser.comparison import HEADING, compare
 
 CASES = all_cases()
-HDR = [case for case in CASES if "-hdr-" in case.name]
 SAME = [case for case in CASES if not case.difference]
-OTHER = [case for case in CASES if case.difference and case not in HDR]
+OTHER = [case for case in CASES if case.difference]
 
 
 @pytest.mark.parametrize("case", SAME, ids=lambda case: case.name)
@@ -30,14 +29,6 @@ def test_a_difference_on_purpose_is_still_there(chromium: Chromium, tmp_path: Pa
     found = compare(case, chromium, tmp_path)
     assert not found.alike, f"remove its reason from the table of differences:\n{HEADING}\n{found}"
     assert found.same_size or found.service is None or found.browser is None
-
-
-@pytest.mark.parametrize("case", HDR, ids=lambda case: case.name)
-def test_hdr_is_shown_in_the_same_size(chromium: Chromium, tmp_path: Path, case: Case) -> None:
-    found = compare(case, chromium, tmp_path)
-    assert found.service is not None
-    assert found.browser is not None
-    assert found.same_size
 
 
 def test_cases_differ_in_name_and_content() -> None:

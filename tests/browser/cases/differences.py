@@ -3,10 +3,6 @@
 from typing import Final
 
 _REFUSED: Final = "The browser refuses the whole file; the service ignores what is malformed, and shows the rest."
-_HDR: Final = (
-    "High dynamic range: the browser keeps colours as they are up to 203 nits, and reaches white at the peak that the "
-    "file names; the service has a documented curve of its own."
-)
 
 DIFFERENCES: Final[dict[str, str]] = {
     "png-*-cicp-p3-matrix-one": _REFUSED,
@@ -22,6 +18,6 @@ DIFFERENCES: Final[dict[str, str]] = {
     "avif-rgba-soft-8-nclx-srgb": (
         "The browser takes alpha for values from 16 to 235, although the file says 0 to 255, as AVIF requires (§4)."
     ),
-    "*-hdr-*": _HDR,
+    "avif-rgb-8-nclx-chroma-derived": "The browser ignores code points beside a matrix that is derived from them.",
 }
 """The reason by a pattern of the case's name, as in file names."""

@@ -1,4 +1,4 @@
-"""PQ and HLG in PNG, AVIF and HEIC: both show them by curves of their own, so they are put side by side."""
+"""PQ and HLG in PNG, AVIF and HEIC."""
 
 import struct
 from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import Final
 
 from image_service.errors import CorruptImage
 from image_service.imaging.formats import av1
-from image_service.imaging.formats.colour import SRGB, Cicp, Signal, profile
+from image_service.imaging.formats.colour import PRIMARIES, SRGB, TRANSFERS, Cicp, Signal, profile
 from image_service.imaging.formats.content import number
 from image_service.imaging.formats.heif import Box, boxes
 from image_service.imaging.formats.heif_size import ENTERED, av1_streams
@@ -19,9 +19,8 @@ _LIGHT_LEVEL: Final = b"clli"
 _TRACK_ENTRY: Final = b"av01"
 _CODE_POINTS: Final = b"nclx"
 _PROFILES: Final = frozenset({b"prof", b"rICC"})
-_KNOWN_PRIMARIES: Final = frozenset({1, *range(4, 13), 22})
-_KNOWN_TRANSFERS: Final = frozenset({4, 5, 7, 8, 13, 16, 17, 18})
-"""Code points of ITU-T H.273 that are used."""
+_FOR_CAMERAS: Final = frozenset({1, 6, 11, 14, 15})
+"""The curves of BT.601, BT.709, BT.2020 and xvYCC."""
 _CONFIGURATION: Final = b"av1C"
 _HIGH_DEPTH: Final = 0x40
 _KIND: Final = 4
@@ -74,8 +73,8 @@ def _specified(primaries: int, transfer: int, peak: float) -> Cicp:
     Also where the curve is one for cameras, those of BT.601, BT.709 and BT.2020, as browsers do.
     """
     return Cicp(
-        primaries if primaries in _KNOWN_PRIMARIES else SRGB.primaries,
-        transfer if transfer in _KNOWN_TRANSFERS else SRGB.transfer,
+        primaries if primaries in PRIMARIES else SRGB.primaries,
+        transfer if transfer in TRANSFERS - _FOR_CAMERAS else SRGB.transfer,
         peak,
     )
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
-from image_service.imaging.formats.colour import SRGB, Cicp, Gamma, Profile, Signal
+from image_service.imaging.formats.colour import SRGB, Cicp, Gamma, Signal, profile
 from image_service.imaging.formats.content import Content, cut_off, damaged, number, take, too_many, without
 from image_service.imaging.formats.metadata import Metadata
 from image_service.imaging.limits import MAX_PROFILE_BYTES
@@ -195,8 +195,8 @@ def colour(content: bytes) -> Iterator[Signal]:
         if matrix == 0 and full_range == 1:
             brightest = number(found.get(b"cLLI", b""), 0, 4) or number(found.get(b"mDCV", b""), _PEAK_OF_DISPLAY, 4)
             yield Cicp(primaries, transfer, brightest / _LIGHT_UNIT)
-    if (profile := _inflate_profile(found.get(b"iCCP", b""))) is not None:
-        yield profile
+    if embedded := _inflate_profile(found.get(b"iCCP", b"")):
+        yield embedded
     if b"sRGB" in found:
         yield SRGB
     if exponent := number(found.get(b"gAMA", b""), 0, 4):
@@ -223,7 +223,7 @@ def _before_pixels(content: bytes, lengths: dict[bytes, range]) -> dict[bytes, b
     return found
 
 
-def _inflate_profile(body: bytes) -> Profile | None:
+def _inflate_profile(body: bytes) -> Signal | None:
     """Return the profile in an iCCP chunk; None where it cannot be inflated, or is larger than any that is used."""
     name, _, compressed = body.partition(b"\0")
     # The byte before the data names the compression method; there is only one.
@@ -234,7 +234,7 @@ def _inflate_profile(body: bytes) -> Profile | None:
         content = inflater.decompress(compressed[1:], MAX_PROFILE_BYTES)
     except zlib.error:
         return None
-    return Profile(content) if content and not inflater.unconsumed_tail else None
+    return None if inflater.unconsumed_tail else profile(content)
 
 
 def strip(content: bytes) -> bytes:

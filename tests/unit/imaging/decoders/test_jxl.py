@@ -13,7 +13,7 @@ from harness.images import display_p3, encoded, gradient, linear_grey, noise
 from harness.jxl import CONTAINER, encoded_jxl, jxl, jxl_of_jpeg
 from image_service.imaging.decoders import libjxl
 from image_service.imaging.decoders.jxl import JpegXl, prepare
-from image_service.imaging.decoders.libjxl import ColourEncoding
+from image_service.imaging.decoders.libjxl_structures import ColourEncoding
 from image_service.imaging.formats.colour import Profile
 from image_service.imaging.render.colour.conversion import to_srgb
 

@@ -13,7 +13,7 @@ from harness.images import box, display_p3, encoded, gradient
 from harness.jxl import CODESTREAM, CONTAINER, jxl, jxl_of_jpeg
 from image_service.domain.image import ImageFormat
 from image_service.errors import CorruptImage, ImageTooLarge
-from image_service.imaging.decoders.libjxl import ColourEncoding
+from image_service.imaging.decoders.libjxl_structures import ColourEncoding
 from image_service.imaging.formats import find_metadata
 from image_service.imaging.formats.content import FileContent
 from image_service.imaging.formats.jxl import dimensions, read_header

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
+from image_service.imaging.formats.colour import tags
 from image_service.imaging.render.colour.spaces import Curve, Matrix, transposed
 
 _HEADER: Final = 128
@@ -14,7 +15,6 @@ _VERSION: Final = 0x04400000
 _FIXED: Final = 65536
 """By what numbers with 16 bits after the point are multiplied."""
 _MAX_FIXED: Final = 32767
-_MAX_TAGS: Final = 128
 _MAX_TABLE: Final = 65536
 """Entries of a curve that are read; more would not fit into 16 bits."""
 _CHANNELS: Final = (b"r", b"g", b"b")
@@ -69,31 +69,25 @@ def _file(space: bytes, tags: Mapping[bytes, bytes]) -> bytes:
 
 def read(content: bytes) -> MatrixProfile | None:
     """Return the matrix and curves of a profile; None if it works with tables of colours, or is malformed."""
-    tags = _tags(content)
-    if not _TABLES.isdisjoint(tags):
+    places = {name: (start, length) for name, start, length in reversed(list(tags(content)))}
+    if not _TABLES.isdisjoint(places):
         return None
+
+    def body(name: bytes) -> bytes:
+        start, length = places[name]
+        return content[start : start + length]
+
     try:
         if content[16:20] == b"GRAY":
-            return MatrixProfile(None, (_curve(tags[b"kTRC"]),))
+            return MatrixProfile(None, (_curve(body(b"kTRC")),))
         if content[16:24] == b"RGB XYZ ":
-            columns = [struct.unpack_from(">8x3i", tags[name + b"XYZ"]) for name in _CHANNELS]
+            columns = [struct.unpack_from(">8x3i", body(name + b"XYZ")) for name in _CHANNELS]
             red, green, blue = ((x / _FIXED, y / _FIXED, z / _FIXED) for x, y, z in columns)
-            curves = tuple(_curve(tags[name + b"TRC"]) for name in _CHANNELS)
+            curves = tuple(_curve(body(name + b"TRC")) for name in _CHANNELS)
             return MatrixProfile(transposed((red, green, blue)), curves)
     except (KeyError, struct.error):
         pass
     return None
-
-
-def _tags(content: bytes) -> dict[bytes, bytes]:
-    """Return the contents of the tags by name, the first of each."""
-    count = int.from_bytes(content[_HEADER : _HEADER + 4])
-    found: dict[bytes, bytes] = {}
-    for index in range(min(count, _MAX_TAGS)):
-        at = _HEADER + 4 + 12 * index
-        start, length = int.from_bytes(content[at + 4 : at + 8]), int.from_bytes(content[at + 8 : at + 12])
-        found.setdefault(content[at : at + 4], content[start : start + length])
-    return found
 
 
 def _curve(body: bytes) -> Curve | Table:
