@@ -1,9 +1,13 @@
-"""Pictures of more than eight bits a sample, which Pillow reduces to eight: PNG with kornia-rs, AVIF with libavif."""
+"""Pictures of more than eight bits a sample, which Pillow reduces to eight.
 
+PNG with kornia-rs, AVIF with libavif, HEIC with libheif.
+"""
+
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from image_service.domain.image import ImageFormat
-from image_service.imaging.decoders import libavif
+from image_service.imaging.decoders import heic, libavif
 from image_service.imaging.decoders.png import decode_samples
 from image_service.imaging.formats.heif_colour import has_high_depth
 from image_service.imaging.formats.png import chunks, read_header
@@ -29,7 +33,7 @@ def is_decodable(content: bytes, image_format: ImageFormat, size: tuple[int, int
     """
     if size[0] * size[1] > _MAX_PIXELS:
         return False
-    if image_format is ImageFormat.AVIF:
+    if image_format in {ImageFormat.AVIF, ImageFormat.HEIC}:
         return has_high_depth(content)
     if image_format is not ImageFormat.PNG:
         return False
@@ -52,6 +56,12 @@ def decode(content: bytes, image_format: ImageFormat, size: tuple[int, int], mod
     """
     if image_format is ImageFormat.PNG:
         return decode_samples(content, size, _KINDS[read_header(content).colour], _DEPTH)
+    if image_format is ImageFormat.HEIC:
+        with suppress(Exception):
+            samples = heic.decode_samples(content)
+            if samples.dtype.itemsize * 8 == _DEPTH and samples.shape[1::-1] == size:
+                return samples
+        return None
     # Loaded for the first file that needs it: few processes ever get one, and it takes 20 MB.
     import numpy as np  # noqa: PLC0415 — see above
 

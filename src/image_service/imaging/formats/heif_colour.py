@@ -21,8 +21,8 @@ _CODE_POINTS: Final = b"nclx"
 _PROFILES: Final = frozenset({b"prof", b"rICC"})
 _FOR_CAMERAS: Final = frozenset({1, 6, 11, 14, 15})
 """The curves of BT.601, BT.709, BT.2020 and xvYCC."""
-_CONFIGURATION: Final = b"av1C"
-_HIGH_DEPTH: Final = 0x40
+_DEPTHS: Final = {b"av1C": (2, 0x40), b"hvcC": (17, 0x07)}
+"""Where in a configuration box the depth stands, and the bits that are zero for eight bits a sample."""
 _KIND: Final = 4
 _MAX_ASSOCIATIONS: Final = 4096
 """Items whose properties are read; a picture of 400 tiles has 402."""
@@ -60,11 +60,16 @@ def colour(content: bytes) -> Iterator[Signal]:
 
 
 def has_high_depth(content: bytes) -> bool:
-    """Whether a picture in an AVIF file has more than eight bits a sample (AV1-ISOBMFF §2.3.3)."""
+    """Whether a picture in the file has more than eight bits a sample (AV1-ISOBMFF §2.3.3, ISO 14496-15 §8.3.3.1)."""
     found: list[Box] = []
     with suppress(CorruptImage):
         found.extend(boxes(content, ENTERED))
-    return any(number(content, box.body + 2, 1) & _HIGH_DEPTH for box in found if box.kind == _CONFIGURATION)
+    flags = (
+        number(content, box.body + _DEPTHS[box.kind][0], 1) & _DEPTHS[box.kind][1]
+        for box in found
+        if box.kind in _DEPTHS
+    )
+    return any(flags)
 
 
 def _specified(primaries: int, transfer: int, peak: float) -> Cicp:
