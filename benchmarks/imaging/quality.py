@@ -32,7 +32,11 @@ def ssim(reference: Pixels, thumbnail: Path) -> float:
         pixels = np.asarray(image.convert("RGB"), np.float64)
     if pixels.shape != reference.shape:
         return 0.0
-    x, y = reference @ _LUMA, pixels @ _LUMA
+    return similarity(reference @ _LUMA, pixels @ _LUMA)
+
+
+def similarity(x: Pixels, y: Pixels) -> float:
+    """Return the structural similarity of two planes."""
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y

@@ -28,6 +28,7 @@ STEPS = [
     "shrink",
     "convert_colour",
     "orient",
+    "classify",
 ]
 
 

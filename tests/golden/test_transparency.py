@@ -6,7 +6,7 @@ import pytest
 from image_service.domain.recipe import DEFAULT_RECIPE
 from tests.golden.comparison import Tolerance, assert_alike
 from tests.golden.files import FORMATS, png_of, write
-from tests.golden.pictures import quantised, to_image
+from tests.golden.pictures import quantised, scene, to_image
 from tests.golden.reference import Pixels, over, resize_visible
 from tests.golden.rendering import Make, boxes
 
@@ -76,4 +76,6 @@ def test_invisible_picture_stays_invisible(make: Make, image_format: str) -> Non
 
 def test_opaque_alpha_gives_opaque_output(make: Make) -> None:
     picture = np.concatenate((disc(COLOURS["pale"], 0)[..., :3], np.ones((SIDE, SIDE, 1))), axis=2)
-    assert make(png_of(picture), boxes(100))[100].content_type == "image/jpeg"
+    assert make(png_of(picture), boxes(100)).image(100).mode == "RGB"
+    smooth = np.concatenate((scene(300, 200), np.ones((200, 300, 1))), axis=2)
+    assert make(png_of(smooth), boxes(100))[100].content_type == "image/jpeg"

@@ -199,7 +199,7 @@ def test_render_failure_is_reported_in_one_sentence(
 
 
 def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "photo").write_bytes(encoded(gradient(30, 20), "PNG"))
+    (tmp_path / "photo").write_bytes(encoded(gradient(60, 40), "PNG"))
     result = run("render", str(tmp_path / "photo"), "--out", str(tmp_path / "photo" / "out"))
     assert result.exit_code == 1
     assert result.stderr == f"image-service: storage-unavailable: {tmp_path / 'photo' / 'out'}: Not a directory.\n"
@@ -217,7 +217,7 @@ def test_render_out_of_memory_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_render_command_imports_no_server_libraries(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
-    photo.write_bytes(encoded(gradient(30, 20), "PNG"))
+    photo.write_bytes(encoded(gradient(60, 40), "PNG"))
     script = (
         "import sys; from image_service.cli import app; app(sys.argv[1:], standalone_mode=False);"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"

@@ -12,7 +12,8 @@ class OutputFormat(StrEnum):
     """The file format of an output."""
 
     AUTO = "auto"
-    """JPEG if the image is opaque, WebP if it has transparency."""
+    """JPEG if the image is opaque, WebP if it has transparency. Graphics, such as screenshots and logos, become
+    lossless WebP where that is no larger, else JPEG with a colour for each pixel."""
     JPEG = "jpeg"
     """Transparent images are composited on white."""
     PNG = "png"
@@ -65,9 +66,13 @@ class Recipe:
         return _fingerprint(self)
 
 
+_RENDERER: Final = 2
+"""Raised when the renderer makes other files of the same presets, so that a backfill finds the images made before."""
+
+
 @cache
 def _fingerprint(recipe: Recipe) -> str:
-    text = json.dumps(asdict(recipe), sort_keys=True)
+    text = json.dumps({"renderer": _RENDERER, **asdict(recipe)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """Encodes pictures: the only module that uses encoders."""
 
 import io
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from PIL import Image
 
@@ -9,33 +9,61 @@ from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Effort, OutputFormat, Preset
 
 _WEBP_METHODS: Final = {Effort.FAST: 2, Effort.SMALL: 4}
+_WEBP_LOSSLESS: Final = {Effort.FAST: {"method": 1, "quality": 20}, Effort.SMALL: {"method": 4, "quality": 75}}
+"""The quality is an effort here, too. Method 0 takes as long and makes twice the bytes: it uses no palette."""
 _AVIF_SPEEDS: Final = {Effort.FAST: 10, Effort.SMALL: 8}
+_FULL_COLOUR: Final = {"subsampling": 0}
+"""JPEG 4:4:4. By default, four pixels share one colour."""
 _BACKGROUND: Final = "white"
 """The background of transparent pixels in a format without transparency."""
 
-
-def output_format(image: Image.Image, preset: Preset) -> ImageFormat:
-    """Return the format of the picture under the preset."""
-    if preset.format is OutputFormat.AUTO:
-        return ImageFormat.WEBP if image.mode == "RGBA" else ImageFormat.JPEG
-    return ImageFormat(preset.format.value)
+_FEW_COLOURS: Final = 1024
+_PIXELS_PER_COLOUR: Final = 200
+"""A picture with more than both is hardly ever smaller without loss, and takes the longest to encode so."""
 
 
-def encode(image: Image.Image, preset: Preset) -> memoryview:
+class Encoded(NamedTuple):
+    """A picture as a file."""
+
+    format: ImageFormat
+    content: memoryview
+
+
+def encode(image: Image.Image, preset: Preset, *, graphic: bool = False) -> Encoded:
     """Return the picture as a file without metadata.
 
     Args:
         image: In mode L, RGB or RGBA, the last only where a pixel is transparent.
         preset: Gives format, quality and effort.
+        graphic: Whether it was drawn by a computer, so that a loss of sharp colours shows; for a format of ``auto``.
     """
     # Encoders would write the comments, profiles and densities in it.
     image.info.clear()
-    image_format = output_format(image, preset)
+    if preset.format is OutputFormat.AUTO:
+        return _automatic(image, preset, graphic=graphic)
+    image_format = ImageFormat(preset.format.value)
     if image_format is ImageFormat.JPEG and image.mode == "RGBA":
         image = _on_background(image)
+    return _save(image, image_format, _options(image_format, preset))
+
+
+def _automatic(image: Image.Image, preset: Preset, *, graphic: bool) -> Encoded:
+    """Return a graphic without loss if that takes no more bytes."""
+    image_format = ImageFormat.WEBP if image.mode == "RGBA" else ImageFormat.JPEG
+    options = _options(image_format, preset)
+    if not graphic:
+        return _save(image, image_format, options)
+    lossy = _save(image, image_format, options if image_format is ImageFormat.WEBP else options | _FULL_COLOUR)
+    if image.getcolors(max(_FEW_COLOURS, image.width * image.height // _PIXELS_PER_COLOUR)) is None:
+        return lossy
+    lossless = _save(image, ImageFormat.WEBP, {"lossless": True, **_WEBP_LOSSLESS[preset.effort]})
+    return lossless if len(lossless.content) <= len(lossy.content) else lossy
+
+
+def _save(image: Image.Image, image_format: ImageFormat, options: dict[str, Any]) -> Encoded:
     data = io.BytesIO()
-    image.save(data, image_format.value, **_options(image_format, preset))
-    return data.getbuffer()
+    image.save(data, image_format.value, **options)
+    return Encoded(image_format, data.getbuffer())
 
 
 def _options(image_format: ImageFormat, preset: Preset) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageFile
 
 from image_service.domain.geometry import fit_inside
 from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
-from image_service.domain.recipe import Preset, Recipe
+from image_service.domain.recipe import OutputFormat, Preset, Recipe
 from image_service.imaging.formats import find_metadata, read_colour, read_orientation, strip
 from image_service.imaging.formats.colour import Profile, Signal
 from image_service.imaging.formats.completeness import check_length
@@ -20,7 +21,8 @@ from image_service.imaging.inspect import HeaderInspector, check_size
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
 from image_service.imaging.render import decode, high_depth
 from image_service.imaging.render.colour.conversion import to_srgb
-from image_service.imaging.render.encoding import encode, output_format
+from image_service.imaging.render.encoding import encode
+from image_service.imaging.render.graphics import is_graphic
 from image_service.imaging.render.pixel_modes import normalise
 from image_service.imaging.render.placeholder import describe
 from image_service.imaging.render.steps import Step
@@ -67,6 +69,8 @@ class _Work:
     """The size of the largest thumbnail; not upright."""
     targets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """The upright size of each preset's thumbnail."""
+    graphic: bool = False
+    """Whether the picture is a graphic, where a preset leaves the format open."""
 
 
 def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAULT_LIMITS) -> Rendering:
@@ -119,7 +123,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
     for preset, picture in _pictures(work):
         watch.lap(Step.RESIZE, preset.name)
         allowed = min(_OPTIONAL_SECONDS, (limits.wall_seconds - watch.elapsed) / 2)
-        made[preset.name] = _encode(picture, preset, out, allowed)
+        made[preset.name] = _encode(picture, preset, out, allowed, graphic=work.graphic)
         watch.lap(Step.ENCODE, preset.name)
     placeholder, dominant_colour = describe(work.image)
     watch.lap(Step.PLACEHOLDER)
@@ -194,6 +198,12 @@ def _orient(work: _Work) -> None:
         work.image = work.image.transpose(transposition)
 
 
+def _classify(work: _Work) -> None:
+    """Tell graphics from photographs by the largest thumbnail: in smaller ones, edges are blurred by resizing."""
+    if any(preset.format is OutputFormat.AUTO for preset in work.recipe.presets):
+        work.graphic = is_graphic(work.image)
+
+
 _STEPS: Final[tuple[tuple[Step, Callable[[_Work], None]], ...]] = (
     (Step.CHECK_SIZE, _check_size),
     (Step.SCALE_ON_LOAD, _scale_on_load),
@@ -203,6 +213,7 @@ _STEPS: Final[tuple[tuple[Step, Callable[[_Work], None]], ...]] = (
     (Step.SHRINK, _shrink),
     (Step.CONVERT_COLOUR, _convert_colour),
     (Step.ORIENT, _orient),
+    (Step.CLASSIFY, _classify),
 )
 """The steps from an opened file to the picture that all thumbnails are made from."""
 
@@ -220,18 +231,21 @@ def _pictures(work: _Work) -> Iterator[tuple[Preset, Image.Image]]:
     yield from optional
 
 
-def _encode(image: Image.Image, preset: Preset, out: Path, seconds: float) -> RenderedThumbnail | None:
+def _encode(
+    image: Image.Image, preset: Preset, out: Path, seconds: float, *, graphic: bool
+) -> RenderedThumbnail | None:
     """Write the thumbnail; None for an optional one that fails or takes more than so many seconds."""
-    content = run_within(lambda: encode(image, preset), seconds) if preset.optional else encode(image, preset)
-    if content is None:
+    run = partial(encode, image, preset, graphic=graphic)
+    encoded = run_within(run, seconds) if preset.optional else run()
+    if encoded is None:
         return None
     path = out / preset.name
-    path.write_bytes(content)
+    path.write_bytes(encoded.content)
     return RenderedThumbnail(
         preset=preset.name,
         path=path,
-        content_type=output_format(image, preset).content_type,
+        content_type=encoded.format.content_type,
         width=image.width,
         height=image.height,
-        size_bytes=len(content),
+        size_bytes=len(encoded.content),
     )

@@ -31,6 +31,8 @@ class Step(StrEnum):
     """Convert to sRGB."""
     ORIENT = "orient"
     """Turn upright."""
+    CLASSIFY = "classify"
+    """Tell graphics from photographs."""
     RESIZE = "resize"
     """Resize to one preset's thumbnail."""
     ENCODE = "encode"

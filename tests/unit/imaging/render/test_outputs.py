@@ -58,7 +58,7 @@ def opened(thumbnail: RenderedThumbnail) -> Image.Image:
     ],
 )
 def test_writes_the_requested_format(make: Make, wanted: OutputFormat, opaque: str, transparent: str) -> None:
-    for content, expected in ((OPAQUE, opaque), (TRANSPARENT, transparent), (encoded(noise(9, 9), "PNG"), opaque)):
+    for content, expected in ((OPAQUE, opaque), (TRANSPARENT, transparent), (encoded(noise(90, 60), "PNG"), opaque)):
         (made,) = make(content, replace(BOX, format=wanted)).thumbnails
         assert opened(made).format == expected
 
@@ -110,7 +110,7 @@ def test_passes_effort_to_the_encoder(wanted: OutputFormat, effort: Effort, opti
     picture, data = gradient(300, 200), io.BytesIO()
     picture.save(data, **options, quality=70)  # type: ignore[arg-type]  # a format and its encoder's options
     preset = replace(BOX, format=wanted, effort=effort, quality=70)
-    assert bytes(encoding.encode(picture.copy(), preset)) == data.getvalue()
+    assert bytes(encoding.encode(picture.copy(), preset).content) == data.getvalue()
 
 
 def test_default_outputs_are_unchanged() -> None:
@@ -119,9 +119,9 @@ def test_default_outputs_are_unchanged() -> None:
     for image, options in ((picture, {"format": "JPEG"}), (translucent, {"format": "WEBP", "method": 2})):
         data = io.BytesIO()
         image.save(data, **options, quality=82)
-        assert [bytes(encoding.encode(image.copy(), preset)) for preset in DEFAULT_RECIPE.presets] == [
-            data.getvalue()
-        ] * 3
+        made = [encoding.encode(image.copy(), preset) for preset in DEFAULT_RECIPE.presets]
+        assert [bytes(each.content) for each in made] == [data.getvalue()] * 3
+        assert {each.format.value.upper() for each in made} == {options["format"]}
 
 
 def with_all_metadata() -> bytes:
@@ -168,10 +168,10 @@ def test_optional_output_is_left_out_when_no_time_is_left(make: Make) -> None:
 
 
 def test_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(image: Image.Image, preset: Preset) -> memoryview:
+    def slowly(image: Image.Image, preset: Preset, *, graphic: bool) -> encoding.Encoded:
         if preset.optional:
             time.sleep(1)
-        return encoding.encode(image, preset)
+        return encoding.encode(image, preset, graphic=graphic)
 
     monkeypatch.setattr("image_service.imaging.render.pipeline.encode", slowly)
     watch = Stopwatch()
@@ -185,10 +185,10 @@ def test_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypa
 def test_optional_output_is_left_out_when_it_fails(
     make: Make, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    def fail(image: Image.Image, preset: Preset) -> memoryview:
+    def fail(image: Image.Image, preset: Preset, *, graphic: bool) -> encoding.Encoded:
         if preset.format is OutputFormat.AVIF:
             raise failure
-        return encoding.encode(image, preset)
+        return encoding.encode(image, preset, graphic=graphic)
 
     monkeypatch.setattr("image_service.imaging.render.pipeline.encode", fail)
     assert [each.preset for each in make(OPAQUE, EXTRA, BOX).thumbnails] == ["box"]
