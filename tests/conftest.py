@@ -124,6 +124,12 @@ def azure_url() -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> str:
+    """What forks the service's processes for all tests, which is faster than starting them."""
+    return _shared("fork-server")
+
+
 @pytest.fixture
 def s3_env(s3_url: str) -> dict[str, str]:
     """The settings for an unused prefix on the S3 server."""

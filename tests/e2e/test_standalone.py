@@ -3,19 +3,20 @@
 import asyncio
 import hashlib
 import io
+import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from harness.fork_server import PROGRAM
+from harness.forked import run
 from harness.images import encoded, gradient, noise
 from harness.service import (
     FAST_SETTINGS,
     OPEN,
-    PROGRAM,
     STOPPING,
     Standalone,
     client,
@@ -37,6 +38,7 @@ def standalone(tmp_path: Path) -> Iterator[Standalone]:
         yield service
 
 
+@pytest.mark.real_start
 async def test_upload_becomes_three_thumbnails_and_original_is_unchanged(standalone: Standalone) -> None:
     async with client(standalone.url) as api:
         accepted = await upload(api, PHOTO)
@@ -102,28 +104,18 @@ async def test_stop_finishes_the_image_in_progress(standalone: Standalone) -> No
     assert [line["image_id"] for line in standalone.lines("image done")] == [image_id]
 
 
-def test_second_process_on_the_same_folder_is_refused(standalone: Standalone) -> None:
-    second = subprocess.run(  # noqa: S603  (a constant command)
-        [*PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def test_second_process_on_the_same_folder_is_refused(standalone: Standalone, fork_server: str) -> None:
+    command = ("standalone", "--port", "0", "--data", standalone.data)
+    second = run(fork_server, PROGRAM, *command, folder=standalone.data, environment=os.environ)
     assert second.returncode == 1
     assert f"in use by another process (pid {standalone.process.pid})" in second.stderr
     assert "Traceback" not in second.stderr
 
 
-def test_port_in_use_is_reported(standalone: Standalone, tmp_path: Path) -> None:
+def test_port_in_use_is_reported(standalone: Standalone, fork_server: str, tmp_path: Path) -> None:
     port = standalone.url.rpartition(":")[2]
-    second = subprocess.run(  # noqa: S603  (a constant command)
-        [*PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = ("standalone", "--port", port, "--data", tmp_path / "other")
+    second = run(fork_server, PROGRAM, *command, folder=tmp_path, environment=os.environ)
     assert second.returncode == 1
     assert second.stderr.startswith(f"image-service: Cannot listen on 127.0.0.1 port {port}: Address already in use.")
 
