@@ -33,6 +33,7 @@ import psutil
 from harness import amqp
 from harness.certificates import ServerFiles
 from harness.databases import ask, create_database, drop_database
+from harness.plain_http import NO_TLS
 from harness.processes import SOURCE, ProcessGroup, ServerError, free_port, wait_until
 
 ADVICE = {
@@ -484,7 +485,7 @@ class PrometheusServer(PrivateServer):
 
     def ask(self, path: str, **parameters: str) -> dict[str, Any]:
         """Return the data of an API response, for example of ``query`` with the parameter ``query``."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False)
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False, verify=NO_TLS)
         answer.raise_for_status()
         data: dict[str, Any] = answer.json()["data"]
         return data
