@@ -53,7 +53,7 @@ def group(tmp_path: Path) -> Iterator[ProcessGroup]:
 
 def report(group: ProcessGroup) -> dict[str, Any]:
     """Return what the last process has reported."""
-    assert wait_until(lambda: group.log.read_text().endswith("}\n"), timeout=10)
+    assert wait_until(lambda: group.log.exists() and group.log.read_text().endswith("}\n"), timeout=10)
     last: dict[str, Any] = json.loads(group.log.read_text().splitlines()[-1])
     return last
 
