@@ -31,6 +31,8 @@ IMPORTED = (
     "asyncpg",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
+    "aiosqlite",
+    "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
 )
 """Modules that the program imports lazily."""
