@@ -40,8 +40,9 @@ run: $(RUN) ## Start the whole service in one process, without other servers (op
 .PHONY: test
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(DEV) test-servers ## Run all tests on real servers and list the 20 slowest (options for pytest in ARGS)
-	@# Compile the tests once; otherwise each of the processes that run them would, at the same time.
-	@$(if $(ARGS),,$(BIN)/python -m pytest --collect-only --quiet --quiet >/dev/null 2>&1 || true)
+	@# Compile the tests once, in two halves; otherwise each of the processes that run them would, at the same time.
+	@$(if $(ARGS),,for half in tests/unit "tests/[!u_]*/"; do \
+		$(BIN)/python -m pytest --collect-only --quiet --quiet $$half >/dev/null 2>&1 & done; wait)
 	@sh scripts/with-test-servers $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 .PHONY: test-servers

@@ -9,15 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import SystemRandom
+from typing import TypeAlias
 
 import psutil
 
+from harness.fork_server import Order
+from harness.forked import ForkedProcess, fork
 from harness.pace import Deadline
 
 # Below the kernel's range of ephemeral ports: the port of a stopped server stays free.
 PORTS = range(15_000, 32_000)
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 """The program's source. In the PYTHONPATH of child processes it makes the program run without being installed."""
+
+
+Process: TypeAlias = psutil.Popen | ForkedProcess
 
 
 class ServerError(Exception):
@@ -54,7 +60,7 @@ class ProcessGroup:
     """Their working directory; removed by the watchdog if the test run dies without cleaning up."""
     account: int | None = None
     """The user and group that they run as; None for the current ones."""
-    _members: list[psutil.Popen] = field(default_factory=list)
+    _members: list[Process] = field(default_factory=list)
     _watchdog: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,21 +76,47 @@ class ProcessGroup:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={
-                    "PATH": os.environ["PATH"],
-                    "PYTHONPATH": str(SOURCE),
-                    "TMPDIR": str(self.folder.absolute()),
-                    **env,
-                },
-                process_group=self._members[0].pid if self._members else 0,
+                env=self._environment(env),
+                process_group=self._group,
                 user=self.account,
                 group=self.account,
                 extra_groups=None if self.account is None else [],
             )
+        self._add(process)
+        return process
+
+    def fork(self, server: str, program: str, *arguments: str | Path, env: Mapping[str, str]) -> ForkedProcess:
+        """Have a fork server start one more process, which runs ``main`` of the module ``program``."""
+        order = Order(
+            program=program,
+            arguments=[str(argument) for argument in arguments],
+            environment=self._environment(env),
+            folder=str(self.folder.absolute()),
+            output=str(self.log.absolute()),
+            errors=str(self.log.absolute()),
+            group=self._group,
+        )
+        process = fork(server, order)
+        self._add(process)
+        return process
+
+    @property
+    def _group(self) -> int:
+        """The process group that the next process joins; 0 for a new one."""
+        return self._members[0].pid if self._members else 0
+
+    def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(SOURCE),
+            "TMPDIR": str(self.folder.absolute()),
+            **env,
+        }
+
+    def _add(self, process: Process) -> None:
         self._members.append(process)
         if self._watchdog is None:
             self._watchdog = self._start_watchdog(process.pid)
-        return process
 
     def _start_watchdog(self, group: int) -> subprocess.Popen[bytes]:
         """Start a shell that kills the group when our end of a pipe is closed, which the kernel does when we die.
@@ -101,7 +133,7 @@ class ProcessGroup:
             start_new_session=True,
         )
 
-    def end(self, process: psutil.Popen, sign: signal.Signals, *, timeout: float) -> None:
+    def end(self, process: Process, sign: signal.Signals, *, timeout: float) -> None:
         """Send one process a signal, wait for it to exit, then kill the rest of the group."""
         family = self._family()  # before the signal: a dead process has no children
         process.send_signal(sign)

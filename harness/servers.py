@@ -1,4 +1,6 @@
-"""Private PostgreSQL, PgBouncer, RabbitMQ and Prometheus servers, each in its own folder, as root or another user.
+"""Private PostgreSQL, PgBouncer, RabbitMQ, Prometheus and fork servers, each in its own folder.
+
+Those that refuse to run as root run as another user then.
 
 All methods block. From a coroutine, call them with ``asyncio.to_thread`` if other tasks have to run meanwhile.
 
@@ -14,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from base64 import b64encode
@@ -30,7 +33,8 @@ import psutil
 from harness import amqp
 from harness.certificates import ServerFiles
 from harness.databases import ask, create_database, drop_database
-from harness.processes import ProcessGroup, ServerError, free_port, wait_until
+from harness.plain_http import NO_TLS
+from harness.processes import SOURCE, ProcessGroup, ServerError, free_port, wait_until
 
 ADVICE = {
     "PostgreSQL": "`make test-servers` installs it, or set TEST_DATABASE_URL to a server of yours "
@@ -38,6 +42,7 @@ ADVICE = {
     "PgBouncer": "`make test-servers` installs it",
     "RabbitMQ": "`make test-servers` installs it, or set TEST_RABBITMQ_URL (amqp://user:password@host:port/)",
     "Prometheus": "`make test-servers` installs it (Debian, Ubuntu: apt-get install prometheus)",
+    "The fork server": "Its log says which module cannot be imported",
 }
 
 _ACCESS_WITH_TLS = """\
@@ -480,7 +485,7 @@ class PrometheusServer(PrivateServer):
 
     def ask(self, path: str, **parameters: str) -> dict[str, Any]:
         """Return the data of an API response, for example of ``query`` with the parameter ``query``."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False)
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False, verify=NO_TLS)
         answer.raise_for_status()
         data: dict[str, Any] = answer.json()["data"]
         return data
@@ -501,6 +506,40 @@ class PrometheusServer(PrivateServer):
         except httpx.HTTPError:
             return False
         return f"{self.folder.absolute()}/rules.yml" in configuration
+
+
+class ForkServer(PrivateServer):
+    """Forks processes of the program; see ``harness.fork_server``. Its URL is the path of its socket.
+
+    Args:
+        folder: See ``PrivateServer``.
+        source: The source of the program, which may be a modified copy.
+        modules: What to import besides the program: modules with a ``main`` of their own.
+    """
+
+    name = "The fork server"
+    _stop_signal = signal.SIGTERM
+    _quick_stop_signal = signal.SIGKILL
+
+    def __init__(self, folder: Path, source: Path = SOURCE, modules: Sequence[str] = ()) -> None:
+        super().__init__(folder)
+        self._pythonpath = f"{source}:{SOURCE.parent}"
+        self._modules = modules
+        self._socket = folder / "socket"
+
+    @property
+    def url(self) -> str:
+        return str(self._socket)
+
+    def _launch(self) -> psutil.Popen:
+        self._socket.unlink(missing_ok=True)
+        module = ("-m", "harness.fork_server")
+        return self._group.spawn(
+            sys.executable, *module, self._socket, *self._modules, env={"PYTHONPATH": self._pythonpath}
+        )
+
+    def _answers(self) -> bool:
+        return self._socket.exists()
 
 
 def promtool(*arguments: str | Path, stdin: str = "") -> str:

@@ -12,13 +12,15 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 import psutil
 import pytest
 
-from harness.processes import ProcessGroup, free_port, wait_until
+from harness import fork_server
+from harness.plain_http import NO_TLS
+from harness.processes import Process, ProcessGroup, free_port, wait_until
 from harness.waiting import eventually
 
 PROGRAM = (sys.executable, "-m", "image_service")
@@ -55,13 +57,19 @@ class Service:
     As a context manager it is started, and killed at the end if it still runs.
     """
 
+    fork_server: ClassVar[str | None] = None
+    """The fork server that starts the program; without one, each start is one of the real command.
+
+    Only ``PROGRAM`` itself is forked, not a command that runs it.
+    """
+
     def __init__(self, folder: Path, *command: str | Path, started: str, env: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._group = ProcessGroup(folder=folder)
         self._command = command
         self._started = started
         self._env = {"LOG_FORMAT": "json", **env}
-        self._process: psutil.Popen | None = None
+        self._process: Process | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -73,7 +81,7 @@ class Service:
         self._group.kill()
 
     @property
-    def process(self) -> psutil.Popen:
+    def process(self) -> Process:
         assert self._process is not None, "not running"
         return self._process
 
@@ -90,12 +98,18 @@ class Service:
     def start(self) -> None:
         """Start the process; return when it is ready."""
         starts = self.log.count(self._started)
-        self._process = self._group.spawn(*self._command, env=self._env)
+        self._process = self._launch()
         ready = wait_until(
             lambda: self.log.count(self._started) > starts or not self.process.is_running(), timeout=START_LIMIT
         )
         if not ready or self.process.poll() is not None:
             pytest.fail(f"{self._command} did not start:\n{self._group.tail()}")
+
+    def _launch(self) -> Process:
+        program, arguments = self._command[: len(PROGRAM)], self._command[len(PROGRAM) :]
+        if self.fork_server is None or program != PROGRAM:
+            return self._group.spawn(*self._command, env=self._env)
+        return self._group.fork(self.fork_server, fork_server.PROGRAM, *arguments, env=self._env)
 
     def hold_decoders(self) -> None:
         """Stop the decoder processes with SIGSTOP, so that renderings do not finish."""
@@ -186,7 +200,7 @@ def _on_small_disk(folder: Path, megabytes: int) -> tuple[str | Path, ...]:
 
 def client(url: str) -> httpx.AsyncClient:
     """Return an HTTP client for the API."""
-    return httpx.AsyncClient(base_url=url, timeout=ANSWER_LIMIT, trust_env=False)
+    return httpx.AsyncClient(base_url=url, timeout=ANSWER_LIMIT, trust_env=False, verify=NO_TLS)
 
 
 async def upload(api: httpx.AsyncClient, content: bytes, **headers: str) -> dict[str, Any]:
@@ -224,10 +238,11 @@ async def finished(api: httpx.AsyncClient, image_ids: Iterable[str], timeout: fl
     async def all_ended() -> bool:
         for image_id in tuple(waiting):
             current = await status(api, image_id)
-            if current["status"] in {"DONE", "ERROR"}:
-                del waiting[image_id]
-                done.append(current)
-        return not waiting
+            if current["status"] not in {"DONE", "ERROR"}:
+                return False  # asking for the others, too, would keep the API busy
+            del waiting[image_id]
+            done.append(current)
+        return True
 
     await eventually(all_ended, timeout=timeout, interval=0.1)
     return done

@@ -1,4 +1,4 @@
-"""One server of each kind (PostgreSQL, RabbitMQ, S3, GCS, Azure) for all processes of a test run.
+"""One server of each kind (PostgreSQL, RabbitMQ, S3, GCS, Azure, fork server) for all processes of a test run.
 
 The main process starts each server when a test first requests it and stops them after the last test. Worker processes
 request URLs through a socket, whose port is in their environment.
@@ -16,7 +16,7 @@ from harness.azure import AzuriteServer
 from harness.gcs import FakeGcsServer
 from harness.processes import ServerError
 from harness.s3 import SeaweedServer
-from harness.servers import PostgresServer, PrivateServer, RabbitMQServer, new_folder
+from harness.servers import ForkServer, PostgresServer, PrivateServer, RabbitMQServer, new_folder
 
 PORT = "TEST_SHARED_SERVERS_PORT"
 KINDS: dict[str, Callable[[Path, int], PrivateServer]] = {
@@ -25,6 +25,7 @@ KINDS: dict[str, Callable[[Path, int], PrivateServer]] = {
     "s3": lambda folder, _: SeaweedServer(folder),
     "gcs": lambda folder, _: FakeGcsServer(folder),
     "azure": lambda folder, _: AzuriteServer(folder),
+    "fork-server": lambda folder, _: ForkServer(folder, modules=["tests.faults.instrumented"]),
 }
 """Each makes a server in a folder for so many worker processes."""
 VARIABLES = {
@@ -79,8 +80,8 @@ class SharedServers:
 
     def start_all(self) -> None:
         """Start all servers that no environment variable replaces, in the background."""
-        for kind, variable in VARIABLES.items():
-            if variable not in os.environ:
+        for kind in KINDS:
+            if VARIABLES.get(kind) not in os.environ:
                 thread = threading.Thread(target=self._try_to_start, args=(kind,))
                 thread.start()
                 self._starting.append(thread)

@@ -91,6 +91,7 @@ async def depth(env: dict[str, str]) -> int:
         await queue.close()
 
 
+@pytest.mark.real_start
 async def test_upload_becomes_thumbnails_and_worker_logs_its_request_id(
     api: Api, start_worker: Callable[..., Worker]
 ) -> None:
@@ -109,6 +110,7 @@ async def test_upload_becomes_thumbnails_and_worker_logs_its_request_id(
     assert (line["image_id"], line["request_id"]) == (accepted["id"], "from-the-client")
 
 
+@pytest.mark.real_start
 async def test_api_with_migrate_option_creates_the_tables(
     env: dict[str, str], empty_postgres_url: str, tmp_path: Path
 ) -> None:

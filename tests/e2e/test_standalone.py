@@ -3,19 +3,21 @@
 import asyncio
 import hashlib
 import io
+import os
+import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from harness.fork_server import PROGRAM
+from harness.forked import run
 from harness.images import encoded, gradient, noise
 from harness.service import (
     FAST_SETTINGS,
     OPEN,
-    PROGRAM,
     STOPPING,
     Standalone,
     client,
@@ -29,6 +31,7 @@ from harness.service import (
 from harness.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
+SMALL = encoded(gradient(64, 48), "JPEG")
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def standalone(tmp_path: Path) -> Iterator[Standalone]:
         yield service
 
 
+@pytest.mark.real_start
 async def test_upload_becomes_three_thumbnails_and_original_is_unchanged(standalone: Standalone) -> None:
     async with client(standalone.url) as api:
         accepted = await upload(api, PHOTO)
@@ -102,28 +106,18 @@ async def test_stop_finishes_the_image_in_progress(standalone: Standalone) -> No
     assert [line["image_id"] for line in standalone.lines("image done")] == [image_id]
 
 
-def test_second_process_on_the_same_folder_is_refused(standalone: Standalone) -> None:
-    second = subprocess.run(  # noqa: S603  (a constant command)
-        [*PROGRAM, "standalone", "--port", "0", "--data", standalone.data],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def test_second_process_on_the_same_folder_is_refused(standalone: Standalone, fork_server: str) -> None:
+    command = ("standalone", "--port", "0", "--data", standalone.data)
+    second = run(fork_server, PROGRAM, *command, folder=standalone.data, environment=os.environ)
     assert second.returncode == 1
     assert f"in use by another process (pid {standalone.process.pid})" in second.stderr
     assert "Traceback" not in second.stderr
 
 
-def test_port_in_use_is_reported(standalone: Standalone, tmp_path: Path) -> None:
+def test_port_in_use_is_reported(standalone: Standalone, fork_server: str, tmp_path: Path) -> None:
     port = standalone.url.rpartition(":")[2]
-    second = subprocess.run(  # noqa: S603  (a constant command)
-        [*PROGRAM, "standalone", "--port", port, "--data", tmp_path / "other"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = ("standalone", "--port", port, "--data", tmp_path / "other")
+    second = run(fork_server, PROGRAM, *command, folder=tmp_path, environment=os.environ)
     assert second.returncode == 1
     assert second.stderr.startswith(f"image-service: Cannot listen on 127.0.0.1 port {port}: Address already in use.")
 
@@ -196,15 +190,20 @@ async def test_full_disk_refuses_upload_and_keeps_nothing(tmp_path: Path) -> Non
 
 
 async def test_nearly_full_disk_refuses_uploads_only(tmp_path: Path) -> None:
-    """Images of 0.75 MB go on a disk of 30 MB, of which 1.5 are kept: a deletion needs some for the database."""
+    """Of 30 MB, uploads leave 1.5 free: a deletion needs some for the database."""
     with Standalone(tmp_path, disk_megabytes=30) as service:
+        disk = Path(f"/proc/{service.process.pid}/root{service.data}")  # as the process sees it
         async with client(service.url) as api:
-            accepted: list[str] = []
-            while (answer := await api.post("/images", files={"file": encoded(noise(500, 500), "PNG")})).is_success:
-                accepted.append(answer.json()["id"])
-            assert (answer.status_code, answer.json()["code"]) == (507, "storage-full")
-            assert len(accepted) > 10
-            await finished(api, accepted)
-            for image_id in accepted[:5]:
+
+            async def is_refused() -> bool:
+                answer = await api.post("/images", files={"file": SMALL})
+                assert answer.status_code in {202, 507}
+                return answer.status_code == 507 and answer.json()["code"] == "storage-full"
+
+            large = await upload_all(api, [encoded(noise(500, 500), "PNG") for _ in range(5)])
+            await finished(api, large)
+            (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 1_000_000))
+            await eventually(is_refused, interval=0.5)  # the service looks at the disk once in a second
+            for image_id in large:
                 assert (await api.delete(f"/images/{image_id}")).status_code == 204
             assert (await done(api, (await upload(api, PHOTO))["id"]))["status"] == "DONE"

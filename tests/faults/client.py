@@ -11,6 +11,7 @@ import httpx
 
 from harness.forms import CONTENT_TYPE, form, part
 from harness.pace import Stopwatch, slowness
+from harness.plain_http import NO_TLS
 from tests.faults.history import Exchange, History, Operation, Seen, Sent
 from tests.faults.rules import ANSWER_LIMIT
 
@@ -33,7 +34,7 @@ class Abilities:
     @classmethod
     async def of(cls, url: str) -> "Abilities":
         """Read the API's OpenAPI document."""
-        async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False, verify=NO_TLS) as http:
             paths: dict[str, Any] = (await http.get("/openapi.json")).raise_for_status().json()["paths"]
         parameters = paths["/images"]["post"].get("parameters", ())
         return cls(
@@ -50,7 +51,10 @@ class Client:
         self._urls = urls
         self._history = history
         self._http = httpx.AsyncClient(
-            timeout=_TIMEOUT, trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            timeout=_TIMEOUT,
+            trust_env=False,
+            verify=NO_TLS,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
 
     async def close(self) -> None:

@@ -1,21 +1,14 @@
 """Simulated hosts for the kill-point and scenario tests."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.faults.fork_server import ForkServer
 from tests.faults.host import Host
 
 HostFactory = Callable[..., Host]
-
-
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    with ForkServer() as fork_server:
-        yield fork_server
 
 
 @pytest.fixture
@@ -29,7 +22,7 @@ async def hosts() -> AsyncIterator[AsyncExitStack]:
 def make_host(
     hosts: AsyncExitStack,
     tmp_path: Path,
-    fork_server: ForkServer,
+    fork_server: str,
     postgres_database_url: str,
     rabbitmq_virtual_host: str,
 ) -> HostFactory:
@@ -50,7 +43,7 @@ def distributed(make_host: HostFactory) -> Host:
 
 
 @pytest.fixture
-def make_standalone(hosts: AsyncExitStack, tmp_path: Path, fork_server: ForkServer) -> HostFactory:
+def make_standalone(hosts: AsyncExitStack, tmp_path: Path, fork_server: str) -> HostFactory:
     """Makes a host for the standalone service with given settings."""
 
     def make_host(**settings: str) -> Host:

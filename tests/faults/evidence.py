@@ -27,6 +27,7 @@ import psutil
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import ChannelNotFoundEntity
 
+from harness.plain_http import NO_TLS
 from tests.faults.history import History
 
 QUEUE = "images"
@@ -240,7 +241,7 @@ async def _dead_letters(connection: AbstractConnection, queue: str) -> list[str]
 
 async def _read_api(url: str, snapshot: Snapshot) -> None:
     limit = asyncio.Semaphore(_CONCURRENCY)
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=NO_TLS) as client:
 
         async def ask(image_id: str) -> None:
             async with limit:

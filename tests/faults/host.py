@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from harness.fork_server import Order
+from harness.forked import ForkedProcess, fork
 from harness.pace import slowness
 from harness.processes import free_port
 from harness.waiting import eventually
@@ -26,7 +28,6 @@ from tests.faults.checker import Evidence, Running, Violation, violations
 from tests.faults.client import Client
 from tests.faults.evidence import Snapshot, take_snapshot
 from tests.faults.failpoints import Failpoint
-from tests.faults.fork_server import ForkServer
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
 
 SETTINGS = {
@@ -41,6 +42,7 @@ ORPHAN_GRACE = 1.5
 """Seconds on an idle machine: longer than an upload or a rendering takes, whose files the sweeper must spare."""
 HOUR = 3600.0
 """Longer than every lease and delay of the service."""
+PROGRAM = "tests.faults.instrumented"
 START_LIMIT = 30.0
 REACH_LIMIT = 20.0
 CONVERGENCE = 25.0
@@ -61,7 +63,7 @@ class Process:
 
     name: str
     folder: Path
-    process: psutil.Process
+    process: ForkedProcess
     born: float
 
     @property
@@ -70,10 +72,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        try:
-            return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return self.process.poll() is None
 
     async def wait_until_reached(self, point: Failpoint) -> None:
         """Wait until the process reaches the failpoint; fail the test if it does not."""
@@ -94,7 +93,7 @@ class Host:
     def __init__(
         self,
         folder: Path,
-        fork_server: ForkServer,
+        fork_server: str,
         database_url: str,
         rabbitmq_url: str | None,
         settings: Mapping[str, str],
@@ -123,7 +122,7 @@ class Host:
         powerloss.sync_all(self.disk, self._journal)
 
     @classmethod
-    def standalone(cls, folder: Path, fork_server: ForkServer, settings: Mapping[str, str]) -> Self:
+    def standalone(cls, folder: Path, fork_server: str, settings: Mapping[str, str]) -> Self:
         """Return a host for the standalone service, on SQLite without a broker."""
         return cls(folder, fork_server, f"sqlite+aiosqlite:///{folder / 'data' / 'images.db'}", None, settings)
 
@@ -163,13 +162,24 @@ class Host:
             "FAULT_POINTS": failpoints.encode(active),
             **settings,
         }
-        arguments = [role, *self._address(name, role)]
         starts = _count_starts(folder / "server.log", role)
         born = time.time()
-        forked = await asyncio.to_thread(self._fork_server.fork, folder, arguments, env)
+        forked = await asyncio.to_thread(fork, self._fork_server, self._order(folder, role, name, env))
         process = self.processes[name] = Process(name, folder, forked, born)
         await eventually(lambda: _count_starts(process.log, role) > starts or not process.alive, timeout=START_LIMIT)
         return process
+
+    def _order(self, folder: Path, role: str, name: str, env: Mapping[str, str]) -> Order:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Order(
+            program=PROGRAM,
+            arguments=[role, *self._address(name, role)],
+            environment={"PATH": os.environ["PATH"], "TMPDIR": str(folder), **env},
+            folder=str(folder),
+            output=str(folder / "server.log"),
+            errors=str(folder / "server.log"),
+            group=None,
+        )
 
     async def start_all(self) -> None:
         """Start API and worker, or the standalone process."""
@@ -329,8 +339,7 @@ class Host:
         return ["--host", "127.0.0.1", "--port", self._urls[name].rpartition(":")[2], *data]
 
     async def _wait_until_gone(self, process: Process, decoders: list[psutil.Process]) -> None:
-        members = [process.process, *decoders]
-        await eventually(lambda: not any(map(_lives, members)), timeout=REACH_LIMIT)
+        await eventually(lambda: not process.alive and not any(map(_lives, decoders)), timeout=REACH_LIMIT)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -22,10 +22,10 @@ from typing import Final
 import pytest
 
 from harness.broker import purge_queues
-from harness.servers import PostgresServer, RabbitMQServer, new_folder
+from harness.processes import SOURCE
+from harness.servers import ForkServer, PostgresServer, RabbitMQServer, new_folder
 from image_service.database.migrations import upgrade
-from tests.faults.fork_server import PROJECT, ForkServer
-from tests.faults.host import Host
+from tests.faults.host import PROGRAM, Host
 from tests.faults.kill_points import STANDALONE
 from tests.faults.scenarios import SCENARIOS
 
@@ -85,7 +85,7 @@ class Servers:
     postgres: PostgresServer
     rabbitmq: RabbitMQServer
 
-    async def violated(self, fork_server: ForkServer, scenario_name: str) -> list[str]:
+    async def violated(self, fork_server: str, scenario_name: str) -> list[str]:
         """Return the names of the invariants that the fork server's source violates in a scenario."""
         scenario = SCENARIOS[scenario_name]
         folder = new_folder()
@@ -104,7 +104,7 @@ class Servers:
             await host.close()
             await asyncio.to_thread(shutil.rmtree, folder)
 
-    async def _distributed(self, folder: Path, fork_server: ForkServer, settings: Mapping[str, str]) -> Host:
+    async def _distributed(self, folder: Path, fork_server: str, settings: Mapping[str, str]) -> Host:
         await purge_queues(self.rabbitmq.url)
         database = f"scenario_{time.monotonic_ns()}"
         url = await asyncio.to_thread(self.postgres.create_database, database)
@@ -121,7 +121,7 @@ def mutated(mutant: Mutant, folder: Path) -> Path:
     project = folder / mutant.name
     ignored = shutil.ignore_patterns("__pycache__")
     for part in ("src", "migrations"):
-        shutil.copytree(PROJECT / part, project / part, ignore=ignored)
+        shutil.copytree(SOURCE.parent / part, project / part, ignore=ignored)
     command = ("git", "apply", "--whitespace=nowarn", str(mutant.patch))
     # Outside any repository: inside one, git would apply the patch relative to that.
     done = subprocess.run(  # noqa: S603  (constant arguments)
@@ -146,14 +146,15 @@ async def run(chosen: list[Mutant]) -> int:
         RabbitMQServer(new_folder()) as rabbitmq,
     ):
         servers = Servers(postgres=postgres, rabbitmq=rabbitmq)
-        with ForkServer() as fork_server:
+        with ForkServer(new_folder(), modules=[PROGRAM]) as fork_server:
             for scenario in sorted({mutant.scenario for mutant in chosen}):
-                violated = await servers.violated(fork_server, scenario)
+                violated = await servers.violated(fork_server.url, scenario)
                 wrong += bool(violated)
                 _print("unmodified", scenario, violated or ["no violation"])
         for mutant in chosen:
-            with ForkServer(mutated(mutant, Path(folder))) as fork_server:
-                violated = await servers.violated(fork_server, mutant.scenario)
+            source = mutated(mutant, Path(folder)) / "src"
+            with ForkServer(new_folder(), source, modules=[PROGRAM]) as fork_server:
+                violated = await servers.violated(fork_server.url, mutant.scenario)
             caught = mutant.invariant in violated
             wrong += not caught
             _print(mutant.name, mutant.scenario, violated if caught else [*violated, f"NOT CAUGHT: {mutant.invariant}"])

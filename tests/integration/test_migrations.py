@@ -7,9 +7,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -20,6 +19,7 @@ from sqlalchemy import Connection, NullPool, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from structlog.testing import capture_logs
 
+from harness.forked import run
 from harness.processes import free_port
 from harness.waiting import eventually
 from image_service.config import load_settings
@@ -114,19 +114,20 @@ def environment(url: str) -> dict[str, str]:
     return {**unmeasured, "DATABASE_URL": url}
 
 
-def alembic(*arguments: str, url: str, folder: Path = ROOT) -> str:
-    """Run the command as a developer would; returns its output."""
-    done = subprocess.run(  # noqa: S603  (a fixed command)
-        [ALEMBIC, *arguments],
-        cwd=folder,
-        env=environment(url),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+class Alembic(Protocol):
+    """Runs Alembic's command in a folder; returns its output."""
+
+    def __call__(self, *arguments: str, url: str, folder: Path = ROOT) -> str: ...
+
+
+@pytest.fixture
+def alembic(fork_server: str) -> Alembic:
+    def alembic(*arguments: str, url: str, folder: Path = ROOT) -> str:
+        done = run(fork_server, "alembic.config", *arguments, folder=folder, environment=environment(url))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return alembic
 
 
 @pytest.fixture
@@ -293,7 +294,7 @@ async def test_upgrade_works_in_a_thread_and_from_any_folder(
     assert await on_connection(empty_database_url, differences) == []
 
 
-async def test_concurrent_upgrades_wait_for_each_other(empty_postgres_url: str) -> None:
+async def test_concurrent_upgrades_wait_for_each_other(alembic: Alembic, empty_postgres_url: str) -> None:
     url = empty_postgres_url
     lock = int(re.findall(r"^LOCK = ([\d_]+)$", (ROOT / "migrations" / "env.py").read_text(), re.MULTILINE)[0])
     waiting = (
@@ -301,39 +302,26 @@ async def test_concurrent_upgrades_wait_for_each_other(empty_postgres_url: str) 
         "WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
     )
     engine = create_async_engine(url, poolclass=NullPool)
-    with ExitStack() as stack:
+    async with asyncio.TaskGroup() as processes:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": lock})
-            running = [
-                stack.enter_context(
-                    subprocess.Popen(  # noqa: ASYNC220, S603  (they run while the test checks; a fixed command)
-                        [ALEMBIC, "upgrade", "head"],
-                        cwd=ROOT,
-                        env=environment(url),
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.STDOUT,
-                        text=True,
-                    )
-                )
-                for _ in range(3)
-            ]
+            running = [processes.create_task(asyncio.to_thread(alembic, "upgrade", "head", url=url)) for _ in range(3)]
 
             async def all_wait() -> bool:
-                assert [process.poll() for process in running] == [None] * 3
+                assert not any(process.done() for process in running)
                 return (await connection.execute(text(waiting))).scalar() == 3
 
             condition: Callable[[], bool | Awaitable[bool]] = all_wait
             await eventually(condition, timeout=60)
         await engine.dispose()
-        output = [(await asyncio.to_thread(process.communicate, timeout=60))[0] for process in running]
-        assert [process.returncode for process in running] == [0] * 3, output
     count = await on_connection(url, lambda c: c.execute(text("SELECT count(*) FROM alembic_version")).scalar())
     assert count == 1
     assert await on_connection(url, differences) == []
 
 
-def test_alembic_upgrades_and_downgrades(empty_database_url: str) -> None:
-    alembic("upgrade", "head", url=empty_database_url)
+def test_alembic_upgrades_and_downgrades(alembic: Alembic, empty_database_url: str) -> None:
+    command = (str(ALEMBIC), "upgrade", "head")  # as a developer would
+    subprocess.run(command, cwd=ROOT, env=environment(empty_database_url), check=True)  # noqa: S603  (a fixed command)
     assert ask(empty_database_url, differences) == []
     assert f"{newest_revision()} (head)" in alembic("current", url=empty_database_url)
     alembic("check", url=empty_database_url)
@@ -341,7 +329,9 @@ def test_alembic_upgrades_and_downgrades(empty_database_url: str) -> None:
     assert tables(empty_database_url) == {"alembic_version"}
 
 
-def test_alembic_autogenerates_an_empty_migration_without_changes(checkout: Path, database_url: str) -> None:
+def test_alembic_autogenerates_an_empty_migration_without_changes(
+    alembic: Alembic, checkout: Path, database_url: str
+) -> None:
     before = versions(checkout)
     alembic("revision", "--autogenerate", "-m", "nothing at all", url=database_url, folder=checkout)
     (written,) = versions(checkout) - before
@@ -351,7 +341,9 @@ def test_alembic_autogenerates_an_empty_migration_without_changes(checkout: Path
     assert f"_{revision(database_url)}_" in written.name
 
 
-def test_alembic_autogenerates_a_complete_migration_from_the_models(checkout: Path, empty_database_url: str) -> None:
+def test_alembic_autogenerates_a_complete_migration_from_the_models(
+    alembic: Alembic, checkout: Path, empty_database_url: str
+) -> None:
     for script in versions(checkout):
         script.unlink()
     alembic("revision", "--autogenerate", "-m", "everything", url=empty_database_url, folder=checkout)
@@ -364,7 +356,7 @@ def test_alembic_autogenerates_a_complete_migration_from_the_models(checkout: Pa
     assert made == ask(empty_database_url, made_from_models)
 
 
-def test_offline_sql_creates_the_same_tables(empty_database_url: str, tmp_path: Path) -> None:
+def test_offline_sql_creates_the_same_tables(alembic: Alembic, empty_database_url: str, tmp_path: Path) -> None:
     sqlite = empty_database_url.startswith("sqlite")
     unreachable = f"{tmp_path}/missing/images.db" if sqlite else f"app@127.0.0.1:{free_port()}/images"
     script = alembic("upgrade", "head", "--sql", url=f"{empty_database_url.partition('://')[0]}://{unreachable}")

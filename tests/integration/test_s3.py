@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from harness.images import encoded, noise
 from harness.pace import Stopwatch
+from harness.plain_http import NO_TLS
 from harness.proxy import Mode, Proxy
 from harness.s3 import SeaweedServer, environment, make_bucket
 from harness.service import FAST_SETTINGS, Api, client
@@ -279,7 +280,7 @@ async def test_object_of_unexpected_size_is_not_copied(make_storage: MakeStorage
 async def test_presigned_url_serves_the_file_with_its_attributes(storage: ObjectStorage, small: Path) -> None:
     await storage.adopt({KEY: small}, {KEY: ObjectAttributes(content_type="image/png", attachment=True)})
     url = await storage.presign(KEY, method="GET", seconds=60)
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         answer = await client.get(url)
         assert (answer.status_code, answer.content) == (200, b"small")
         assert answer.headers["content-type"] == "image/png"

@@ -9,6 +9,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from harness.counted import PREFIX, counted, series
+from harness.plain_http import NO_TLS
 from harness.plans import ORIGINAL
 from image_service.domain.image import Claim
 from image_service.domain.lane import Lane
@@ -142,12 +143,12 @@ def test_metrics_are_served_for_the_duration_of_the_block() -> None:
     metrics = Metrics()
     metrics.accepted(ORIGINAL, queued=True)
     with serve_metrics(metrics, "127.0.0.1", 0) as address:
-        answer = httpx.get(address, trust_env=False)
+        answer = httpx.get(address, trust_env=False, verify=NO_TLS)
         assert answer.status_code == 200
         assert 'image_service_uploads_total{queued="true"} 1.0' in answer.text
         assert "_created" not in answer.text
     with pytest.raises(httpx.ConnectError):
-        httpx.get(address, trust_env=False)
+        httpx.get(address, trust_env=False, verify=NO_TLS)
 
 
 def test_port_in_use_is_explained() -> None:
