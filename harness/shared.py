@@ -81,7 +81,7 @@ class SharedServers:
     def start_all(self) -> None:
         """Start all servers that no environment variable replaces, in the background."""
         for kind in KINDS:
-            if VARIABLES.get(kind) not in os.environ:
+            if VARIABLES.get(kind, "") not in os.environ:
                 thread = threading.Thread(target=self._try_to_start, args=(kind,))
                 thread.start()
                 self._starting.append(thread)

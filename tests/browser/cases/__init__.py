@@ -3,14 +3,14 @@
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from tests.browser.cases import avif, hdr, heic, jpeg, orientation, others, png, webp
+from tests.browser.cases import avif, hdr, heic, jpeg, jxl, orientation, others, png, webp
 from tests.browser.cases.case import Case
 from tests.browser.cases.differences import DIFFERENCES
 
 
 def all_cases() -> list[Case]:
     """Return every case; their names differ."""
-    kinds = (png, jpeg, webp, avif, heic, others, orientation, hdr)
+    kinds = (png, jpeg, webp, avif, heic, jxl, others, orientation, hdr)
     return [replace(case, difference=_reason(case.name)) for kind in kinds for case in kind.cases()]
 
 

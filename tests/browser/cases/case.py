@@ -11,6 +11,7 @@ CONTENT_TYPES: Final = {
     ImageFormat.JPEG: "image/jpeg",
     ImageFormat.WEBP: "image/webp",
     ImageFormat.AVIF: "image/avif",
+    ImageFormat.JXL: "image/jxl",
     ImageFormat.GIF: "image/gif",
     ImageFormat.BMP: "image/bmp",
 }

@@ -1,13 +1,16 @@
 """Pictures of more than eight bits a sample, which Pillow reduces to eight.
 
-PNG with kornia-rs, AVIF with libavif, HEIC with libheif.
+PNG with kornia-rs, AVIF with libavif, HEIC with libheif, JPEG XL with libjxl.
 """
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from PIL import Image
+
 from image_service.domain.image import ImageFormat
-from image_service.imaging.decoders import heic, libavif
+from image_service.imaging.decoders import heic, libavif, libjxl
+from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.decoders.png import decode_samples
 from image_service.imaging.formats.heif_colour import has_high_depth
 from image_service.imaging.formats.png import chunks, read_header
@@ -16,58 +19,74 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_DEPTH: Final = 16
+_EIGHT, _DEPTH = 8, 16
+"""Bits."""
 _KINDS: Final = {0: "mono", 2: "rgb", 6: "rgba"}
 """Image kinds of kornia-rs, which knows no grey with alpha, by PNG colour type."""
 _MAX_PIXELS: Final = 16_000_000
 """Larger pictures are decoded with eight bits a sample: three copies of 128 MB are in memory for this one."""
 
 
-def is_decodable(content: bytes, image_format: ImageFormat, size: tuple[int, int]) -> bool:
+def is_decodable(opened: Image.Image, content: bytes, image_format: ImageFormat) -> bool:
     """Whether the file has more than eight bits a sample, and ``decode`` can be tried on it.
 
     Args:
+        opened: The file as opened by its decoder.
         content: The file.
         image_format: Its format.
-        size: Width and height in pixels.
     """
-    if size[0] * size[1] > _MAX_PIXELS:
+    if opened.width * opened.height > _MAX_PIXELS:
         return False
-    if image_format in {ImageFormat.AVIF, ImageFormat.HEIC}:
-        return has_high_depth(content)
-    if image_format is not ImageFormat.PNG:
-        return False
-    header = read_header(content)
-    transparent = any(chunk.kind == b"tRNS" for chunk in chunks(content))
-    return header.depth == _DEPTH and header.colour in _KINDS and not transparent
+    match image_format:
+        case ImageFormat.AVIF | ImageFormat.HEIC:
+            return has_high_depth(content)
+        case ImageFormat.JXL:
+            return isinstance(opened, JpegXl) and opened.bits > _EIGHT
+        case ImageFormat.PNG:
+            header = read_header(content)
+            transparent = any(chunk.kind == b"tRNS" for chunk in chunks(content))
+            return header.depth == _DEPTH and header.colour in _KINDS and not transparent
+        case _:
+            return False
 
 
-def decode(content: bytes, image_format: ImageFormat, size: tuple[int, int], mode: str) -> "NDArray[np.uint16] | None":
+def decode(opened: Image.Image, content: bytes, image_format: ImageFormat) -> "NDArray[np.uint16] | None":
     """Return the samples, of shape (height, width, channels); None if the decoder is missing or refuses the file.
 
     Args:
-        content: A file that ``is_decodable``.
+        opened: A file that ``is_decodable``.
+        content: The file.
         image_format: Its format.
-        size: Width and height in pixels.
-        mode: The mode in which Pillow would decode it.
 
     Raises:
         MemoryError: there is too little.
     """
-    if image_format is ImageFormat.PNG:
-        return decode_samples(content, size, _KINDS[read_header(content).colour], _DEPTH)
-    if image_format is ImageFormat.HEIC:
-        with suppress(Exception):
-            samples = heic.decode_samples(content)
-            if samples.dtype.itemsize * 8 == _DEPTH and samples.shape[1::-1] == size:
-                return samples
-        return None
+    size, mode = opened.size, opened.mode
+    with suppress(libavif.Refused, libjxl.Refused):
+        match image_format:
+            case ImageFormat.PNG:
+                return decode_samples(content, size, _KINDS[read_header(content).colour], _DEPTH)
+            case ImageFormat.HEIC:
+                return _heic(content, size)
+            case ImageFormat.AVIF:
+                # Of grey, too: libavif makes no single channel.
+                data = libavif.decode(content, size, 4 if mode.endswith("A") else 3)
+                return _shaped(data, size)[..., : 1 if mode == "L" else None]
+            case _:
+                return _shaped(libjxl.decode(content, _DEPTH), size)
+    return None
+
+
+def _heic(content: bytes, size: tuple[int, int]) -> "NDArray[np.uint16] | None":
+    with suppress(Exception):
+        samples = heic.decode_samples(content)
+        if samples.dtype.itemsize * _EIGHT == _DEPTH and samples.shape[1::-1] == size:
+            return samples
+    return None
+
+
+def _shaped(data: bytearray, size: tuple[int, int]) -> "NDArray[np.uint16]":
     # Loaded for the first file that needs it: few processes ever get one, and it takes 20 MB.
     import numpy as np  # noqa: PLC0415 — see above
 
-    try:
-        data = libavif.decode(content, size, channels := 4 if mode.endswith("A") else 3)
-    except libavif.Refused:
-        return None
-    samples = np.frombuffer(data, np.uint16).reshape(size[1], size[0], channels)
-    return samples[..., :1] if mode == "L" else samples
+    return np.frombuffer(data, np.uint16).reshape(size[1], size[0], -1)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageFile
 
 from image_service.imaging.decoders import libjxl
+from image_service.imaging.formats.colour import Signal
 
 if TYPE_CHECKING:
     from PIL._imaging import PixelAccess
@@ -31,8 +32,18 @@ class JpegXl(ImageFile.ImageFile):
         try:
             self._picture = libjxl.read_picture(self._content)
         except libjxl.Refused as error:
-            raise SyntaxError("libjxl finds no image") from error
+            raise SyntaxError(f"libjxl finds no image: {error}") from error
         self._mode, self._size = self._picture.mode, self._picture.size
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What the file says about the colours of its pixels."""
+        return (self._picture.signal,) if self._picture.signal else ()
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample."""
+        return self._picture.bits
 
     def load(self) -> "PixelAccess | None":
         """Decode, unless that is done.
@@ -42,11 +53,9 @@ class JpegXl(ImageFile.ImageFile):
         """
         if self._im is None:
             try:
-                pixels, profile = libjxl.decode(self._content, self._picture)
+                pixels = libjxl.decode(self._content)
             except libjxl.Refused as error:
                 raise OSError(str(error)) from error
             self._content = b""
-            if profile:
-                self.info["icc_profile"] = profile
             self.im = Image.frombuffer(self.mode, self.size, pixels, "raw", self.mode, 0, 1).im
         return Image.Image.load(self)

@@ -1,4 +1,4 @@
-"""libjxl through ctypes, in the copy that the package imagecodecs ships: the first frame of a JPEG XL file, in 8 bits.
+"""libjxl through ctypes, in the copy that the package imagecodecs ships: the first frame of a JPEG XL file.
 
 Only documented structures and functions of its header ``jxl/decode.h`` are used, which are the same in the versions
 that are accepted. No Python code of imagecodecs runs, and none of its other codecs is loaded.
@@ -7,13 +7,14 @@ that are accepted. No Python code of imagecodecs runs, and none of its other cod
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from image_service.imaging.decoders.libjxl_structures import BasicInfo, ColourEncoding, PixelFormat
+from image_service.imaging.formats.colour import SRGB, Cicp, Profile, Signal
 from image_service.imaging.limits import MAX_PROFILE_BYTES
 
 PACKAGE: Final = "imagecodecs"
@@ -27,14 +28,16 @@ _BASIC_INFO: Final = 0x40
 _COLOUR_ENCODING: Final = 0x100
 _FULL_IMAGE: Final = 0x1000
 """Values of JxlDecoderStatus; errors and a lack of input or memory are others, and not told apart reliably."""
-_ORIGINAL, _DATA = 0, 1
-"""JxlColorProfileTarget: the colours that the file names, and those of the pixels that come out."""
-_UINT8: Final = 2
-"""JxlDataType."""
-_PQ, _HLG = 16, 18
-"""JxlTransferFunction, with the numbers of ITU-T H.273."""
-_REFERENCE_WHITE: Final = 203.0
-"""The brightness of white paper in images of high dynamic range, in cd/m² (ITU-R BT.2408 §2.2)."""
+_ORIGINAL: Final = 0
+"""JxlColorProfileTarget: the colours that the file names."""
+_DATA_TYPES: Final = {8: 2, 16: 3}
+"""JxlDataType, by bits a sample."""
+_D65: Final = 1
+"""JxlWhitePoint."""
+_PRIMARIES: Final = {1: 1, 9: 9, 11: 12}
+"""From JxlPrimaries to ITU-T H.273; others occur in profiles only."""
+_TRANSFERS: Final = {1: 13, 8: 8, 13: 13, 16: 16, 18: 18}
+"""From JxlTransferFunction to ITU-T H.273. The curve of BT.709 is for cameras; browsers show it as that of sRGB."""
 _CMYK: Final = b"CMYK"
 _SPACE: Final = slice(16, 20)
 """Where a profile's header names the colour space that it is for (ICC.1 §7.2)."""
@@ -53,17 +56,10 @@ class Picture(NamedTuple):
     """L, RGB or RGBA."""
     size: tuple[int, int]
     """Width and height in pixels, upright."""
-    bright: bool
-    """Whether it has a high dynamic range that the library reduces."""
-
-
-class Pixels(NamedTuple):
-    """A decoded picture."""
-
-    data: bytearray
-    """Row by row without gaps."""
-    profile: bytes | None
-    """The ICC profile of the pixels; None if they are in sRGB."""
+    bits: int
+    """Of a sample."""
+    signal: Signal | None
+    """The colour space of the decoded pixels; None for sRGB."""
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +97,6 @@ def _declare(library: ctypes.CDLL) -> None:
         ("GetColorAsEncodedProfile", (c_int, POINTER(ColourEncoding))),
         ("GetICCProfileSize", (c_int, POINTER(c_size_t))),
         ("GetColorAsICCProfile", (c_int, c_void_p, c_size_t)),
-        ("SetDesiredIntensityTarget", (c_float,)),
         ("SetUnpremultiplyAlpha", (c_int,)),
         ("SetOutputColorProfile", (POINTER(ColourEncoding), c_void_p, c_size_t)),
         ("SetImageOutBuffer", (POINTER(PixelFormat), c_void_p, c_size_t)),
@@ -112,11 +107,10 @@ def _declare(library: ctypes.CDLL) -> None:
 class _Decoder:
     """A decoder that has read the file's headers; it has no threads of its own."""
 
-    def __init__(self, library: ctypes.CDLL, handle: int, data: bytes, white: float) -> None:
+    def __init__(self, library: ctypes.CDLL, handle: int, data: bytes) -> None:
         self._library, self._handle, self._data = library, handle, data
         self._call("SubscribeEvents", _BASIC_INFO | _COLOUR_ENCODING | _FULL_IMAGE)
         self._call("SetUnpremultiplyAlpha", 1)
-        self._call("SetDesiredIntensityTarget", white)
         self._call("SetInput", data, len(data))
         library.JxlDecoderCloseInput(handle)
         self._process(until=_BASIC_INFO)
@@ -148,61 +142,78 @@ class _Decoder:
 
     @property
     def picture(self) -> Picture:
-        """What comes out."""
+        """What comes out.
+
+        Raises:
+            Refused: its colours are not supported.
+        """
         info = self._info
         grey = "L" if info.num_color_channels == 1 else "RGB"
-        hdr = self._colours is not None and self._colours.transfer_function in {_PQ, _HLG}
         return Picture(
             mode="RGBA" if info.alpha_bits else grey,
             size=(info.xsize, info.ysize),
-            bright=hdr and not info.uses_original_profile,
+            bits=info.bits_per_sample,
+            signal=self._signal(),
         )
 
-    def decode(self) -> Pixels:
-        """Return the first frame."""
-        profile = self._choose_colours()
+    def _signal(self) -> Signal | None:
+        """Return the colours of the pixels: the original's, or sRGB where the library has to convert them anyway."""
+        if named := self._code_points():
+            return None if named == SRGB else named
+        return self._profile() if self._info.uses_original_profile else None
+
+    def _code_points(self) -> Cicp | None:
+        """Return the code points of the original's colours; None where none describe them."""
+        colours = self._colours
+        if colours is None or colours.white_point != _D65:
+            return None
+        # Grey has no primaries.
+        primaries = 1 if colours.color_space else _PRIMARIES.get(colours.primaries)
+        transfer = _TRANSFERS.get(colours.transfer_function)
+        return Cicp(primaries, transfer) if primaries and transfer else None
+
+    def _profile(self) -> Profile | None:
+        """Return the profile of the original; None if it is larger than any that is used.
+
+        Raises:
+            Refused: it is for CMYK.
+        """
+        size = c_size_t()
+        self._call("GetICCProfileSize", _ORIGINAL, byref(size))
+        if size.value > MAX_PROFILE_BYTES:
+            return None
+        buffer = ctypes.create_string_buffer(size.value)
+        self._call("GetColorAsICCProfile", _ORIGINAL, buffer, size.value)
+        if buffer.raw[_SPACE] == _CMYK:
+            raise Refused("colours in CMYK are not supported")
+        return Profile(buffer.raw)
+
+    def decode(self, bits: int) -> bytearray:
+        """Return the first frame, with 8 or 16 bits a sample."""
+        picture = self.picture
+        if not self._info.uses_original_profile:
+            srgb = ColourEncoding.srgb(self._info.num_color_channels)
+            wanted = self._colours if self._colours and self._code_points() else srgb
+            self._call("SetOutputColorProfile", byref(wanted), None, 0)
         self._process(until=_NEED_IMAGE_OUT_BUFFER)
-        mode, (width, height), _ = self.picture
-        pixels = bytearray(width * height * _CHANNELS[mode])
-        layout = PixelFormat(_CHANNELS[mode], _UINT8, 0, 0)
+        (width, height), channels = picture.size, _CHANNELS[picture.mode]
+        pixels = bytearray(width * height * channels * bits // 8)
+        layout = PixelFormat(channels, _DATA_TYPES[bits], 0, 0)
         # The library compares the size that it is about to fill with this.
         buffer = ctypes.addressof(ctypes.c_char.from_buffer(pixels))
         self._call("SetImageOutBuffer", byref(layout), buffer, len(pixels))
         self._process(until=_FULL_IMAGE)
-        return Pixels(pixels, profile)
-
-    def _choose_colours(self) -> bytes | None:
-        """Have the pixels in sRGB where the library converts them anyway; else return their profile."""
-        if not self._info.uses_original_profile:
-            wanted = ColourEncoding.srgb(self._info.num_color_channels)
-            self._call("SetOutputColorProfile", byref(wanted), None, 0)
-            return None
-        if self._colours is not None and self._colours.is_srgb:
-            return None
-        profile = self._profile()
-        if profile[_SPACE] == _CMYK:
-            raise Refused("colours in CMYK are not supported")
-        return profile
-
-    def _profile(self) -> bytes:
-        """Return the profile of the pixels, which the library makes for colour spaces that have a name."""
-        size = c_size_t()
-        self._call("GetICCProfileSize", _DATA, byref(size))
-        if size.value > MAX_PROFILE_BYTES:
-            return b""
-        buffer = ctypes.create_string_buffer(size.value)
-        self._call("GetColorAsICCProfile", _DATA, buffer, size.value)
-        return buffer.raw
+        return pixels
 
 
 @contextmanager
-def _decoder(data: bytes, white: float = 0) -> Iterator[_Decoder]:
+def _decoder(data: bytes) -> Iterator[_Decoder]:
     library = load()
     handle = library.JxlDecoderCreate(None)
     if not handle:
         raise MemoryError
     try:
-        yield _Decoder(library, handle, data, white)
+        yield _Decoder(library, handle, data)
     finally:
         library.JxlDecoderDestroy(handle)
 
@@ -218,19 +229,16 @@ def read_picture(data: bytes) -> Picture:
         return decoder.picture
 
 
-def decode(data: bytes, picture: Picture) -> Pixels:
+def decode(data: bytes, bits: int = 8) -> bytearray:
     """Return the pixels of the first frame, all layers of it, upright, with alpha that is not premultiplied.
-
-    A high dynamic range is reduced with the library's curve (ITU-R BT.2408 annex 5), which keeps the brightness of
-    reference white, where the file has its own colours; else with the profile that the library makes for it.
 
     Args:
         data: The whole file.
-        picture: From ``read_picture``.
+        bits: Of a sample, 8 or 16; the latter in the machine's byte order.
 
     Raises:
         Refused: the file is damaged or incomplete, of a kind that is not supported, or there is too little memory.
         MemoryError: there is too little for the pixels themselves.
     """
-    with _decoder(data, _REFERENCE_WHITE if picture.bright else 0) as decoder:
-        return decoder.decode()
+    with _decoder(data) as decoder:
+        return decoder.decode(bits)

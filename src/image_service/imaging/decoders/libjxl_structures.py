@@ -79,12 +79,6 @@ class ColourEncoding(ctypes.Structure):
             rendering_intent=_RELATIVE,
         )
 
-    @property
-    def is_srgb(self) -> bool:
-        """Whether pixels need no conversion."""
-        wide = self.color_space != _GREY and self.primaries != _PRIMARIES_709
-        return self.transfer_function == _SRGB and self.white_point == _D65 and not wide
-
 
 class PixelFormat(ctypes.Structure):
     """JxlPixelFormat."""

@@ -32,9 +32,9 @@ def render(
         size: Width and height to scale the picture to, not larger than its own.
     """
     content = file.getvalue()
-    if not signals or not high_depth.is_decodable(content, image_format, opened.size) or is_srgb(signals[0]):
+    if not signals or not high_depth.is_decodable(opened, content, image_format) or is_srgb(signals[0]):
         return None
-    samples = high_depth.decode(content, image_format, opened.size, opened.mode)
+    samples = high_depth.decode(opened, content, image_format)
     if samples is None:
         return None
     from image_service.imaging.render.colour import floating  # noqa: PLC0415 — it loads NumPy

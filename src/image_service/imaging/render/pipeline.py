@@ -13,8 +13,9 @@ from PIL import Image, ImageFile
 from image_service.domain.geometry import fit_inside
 from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
 from image_service.domain.recipe import OutputFormat, Preset, Recipe
+from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.formats import find_metadata, read_colour, read_orientation, strip
-from image_service.imaging.formats.colour import Profile, Signal
+from image_service.imaging.formats.colour import Signal
 from image_service.imaging.formats.completeness import check_length
 from image_service.imaging.formats.jpeg_scans import check_scans
 from image_service.imaging.inspect import HeaderInspector, check_size
@@ -114,6 +115,8 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
         # Codecs warn of flaws that do not stop them; they do not stop the pipeline either.
         warnings.simplefilter("ignore")
         opened = decode.open_image(file, header)
+        if isinstance(opened, JpegXl):
+            signals = opened.signals
         work = _Work(file, header.format, recipe, limits, signals, orientation, opened, opened)
         watch.lap(Step.OPEN)
         for step, run in _STEPS:
@@ -164,9 +167,7 @@ def _decode(work: _Work) -> None:
 
 
 def _read_metadata(work: _Work) -> None:
-    """Read the orientation and colours that only the decoder knows, and compute the thumbnails' sizes."""
-    if work.format is ImageFormat.JXL and (profile := work.image.info.get("icc_profile")):
-        work.signals = (Profile(profile),)
+    """Read the orientation that only the decoder knows, and compute the thumbnails' sizes."""
     if not work.orientation:
         work.orientation = decode.orientation(work.image)
     if work.orientation in _SIDES_SWAPPED:

@@ -22,7 +22,7 @@ class Step(StrEnum):
     DECODE = "decode"
     """Decode the first frame."""
     READ_METADATA = "read_metadata"
-    """Read the orientation and colours that only the decoder knows."""
+    """Read the orientation that only the decoder knows."""
     NORMALISE = "normalise"
     """Convert to one of a few pixel modes."""
     SHRINK = "shrink"

@@ -15,7 +15,6 @@ from harness.jxl import CONTAINER, encoded_jxl, jxl, jxl_of_jpeg
 from image_service.imaging.decoders import libjxl
 from image_service.imaging.decoders.jxl import JpegXl, prepare
 from image_service.imaging.decoders.libjxl_structures import ColourEncoding
-from image_service.imaging.formats.colour import Profile
 from image_service.imaging.render.colour.conversion import to_srgb
 
 PICTURE = gradient(60, 40)
@@ -28,8 +27,7 @@ def decoded(content: bytes) -> Image.Image:
     """The picture in sRGB."""
     image = JpegXl(io.BytesIO(content))
     image.load()
-    profile = image.info.get("icc_profile")
-    return to_srgb(image, (Profile(profile),) if profile else ())
+    return to_srgb(image, image.signals)
 
 
 def pixel(content: bytes) -> tuple[int, ...]:
@@ -88,13 +86,13 @@ def test_ignores_an_enormous_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("lossless", [True, False])
-@pytest.mark.parametrize(("colours", "white", "least"), [(PQ, 0.58, 180), (HLG, 0.75, 140)], ids=["PQ", "HLG"])
+@pytest.mark.parametrize(("colours", "white", "least"), [(PQ, 0.58, 185), (HLG, 0.75, 185)], ids=["PQ", "HLG"])
 def test_reduces_high_dynamic_range(colours: ColourEncoding, white: float, least: int, *, lossless: bool) -> None:
     def level(value: float) -> int:
         raw = round(value * 65535).to_bytes(2, "little") * (3 * 32 * 32)
         return pixel(jxl(raw, size=(32, 32), bits=16, lossless=lossless, colours=colours))[0]
 
-    levels = [level(value) for value in (0, 0.25, 0.5, white, 0.9, 1)]
+    levels = [level(value) for value in (0, 0.25, 0.5, white, white + 0.1, 1)]
     assert levels == sorted(set(levels))
     assert least <= levels[3] <= 200
     assert (levels[0], levels[-1]) == (0, 255)
@@ -121,17 +119,11 @@ def test_decodes_what_was_a_jpeg_from_its_coefficients() -> None:
     assert close(found.getpixel((32, 24)), wanted.getpixel((32, 24)), 6)  # type: ignore[arg-type]
 
 
-def cmyk_profile() -> bytes:
-    profile = bytearray(display_p3())
-    profile[16:20] = b"CMYK"
-    return bytes(profile)
-
-
 def test_refuses_cmyk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libjxl._Decoder, "_profile", lambda _: cmyk_profile())
-    image = JpegXl(io.BytesIO(jxl(PICTURE, lossless=True, colours=P3)))
-    with pytest.raises(OSError, match="CMYK are not supported"):
-        image.load()
+    # No encoder at hand writes such a file.
+    monkeypatch.setattr(libjxl, "_CMYK", b"RGB ")
+    with pytest.raises(SyntaxError, match="CMYK are not supported"):
+        JpegXl(io.BytesIO(jxl(PICTURE, lossless=True, profile=display_p3())))
 
 
 def test_file_cut_anywhere_is_refused() -> None:
@@ -163,11 +155,11 @@ def test_damaged_files_give_a_picture_of_the_announced_size_or_are_refused() -> 
             picture = libjxl.read_picture(content)
             if picture.size[0] * picture.size[1] > 1_000_000:
                 continue
-            pixels = libjxl.decode(content, picture)
+            pixels = libjxl.decode(content)
         except libjxl.Refused:
             continue
         channels = {"L": 1, "RGB": 3, "RGBA": 4}[picture.mode]
-        assert len(pixels.data) == picture.size[0] * picture.size[1] * channels
+        assert len(pixels) == picture.size[0] * picture.size[1] * channels
         pictures += 1
     assert pictures
 
