@@ -135,7 +135,8 @@ async def test_errors_are_those_of_sqlalchemy(postgresql: Database) -> None:
 
 
 async def test_cancelled_statement_takes_its_connection_out_of_the_pool(postgres_database_url: str) -> None:
-    database = Database(postgres_database_url, time_limit=0.2, pool_size=1)
+    # Long enough to connect on a busy machine.
+    database = Database(postgres_database_url, time_limit=2.0, pool_size=1)
     waits = Prepared(select(func.pg_sleep(bindparam("seconds")).label("slept")))
     process = Prepared(select(func.pg_backend_pid().label("process")))
     async with database.statement() as repositories:
