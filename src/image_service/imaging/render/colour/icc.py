@@ -85,28 +85,28 @@ def read(content: bytes) -> MatrixProfile | None:
     return None
 
 
-def _tags(content: bytes) -> dict[bytes, bytes]:
-    """Return the contents of the tags by name, the first of each."""
+def _tags(content: bytes) -> dict[bytes, memoryview]:
+    """Return the contents of the tags by name, the first of each. Not as copies: each tag can be the whole profile."""
     count = int.from_bytes(content[_HEADER : _HEADER + 4])
-    found: dict[bytes, bytes] = {}
+    whole, found = memoryview(content), dict[bytes, memoryview]()
     for index in range(min(count, _MAX_TAGS)):
         at = _HEADER + 4 + 12 * index
         start, length = int.from_bytes(content[at + 4 : at + 8]), int.from_bytes(content[at + 8 : at + 12])
-        found.setdefault(content[at : at + 4], content[start : start + length])
+        found.setdefault(content[at : at + 4], whole[start : start + length])
     return found
 
 
-def _curve(body: bytes) -> Curve | Table:
+def _curve(body: memoryview) -> Curve | Table:
     """Return a tone curve (§10.6 and §10.18).
 
     Raises:
         KeyError: it is of another kind.
         struct.error: it is cut off.
     """
-    return {b"curv": _sampled, b"para": _parametric}[body[:4]](body)
+    return {b"curv": _sampled, b"para": _parametric}[bytes(body[:4])](body)
 
 
-def _sampled(body: bytes) -> Curve | Table:
+def _sampled(body: memoryview) -> Curve | Table:
     (count,) = struct.unpack_from(">8xI", body)
     if count == 0:
         return Curve(1.0)
@@ -115,7 +115,7 @@ def _sampled(body: bytes) -> Curve | Table:
     return struct.unpack_from(f">12x{min(count, _MAX_TABLE)}H", body)
 
 
-def _parametric(body: bytes) -> Curve:
+def _parametric(body: memoryview) -> Curve:
     (kind,) = struct.unpack_from(">8xH", body)
     numbers = tuple(value / _FIXED for value in struct.unpack_from(f">12x{_PARAMETERS[kind]}i", body))
     return _COMPLETE[kind](*numbers)
