@@ -90,7 +90,7 @@ def test_brightness_of_the_picture_sets_the_curve() -> None:
     # A picture that is not brighter than paper keeps its light.
     assert dim == round(float(linear_to_srgb(np.array(150 / 203))) * 255)
     assert grey(PQ2020._replace(peak=0.0001), pq_sample(203))[0] == 255
-    # Highlights of brighter pictures are told apart.
+    # Highlights of brighter pictures stay apart.
     one, other = grey(PQ2020._replace(peak=4000.0), pq_sample(1500), pq_sample(3000))
     assert one + 5 < other < 255
 
