@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from image_service.domain.image import ImageFormat
+from image_service.imaging.address_space import is_available
 from image_service.imaging.decoders import heic, libavif, libjxl
 from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.decoders.png import decode_samples
@@ -24,19 +25,31 @@ _EIGHT, _DEPTH = 8, 16
 _KINDS: Final = {0: "mono", 2: "rgb", 6: "rgba"}
 """Image kinds of kornia-rs, which knows no grey with alpha, by PNG colour type."""
 _MAX_PIXELS: Final = 16_000_000
-"""Larger pictures are decoded with eight bits a sample: three copies of 128 MB are in memory for this one."""
+"""Larger pictures are decoded with eight bits a sample."""
+_MAX_SIDE: Final = 1 << 16
+"""So are longer ones: resizing takes 48 bytes for each pixel of a column or row."""
+_BYTES_PER_PIXEL: Final = 36
+"""What decoding and resizing take: measured were 32 for AVIF with alpha and 30 for PNG. Libraries that do not get as
+much end the process, where eight bits a sample take a third."""
+_LIBRARIES: Final = 64 << 20
+"""What they themselves and NumPy take."""
 
 
 def is_decodable(opened: Image.Image, content: bytes, image_format: ImageFormat) -> bool:
-    """Whether the file has more than eight bits a sample, and ``decode`` can be tried on it.
+    """Whether the file has more than eight bits a sample, and there is memory to ``decode`` it.
 
     Args:
         opened: The file as opened by its decoder.
         content: The file.
         image_format: Its format.
     """
-    if opened.width * opened.height > _MAX_PIXELS:
+    pixels = opened.width * opened.height
+    if pixels > _MAX_PIXELS or max(opened.size) > _MAX_SIDE or not _has_high_depth(opened, content, image_format):
         return False
+    return is_available(_LIBRARIES + pixels * _BYTES_PER_PIXEL)
+
+
+def _has_high_depth(opened: Image.Image, content: bytes, image_format: ImageFormat) -> bool:
     match image_format:
         case ImageFormat.AVIF | ImageFormat.HEIC:
             return has_high_depth(content)

@@ -1,7 +1,9 @@
 """Access to the bytes of a file, in memory or on disk, for the container readers."""
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -56,19 +58,20 @@ class Pieces:
     def __init__(self, content: Content, places: Iterable[tuple[int, int]]) -> None:
         self._content = content
         self._places = [(start, min(end, len(content))) for start, end in places if start < min(end, len(content))]
-        self._length = sum(end - start for start, end in self._places)
+        self._ends = list(accumulate(end - start for start, end in self._places))
 
     def __len__(self) -> int:
-        return self._length
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, place: slice, /) -> bytes:
-        found, start, stop = [], place.start, place.stop
-        for begin, end in self._places:
-            if start < end - begin:
-                found.append(self._content[begin + max(0, start) : min(end, begin + stop)])
-            start, stop = start - (end - begin), stop - (end - begin)
-            if stop <= 0:
+        found = []
+        # Searched, not counted through: an item may lie in as many places as its table has bytes.
+        for index in range(bisect_right(self._ends, place.start), len(self._places)):
+            begin, end = self._places[index]
+            shift = end - self._ends[index]
+            if begin - shift >= place.stop:
                 break
+            found.append(self._content[max(begin, place.start + shift) : min(end, place.stop + shift)])
         return b"".join(found)
 
 

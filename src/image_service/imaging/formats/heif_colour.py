@@ -1,22 +1,27 @@
 """AVIF and HEIC: the colours of the primary picture, as its boxes say, and its coded picture where they are silent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Final
 
 from image_service.errors import CorruptImage
 from image_service.imaging.formats import av1
 from image_service.imaging.formats.colour import PRIMARIES, SRGB, TRANSFERS, Cicp, Signal, profile
-from image_service.imaging.formats.content import number
+from image_service.imaging.formats.content import Content, number
 from image_service.imaging.formats.heif import Box, boxes
-from image_service.imaging.formats.heif_size import ENTERED, av1_streams
+from image_service.imaging.formats.heif_size import ENTERED, av1_item, av1_streams
+from image_service.imaging.limits import MAX_PROFILE_BYTES
 
 _SEQUENCE: Final = b"avis"
 """The major brand of files of which a track is decoded instead of the primary item."""
 _COLOUR: Final = b"colr"
 _LIGHT_LEVEL: Final = b"clli"
 """Begins with the brightness of the brightest pixel in nits."""
+_MAJOR_BRAND: Final = slice(8, 12)
 _TRACK_ENTRY: Final = b"av01"
+_PLACES: Final = frozenset({b"infe", b"iloc", b"idat"})
+"""Boxes that say what items are, and where."""
 _CODE_POINTS: Final = b"nclx"
 _PROFILES: Final = frozenset({b"prof", b"rICC"})
 _FOR_CAMERAS: Final = frozenset({1, 6, 11, 14, 15})
@@ -37,12 +42,13 @@ def colour(content: bytes) -> Iterator[Signal]:
     with suppress(CorruptImage):
         # What stands before the damage stays in the list.
         found.extend(boxes(content, ENTERED))
-    properties = list(_properties(content, found))
+    # Once each, however often the file names it: a profile takes a copy.
+    properties = dict.fromkeys(_properties(content, found))
     signalled = [box for box in properties if box.kind == _COLOUR]
     peak = next((number(content, box.body, 2) for box in properties if box.kind == _LIGHT_LEVEL), 0)
     for box in signalled:
         if content[box.body : box.body + _KIND] in _PROFILES and (
-            signal := profile(content[box.body + _KIND : box.end])
+            signal := profile(content[box.body + _KIND : min(box.end, box.body + _KIND + MAX_PROFILE_BYTES + 1)])
         ):
             yield signal
             break
@@ -52,7 +58,7 @@ def colour(content: bytes) -> Iterator[Signal]:
             yield _specified(number(content, at, 2), number(content, at + 2, 2), peak)
             return
     with suppress(CorruptImage):
-        for stream in av1_streams(content, found):
+        for stream in _streams(content, found):
             for unit in av1.units(stream):
                 if coded := av1.colour(stream, unit):
                     yield _specified(*coded, peak)
@@ -86,26 +92,58 @@ def _specified(primaries: int, transfer: int, peak: float) -> Cicp:
 
 def _properties(content: bytes, found: Sequence[Box]) -> Iterator[Box]:
     """Yield the properties of the primary item, or what describes the first track of a sequence."""
-    if content[8:12] == _SEQUENCE:
-        entry = next((box for box in found if box.kind == _TRACK_ENTRY), None)
-        yield from (box for box in found if entry and entry.body <= box.body and box.end <= entry.end)
+    if content[_MAJOR_BRAND] == _SEQUENCE and (movie := _child(found, _whole(content), b"moov")):
+        entry = next((box for box in found if box.kind == _TRACK_ENTRY and _is_inside(box, movie)), None)
+        yield from _children(found, entry)
         return
-    container = next((box for box in found if box.kind == b"ipco"), None)
-    primary = next((_primary(content, box) for box in found if box.kind == b"pitm"), None)
-    if container is None or primary is None:
-        return
-    # None of the properties holds another box that was read.
-    properties = [box for box in found if container.body < box.body and box.end <= container.end]
-    for box in found:
+    primary, described = _primary(content, found), _child(found, _meta(content, found), b"iprp")
+    properties = list(_children(found, _child(found, described, b"ipco")))
+    for box in _children(found, described):
         if box.kind == b"ipma":
             for index in _associations(content, box, primary):
                 if 0 < index <= len(properties):
                     yield properties[index - 1]
 
 
-def _primary(content: bytes, box: Box) -> int:
-    """Return the number of the primary item (ISO 14496-12 §8.11.4)."""
-    return number(content, box.body + 4, 4 if number(content, box.body, 1) else 2)
+def _streams(content: bytes, found: Sequence[Box]) -> Iterator[Content]:
+    """Yield the coded picture of the primary item, then all others: some are the tiles that it may be made of."""
+    primary = _primary(content, found)
+    own = [box for box in found if box.kind != b"infe" or primary in av1_item(content, box)]
+    return chain(av1_streams(content, [box for box in own if box.kind in _PLACES]), av1_streams(content, found))
+
+
+def _primary(content: bytes, found: Sequence[Box]) -> int:
+    """Return the number of the primary item (ISO 14496-12 §8.11.4); -1 where none is named."""
+    box = _child(found, _meta(content, found), b"pitm")
+    return number(content, box.body + 4, 4 if number(content, box.body, 1) else 2) if box else -1
+
+
+def _meta(content: bytes, found: Sequence[Box]) -> Box | None:
+    """Return the box of the file's items; tracks may have one of their own."""
+    return _child(found, _whole(content), b"meta")
+
+
+def _whole(content: bytes) -> Box:
+    """Return the file as a box around all others."""
+    return Box(b"", 0, len(content))
+
+
+def _child(found: Iterable[Box], parent: Box | None, kind: bytes) -> Box | None:
+    """Return the first box of this kind that stands directly in the parent."""
+    return next((box for box in _children(found, parent) if box.kind == kind), None)
+
+
+def _children(found: Iterable[Box], parent: Box | None) -> Iterator[Box]:
+    """Yield the boxes that stand directly in the parent: what others hold may have the same names."""
+    end = 0
+    for box in found:
+        if parent and _is_inside(box, parent) and box.body >= end:
+            end = box.end
+            yield box
+
+
+def _is_inside(box: Box, parent: Box) -> bool:
+    return parent.body < box.body and box.end <= parent.end
 
 
 def _associations(content: bytes, box: Box, item: int) -> Iterator[int]:

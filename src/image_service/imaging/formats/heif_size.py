@@ -3,6 +3,7 @@
 Decoders allocate what the coded picture announces, and scale the result to the size in the boxes.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
@@ -22,7 +23,8 @@ _HEVC_CONFIGURATION: Final = b"hvcC"
 _AV1_ITEM: Final = b"av01"
 _TABLES: Final = frozenset({b"iloc", b"iinf", b"iref", b"ipma", b"stts", b"stsc", b"stsz", b"stco", b"co64"})
 _MAX_TABLE: Final = 128 * 1024
-"""Bytes of a table of items or samples; one of 400 tiles has 7,000. libavif looks each entry up in a list of all."""
+"""Bytes of the tables of one kind, of items or samples; one of 400 tiles has 7,000. libavif looks each entry up in a
+list of all."""
 _MAX_UNITS: Final = 8192
 """Units of AV1 streams that are read in all; an item has two or three."""
 _PADDING: Final = 63
@@ -43,7 +45,11 @@ def dimensions(content: Content) -> tuple[int, int]:
         CorruptImage: no size is declared, or the boxes make no sense.
     """
     found = list(boxes(content, ENTERED))
-    if any(box.kind in _TABLES and box.end - box.body > _MAX_TABLE for box in found):
+    tables: Counter[bytes] = Counter()
+    for box in found:
+        if box.kind in _TABLES:
+            tables[box.kind] += box.end - box.body
+    if any(size > _MAX_TABLE for size in tables.values()):
         raise damaged(FAMILY, "it has too many items or samples")
     declared = [_declared_size(content, box) for box in found if box.kind in {_EXTENTS, _TRACK_HEADER}]
     if not declared:
@@ -82,7 +88,7 @@ def _coded_sizes(content: Content, found: Sequence[Box]) -> Iterator[tuple[int, 
 
 def av1_streams(content: Content, found: Sequence[Box]) -> Iterator[Content]:
     """Yield every configuration, every item and the first sample of every track, as far as they are AV1."""
-    av1_items = {item for box in found if box.kind == b"infe" for item in _av1_item(content, box)}
+    av1_items = {item for box in found if box.kind == b"infe" for item in av1_item(content, box)}
     idat = next((box.body for box in found if box.kind == b"idat"), 0)
     for box in found:
         if box.kind == _AV1_CONFIGURATION:
@@ -96,7 +102,7 @@ def av1_streams(content: Content, found: Sequence[Box]) -> Iterator[Content]:
     yield from _first_samples(content, found)
 
 
-def _av1_item(content: Content, box: Box) -> Iterator[int]:
+def av1_item(content: Content, box: Box) -> Iterator[int]:
     """Yield the number of the item that the entry describes, if its picture is coded in AV1 (ISO 14496-12 §8.11.6)."""
     size = 4 if number(content, box.body, 1) > 2 else 2  # noqa: PLR2004 — the version with wide numbers is 3
     if content[box.body + 6 + size : box.body + 10 + size] == _AV1_ITEM:

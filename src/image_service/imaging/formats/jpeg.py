@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from image_service.domain.image import MetadataKind
 from image_service.imaging.formats.colour import Signal, profile
-from image_service.imaging.formats.content import Content, cut_off, damaged, take, too_many, without
+from image_service.imaging.formats.content import Content, cut_off, damaged, number, take, too_many, without
 from image_service.imaging.formats.metadata import Metadata
 
 MAX_SEGMENTS: Final = 4096
@@ -223,7 +223,7 @@ def colour(content: bytes) -> Iterator[Signal]:
         if code == START_OF_SCAN:
             return
         if code == _ICC_MARKER and _is_needed(code, content, body, end):
-            index, total = content[body + len(_ICC) : body + _ICC_HEADER]
+            index, total = number(content, body + len(_ICC), 1), number(content, body + len(_ICC) + 1, 1)
             if index in parts or not 1 <= index <= total or total != (count or total):
                 return
             parts[index], count = content[body + _ICC_HEADER : end], total

@@ -278,7 +278,7 @@ def _is_sound(chunk: Chunk, content: bytes, lengths: range) -> bool:
 
     The decoder judges the others: without them the picture cannot be shown.
     """
-    if chunk.body.stop - chunk.body.start not in lengths:
+    if chunk.body.stop - chunk.body.start not in lengths or chunk.end > len(content):
         return False
     checksum = zlib.crc32(content[chunk.body], zlib.crc32(chunk.kind))
     return checksum == number(content, chunk.body.stop, _CHECKSUM)

@@ -1,6 +1,5 @@
 """From a file to pixels: opens and decodes each format with its decoder, and turns decoder errors into verdicts."""
 
-import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.errors import CorruptImage, ImageTooLarge
+from image_service.imaging.address_space import is_available
 from image_service.imaging.decoders.gif import on_canvas
 from image_service.imaging.decoders.heic import open_heic
 from image_service.imaging.decoders.jpeg import Jpeg, decode_without_end
@@ -163,18 +163,9 @@ def verdicts(need: int = 0) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageTooLarge from error
     except _BROKEN as error:
-        if _OUT_OF_MEMORY in str(error) or (need and not _available(need)):
+        if _OUT_OF_MEMORY in str(error) or (need and not is_available(need)):
             raise MemoryError from error
         reason = str(error) or type(error).__name__
         raise CorruptImage(
             f"The file is damaged and cannot be decoded ({reason}). Export the image again and upload the new file."
         ) from error
-
-
-def _available(size: int) -> bool:
-    """Whether the process may have so many bytes more."""
-    try:
-        mmap.mmap(-1, size).close()
-    except OSError:
-        return False
-    return True

@@ -67,20 +67,30 @@ def _convert(image: Image.Image, signal: Signal) -> Image.Image | None:
         return _in_floating_point(image, signal)
     suitable = _suitable(image, signal.content) if isinstance(signal, Profile) else image
     if suitable is None:
+        # A sound profile that does not fit is the last word, as in browsers; a malformed one is none.
         return None
     transform = _transform(signal, suitable.mode)
     return transform.apply(suitable) if transform else None
 
 
 def _suitable(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """Return the image in the mode that the profile is for; None if it is for another kind of picture."""
+    """Return the image in the mode that the profile is for; None if it is for another kind of picture.
+
+    Raises:
+        Unusable: the profile is for another kind of picture, and malformed; or for none of the known kinds.
+    """
     mode = _MODES.get(profile[_SPACE])
+    if mode is None:
+        raise Unusable
     if mode == image.mode:
         return image
     if mode == "RGB" and image.mode == "L":
         return image.convert(mode)
     # Grey with alpha is decoded as RGBA.
-    return _grey(image) if mode == "L" and image.mode == "RGB" else None
+    if mode == "L" and image.mode == "RGB" and (grey := _grey(image)):
+        return grey
+    _transform(Profile(profile), mode)
+    return None
 
 
 def _grey(image: Image.Image) -> Image.Image | None:

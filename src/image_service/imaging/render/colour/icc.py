@@ -73,9 +73,10 @@ def read(content: bytes) -> MatrixProfile | None:
     if not _TABLES.isdisjoint(places):
         return None
 
-    def body(name: bytes) -> bytes:
+    def body(name: bytes) -> memoryview:
+        # No copy: each tag can be the whole profile.
         start, length = places[name]
-        return content[start : start + length]
+        return memoryview(content)[start : start + length]
 
     try:
         if content[16:20] == b"GRAY":
@@ -90,17 +91,17 @@ def read(content: bytes) -> MatrixProfile | None:
     return None
 
 
-def _curve(body: bytes) -> Curve | Table:
+def _curve(body: memoryview) -> Curve | Table:
     """Return a tone curve (§10.6 and §10.18).
 
     Raises:
         KeyError: it is of another kind.
         struct.error: it is cut off.
     """
-    return {b"curv": _sampled, b"para": _parametric}[body[:4]](body)
+    return {b"curv": _sampled, b"para": _parametric}[bytes(body[:4])](body)
 
 
-def _sampled(body: bytes) -> Curve | Table:
+def _sampled(body: memoryview) -> Curve | Table:
     (count,) = struct.unpack_from(">8xI", body)
     if count == 0:
         return Curve(1.0)
@@ -109,7 +110,7 @@ def _sampled(body: bytes) -> Curve | Table:
     return struct.unpack_from(f">12x{min(count, _MAX_TABLE)}H", body)
 
 
-def _parametric(body: bytes) -> Curve:
+def _parametric(body: memoryview) -> Curve:
     (kind,) = struct.unpack_from(">8xH", body)
     numbers = tuple(value / _FIXED for value in struct.unpack_from(f">12x{_PARAMETERS[kind]}i", body))
     return _COMPLETE[kind](*numbers)

@@ -132,6 +132,8 @@ def to_d50(points: Chromaticities) -> Matrix:
     scales = apply(inverse(primaries), white)
     to_xyz = _scaled_columns(primaries, scales)
     seen, wanted = apply(_BRADFORD, white), apply(_BRADFORD, _D50)
+    if not all(seen):
+        raise ValueError("a white point that one kind of cone does not see")
     gains = (wanted[0] / seen[0], wanted[1] / seen[1], wanted[2] / seen[2])
     adapted = multiply(inverse(_BRADFORD), _scaled_rows(_BRADFORD, gains))
     return multiply(adapted, to_xyz)
