@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Final
 
 from image_service.errors import CorruptImage
-from image_service.imaging.formats import av1
+from image_service.imaging.formats import av1, hevc
 from image_service.imaging.formats.colour import PRIMARIES, SRGB, TRANSFERS, Cicp, Signal, profile
 from image_service.imaging.formats.content import Content, number
 from image_service.imaging.formats.heif import Box, boxes
@@ -26,7 +26,8 @@ _CODE_POINTS: Final = b"nclx"
 _PROFILES: Final = frozenset({b"prof", b"rICC"})
 _FOR_CAMERAS: Final = frozenset({1, 6, 11, 14, 15})
 """The curves of BT.601, BT.709, BT.2020 and xvYCC."""
-_DEPTHS: Final = {b"av1C": (2, 0x40), b"hvcC": (17, 0x07)}
+_HEVC_CONFIGURATION: Final = b"hvcC"
+_DEPTHS: Final = {b"av1C": (2, 0x40), _HEVC_CONFIGURATION: (17, 0x07)}
 """Where in a configuration box the depth stands, and the bits that are zero for eight bits a sample."""
 _KIND: Final = 4
 _MAX_ASSOCIATIONS: Final = 4096
@@ -57,12 +58,20 @@ def colour(content: bytes) -> Iterator[Signal]:
             at = box.body + _KIND
             yield _specified(number(content, at, 2), number(content, at + 2, 2), peak)
             return
+    yield from (_specified(*coded, peak) for coded in _coded(content, found))
+
+
+def _coded(content: bytes, found: Sequence[Box]) -> Iterator[tuple[int, int]]:
+    """Yield the code points that coded pictures give, of the primary item first."""
     with suppress(CorruptImage):
         for stream in _streams(content, found):
             for unit in av1.units(stream):
-                if coded := av1.colour(stream, unit):
-                    yield _specified(*coded, peak)
+                if points := av1.colour(stream, unit):
+                    yield points
                     return
+    for box in found:
+        if box.kind == _HEVC_CONFIGURATION:
+            yield from hevc.colours(content, box.body, box.end)
 
 
 def has_high_depth(content: bytes) -> bool:
