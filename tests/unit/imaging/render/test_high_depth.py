@@ -2,6 +2,7 @@
 
 import struct
 import sys
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.images import encoded, gradient, jpeg_segment, png, png_chunk
+from harness.images import encoded, gradient, jpeg_segment, linear_grey, png, png_chunk
 from image_service.domain.recipe import Preset, Recipe
 from image_service.imaging.decoders import high_depth
 from image_service.imaging.isolation.pool import RenderPool
@@ -57,6 +58,11 @@ def test_dark_linear_tones_have_no_steps(make: Make, channels: int) -> None:
     found = np.asarray(small.convert("L"))[HEIGHT // 2].astype(float)
     assert np.abs(found - expected_row()).max() <= 2
     assert levels(small) >= 60
+
+
+def test_profiles_for_grey_leave_no_steps(make: Make) -> None:
+    profile = png_chunk(b"iCCP", b"a\0\0" + zlib.compress(linear_grey()))
+    assert levels(make(png16(ramp(1), profile), CRISP).small) >= 60
 
 
 def test_smaller_pictures_have_no_steps_either(make: Make) -> None:

@@ -33,7 +33,7 @@ def to_srgb(image: Image.Image, signals: tuple[Signal, ...]) -> Image.Image:
         image: In mode L, RGB, RGBA or CMYK.
         signals: What its file says about its colours. The first that is not malformed counts.
     """
-    opaque = image.convert("RGB") if image.mode == "RGBA" else image
+    opaque = image.convert("RGB") if signals and image.mode == "RGBA" else image
     for signal in signals:
         try:
             converted = _convert(opaque, signal)
@@ -48,11 +48,12 @@ def to_srgb(image: Image.Image, signals: tuple[Signal, ...]) -> Image.Image:
 
 
 def is_srgb(signal: Signal) -> bool:
-    """Whether the signal stands for sRGB, or is malformed, or for another kind of picture than RGB."""
+    """Whether the signal stands for sRGB, or for grey with its curve, or is malformed."""
     if is_high_dynamic_range(signal):
         return False
+    grey = isinstance(signal, Profile) and _MODES.get(signal.content[_SPACE]) == "L"
     try:
-        return _transform(signal, "RGB") is None
+        return _transform(signal, "L" if grey else "RGB") is None
     except Unusable:
         return True
 
