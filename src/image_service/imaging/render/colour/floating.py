@@ -4,6 +4,7 @@ Sources: ITU-R BT.2100 (PQ and HLG), ITU-R BT.2408 (reference white), SMPTE ST 2
 """
 
 import math
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -48,6 +49,8 @@ _USUAL_PEAK: Final = 1000.0
 _BEND: Final = 0.65
 """How soon the curve leaves the straight line above reference white; kappa in ST 2094-50."""
 _CURVE_POINTS: Final = 1024
+_FINEST: Final = 65535
+"""Steps of light in tables."""
 _DARKEST: Final = 1e-6
 """Light below which the gain is of no importance."""
 
@@ -121,7 +124,7 @@ def _decoding(signal: Signal, levels: int, channels: int) -> _Decoding:
             multiply(_FROM_D50, bt2020),
             signal.transfer,
             None if own == bt2020 else multiply(inverse(bt2020), own),
-            (signal.peak or peak) / _REFERENCE_WHITE,
+            max((signal.peak or peak) / _REFERENCE_WHITE, 1),
         )
     points, curve = space(signal)
     try:
@@ -185,9 +188,18 @@ def _tone_mapped(light: _Light, decoding: _Decoding) -> _Light:
     if decoding.transfer == HLG:
         luminance = light @ np.array(_LUMINANCE, np.float32)[:, None] if light.shape[2] > 1 else light
         light = light * (luminance ** (_HLG_GAMMA - 1) * np.float32(_HLG_PEAK / _REFERENCE_WHITE))
-    brightest = light.max(axis=2, keepdims=True)
-    gains = np.interp(brightest, *_tone_curve(decoding.peak)) / np.maximum(brightest, _DARKEST)
+    relative = light.max(axis=2, keepdims=True) / np.float32(decoding.peak)
+    places = np.sqrt(np.minimum(relative, 1)) * _FINEST + np.float32(0.5)
+    # What is brighter than the peak becomes as bright.
+    gains = _gains(decoding.peak)[places.astype(np.uint16)] / np.maximum(relative, 1)
     return np.asarray(light * gains, np.float32)
+
+
+@lru_cache(maxsize=4)
+def _gains(peak: float) -> _Light:
+    """Return by what light is multiplied, for the squares of equal steps up to the peak."""
+    light = np.maximum(np.linspace(0, 1, _FINEST + 1) ** 2 * peak, _DARKEST)
+    return np.asarray(np.interp(light, *_tone_curve(peak)) / light, np.float32)
 
 
 def _tone_curve(peak: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -207,7 +219,15 @@ def _tone_curve(peak: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _encode(linear: _Light) -> NDArray[np.uint8]:
-    """Return the light as sRGB with eight bits (IEC 61966-2-1)."""
-    clipped = np.clip(linear, 0, 1)
-    low, high = clipped * np.float32(12.92), np.float32(1.055) * clipped ** np.float32(1 / 2.4) - np.float32(0.055)
-    return np.asarray(np.where(clipped <= np.float32(0.0031308), low, high) * 255 + np.float32(0.5)).astype(np.uint8)
+    """Return the light as sRGB with eight bits."""
+    return _SRGB_LEVELS[(np.clip(linear, 0, 1) * _FINEST + np.float32(0.5)).astype(np.uint16)]
+
+
+def _srgb_levels() -> NDArray[np.uint8]:
+    """Return the level of sRGB (IEC 61966-2-1) for light in steps of 1/65535: 20 of them are the first level."""
+    light = np.linspace(0, 1, _FINEST + 1)
+    encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)  # noqa: PLR2004 — see above
+    return np.asarray(encoded * 255 + 0.5).astype(np.uint8)
+
+
+_SRGB_LEVELS: Final = _srgb_levels()

@@ -62,7 +62,11 @@ def test_first_signal_that_is_not_malformed_counts() -> None:
 @pytest.mark.parametrize("profile", [linear_grey(), PRESS.content], ids=["grey", "CMYK"])
 def test_profile_for_another_kind_of_picture_is_the_last_word(profile: bytes) -> None:
     assert colour_of(RGB, Profile(profile), LINEAR) == COLOUR
-    assert is_srgb(Profile(profile))
+
+
+def test_profiles_for_other_pictures_than_rgb_are_told_from_srgb() -> None:
+    assert is_srgb(Profile(PRESS.content))
+    assert not is_srgb(Profile(linear_grey()))
 
 
 def test_profile_is_judged_by_what_it_does() -> None:
