@@ -64,7 +64,7 @@ def test_profile_for_another_kind_of_picture_is_the_last_word(profile: bytes) ->
     assert colour_of(RGB, Profile(profile), LINEAR) == COLOUR
 
 
-def test_profiles_for_other_pictures_than_rgb_are_told_from_srgb() -> None:
+def test_profile_for_cmyk_counts_as_srgb_and_one_for_grey_does_not() -> None:
     assert is_srgb(Profile(PRESS.content))
     assert not is_srgb(Profile(linear_grey()))
 
