@@ -330,7 +330,9 @@ def other_process(sqlite_url: str) -> Iterator[sqlite3.Connection]:
 async def test_lock_of_another_process_is_waited_for(database: Database, other_process: sqlite3.Connection) -> None:
     originals = [upload() for _ in range(3)]
     tasks = adding(database, *originals)
-    await submitted(tasks)
+    # Long enough to connect and fail, if the first connection did not wait.
+    done, _ = await asyncio.wait(tasks, timeout=0.3)
+    assert not done
     other_process.execute("ROLLBACK")
     await asyncio.gather(*tasks)
     assert len(await existing(database, *originals)) == 3

@@ -1,10 +1,12 @@
 """Creates engines: connection pools, set up for SQLite or PostgreSQL."""
 
+import sqlite3
+from contextlib import suppress
 from typing import Final
 
 import sqlalchemy
 from sqlalchemy import Engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -12,6 +14,7 @@ from image_service.database import pgbouncer
 from image_service.database.connecting import connect_arguments
 from image_service.database.driver import FastCloseConnection, check_idle_connections, discard_failed_connections
 
+_WRITE_AHEAD_LOG: Final = "PRAGMA journal_mode=WAL"
 _SERVER_LIMITS: Final = {"statement_timeout": "10000", "idle_in_transaction_session_timeout": "10000"}
 """Milliseconds. A transaction whose client vanished must not hold its row locks for ever."""
 
@@ -67,6 +70,22 @@ def create_sqlite_engine(url: str, *, time_limit: float, pool_size: int) -> Engi
 
 def _set_pragmas(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _use_write_ahead_log(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: DBAPICursor) -> None:
+    """Switch the file to its write-ahead log, which it keeps; wait for a lock that another process holds.
+
+    Raises:
+        sqlite3.OperationalError: the lock was held for too long.
+    """
+    with suppress(sqlite3.OperationalError):
+        cursor.execute(_WRITE_AHEAD_LOG)
+        return
+    # The switch itself does not wait, unlike the beginning of a transaction.
+    cursor.execute("BEGIN IMMEDIATE")
+    cursor.execute("ROLLBACK")
+    cursor.execute(_WRITE_AHEAD_LOG)
