@@ -64,6 +64,9 @@ def _convert(image: Image.Image, signal: Signal) -> Image.Image | None:
     Raises:
         Unusable: the signal is malformed.
     """
+    if image.mode == "CMYK" and not isinstance(signal, Profile):
+        # Code points, such as those in a profile for RGB, say nothing about inks.
+        return None
     if is_high_dynamic_range(signal):
         return _in_floating_point(image, signal)
     suitable = _suitable(image, signal.content) if isinstance(signal, Profile) else image

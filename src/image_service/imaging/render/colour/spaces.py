@@ -28,14 +28,6 @@ class Curve(NamedTuple):
     f: float = 0.0
 
 
-class Space(NamedTuple):
-    """A colour space."""
-
-    to_d50: Matrix
-    """From light in the three primaries to XYZ as seen under D50, the reference of ICC profiles."""
-    curve: Curve
-
-
 class Chromaticities(NamedTuple):
     """x and y of a white point and three primaries."""
 

@@ -126,3 +126,9 @@ def test_conversion_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
         to_srgb(RGB, (P3,))
     assert build.call_count == 1
     conversion._transform.cache_clear()
+
+
+@pytest.mark.parametrize("transfer", [8, 13, 16, 18])
+def test_code_points_say_nothing_about_inks(transfer: int) -> None:
+    inks = Image.new("CMYK", (2, 2), (0, 128, 255, 10))
+    assert to_srgb(inks, (Cicp(9, transfer), LINEAR)).tobytes() == inks.convert("RGB").tobytes()
