@@ -186,7 +186,7 @@ async def complete(api: Api, claim: Claim, quality: int = 75) -> dict[str, bytes
         await api.resources.storage.adopt({keys[name]: scratch / name for name in contents})
     thumbnails = tuple(
         Thumbnail(
-            preset=name,
+            output=name,
             key=keys[name],
             content_type="image/jpeg",
             width=SIZES[name][0],

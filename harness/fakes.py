@@ -21,7 +21,7 @@ from image_service.domain.image import (
     Rendering,
 )
 from image_service.domain.lane import Lane
-from image_service.domain.recipe import Preset, Recipe
+from image_service.domain.recipe import Output, Recipe
 from image_service.errors import CorruptImage, ObjectMissing, UnsupportedFormat
 from image_service.ports import Delivery, ObjectAttributes
 from image_service.queue.embedded import EmbeddedQueue
@@ -258,16 +258,16 @@ class FakeRenderer:
             finally:
                 self.running -= 1
             self.rendered += 1
-            thumbnails = tuple(_thumbnail(preset, content, out) for preset in recipe.presets)
+            thumbnails = tuple(_thumbnail(preset, content, out) for preset in recipe.outputs)
             return Rendering(width=480, height=640, thumbnails=thumbnails, traits=TRAITS)
 
 
-def _thumbnail(preset: Preset, content: bytes, out: Path) -> RenderedThumbnail:
+def _thumbnail(preset: Output, content: bytes, out: Path) -> RenderedThumbnail:
     made = b"%s of %s, unique: %s" % (preset.name.encode(), content[:20], os.urandom(16))
     path = out / preset.name
     path.write_bytes(made)
     return RenderedThumbnail(
-        preset=preset.name,
+        output=preset.name,
         path=path,
         content_type="image/jpeg",
         width=75,

@@ -186,7 +186,7 @@ RESULT: Final = Result(
     height=30,
     thumbnails=tuple(
         Thumbnail(
-            preset=preset.name,
+            output=preset.name,
             key=f"thumbnails/{preset.name}",
             content_type="image/jpeg",
             width=40,

@@ -58,7 +58,7 @@ def upload(**changes: Any) -> Original:  # noqa: ANN401  (fields of Original)
 
 def thumbnail(claim: Claim, preset: str = "100x100", width: int = 100) -> Thumbnail:
     return Thumbnail(
-        preset=preset,
+        output=preset,
         key=thumbnail_key(claim.image_id, claim.attempt, preset),
         content_type="image/jpeg",
         width=width,
@@ -186,7 +186,7 @@ async def row(database: Database, image_id: UUID) -> dict[str, Any]:
     async with database.transaction() as repositories:
         connection = repositories.connection
         images = await connection.execute(select(*ImageRow.__table__.c).where(ImageRow.id == image_id))
-        thumbnails = await connection.execute(select(ThumbnailRow.preset).where(ThumbnailRow.image_id == image_id))
+        thumbnails = await connection.execute(select(ThumbnailRow.output).where(ThumbnailRow.image_id == image_id))
         return {**images.mappings().one(), "thumbnails": sorted(thumbnails.scalars())}
 
 

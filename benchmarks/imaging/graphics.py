@@ -16,13 +16,13 @@ from PIL import Image
 from benchmarks.imaging.quality import Pixels, similarity
 from harness.graphics import GRAPHICS
 from harness.images import encoded
-from image_service.domain.geometry import fit_inside
+from image_service.domain.geometry import output_size
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.imaging.render.encoding import encode
 from image_service.imaging.render.graphics import is_graphic
 from image_service.imaging.resizing import resize
 
-PRESET: Final = DEFAULT_RECIPE.presets[-1]
+PRESET: Final = DEFAULT_RECIPE.outputs[-1]
 CROPS: Final = {"terminal": (0, 4, 120, 64), "wordmark": (90, 300, 210, 360), "subpixel text": (16, 10, 136, 70)}
 """The parts that are shown: left, upper, right and lower edge in pixels."""
 _ENLARGED: Final = 3
@@ -40,7 +40,7 @@ def main() -> None:
     print(*_HEAD, sep="\n")
     for name, draw in GRAPHICS.items():
         image = draw()
-        image = resize(image, fit_inside(*image.size, PRESET.width, PRESET.height))
+        image = resize(image, output_size(*image.size, PRESET))
         before, full = (
             encoded(image, "JPEG", quality=PRESET.quality, **sampling) for sampling in ({}, {"subsampling": 0})
         )

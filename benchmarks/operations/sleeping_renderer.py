@@ -31,12 +31,12 @@ async def _start(_: RenderPool) -> None:
 async def _render(_: RenderPool, _source: Path, recipe: Recipe, out: Path) -> Rendering:
     await asyncio.sleep(float(os.environ["RENDER_SECONDS"]))
     thumbnails = []
-    for preset, content, digest in zip(recipe.presets, _CONTENTS, _DIGESTS, strict=True):
+    for preset, content, digest in zip(recipe.outputs, _CONTENTS, _DIGESTS, strict=True):
         path = out / preset.name
         await asyncio.to_thread(path.write_bytes, content)
         thumbnails.append(
             RenderedThumbnail(
-                preset=preset.name,
+                output=preset.name,
                 path=path,
                 content_type="image/jpeg",
                 width=100,

@@ -189,7 +189,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
             reconciler=_reconciler(settings, resources) if broker else None,
         ),
         reprocessing=reprocessing,
-        backfill=Backfill(database=resources.database, recipe=settings.recipe),
+        backfill=Backfill(database=resources.database, recipe=settings.recipes.default),
         lookup=Lookup(database=resources.database, storage=resources.storage),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url.get_secret_value()) if broker else None,
     )
@@ -201,7 +201,7 @@ def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane
         database=resources.database,
         storage=resources.storage,
         renderers=renderers,
-        recipe=settings.recipe,
+        recipe=settings.recipes.default,
         observer=resources.observer,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,

@@ -52,17 +52,19 @@ async def test_slow_optional_output_is_left_out_and_replaces_the_process(make_po
     pool = make_pool(wall_seconds=6)
     await pool.start()
     (first,) = children()
-    late = Preset(name="late", width=4000, height=4000, format=OutputFormat.AVIF, effort=Effort.SMALL, optional=True)
+    late = Preset(
+        name="late", width=4000, height=4000, formats=(OutputFormat.AVIF,), effort=Effort.SMALL, optional=True
+    )
     source, out = give(slow())
     rendering = await pool.render(source, Recipe(presets=(late, *DEFAULT_RECIPE.presets)), out)
-    assert [each.preset for each in rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
+    assert [each.output for each in rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
     assert {path.name for path in out.iterdir()} == {"source", "100x100", "300x300", "1200x1200"}
     assert first not in children()
     assert (await render(pool, give(GOOD))).thumbnails
 
 
 async def test_makes_optional_outputs(make_pool: MakePool, give: Give) -> None:
-    recipe = Recipe(presets=(Preset(name="extra", width=300, height=300, format=OutputFormat.AVIF, optional=True),))
+    recipe = Recipe(presets=(Preset(name="extra", width=300, height=300, formats=(OutputFormat.AVIF,), optional=True),))
     pool = make_pool()
     for _ in range(2):
         rendering = await render(pool, give(GOOD), recipe)

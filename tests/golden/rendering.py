@@ -24,7 +24,7 @@ class Rendered:
     rendering: Rendering
 
     def __getitem__(self, preset: int | str) -> RenderedThumbnail:
-        (made,) = (each for each in self.rendering.thumbnails if each.preset == str(preset))
+        (made,) = (each for each in self.rendering.thumbnails if each.output == str(preset))
         return made
 
     def content(self, preset: int | str) -> bytes:

@@ -38,7 +38,7 @@ def test_sizes(make: Make, width: int, height: int, box_width: int, box_height: 
     made = make(small(width, height), recipe)
     assert (made.rendering.width, made.rendering.height) == (width, height)
     for preset in recipe.presets:
-        assert_fits(made.image(int(preset.name)).size, (width, height), (preset.width, preset.height))
+        assert_fits(made.image(int(preset.name)).size, (width, height), (preset.width or 0, preset.height or 0))
 
 
 def assert_fits(found: tuple[int, int], size: tuple[int, int], box: tuple[int, int]) -> None:

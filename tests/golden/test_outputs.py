@@ -62,7 +62,7 @@ def test_output_has_no_metadata(make: Make, image_format: str, image: Image.Imag
         written = thumbnail.path.read_bytes()
         assert SECRET not in written
         assert_bare(written, thumbnail.content_type)
-        assert not made.image(thumbnail.preset).getexif()
+        assert not made.image(thumbnail.output).getexif()
 
 
 def assert_bare(content: bytes, content_type: str) -> None:
@@ -103,7 +103,7 @@ def test_content_type_is_correct(make: Make, image_format: str) -> None:
     made = make(write(OPAQUE, image_format), DEFAULT_RECIPE)
     for thumbnail in made.rendering.thumbnails:
         assert thumbnail.content_type == "image/jpeg"
-        assert made.image(thumbnail.preset).format == "JPEG"
+        assert made.image(thumbnail.output).format == "JPEG"
         assert thumbnail.size_bytes == thumbnail.path.stat().st_size
 
 

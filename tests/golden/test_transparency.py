@@ -60,7 +60,7 @@ def test_no_fringe_in_default_recipe(make: Make) -> None:
     made = make(png_of(picture), DEFAULT_RECIPE)
     for thumbnail, side in zip(made.rendering.thumbnails, (100, 300, 500), strict=True):
         assert thumbnail.content_type == "image/webp"
-        found = made.pixels_with_alpha(thumbnail.preset)
+        found = made.pixels_with_alpha(thumbnail.output)
         assert found.shape == (side, side, 4)
         expected = resize_visible(picture, side, side)
         assert_alike(over(found, 1), over(expected, 1), Tolerance(mean=2.5, psnr=33, ssim=0.95))

@@ -80,7 +80,10 @@ def schema(connection: Connection) -> dict[str, Any]:
             "foreign keys": inspector.get_foreign_keys(table),
             "unique": inspector.get_unique_constraints(table),
             "checks": sorted(
-                (check["name"], plain(check["sqltext"])) for check in inspector.get_check_constraints(table)
+                (check["name"], plain(check["sqltext"]))
+                for check in inspector.get_check_constraints(table)
+                # Written by hand for PostgreSQL alone; --autogenerate knows no such thing.
+                if connection.dialect.name == "postgresql" or check["name"] != "ck_images_recipe_known"
             ),
             "indexes": sorted((str(index["name"]), repr(plain_index(index))) for index in inspector.get_indexes(table)),
         }

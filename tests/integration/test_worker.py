@@ -125,7 +125,7 @@ async def test_uploaded_image_is_done_with_thumbnails_that_decode(settings: Sett
         accepted = await api_services(settings, worker.resources).ingest.accept(pieces(PNG))
         await eventually(lambda: is_done(env, accepted.id), timeout=60)
     thumbnails = (await env.image(accepted.id)).thumbnails
-    assert {each.preset for each in thumbnails} == {preset.name for preset in DEFAULT_RECIPE.presets}
+    assert {each.output for each in thumbnails} == {preset.name for preset in DEFAULT_RECIPE.presets}
     for each in thumbnails:
         with Image.open(io.BytesIO(await env.content(each.key))) as made:
             made.load()

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
+from image_service.domain.recipe import (
+    DEFAULT_RECIPE,
+    Animation,
+    Effort,
+    Fit,
+    Gravity,
+    OutputFormat,
+    Preset,
+    Recipe,
+    Recipes,
+    made_with,
+)
 
 SIDES = st.integers(min_value=1, max_value=10_000)
 PRESETS = st.builds(
@@ -17,7 +28,7 @@ PRESETS = st.builds(
     width=SIDES,
     height=SIDES,
     quality=st.integers(1, 100),
-    format=st.sampled_from(OutputFormat),
+    formats=st.sampled_from(OutputFormat).map(lambda each: (each,)),
     effort=st.sampled_from(Effort),
     optional=st.booleans(),
 )
@@ -27,7 +38,16 @@ CHANGES: list[dict[str, Any]] = [
     {"width": 301},
     {"height": 301},
     {"quality": 83},
-    {"format": OutputFormat.AVIF},
+    {"formats": (OutputFormat.AVIF,)},
+    {"formats": (OutputFormat.AUTO, OutputFormat.AVIF)},
+    {"fit": Fit.COVER},
+    {"gravity": Gravity.NORTH},
+    {"background": "#000000"},
+    {"enlarge": True},
+    {"sharpen": True},
+    {"linear": True},
+    {"animation": Animation.KEEP},
+    {"dpr": (1, 2)},
     {"effort": Effort.SMALL},
     {"optional": True},
 ]
@@ -48,12 +68,68 @@ def test_the_default_recipe_makes_exactly_these_sizes() -> None:
 def test_the_default_presets_have_unique_names_and_a_valid_quality() -> None:
     names = [preset.name for preset in DEFAULT_RECIPE.presets]
     assert len(set(names)) == len(names)
-    assert all(1 <= preset.quality <= 100 for preset in DEFAULT_RECIPE.presets)
+    assert all(1 <= output.quality <= 100 for output in DEFAULT_RECIPE.outputs)
     assert not any(preset.optional for preset in DEFAULT_RECIPE.presets)
 
 
 def test_a_fingerprint_is_sixteen_hex_digits() -> None:
     assert re.fullmatch(r"[0-9a-f]{16}", DEFAULT_RECIPE.fingerprint)
+
+
+def test_the_default_fingerprint_is_the_one_of_versions_before_recipes() -> None:
+    assert DEFAULT_RECIPE.fingerprint == "d14f07af7fad0bc2"
+
+
+def test_other_fingerprints_are_no_hex_digits_alone() -> None:
+    assert re.fullmatch(r"r[0-9a-f]{15}", fingerprint(PRESET))
+
+
+def test_outputs_are_named_by_preset_density_and_format() -> None:
+    formats = (OutputFormat.JPEG, OutputFormat.WEBP)
+    hero = Recipe(presets=(Preset(name="hero", width=500, formats=formats, dpr=(1, 2)),))
+    assert {each.name: (each.width, each.height) for each in hero.outputs} == {
+        "hero": (500, None),
+        "hero.webp": (500, None),
+        "hero@2x": (1000, None),
+        "hero@2x.webp": (1000, None),
+    }
+    assert [each.quality for each in hero.outputs] == [82] * 4
+
+
+def test_quality_is_given_for_all_formats_or_for_each() -> None:
+    def qualities(quality: int | tuple[tuple[OutputFormat, int], ...]) -> list[tuple[int, int]]:
+        preset = Preset(name="a", width=9, formats=(OutputFormat.AUTO, OutputFormat.AVIF), quality=quality)
+        return [(each.quality, each.webp_quality) for each in Recipe(presets=(preset,)).outputs]
+
+    assert qualities(50) == [(50, 50), (50, 50)]
+    assert qualities(((OutputFormat.WEBP, 70), (OutputFormat.AVIF, 60))) == [(82, 70), (60, 70)]
+
+
+def test_what_is_optional_or_in_another_preset_is_the_same_file() -> None:
+    (one,) = fingerprint_of_outputs(PRESET)
+    assert fingerprint_of_outputs(replace(PRESET, name="other", optional=True)) == [one]
+
+
+def fingerprint_of_outputs(*presets: Preset) -> list[str]:
+    return [each.fingerprint for each in Recipe(presets=presets).outputs]
+
+
+def test_files_of_versions_before_recipes_are_those_of_the_built_in_recipe() -> None:
+    (small, *_) = DEFAULT_RECIPE.outputs
+    assert made_with(DEFAULT_RECIPE.fingerprint, "100x100", None) == small.fingerprint
+    assert made_with(DEFAULT_RECIPE.fingerprint, "other", None) is None
+    assert made_with("0123456789abcdef", "100x100", None) is None
+    assert made_with(None, "100x100", "recorded") == "recorded"
+
+
+def test_recipes_are_found_by_name_and_one_is_the_default() -> None:
+    avatar = Recipe(name="avatar", presets=(PRESET,))
+    recipes = Recipes(avatar)
+    assert (recipes.find("avatar"), recipes.find("other")) == (avatar, None)
+    assert recipes.find(None) is recipes.find("default") is recipes.default is DEFAULT_RECIPE
+    assert recipes.names == ("avatar", "default")
+    other = Recipe(presets=(PRESET,))
+    assert Recipes(other).default is other
 
 
 @given(presets=st.lists(PRESETS, max_size=4))
@@ -63,7 +139,9 @@ def test_equal_recipes_have_equal_fingerprints(presets: list[Preset]) -> None:
 
 @given(one=st.lists(PRESETS, max_size=4), other=st.lists(PRESETS, max_size=4))
 def test_different_recipes_have_different_fingerprints(one: list[Preset], other: list[Preset]) -> None:
-    assert (fingerprint(*one) == fingerprint(*other)) == (one == other)
+    same = Recipe(presets=tuple(one)).outputs == Recipe(presets=tuple(other)).outputs
+    assert not same or fingerprint(*one) == fingerprint(*other)
+    assert same or sorted(one, key=str) == sorted(other, key=str) or fingerprint(*one) != fingerprint(*other)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -35,7 +35,7 @@ class Urls:
 
     def thumbnail(self, image_id: UUID, thumbnail: Thumbnail) -> str:
         """Returns the URL of a thumbnail; a new version of it has a new URL."""
-        return f"{self._base}/images/{image_id}/thumbnails/{thumbnail.preset}?v={version(thumbnail.sha256)}"
+        return f"{self._base}/images/{image_id}/thumbnails/{thumbnail.output}?v={version(thumbnail.sha256)}"
 
 
 def urls_of(request: Request, public_url: str | None) -> Urls:

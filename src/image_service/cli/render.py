@@ -37,7 +37,7 @@ def render(
 
 
 def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
-    """Render the thumbnails, as files named like the photo and the preset."""
+    """Render the thumbnails, as files named like the photo and the output."""
     # Imported here: other commands do not need the codecs.
     from image_service.imaging.limits import RenderLimits  # noqa: PLC0415
     from image_service.imaging.render.pipeline import render  # noqa: PLC0415
@@ -50,9 +50,9 @@ def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
             formats=tuple(map(ImageFormat, settings.enabled_formats)),
             truncated=settings.render_truncated,
         )
-        rendering = render(photo, settings.recipe, Path(scratch), limits)
+        rendering = render(photo, settings.recipes.default, Path(scratch), limits)
         places = [
-            made.path.replace(out / f"{photo.stem}-{made.preset}.{ImageFormat.of(made.content_type).extension}")
+            made.path.replace(out / f"{photo.stem}-{made.output}.{ImageFormat.of(made.content_type).extension}")
             for made in rendering.thumbnails
         ]
     thumbnails = (replace(made, path=path) for made, path in zip(rendering.thumbnails, places, strict=True))
@@ -63,7 +63,7 @@ def _report(photo: Path, rendering: Rendering) -> None:
     typer.echo(f"{photo}: {rendering.width}x{rendering.height}\n")
     for made in rendering.thumbnails:
         size = f"{made.width}x{made.height}"
-        typer.echo(f"  {made.preset:10} {size:10} {made.size_bytes:>9,} bytes  {made.content_type:11} {made.path}")
+        typer.echo(f"  {made.output:10} {size:10} {made.size_bytes:>9,} bytes  {made.content_type:11} {made.path}")
     traits = rendering.traits
     removed = ", ".join(traits.metadata_removed) or "nothing"
     typer.echo(f"\n  placeholder {traits.placeholder}, dominant colour {traits.dominant_colour or 'none'}")

@@ -15,7 +15,7 @@ from image_service.config.raw_values import cleaned
 from image_service.config.server_urls import EMBEDDED_QUEUE, SQLITE
 from image_service.domain import limits
 from image_service.domain.image import DEFAULT_FORMATS
-from image_service.domain.recipe import DEFAULT_RECIPE, Recipe
+from image_service.domain.recipe import Recipes
 
 
 class Settings(BaseSettings):
@@ -254,9 +254,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe that images are rendered with."""
-        return DEFAULT_RECIPE
+    def recipes(self) -> Recipes:
+        """The recipes that images are rendered with."""
+        return Recipes()
 
     @property
     def object_storage(self) -> str | None:

@@ -137,7 +137,7 @@ class CatalogueRepository(CatalogueStatements):
         """The images with these ids, in their order."""
         wanted = (await self._connection.execute(ids)).scalars().all()
         statement = SELECT_IMAGES.where(ImageRow.id.in_(wanted)).order_by(
-            ImageRow.id, ThumbnailRow.width, ThumbnailRow.preset
+            ImageRow.id, ThumbnailRow.width, ThumbnailRow.output
         )
         rows = (await self._connection.execute(statement)).all()
         found = {image_id: image_from_rows(list(group)) for image_id, group in groupby(rows, lambda row: row.id)}

@@ -43,6 +43,7 @@ class ClaimStatements(Repository):
             attempts_charged=row.attempts_charged,
             decoder_failures=row.decoder_failures,
             sha256=row.sha256,
+            recipe_name=row.recipe_name,
             reprocessing=row.finished_at is not None,
         )
 

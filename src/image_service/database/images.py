@@ -19,7 +19,7 @@ from image_service.domain.status import TERMINAL, Status
 from image_service.models import ImageRow, ThumbnailRow
 
 # Built once: SQLAlchemy takes longer to build a statement than to run it.
-_IMAGE: Final = SELECT_IMAGES.order_by(ThumbnailRow.width, ThumbnailRow.preset)
+_IMAGE: Final = SELECT_IMAGES.order_by(ThumbnailRow.width, ThumbnailRow.output)
 _IMAGE_BY_ID: Final = Prepared(_IMAGE.where(ImageRow.id == bindparam("image")))
 _IMAGE_BY_KEY: Final = Prepared(_IMAGE.where(ImageRow.idempotency_key == bindparam("key")))
 _COLUMNS: Final = ImageRow.__table__.c
@@ -53,6 +53,7 @@ class ImageStatements(Repository):
             "size_bytes": original.size_bytes,
             "sha256": original.sha256,
             "idempotency_key": idempotency_key,
+            "recipe_name": original.recipe_name,
             "lane": lane,
             "due_in": due_in,
         }

@@ -40,15 +40,20 @@ _IMAGE: Final = (
     ImageRow.dominant_colour,
     ImageRow.metadata_removed,
     ImageRow.original_removed_at,
+    ImageRow.recipe_name,
+    ImageRow.recipe,
+    ImageRow.pending,
+    ImageRow.left_out,
 )
 _THUMBNAIL: Final = (
-    ThumbnailRow.preset,
+    ThumbnailRow.output,
     ThumbnailRow.key,
     ThumbnailRow.content_type,
     ThumbnailRow.width.label("thumbnail_width"),
     ThumbnailRow.height.label("thumbnail_height"),
     ThumbnailRow.size_bytes.label("thumbnail_size_bytes"),
     ThumbnailRow.sha256.label("thumbnail_sha256"),
+    ThumbnailRow.fingerprint,
 )
 
 SELECT_IMAGES: Final = (
@@ -72,6 +77,10 @@ def image_from_rows(rows: Sequence[AnyRow]) -> Image:
         error=_error(row),
         traits=_traits(row),
         original_removed_at=row.original_removed_at,
+        recipe_name=row.recipe_name,
+        recipe=row.recipe,
+        pending=tuple(row.pending or ()),
+        left_out=row.left_out or {},
         thumbnails=tuple(_thumbnail(row) for row in rows if _is_thumbnail(row)),
     )
 
@@ -96,7 +105,7 @@ def _traits(row: AnyRow) -> ImageTraits | None:
 def _is_thumbnail(row: AnyRow) -> bool:
     """Whether the row has a thumbnail, and one that can be served."""
     return (
-        row.preset is not None
+        row.output is not None
         and row.content_type in OUTPUT_TYPES
         and DIGEST.fullmatch(row.thumbnail_sha256) is not None
     )
@@ -104,11 +113,12 @@ def _is_thumbnail(row: AnyRow) -> bool:
 
 def _thumbnail(row: AnyRow) -> Thumbnail:
     return Thumbnail(
-        preset=row.preset,
+        output=row.output,
         key=row.key,
         content_type=row.content_type,
         width=row.thumbnail_width,
         height=row.thumbnail_height,
         size_bytes=row.thumbnail_size_bytes,
         sha256=row.thumbnail_sha256,
+        fingerprint=row.fingerprint,
     )

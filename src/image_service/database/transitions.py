@@ -46,6 +46,7 @@ ADD: Final = {
             attempts_charged=0,
             decoder_failures=0,
             publishes=0,
+            outputs_attempts=0,
             due_at=in_seconds(bindparam("due_in")),
             created_at=now(),
             updated_at=now(),
@@ -90,7 +91,12 @@ CLAIM: Final = Prepared(
         updated_at=now(),
     )
     .returning(
-        ImageRow.attempt, ImageRow.attempts_charged, ImageRow.decoder_failures, ImageRow.finished_at, ImageRow.sha256
+        ImageRow.attempt,
+        ImageRow.attempts_charged,
+        ImageRow.decoder_failures,
+        ImageRow.finished_at,
+        ImageRow.sha256,
+        ImageRow.recipe_name,
     )
 )
 """NEW or PROCESSING → PROCESSING under a new attempt. Parameters: image, lease."""
@@ -105,7 +111,7 @@ COMPLETE: Final[Update] = (
 """PROCESSING → DONE. Parameters: those of ``HELD_BY_CLAIM``, and made_ with each column of the result."""
 
 _THUMBNAIL: Final = {
-    column.name: column.type for column in ThumbnailRow.__table__.c if column is not ThumbnailRow.__table__.c.image_id
+    column.key: column.type for column in ThumbnailRow.__table__.c if column is not ThumbnailRow.__table__.c.image_id
 }
 
 

@@ -1,5 +1,6 @@
 """Images, their files, and claims on them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -64,19 +65,24 @@ class Original:
     size_bytes: int
     sha256: str
     """64 lower-case hex digits."""
+    recipe_name: str | None = None
+    """None: the default recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """One stored output of an image under a preset."""
+    """One stored output of an image."""
 
-    preset: str
+    output: str
+    """The name of the output, such as ``300x300`` or ``hero@2x.webp``."""
     key: str
     content_type: str
     width: int
     height: int
     size_bytes: int
     sha256: str
+    fingerprint: str | None = None
+    """Of the output that it was made with; None: made by a version that recorded none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +141,14 @@ class Image:
     """Known once the image is DONE, except for images rendered by a version that did not determine them."""
     original_removed_at: datetime | None = None
     """When the original was removed because its retention period ended; None: it is kept."""
+    recipe_name: str | None = None
+    """The recipe it was uploaded for; None: the default one."""
+    recipe: str | None = None
+    """The fingerprint of the recipe that all outputs were made with; None while some are still to be made."""
+    pending: tuple[str, ...] = ()
+    """The names of outputs that follow, while the image is DONE."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Outputs of the recipe that are not made, by name: the fingerprint that each would have."""
     thumbnails: tuple[Thumbnail, ...] = field(default=())
     """The outputs of the last successful rendering; kept while the image is reprocessed."""
 
@@ -154,6 +168,8 @@ class Claim:
     """How often a decoder process ended on this image before."""
     sha256: str
     """Of the original, in hex digits."""
+    recipe_name: str | None = None
+    """The image's recipe; None: the default one."""
     reprocessing: bool = False
     """Whether the image was finished before, and so may have thumbnails to replace."""
 
@@ -162,7 +178,7 @@ class Claim:
 class RenderedThumbnail:
     """One output of a renderer, in a scratch directory."""
 
-    preset: str
+    output: str
     path: Path
     content_type: str
     width: int

@@ -12,7 +12,9 @@ from uuid import UUID
 ORIGINALS: Final = "originals/"
 THUMBNAILS: Final = "thumbnails/"
 
-_THUMBNAIL_NAME: Final = re.compile(r"(?P<id>[0-9a-f-]{36})\.(?P<attempt>\d+)\.(?P<preset>[\w-]+)")
+_THUMBNAIL_NAME: Final = re.compile(
+    r"(?P<id>[0-9a-f-]{36})\.(?P<attempt>\d+)\.(?P<output>[\w-]+(?:@\d+x)?(?:\.(?:jpg|png|webp|avif|jxl|gif))?)"
+)
 
 
 class ThumbnailKey(NamedTuple):
@@ -27,9 +29,9 @@ def original_key(image_id: UUID) -> str:
     return f"{ORIGINALS}{_shard(image_id)}/{image_id}"
 
 
-def thumbnail_key(image_id: UUID, attempt: int, preset: str) -> str:
+def thumbnail_key(image_id: UUID, attempt: int, output: str) -> str:
     """Returns the key of a thumbnail made by an attempt."""
-    return f"{THUMBNAILS}{_shard(image_id)}/{image_id}.{attempt}.{preset}"
+    return f"{THUMBNAILS}{_shard(image_id)}/{image_id}.{attempt}.{output}"
 
 
 def parse_original_key(key: str) -> UUID | None:
@@ -50,7 +52,7 @@ def parse_thumbnail_key(key: str) -> ThumbnailKey | None:
         origin = ThumbnailKey(UUID(match["id"]), int(match["attempt"]))
     except ValueError:
         return None
-    return origin if thumbnail_key(origin.image_id, origin.attempt, match["preset"]) == key else None
+    return origin if thumbnail_key(origin.image_id, origin.attempt, match["output"]) == key else None
 
 
 def _shard(image_id: UUID) -> str:

@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Final
 
 from image_service.domain.image import ImageFormat, ImageHeader
+from image_service.domain.recipe import DEFAULT_RECIPE, Recipe
 
 _EXPRESS_PIXELS: Final = 1_500_000
 _EXPRESS_PIXELS_JPEG: Final = 6_000_000
@@ -24,16 +25,17 @@ class Lane(StrEnum):
     """Images reprocessed in bulk, at low priority: processed when the other lanes are empty."""
 
 
-def lane_of(header: ImageHeader, size_bytes: int) -> Lane:
+def lane_of(header: ImageHeader, size_bytes: int, recipe: Recipe = DEFAULT_RECIPE) -> Lane:
     """Returns the lane for an image by its estimated cost: EXPRESS or NORMAL.
 
     Args:
         header: Its format and size.
         size_bytes: The length of its file.
+        recipe: The outputs to make of it.
     """
     limit = _EXPRESS_PIXELS_JPEG if header.format is ImageFormat.JPEG else _EXPRESS_PIXELS
     pixels = header.width * header.height
-    fits = pixels <= limit and size_bytes <= _EXPRESS_BYTES + _EXPRESS_BYTES_PER_PIXEL * pixels
+    fits = recipe.quick and pixels <= limit and size_bytes <= _EXPRESS_BYTES + _EXPRESS_BYTES_PER_PIXEL * pixels
     return Lane.EXPRESS if fits else Lane.NORMAL
 
 

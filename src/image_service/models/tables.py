@@ -13,6 +13,7 @@ from image_service.models.base import Base, UtcDateTime
 
 # Conditions of partial indexes. These hold few images, and stay small however many images are finished.
 _UNFINISHED = text("due_at IS NOT NULL")
+_LACKING = text("outputs_due_at IS NOT NULL")
 _UNCLAIMED = text("status = 'PROCESSING' AND lease_until IS NULL")
 _NOT_DONE = text("status <> 'DONE'")
 _WITH_ORIGINAL = text("finished_at IS NOT NULL AND original_removed_at IS NULL")
@@ -67,8 +68,20 @@ class ImageRow(Base):
     """A ThumbHash in base64. This and the next two are set when the image becomes DONE."""
     dominant_colour: Mapped[str | None] = mapped_column(String(7))
     metadata_removed: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    recipe_name: Mapped[str | None] = mapped_column(String(64))
+    """Empty: the default recipe."""
     recipe: Mapped[str | None] = mapped_column(String(16))
-    """The fingerprint of the recipe of the thumbnails."""
+    """The fingerprint of the recipe that all outputs were made with. Empty while some are still to be made."""
+    pending: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """The names of outputs that follow while the image is DONE; empty: none."""
+    left_out: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    """Outputs of the recipe that are not made, by name: the fingerprint that each would have. Empty: none."""
+    outputs_due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When outputs that a DONE image lacks are queued next. Empty: it lacks none."""
+    outputs_lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """The end of the lease of the worker that makes them, or of the rest before the next attempt."""
+    outputs_attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Claims on them that count; see ``attempts_charged``."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -78,9 +91,15 @@ class ImageRow(Base):
     """When the original's retention ended. Its file is removed, or recorded in ``removals``."""
 
     __table_args__ = (
+        # A version that knows no recipes would make the outputs of its built-in one, whose fingerprint is hex digits:
+        # it cannot complete an image of another recipe. PostgreSQL only: two versions never share an SQLite database.
+        CheckConstraint(
+            "recipe_name IS NULL OR recipe IS NULL OR substr(recipe, 1, 1) = 'r'", name="recipe_known"
+        ).ddl_if(dialect="postgresql"),
         CheckConstraint("width > 0 AND height > 0 AND size_bytes > 0", name="positive"),
         CheckConstraint("(status = 'ERROR') = (error_code IS NOT NULL)", name="error_has_code"),
         CheckConstraint("(status IN ('DONE', 'ERROR')) = (due_at IS NULL)", name="open_is_due"),
+        Index("ix_images_outputs_due_at", "outputs_due_at", postgresql_where=_LACKING, sqlite_where=_LACKING),
         Index("ix_images_due_at", "due_at", postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED),
         Index("ix_images_unclaimed", "lane", "queued_at", postgresql_where=_UNCLAIMED, sqlite_where=_UNCLAIMED),
         Index("ix_images_not_done", "status", "id", postgresql_where=_NOT_DONE, sqlite_where=_NOT_DONE),
@@ -97,13 +116,16 @@ class ThumbnailRow(Base):
     __tablename__ = "thumbnails"
 
     image_id: Mapped[UUID] = mapped_column(Uuid, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
-    preset: Mapped[str] = mapped_column(String(64), primary_key=True)
+    output: Mapped[str] = mapped_column("preset", String(64), key="output", primary_key=True)
+    """Its name. The column's is from when each preset had one output."""
     key: Mapped[str] = mapped_column(String(255))
     content_type: Mapped[str] = mapped_column(String(64))
     width: Mapped[int] = mapped_column(Integer)
     height: Mapped[int] = mapped_column(Integer)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str | None] = mapped_column(String(16))
+    """Of the output that it was made with; empty: made by a version that recorded none."""
 
 
 class RemovalRow(Base):

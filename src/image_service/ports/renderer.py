@@ -33,7 +33,7 @@ class Renderer(Protocol):
     """Makes thumbnails of an untrusted file."""
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
-        """Render every preset of the recipe to files in the directory ``out``. Cancelling stops at once.
+        """Render every output of the recipe to files in the directory ``out``. Cancelling stops at once.
 
         Raises:
             InvalidImage: the file cannot be rendered; another attempt would have the same result.

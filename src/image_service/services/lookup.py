@@ -94,18 +94,18 @@ class Lookup:
             sha256=image.sha256,
         )
 
-    async def thumbnail(self, image_id: UUID, preset: str) -> StoredFile:
+    async def thumbnail(self, image_id: UUID, output: str) -> StoredFile:
         """Returns a thumbnail of an image that is or was DONE. Also raises what ``image`` raises.
 
         Raises:
-            ThumbnailNotFound: the image was never DONE, or has no thumbnail of this preset.
+            ThumbnailNotFound: the image was never DONE, or has no such output.
         """
         image = await self.image(image_id)
         for thumbnail in image.thumbnails:
-            if thumbnail.preset == preset:
+            if thumbnail.output == output:
                 return StoredFile(
                     key=thumbnail.key,
-                    name=f"{image_id}-{preset}.{ImageFormat.of(thumbnail.content_type).extension}",
+                    name=f"{image_id}-{output}.{ImageFormat.of(thumbnail.content_type).extension}",
                     content_type=thumbnail.content_type,
                     size_bytes=thumbnail.size_bytes,
                     sha256=thumbnail.sha256,

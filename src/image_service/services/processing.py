@@ -276,8 +276,8 @@ def _thumbnails(claim: Claim, rendering: Rendering) -> tuple[Thumbnail, ...]:
     """Returns the thumbnails of a rendering, with the keys of this attempt."""
     return tuple(
         Thumbnail(
-            preset=made.preset,
-            key=thumbnail_key(claim.image_id, claim.attempt, made.preset),
+            output=made.output,
+            key=thumbnail_key(claim.image_id, claim.attempt, made.output),
             content_type=made.content_type,
             width=made.width,
             height=made.height,

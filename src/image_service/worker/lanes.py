@@ -83,6 +83,6 @@ class ConcurrencyLimit:
         self._slots = asyncio.Semaphore(slots)
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
-        """Render every preset of the recipe; see ``Renderer.render``."""
+        """Render every output of the recipe; see ``Renderer.render``."""
         async with self._slots:
             return await self._renderer.render(source, recipe, out)

@@ -214,7 +214,7 @@ async def test_malformed_row_does_not_break_the_list(api: Api) -> None:
     await execute(
         api.database,
         update(ThumbnailRow)
-        .where(ThumbnailRow.image_id == UUID(bad), ThumbnailRow.preset == "100x100")
+        .where(ThumbnailRow.image_id == UUID(bad), ThumbnailRow.output == "100x100")
         .values(**kinds),
     )
     after = await page(api)

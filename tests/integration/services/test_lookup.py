@@ -42,11 +42,11 @@ async def test_thumbnails_of_a_done_image_are_found(sqlite_env: ServiceHarness) 
     image_id = await in_state(sqlite_env, Status.DONE)
     lookup = sqlite_env.lookup()
     for made in (await lookup.image(image_id)).thumbnails:
-        file = await lookup.thumbnail(image_id, made.preset)
-        assert (file.name, file.content_type) == (f"{image_id}-{made.preset}.jpg", "image/jpeg")
+        file = await lookup.thumbnail(image_id, made.output)
+        assert (file.name, file.content_type) == (f"{image_id}-{made.output}.jpg", "image/jpeg")
         content = b"".join([piece async for piece in lookup.read(file)])
         assert (len(content), file.sha256) == (file.size_bytes, made.sha256)
-        assert content.startswith(made.preset.encode())
+        assert content.startswith(made.output.encode())
 
 
 async def test_an_unknown_preset_or_an_image_never_done_has_no_thumbnail(

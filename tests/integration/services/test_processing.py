@@ -57,7 +57,7 @@ async def is_done(env: ServiceHarness, image_id: UUID, attempt: int) -> None:
     """Assert that the image is DONE with the thumbnails of this attempt, and that there are no other files."""
     image = await env.image(image_id)
     assert image.status is Status.DONE
-    assert sorted(each.preset for each in image.thumbnails) == sorted(PRESETS)
+    assert sorted(each.output for each in image.thumbnails) == sorted(PRESETS)
     assert {each.key for each in image.thumbnails} == thumbnails(image_id, attempt)
     for each in image.thumbnails:
         content = await env.content(each.key)

@@ -34,7 +34,7 @@ async def thumbnails(env: ServiceHarness, image_id: UUID) -> tuple[Thumbnail, ..
     """Returns the recorded thumbnails of an image, after reading each."""
     made = (await env.image(image_id)).thumbnails
     for each in made:
-        file = await env.lookup().thumbnail(image_id, each.preset)
+        file = await env.lookup().thumbnail(image_id, each.output)
         content = b"".join([piece async for piece in env.lookup().read(file)])
         assert len(content) == each.size_bytes
     return made
@@ -68,7 +68,7 @@ async def test_a_reprocessed_image_becomes_done_with_new_thumbnails(env: Service
     image = await env.image(image_id)
     assert (image.status, image.error) == (Status.DONE, None)
     new = await thumbnails(env, image_id)
-    assert {each.preset for each in new} == {preset.name for preset in DEFAULT_RECIPE.presets}
+    assert {each.output for each in new} == {preset.name for preset in DEFAULT_RECIPE.presets}
     assert not {each.key for each in new} & {each.key for each in old}
     assert {each.key for each in old} == set(await env.removals())
 
@@ -87,7 +87,7 @@ async def test_old_thumbnails_are_served_until_the_new_ones_are(env: ServiceHarn
     await env.processing().process(env.queue.published[0])
     assert served == [old] * 7
     new = await thumbnails(env, image_id)
-    assert {each.preset for each in new} == {each.preset for each in old}
+    assert {each.output for each in new} == {each.output for each in old}
     assert not set(new) & set(old)
 
 

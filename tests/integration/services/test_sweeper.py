@@ -28,7 +28,7 @@ def own_thumbnail(image_id: UUID, attempt: int) -> str:
 async def complete(env: ServiceHarness, claim: Claim) -> None:
     """Complete an attempt as another worker."""
     made = Thumbnail(
-        preset="100x100",
+        output="100x100",
         key=own_thumbnail(claim.image_id, claim.attempt),
         content_type="image/jpeg",
         width=75,

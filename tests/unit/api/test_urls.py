@@ -12,7 +12,7 @@ from image_service.domain.image import Thumbnail
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
 THUMBNAIL = Thumbnail(
-    preset="300x300",
+    output="300x300",
     key="thumbnails/01/x",
     content_type="image/jpeg",
     width=300,

@@ -110,7 +110,7 @@ def _image_status(image: Image, urls: Urls) -> ImageStatus:
         id=image.id,
         status=image.status,
         original_url=urls.original(image.id),
-        thumbnails={thumbnail.preset: urls.thumbnail(image.id, thumbnail) for thumbnail in image.thumbnails},
+        thumbnails={thumbnail.output: urls.thumbnail(image.id, thumbnail) for thumbnail in image.thumbnails},
         content_type=image.header.format.content_type,
         size_bytes=image.size_bytes,
         sha256=image.sha256,

@@ -79,7 +79,7 @@ def _render(number: str, source: Path, recipe: Recipe, limits: RenderLimits) -> 
     except OSError as error:
         # Errors of decoders are verdicts by now: this one is from reading the source.
         return (encode_error(number, StorageUnavailable(str(error))),)
-    return encode_rendering(number, rendering), *(files.contents[each.preset] for each in rendering.thumbnails)
+    return encode_rendering(number, rendering), *(files.contents[each.output] for each in rendering.thumbnails)
 
 
 def _keep_stdout_for_replies() -> BinaryIO:

@@ -54,10 +54,10 @@ def store(announced: Sequence[Announced], contents: Sequence[bytes], out: Path) 
     for each, content in zip(announced, contents, strict=True):
         _check(each, content)
     for each, content in zip(announced, contents, strict=True):
-        path = out / each.preset
+        path = out / each.output
         _write(path, content)
         yield RenderedThumbnail(
-            preset=each.preset,
+            output=each.output,
             path=path,
             content_type=each.format.content_type,
             width=each.width,
@@ -77,9 +77,9 @@ def _check(announced: Announced, content: bytes) -> None:
         found = identify(content[:_HEAD])
         size = read_dimensions(content, announced.format) if found is announced.format else (0, 0)
     except InvalidImage as error:
-        raise ValueError(f"the thumbnail {announced.preset} is damaged: {error.detail}") from error
+        raise ValueError(f"the thumbnail {announced.output} is damaged: {error.detail}") from error
     if size != (announced.width, announced.height):
-        raise ValueError(f"the thumbnail {announced.preset} is not the file that was announced")
+        raise ValueError(f"the thumbnail {announced.output} is not the file that was announced")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -71,7 +71,7 @@ class RenderPool:
         await asyncio.gather(*(slot.stop() for slot in self._slots))
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
-        """Make every preset of the recipe; see ``Renderer.render``.
+        """Make every output of the recipe; see ``Renderer.render``.
 
         Raises:
             Outage: no decoder process can be started, the storage behind a path fails, or the pool is closed.
@@ -154,8 +154,8 @@ class _Slot:
                 reply, contents = await process.render(job)
             thumbnails = await _store(process, reply, contents, job.out)
             usable = True
-            if len(thumbnails) < len(job.recipe.presets):
-                # The encoder of an optional preset that took too long may still be running.
+            if len(thumbnails) < len(job.recipe.outputs):
+                # The encoder of an optional output that took too long may still be running.
                 self._jobs = self._limits.jobs_per_child
         except TimeoutError:
             raise DecoderTimeout from None

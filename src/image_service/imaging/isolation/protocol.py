@@ -10,14 +10,15 @@ is checked by ``outputs``.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final, TypeVar
 
-from image_service.domain.geometry import fit_inside
+from image_service.domain.geometry import output_size
 from image_service.domain.image import ImageFormat, ImageTraits, MetadataKind, Rendering
-from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
+from image_service.domain.recipe import Animation, Effort, Fit, Gravity, Output, OutputFormat, Recipe
 from image_service.domain.wellformed import COLOUR, MAX_DETAIL, PLACEHOLDER, one_line, output_formats
 from image_service.errors import (
     CorruptImage,
@@ -28,7 +29,7 @@ from image_service.errors import (
     UnsupportedFormat,
 )
 from image_service.imaging.limits import RenderLimits
-from image_service.imaging.render.steps import STEPS_OF_A_PRESET, STEPS_OF_AN_IMAGE, label
+from image_service.imaging.render.steps import STEPS_OF_AN_IMAGE, STEPS_OF_AN_OUTPUT, label
 
 MAX_LINE: Final = 64 * 1024
 """Bytes of a reply's line; the three default presets take one."""
@@ -40,6 +41,15 @@ _ERRORS: Final[dict[str, type[ServiceError]]] = {
     error.code: error for error in (UnsupportedFormat, CorruptImage, ImageTooLarge, DecoderOutOfMemory)
 }
 """What a process may say of a file. It is not believed that the storage fails: see ``SourceUnreadable``."""
+
+_ENUMERATIONS: Final[dict[str, type[StrEnum]]] = {
+    "format": OutputFormat,
+    "fit": Fit,
+    "gravity": Gravity,
+    "effort": Effort,
+    "animation": Animation,
+}
+"""The fields of an output whose values JSON has as text."""
 
 _T = TypeVar("_T")
 
@@ -64,7 +74,7 @@ class Job:
 class Announced:
     """A thumbnail whose bytes follow."""
 
-    preset: str
+    output: str
     format: ImageFormat
     width: int
     height: int
@@ -102,19 +112,19 @@ def decode_ready(line: bytes) -> tuple[str, ...]:
 
 def encode_job(job: Job) -> bytes:
     """Return the line for a job. JSON escapes line breaks and undecodable bytes in file names."""
-    return _line({"job": job.number, "source": str(job.source), "presets": _encode_presets(job.recipe)})
+    return _line({"job": job.number, "source": str(job.source), "outputs": _encode_outputs(job.recipe)})
 
 
 def decode_job(line: bytes) -> tuple[str, Path, Recipe]:
     """Return the number, source and recipe of a job, in the process."""
     fields = json.loads(line)
-    return fields["job"], Path(fields["source"]), _decode_presets(fields["presets"])
+    return fields["job"], Path(fields["source"]), _decode_outputs(fields["outputs"])
 
 
 def encode_rendering(number: str, rendering: Rendering) -> bytes:
     """Return the line for a success, which the thumbnails' bytes must follow."""
     thumbnails = {
-        each.preset: [each.content_type, each.width, each.height, each.size_bytes] for each in rendering.thumbnails
+        each.output: [each.content_type, each.width, each.height, each.size_bytes] for each in rendering.thumbnails
     }
     traits = rendering.traits
     fields = {
@@ -174,7 +184,7 @@ def _reply(  # noqa: PLR0913 — the fields of a line
 ) -> Reply:
     _check(_number(width) * _number(height) <= limits.max_pixels, "a size")
     announced = tuple(_announced(thumbnails, job.recipe, (width, height), limits.file_bytes))
-    _check(len(announced) == len(thumbnails), "the presets")
+    _check(len(announced) == len(thumbnails), "the outputs")
     return Reply(
         width=width,
         height=height,
@@ -187,16 +197,16 @@ def _reply(  # noqa: PLR0913 — the fields of a line
 def _announced(
     fields: dict[str, list[Any]], recipe: Recipe, original: tuple[int, int], most: int
 ) -> Iterator[Announced]:
-    for preset in recipe.presets:
-        if preset.optional and preset.name not in fields:
+    for output in recipe.outputs:
+        if output.optional and output.name not in fields:
             continue
-        content_type, width, height, size_bytes = fields[preset.name]
+        content_type, width, height, size_bytes = fields[output.name]
         image_format = ImageFormat.of(content_type)
-        _check(image_format in output_formats(preset.format), "a format")
-        _check((_number(width), _number(height)) == fit_inside(*original, preset.width, preset.height), "a size")
+        _check(image_format in output_formats(output.format), "a format")
+        _check((_number(width), _number(height)) == output_size(*original, output), "a size")
         bound = min(most, width * height * _BYTES_PER_PIXEL + _BYTES_BESIDE_PIXELS)
         _check(_number(size_bytes) <= bound, "a number of bytes")
-        yield Announced(preset=preset.name, format=image_format, width=width, height=height, size_bytes=size_bytes)
+        yield Announced(output=output.name, format=image_format, width=width, height=height, size_bytes=size_bytes)
 
 
 def _timings(fields: list[list[Any]], recipe: Recipe, longest: float) -> Iterator[tuple[str, float]]:
@@ -240,23 +250,23 @@ def _check(holds: object, what: str) -> None:
 
 @cache
 def _labels(recipe: Recipe) -> frozenset[str]:
-    of_presets = frozenset(label(step, preset.name) for step in STEPS_OF_A_PRESET for preset in recipe.presets)
-    return of_presets | {label(step) for step in STEPS_OF_AN_IMAGE}
+    of_outputs = frozenset(label(step, output.name) for step in STEPS_OF_AN_OUTPUT for output in recipe.outputs)
+    return of_outputs | {label(step) for step in STEPS_OF_AN_IMAGE}
 
 
 @cache
-def _encode_presets(recipe: Recipe) -> str:
-    """Return the presets as text, which is made and read once for all jobs of a recipe."""
-    return json.dumps([asdict(preset) for preset in recipe.presets])
+def _encode_outputs(recipe: Recipe) -> str:
+    """Return the outputs as text, which is made and read once for all jobs of a recipe."""
+    return json.dumps([asdict(output) for output in recipe.outputs])
 
 
-@lru_cache(maxsize=4)
-def _decode_presets(text: str) -> Recipe:
-    return Recipe(presets=tuple(_preset(**preset) for preset in json.loads(text)))
+@lru_cache(maxsize=64)
+def _decode_outputs(text: str) -> Recipe:
+    return Recipe.of(_output(**output) for output in json.loads(text))
 
 
-def _preset(*, format: str, effort: str, **rest: Any) -> Preset:  # noqa: A002, ANN401 — the names and types in JSON
-    return Preset(format=OutputFormat(format), effort=Effort(effort), **rest)
+def _output(**fields: Any) -> Output:  # noqa: ANN401 — the types in JSON
+    return Output(**fields | {name: kind(fields[name]) for name, kind in _ENUMERATIONS.items()})
 
 
 def _line(content: object) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from PIL import Image
 
 from image_service.domain.image import ImageFormat
-from image_service.domain.recipe import Effort, OutputFormat, Preset
+from image_service.domain.recipe import Effort, Output, OutputFormat
 
 _WEBP_METHODS: Final = {Effort.FAST: 2, Effort.SMALL: 4}
 _WEBP_LOSSLESS: Final = {Effort.FAST: {"method": 1, "quality": 20}, Effort.SMALL: {"method": 4, "quality": 75}}
@@ -29,34 +29,34 @@ class Encoded(NamedTuple):
     content: memoryview
 
 
-def encode(image: Image.Image, preset: Preset, *, graphic: bool = False) -> Encoded:
+def encode(image: Image.Image, output: Output, *, graphic: bool = False) -> Encoded:
     """Return the picture as a file without metadata.
 
     Args:
         image: In mode L, RGB or RGBA, the last only where a pixel is transparent.
-        preset: Gives format, quality and effort.
+        output: Gives format, quality and effort.
         graphic: Whether it was drawn by a computer, so that a loss of sharp colours shows; for a format of ``auto``.
     """
     # Encoders would write the comments, profiles and densities in it.
     image.info.clear()
-    if preset.format is OutputFormat.AUTO:
-        return _automatic(image, preset, graphic=graphic)
-    image_format = ImageFormat(preset.format.value)
+    if output.format is OutputFormat.AUTO:
+        return _automatic(image, output, graphic=graphic)
+    image_format = ImageFormat(output.format.value)
     if image_format is ImageFormat.JPEG and image.mode == "RGBA":
         image = _on_background(image)
-    return _save(image, image_format, _options(image_format, preset))
+    return _save(image, image_format, _options(image_format, output))
 
 
-def _automatic(image: Image.Image, preset: Preset, *, graphic: bool) -> Encoded:
+def _automatic(image: Image.Image, output: Output, *, graphic: bool) -> Encoded:
     """Return a graphic without loss if that takes no more bytes."""
     image_format = ImageFormat.WEBP if image.mode == "RGBA" else ImageFormat.JPEG
-    options = _options(image_format, preset)
+    options = _options(image_format, output)
     if not graphic:
         return _save(image, image_format, options)
     lossy = _save(image, image_format, options if image_format is ImageFormat.WEBP else options | _FULL_COLOUR)
     if image.getcolors(max(_FEW_COLOURS, image.width * image.height // _PIXELS_PER_COLOUR)) is None:
         return lossy
-    lossless = _save(image, ImageFormat.WEBP, {"lossless": True, **_WEBP_LOSSLESS[preset.effort]})
+    lossless = _save(image, ImageFormat.WEBP, {"lossless": True, **_WEBP_LOSSLESS[output.effort]})
     return lossless if len(lossless.content) <= len(lossy.content) else lossy
 
 
@@ -66,14 +66,15 @@ def _save(image: Image.Image, image_format: ImageFormat, options: dict[str, Any]
     return Encoded(image_format, data.getbuffer())
 
 
-def _options(image_format: ImageFormat, preset: Preset) -> dict[str, Any]:
+def _options(image_format: ImageFormat, output: Output) -> dict[str, Any]:
     match image_format:
         case ImageFormat.WEBP:
-            return {"quality": preset.quality, "method": _WEBP_METHODS[preset.effort]}
+            quality = output.webp_quality if output.format is OutputFormat.AUTO else output.quality
+            return {"quality": quality, "method": _WEBP_METHODS[output.effort]}
         case ImageFormat.AVIF:
-            return {"quality": preset.quality, "speed": _AVIF_SPEEDS[preset.effort]}
+            return {"quality": output.quality, "speed": _AVIF_SPEEDS[output.effort]}
         case ImageFormat.JPEG:
-            return {"quality": preset.quality}
+            return {"quality": output.quality}
         case _:
             return {}
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from PIL import Image, ImageFile
 
-from image_service.domain.geometry import fit_inside
+from image_service.domain.geometry import fit_inside, output_size
 from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
-from image_service.domain.recipe import OutputFormat, Preset, Recipe
+from image_service.domain.recipe import Output, OutputFormat, Recipe
 from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.formats import find_metadata, read_colour, read_orientation, strip
 from image_service.imaging.formats.colour import Signal
@@ -69,25 +69,25 @@ class _Work:
     wanted: tuple[int, int] = (0, 0)
     """The size of the largest thumbnail; not upright."""
     targets: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """The upright size of each preset's thumbnail."""
+    """The upright size of each output."""
     graphic: bool = False
-    """Whether the picture is a graphic, where a preset leaves the format open."""
+    """Whether the picture is a graphic, where an output leaves the format open."""
 
 
 def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAULT_LIMITS) -> Rendering:
-    """Make every preset of the recipe from the file ``source``, as files in the folder ``out`` named like presets.
+    """Make every output of the recipe from the file ``source``, as files in the folder ``out`` named like outputs.
 
     Thumbnails are upright, in sRGB, never enlarged, and carry no metadata; of an animation the first frame is taken.
-    Optional presets come last, and are left out where they fail or would take too long. No digest is computed.
+    Optional outputs come last, and are left out where they fail or would take too long. No digest is computed.
 
     Runs codecs in the calling process: ``RenderPool`` is the safe way to call it for untrusted files.
 
     Args:
         source: The original.
-        recipe: The presets to make.
+        recipe: The outputs to make.
         out: An existing folder.
         limits: Which images are accepted. ``RenderPool`` enforces the limits on the process itself; the time limit
-            only decides here when optional presets are given up.
+            only decides here when optional outputs are given up.
 
     Raises:
         InvalidImage: the content is in none of the formats, damaged, or exceeds a limit.
@@ -123,17 +123,17 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
             run(work)
             watch.lap(step)
     made = {}
-    for preset, picture in _pictures(work):
-        watch.lap(Step.RESIZE, preset.name)
+    for output, picture in _pictures(work):
+        watch.lap(Step.RESIZE, output.name)
         allowed = min(_OPTIONAL_SECONDS, (limits.wall_seconds - watch.elapsed) / 2)
-        made[preset.name] = _encode(picture, preset, out, allowed, graphic=work.graphic)
-        watch.lap(Step.ENCODE, preset.name)
+        made[output.name] = _encode(picture, output, out, allowed, graphic=work.graphic)
+        watch.lap(Step.ENCODE, output.name)
     placeholder, dominant_colour = describe(work.image)
     watch.lap(Step.PLACEHOLDER)
     return Rendering(
         width=work.size[0],
         height=work.size[1],
-        thumbnails=tuple(each for preset in recipe.presets if (each := made[preset.name])),
+        thumbnails=tuple(each for output in recipe.outputs if (each := made[output.name])),
         traits=ImageTraits(placeholder=placeholder, dominant_colour=dominant_colour, metadata_removed=metadata),
         timings=watch.laps,
     )
@@ -147,7 +147,7 @@ def _check_size(work: _Work) -> None:
 
 def _scale_on_load(work: _Work) -> None:
     """Have the decoder scale the picture down while it decodes, where the format can and nothing is lost."""
-    longest = max(max(preset.width, preset.height) for preset in work.recipe.presets)
+    longest = max(max(output.width or 0, output.height or 0) for output in work.recipe.outputs)
     work.wanted = fit_inside(*work.size, longest, longest)
     work.box = decode.scale_on_load(work.opened, *work.wanted)
 
@@ -172,7 +172,7 @@ def _read_metadata(work: _Work) -> None:
         work.orientation = decode.orientation(work.image)
     if work.orientation in _SIDES_SWAPPED:
         work.size = work.size[1], work.size[0]
-    work.targets = {preset.name: fit_inside(*work.size, preset.width, preset.height) for preset in work.recipe.presets}
+    work.targets = {output.name: output_size(*work.size, output) for output in work.recipe.outputs}
 
 
 def _normalise(work: _Work) -> None:
@@ -201,7 +201,7 @@ def _orient(work: _Work) -> None:
 
 def _classify(work: _Work) -> None:
     """Tell graphics from photographs by the largest thumbnail: in smaller ones, edges are blurred by resizing."""
-    if any(preset.format is OutputFormat.AUTO for preset in work.recipe.presets):
+    if any(output.format is OutputFormat.AUTO for output in work.recipe.outputs):
         work.graphic = is_graphic(work.image)
 
 
@@ -219,31 +219,31 @@ _STEPS: Final[tuple[tuple[Step, Callable[[_Work], None]], ...]] = (
 """The steps from an opened file to the picture that all thumbnails are made from."""
 
 
-def _pictures(work: _Work) -> Iterator[tuple[Preset, Image.Image]]:
-    """Yield each preset with its picture, from the largest down, each made from the one before; optional ones last."""
+def _pictures(work: _Work) -> Iterator[tuple[Output, Image.Image]]:
+    """Yield each output with its picture, from the largest down, each made from the one before; optional ones last."""
     optional = []
-    for preset in sorted(work.recipe.presets, key=lambda preset: work.targets[preset.name], reverse=True):
-        picture = resize(work.image, work.targets[preset.name])
-        if preset.optional:
-            optional.append((preset, picture))
+    for output in sorted(work.recipe.outputs, key=lambda output: work.targets[output.name], reverse=True):
+        picture = resize(work.image, work.targets[output.name])
+        if output.optional:
+            optional.append((output, picture))
         else:
             work.image = picture
-            yield preset, picture
+            yield output, picture
     yield from optional
 
 
 def _encode(
-    image: Image.Image, preset: Preset, out: Path, seconds: float, *, graphic: bool
+    image: Image.Image, output: Output, out: Path, seconds: float, *, graphic: bool
 ) -> RenderedThumbnail | None:
     """Write the thumbnail; None for an optional one that fails or takes more than so many seconds."""
-    run = partial(encode, image, preset, graphic=graphic)
-    encoded = run_within(run, seconds) if preset.optional else run()
+    run = partial(encode, image, output, graphic=graphic)
+    encoded = run_within(run, seconds) if output.optional else run()
     if encoded is None:
         return None
-    path = out / preset.name
+    path = out / output.name
     path.write_bytes(encoded.content)
     return RenderedThumbnail(
-        preset=preset.name,
+        output=output.name,
         path=path,
         content_type=encoded.format.content_type,
         width=image.width,

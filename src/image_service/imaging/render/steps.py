@@ -34,18 +34,18 @@ class Step(StrEnum):
     CLASSIFY = "classify"
     """Tell graphics from photographs."""
     RESIZE = "resize"
-    """Resize to one preset's thumbnail."""
+    """Resize to one output."""
     ENCODE = "encode"
-    """Encode and write one preset's thumbnail."""
+    """Encode and write one output."""
     PLACEHOLDER = "placeholder"
     """Compute ThumbHash and dominant colour."""
 
 
-STEPS_OF_A_PRESET: Final = frozenset({Step.RESIZE, Step.ENCODE})
-"""Steps that each preset has: the preset's name follows in their labels."""
-STEPS_OF_AN_IMAGE: Final = frozenset(Step) - STEPS_OF_A_PRESET
+STEPS_OF_AN_OUTPUT: Final = frozenset({Step.RESIZE, Step.ENCODE})
+"""Steps that each output has: the output's name follows in their labels."""
+STEPS_OF_AN_IMAGE: Final = frozenset(Step) - STEPS_OF_AN_OUTPUT
 
 
-def label(step: Step, preset: str | None = None) -> str:
+def label(step: Step, output: str | None = None) -> str:
     """Return the name under which the time of a step is reported."""
-    return step.value if preset is None else f"{step.value} {preset}"
+    return step.value if output is None else f"{step.value} {output}"

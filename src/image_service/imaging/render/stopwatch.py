@@ -12,10 +12,10 @@ class Stopwatch:
         self._began = self._lapped = perf_counter()
         self._laps: list[tuple[str, float]] = []
 
-    def lap(self, step: Step, preset: str | None = None) -> None:
+    def lap(self, step: Step, output: str | None = None) -> None:
         """Record the time since the last lap as that of a step."""
         now = perf_counter()
-        self._laps.append((label(step, preset), now - self._lapped))
+        self._laps.append((label(step, output), now - self._lapped))
         self._lapped = now
 
     @property

@@ -15,7 +15,7 @@ JPEG = encoded(gradient(64, 48), "JPEG")
 
 
 def announced(content: bytes, image_format: ImageFormat = ImageFormat.JPEG, width: int = 64) -> Announced:
-    return Announced(preset="box", format=image_format, width=width, height=48, size_bytes=len(content))
+    return Announced(output="box", format=image_format, width=width, height=48, size_bytes=len(content))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -43,7 +43,7 @@ def test_file_is_written_with_its_digest(tmp_path: Path, name: str) -> None:
     ids=["HTML", "nothing", "signature only", "cut off", "other format", "other size", "larger", "GIF"],
 )
 def test_file_that_is_not_what_was_announced_is_rejected(tmp_path: Path, content: bytes, said: Announced) -> None:
-    good = Announced(preset="good", format=ImageFormat.JPEG, width=64, height=48, size_bytes=len(JPEG))
+    good = Announced(output="good", format=ImageFormat.JPEG, width=64, height=48, size_bytes=len(JPEG))
     with pytest.raises(ValueError, match="the thumbnail box"):
         list(store([good, said], [JPEG, content], tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ class Thumbnails:
         self.rendering = rendering
 
     def __getitem__(self, preset: str) -> Image.Image:
-        (made,) = (each for each in self.rendering.thumbnails if each.preset == preset)
+        (made,) = (each for each in self.rendering.thumbnails if each.output == preset)
         image = Image.open(made.path)
         image.load()
         assert image.get_format_mimetype() == made.content_type

@@ -13,13 +13,13 @@ from harness.graphics import GRAPHICS
 from harness.images import encoded, gradient, noise
 from image_service.domain.geometry import fit_inside
 from image_service.domain.image import ImageFormat
-from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset
+from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
 from image_service.imaging.render import encoding
 from image_service.imaging.render.encoding import Encoded, encode
 from image_service.imaging.render.graphics import is_graphic
 from tests.unit.imaging.render.rendered import Make
 
-LARGE = DEFAULT_RECIPE.presets[-1]
+LARGE = DEFAULT_RECIPE.outputs[-1]
 FULL_COLOUR = 0
 """Pillow's number for 4:4:4."""
 ORANGE_ON_BLUE = ((13, 71, 161), (229, 57, 53))
@@ -130,7 +130,7 @@ def test_finds_edges_at_any_distance(period: int) -> None:
 def test_photographs_are_encoded_as_before(make: Make) -> None:
     picture = clouds(600, 450)
     made = make(encoded(picture, "PNG"), DEFAULT_RECIPE)
-    (large,) = (each for each in made.rendering.thumbnails if each.preset == LARGE.name)
+    (large,) = (each for each in made.rendering.thumbnails if each.output == LARGE.name)
     assert large.path.read_bytes() == encoded(picture, "JPEG", quality=82)
 
 
@@ -153,7 +153,7 @@ def test_a_tiny_picture_is_exact(make: Make) -> None:
 def test_graphics_of_few_colours_lose_nothing_and_are_smaller(make: Make, name: str) -> None:
     picture = GRAPHICS[name]()
     made = make(encoded(picture, "PNG"), DEFAULT_RECIPE)
-    (large,) = (each for each in made.rendering.thumbnails if each.preset == LARGE.name)
+    (large,) = (each for each in made.rendering.thumbnails if each.output == LARGE.name)
     assert large.content_type == "image/webp"
     assert made[LARGE.name].convert("RGB").tobytes() == thumbnail(picture).convert("RGB").tobytes()
     assert large.size_bytes < len(encoded(picture, "JPEG", quality=82))
@@ -201,7 +201,7 @@ def test_transparent_graphics_lose_nothing_where_that_is_smaller(make: Make) -> 
     letters = GRAPHICS["wordmark"]().convert("RGBA")
     letters.putalpha(letters.getchannel("R").point(lambda value: 255 if value > 100 else 0))
     made = make(encoded(letters, "PNG"), DEFAULT_RECIPE)
-    (large,) = (each for each in made.rendering.thumbnails if each.preset == LARGE.name)
+    (large,) = (each for each in made.rendering.thumbnails if each.output == LARGE.name)
     assert b"VP8L" in large.path.read_bytes()[:32]
     assert made[LARGE.name].getchannel("A").tobytes() == letters.getchannel("A").tobytes()
     visible = np.asarray(letters)[..., 3] > 0
@@ -220,7 +220,7 @@ def test_the_kind_is_that_of_the_largest_thumbnail(make: Make) -> None:
     picture = GRAPHICS["web page"]()
     assert not is_graphic(thumbnail(picture, 100))
     made = make(encoded(picture, "PNG"), DEFAULT_RECIPE)
-    (small,) = (each for each in made.rendering.thumbnails if each.preset == "100x100")
+    (small,) = (each for each in made.rendering.thumbnails if each.output == "100x100")
     assert small.content_type == "image/jpeg"
     with Image.open(small.path) as image:
         assert JpegImagePlugin.get_sampling(image) == FULL_COLOUR
@@ -233,7 +233,7 @@ def test_nothing_is_looked_at_where_no_format_is_left_open(make: Make, monkeypat
 
     monkeypatch.setattr("image_service.imaging.render.pipeline.is_graphic", fail)
     picture = encoded(noise(90, 60), "PNG")
-    recipe = replace(DEFAULT_RECIPE, presets=(Preset(name="box", width=50, height=50, format=OutputFormat.JPEG),))
+    recipe = Recipe(presets=(Preset(name="box", width=50, height=50, formats=(OutputFormat.JPEG,)),))
     assert make(picture, recipe)["box"].size == (50, 33)
     with pytest.raises(AssertionError):
         make(picture, DEFAULT_RECIPE)

@@ -12,7 +12,7 @@ from PIL import Image
 from harness.images import display_p3, encoded, gradient, jpeg_segment, noise, oriented
 from harness.pace import Stopwatch
 from image_service.domain.image import ImageFormat, MetadataKind, RenderedThumbnail, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
+from image_service.domain.recipe import DEFAULT_RECIPE, Effort, Output, OutputFormat, Recipe
 from image_service.imaging.formats import find_metadata
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render import encoding
@@ -22,19 +22,19 @@ OPAQUE = encoded(gradient(200, 150), "PNG")
 PICTURE = Image.new("RGBA", (200, 150), (0, 0, 255, 0))
 PICTURE.paste((255, 0, 0, 255), (100, 0, 200, 150))
 TRANSPARENT = encoded(PICTURE, "PNG")
-BOX = Preset(name="box", width=100, height=100)
-EXTRA = Preset(name="extra", width=150, height=150, format=OutputFormat.AVIF, optional=True)
+BOX = Output(preset="box", format=OutputFormat.AUTO, width=100, height=100)
+EXTRA = Output(preset="extra", format=OutputFormat.AVIF, width=150, height=150, optional=True)
 
 Make = Callable[..., Rendering]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def make(content: bytes, *presets: Preset, **options: float) -> Rendering:
+    def make(content: bytes, *outputs: Output, **options: float) -> Rendering:
         (tmp_path / "source").write_bytes(content)
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
-        return render(tmp_path / "source", Recipe(presets=presets), out, RenderLimits(**options))  # type: ignore[arg-type]
+        return render(tmp_path / "source", Recipe.of(outputs), out, RenderLimits(**options))  # type: ignore[arg-type]
 
     return make
 
@@ -109,8 +109,8 @@ def noise_as_stored(made: RenderedThumbnail) -> bytes:
 def test_passes_effort_to_the_encoder(wanted: OutputFormat, effort: Effort, options: dict[str, object]) -> None:
     picture, data = gradient(300, 200), io.BytesIO()
     picture.save(data, **options, quality=70)  # type: ignore[arg-type]  # a format and its encoder's options
-    preset = replace(BOX, format=wanted, effort=effort, quality=70)
-    assert bytes(encoding.encode(picture.copy(), preset).content) == data.getvalue()
+    output = replace(BOX, format=wanted, effort=effort, quality=70)
+    assert bytes(encoding.encode(picture.copy(), output).content) == data.getvalue()
 
 
 def test_default_outputs_are_unchanged() -> None:
@@ -119,7 +119,7 @@ def test_default_outputs_are_unchanged() -> None:
     for image, options in ((picture, {"format": "JPEG"}), (translucent, {"format": "WEBP", "method": 2})):
         data = io.BytesIO()
         image.save(data, **options, quality=82)
-        made = [encoding.encode(image.copy(), preset) for preset in DEFAULT_RECIPE.presets]
+        made = [encoding.encode(image.copy(), output) for output in DEFAULT_RECIPE.outputs]
         assert [bytes(each.content) for each in made] == [data.getvalue()] * 3
         assert {each.format.value.upper() for each in made} == {options["format"]}
 
@@ -148,36 +148,36 @@ def test_no_output_carries_metadata(make: Make, wanted: OutputFormat, *, optiona
 
 def test_traits_describe_smallest_thumbnail(make: Make) -> None:
     content = encoded(Image.new("RGB", (500, 300), "#0000ff"), "PNG")
-    large, small = replace(BOX, name="large", width=400, height=400), BOX
+    large, small = replace(BOX, preset="large", width=400, height=400), BOX
     traits = make(content, large, small).traits
     assert traits == make(content, small).traits
     assert traits.dominant_colour == "#0000ff"
 
 
 def test_optional_outputs_run_last_and_change_no_other(make: Make) -> None:
-    alone = make(OPAQUE, *DEFAULT_RECIPE.presets)
-    beside = make(OPAQUE, EXTRA, *DEFAULT_RECIPE.presets)
-    assert [each.preset for each in beside.thumbnails] == ["extra", "100x100", "300x300", "1200x1200"]
+    alone = make(OPAQUE, *DEFAULT_RECIPE.outputs)
+    beside = make(OPAQUE, EXTRA, *DEFAULT_RECIPE.outputs)
+    assert [each.output for each in beside.thumbnails] == ["extra", "100x100", "300x300", "1200x1200"]
     assert beside.thumbnails[1:] == alone.thumbnails
     assert [name for name, _ in beside.timings][-2:] == ["encode extra", "placeholder"]
 
 
 def test_optional_output_is_left_out_when_no_time_is_left(make: Make) -> None:
     rendering = make(OPAQUE, EXTRA, BOX, wall_seconds=0)
-    assert [each.preset for each in rendering.thumbnails] == ["box"]
+    assert [each.output for each in rendering.thumbnails] == ["box"]
 
 
 def test_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(image: Image.Image, preset: Preset, *, graphic: bool) -> encoding.Encoded:
-        if preset.optional:
+    def slowly(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        if output.optional:
             time.sleep(1)
-        return encoding.encode(image, preset, graphic=graphic)
+        return encoding.encode(image, output, graphic=graphic)
 
     monkeypatch.setattr("image_service.imaging.render.pipeline.encode", slowly)
     watch = Stopwatch()
     rendering = make(OPAQUE, EXTRA, BOX, wall_seconds=0.4)
     assert watch.seconds < 0.9
-    assert [each.preset for each in rendering.thumbnails] == ["box"]
+    assert [each.output for each in rendering.thumbnails] == ["box"]
     assert not (rendering.thumbnails[0].path.parent / "extra").exists()
 
 
@@ -185,13 +185,13 @@ def test_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypa
 def test_optional_output_is_left_out_when_it_fails(
     make: Make, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    def fail(image: Image.Image, preset: Preset, *, graphic: bool) -> encoding.Encoded:
-        if preset.format is OutputFormat.AVIF:
+    def fail(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        if output.format is OutputFormat.AVIF:
             raise failure
-        return encoding.encode(image, preset, graphic=graphic)
+        return encoding.encode(image, output, graphic=graphic)
 
     monkeypatch.setattr("image_service.imaging.render.pipeline.encode", fail)
-    assert [each.preset for each in make(OPAQUE, EXTRA, BOX).thumbnails] == ["box"]
+    assert [each.output for each in make(OPAQUE, EXTRA, BOX).thumbnails] == ["box"]
     with pytest.raises(type(failure)):
         make(OPAQUE, replace(EXTRA, optional=False), BOX)
 

@@ -22,7 +22,7 @@ from tests.unit.imaging.render.rendered import Make, assert_alike, assert_close
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "JXL", "TIFF", "BMP"])
 def test_makes_every_preset(make: Make, name: str) -> None:
     made = make(encoded(gradient(2600, 1300), name), DEFAULT_RECIPE)
-    assert [each.preset for each in made.rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
+    assert [each.output for each in made.rendering.thumbnails] == ["100x100", "300x300", "1200x1200"]
     assert (made.rendering.width, made.rendering.height) == (2600, 1300)
     for each, size in zip(made.rendering.thumbnails, [(100, 50), (300, 150), (1200, 600)], strict=True):
         content = each.path.read_bytes()
@@ -30,7 +30,7 @@ def test_makes_every_preset(make: Make, name: str) -> None:
         assert each.content_type == "image/jpeg"
         assert each.size_bytes == len(content)
         # A GIF has 256 colours for all of them.
-        assert_alike(made[each.preset], gradient(*size), tolerance=40 if name == "GIF" else 12)
+        assert_alike(made[each.output], gradient(*size), tolerance=40 if name == "GIF" else 12)
 
 
 def test_presets_of_any_shape_and_quality(make: Make) -> None:
