@@ -37,6 +37,10 @@ _PLACES: Final = 128
 """Steps from the first to the last position of the crop; even, so that the centre is one."""
 _CLOSE: Final = 64
 """A position is as good as the best if its score is less by at most one part in so many."""
+_ENDS: Final = (-2, -1)
+"""The first and the last position, in order of their distance from the centre."""
+_SLIVER: Final = 32
+"""What reaches the picture's edge is not cut by less than the crop's size divided by this."""
 
 
 def focus(image: Image.Image, width: float, height: float) -> tuple[float, float]:
@@ -149,7 +153,9 @@ def _best(totals: Sequence[int], step: int, length: int, extent: float) -> float
     ]
     scores = [sum(until(int(each) + whole - gap) - until(int(each) + gap) for gap in margins) for each in begins]
     enough = max(scores) * (_CLOSE - 1)
-    return next(begin for begin, score in zip(begins, scores, strict=True) if score * _CLOSE >= enough)
+    found = next(place for place, score in enumerate(scores) if score * _CLOSE >= enough)
+    near = [place for place in _ENDS if abs(begins[place] - begins[found]) * _SLIVER <= extent]
+    return begins[max([found, *near], key=lambda place: scores[place])]
 
 
 def _table(count: Callable[[int], int]) -> list[int]:

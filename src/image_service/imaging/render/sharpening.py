@@ -28,7 +28,7 @@ def sharpen(image: Image.Image) -> Image.Image:
     return sharp
 
 
-_AMOUNT: Final = 0.5
+_AMOUNT: Final = 0.4
 """By which share of the difference between the picture and its blurred copy it is changed."""
 _FAINT: Final = 16
 """Alpha below which a colour is not sharpened."""
