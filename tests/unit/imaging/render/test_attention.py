@@ -223,7 +223,7 @@ MAKERS: dict[str, Callable[[int, int], Image.Image]] = {
         "RGBA", (*noise(width, height).split(), noise(width, height).getchannel(1))
     ),
 }
-sides = st.integers(1, 300)
+sides = st.integers(1, 200)
 shares = st.floats(0.001, 1)
 
 
