@@ -63,6 +63,7 @@ def test_the_bounds_of_recipes_are_documented_as_they_are() -> None:
         MAX_SIDE,
         recipe_rules.MAX_PIXELS,
         recipe_rules.MAX_PIXELS_OF_ALL,
+        recipe_rules.MAX_PIXELS,
     ]
 
 

@@ -116,8 +116,8 @@ def test_a_file_may_begin_with_a_byte_order_mark_and_have_windows_line_ends(file
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ("width = 5000", {"width": 5000}),
-        ("width = 8192\nheight = 3000", {"width": 8192, "height": 3000}),
+        ("width = 8192", {"width": 8192}),
+        ("width = 8000\nheight = 2000", {"width": 8000, "height": 2000}),
         ("height = 1", {"height": 1}),
         ('width = 1\nbackground = "#AbC"', {"width": 1, "background": "#aabbcc"}),
         ('width = 1\nbackground = "#A0b1C2"', {"width": 1, "background": "#a0b1c2"}),
@@ -163,10 +163,10 @@ GRAVITIES = "centre, north, north-east, east, south-east, south, south-west, wes
             "5: height = 4097 makes 8194 pixels at dpr 2: allowed are 8192",
         ),
         (
-            "width = 5000\nheight = 5001",
-            "1: a has 25,005,000 pixels at dpr 1: allowed are 25,000,000",
+            "width = 4000\nheight = 4001",
+            "1: a has 16,004,000 pixels at dpr 1: allowed are 16,000,000",
         ),
-        ("width = 2501\ndpr = [1, 2]", "1: a has 25,020,004 pixels at dpr 2: allowed are 25,000,000"),
+        ("width = 2001\nheight = 2000\ndpr = [1, 2]", "1: a has 16,008,000 pixels at dpr 2: allowed are 16,000,000"),
         ('width = 1\nfit = "fill"', '4: fit = "fill": allowed are inside, cover, pad, outside'),
         ("width = 1\nfit = 1", "4: fit = 1: allowed are inside, cover, pad, outside"),
         (
@@ -334,9 +334,9 @@ def test_outputs_and_pixels_of_a_recipe_are_bounded(file: RecipeFile) -> None:
     assert file.problems(presets(MAX_OUTPUTS // 4 + 1, several)) == [
         "1: one has 68 outputs, one for each format and dpr; allowed are 64"
     ]
-    assert file.load(presets(6, "width = 5000")).find("one")
-    assert file.problems(presets(7, "width = 5000")) == [
-        "1: the outputs of one have 175,000,000 pixels; allowed are 150,000,000"
+    assert file.load(presets(9, "width = 8000")).find("one")
+    assert file.problems(presets(10, "width = 8000")) == [
+        "1: the outputs of one have 160,000,000 pixels; allowed are 150,000,000"
     ]
 
 
