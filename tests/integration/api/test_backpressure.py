@@ -68,7 +68,7 @@ async def test_upload_beyond_the_limit_returns_429_and_the_first_completes(singl
     await first.started()
     for _ in range(3):
         assert_too_many_uploads(await upload(single_upload_api))
-    await eventually(lambda: len(single_upload_api.scratch) == 1)
+    assert len(single_upload_api.scratch) == 1
     accepted_first = await first.complete()
     assert accepted_first.status_code == 202
     assert (await single_upload_api.client.get(f"/images/{accepted_first.json()['id']}/original")).content == PNG
