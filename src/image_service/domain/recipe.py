@@ -236,6 +236,11 @@ class Recipes:
         """The names, sorted."""
         return tuple(sorted(self._by_name))
 
+    @property
+    def formats(self) -> tuple[OutputFormat, ...]:
+        """The formats of all outputs of all recipes, sorted."""
+        return tuple(sorted({output.format for recipe in self._by_name.values() for output in recipe.outputs}))
+
     def find(self, name: str | None) -> Recipe | None:
         """Returns the recipe of this name, the default one for None; None if this process does not know it."""
         return self._by_name.get(DEFAULT_NAME if name is None else name)

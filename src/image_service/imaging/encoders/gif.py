@@ -66,7 +66,8 @@ class Writer:
             plays: How many times it is shown; zero: for ever.
             background: What pixels stand on that are partly transparent, as #rrggbb.
         """
-        self._size = size
+        self.size = size
+        """Of the canvas, in pixels."""
         self._background = Image.new("RGB", size, background)
         self._canvas = Image.new("RGBA", size)
         """What is shown after the frames so far."""
@@ -93,7 +94,7 @@ class Writer:
         last = self._last
         if last and _vanishes(self._canvas, frame):
             self._write(self._on_whole_canvas(last), _CLEAR)
-            self._canvas = Image.new("RGBA", self._size)
+            self._canvas = Image.new("RGBA", self.size)
             last = self._last = None
         changed = _changes(self._canvas, frame)
         area = changed.getbbox() or (0, 0, 1, 1)
@@ -125,8 +126,8 @@ class Writer:
 
     def _on_whole_canvas(self, drawn: _Drawn) -> _Drawn:
         """Return the frame with an area that covers the canvas, so that all of it is cleared afterwards."""
-        pixels = drawn.pixels.resize(self._size)
-        pixels.paste(drawn.undrawn, (0, 0, *self._size))
+        pixels = drawn.pixels.resize(self.size)
+        pixels.paste(drawn.undrawn, (0, 0, *self.size))
         pixels.paste(drawn.pixels, (drawn.left, drawn.top))
         return _Drawn(pixels, drawn.undrawn, True, 0, 0, drawn.milliseconds)  # noqa: FBT003 — a field
 

@@ -16,8 +16,7 @@ from PIL import Image
 from image_service.imaging.decoders import libjxl
 from image_service.imaging.decoders.libjxl_structures import BasicInfo, ColourEncoding, PixelFormat
 
-EFFORTS: Final = range(1, 10)
-LOSSLESS: Final = 100
+_LOSSLESS: Final = 100
 """The quality at which every sample is kept."""
 
 _SUCCESS, _NEED_MORE_OUTPUT = 0, 2
@@ -32,10 +31,6 @@ _BUFFER: Final = 1 << 16
 _BYTES_PER_PIXEL: Final = 5
 _BYTES_BESIDE_PIXELS: Final = 1 << 16
 """No file has more bytes: those of noise without loss have about one a sample."""
-
-
-class Failed(Exception):
-    """The library cannot encode the picture: there is too little memory, as nothing else of a picture can fail."""
 
 
 @lru_cache(maxsize=1)
@@ -79,13 +74,13 @@ def encode(image: Image.Image, quality: int, effort: int) -> bytearray:
         effort: From 1 to 9.
 
     Raises:
-        Failed: there is too little memory.
+        MemoryError: there is too little, as nothing else of a picture can fail.
         ImportError: the library is not installed, or its version is not known.
     """
     library = load()
     with _encoder(library) as encoder:
         settings = library.JxlEncoderFrameSettingsCreate(encoder, None)
-        lossless = quality == LOSSLESS
+        lossless = quality == _LOSSLESS
         channels = len(image.mode)
         info = _info(library, image, lossless=lossless)
         pixels = image.tobytes()
@@ -97,12 +92,10 @@ def encode(image: Image.Image, quality: int, effort: int) -> bytearray:
             library.JxlEncoderSetFrameLossless(settings, 1)
             if lossless
             else library.JxlEncoderSetFrameDistance(settings, library.JxlEncoderDistanceFromQuality(quality)),
-            library.JxlEncoderAddImageFrame(
-                settings, byref(PixelFormat(channels, _BYTES, 0, 0)), pixels, len(pixels)
-            ),
+            library.JxlEncoderAddImageFrame(settings, byref(PixelFormat(channels, _BYTES, 0, 0)), pixels, len(pixels)),
         ):
             if status != _SUCCESS:
-                raise Failed
+                raise MemoryError
         del pixels
         library.JxlEncoderCloseInput(encoder)
         return _output(library, encoder, image.width * image.height * _BYTES_PER_PIXEL + _BYTES_BESIDE_PIXELS)
@@ -112,7 +105,7 @@ def encode(image: Image.Image, quality: int, effort: int) -> bytearray:
 def _encoder(library: ctypes.CDLL) -> Iterator[int]:
     handle = library.JxlEncoderCreate(None)
     if not handle:
-        raise Failed
+        raise MemoryError
     try:
         yield handle
     finally:
@@ -134,7 +127,7 @@ def _output(library: ctypes.CDLL, encoder: int, limit: int) -> bytearray:
     """Return the file.
 
     Raises:
-        Failed: there is too little memory, or it would have more bytes than the limit.
+        MemoryError: there is too little, or the file would have more bytes than the limit.
     """
     found, buffer, status = bytearray(), (c_uint8 * _BUFFER)(), _NEED_MORE_OUTPUT
     while status == _NEED_MORE_OUTPUT and len(found) <= limit:
@@ -142,5 +135,5 @@ def _output(library: ctypes.CDLL, encoder: int, limit: int) -> bytearray:
         status = library.JxlEncoderProcessOutput(encoder, byref(place), byref(left))
         found += memoryview(buffer)[: _BUFFER - left.value]
     if status != _SUCCESS:
-        raise Failed
+        raise MemoryError
     return found

@@ -1,0 +1,131 @@
+"""Renders animations as animations, frame by frame: neither all decoded nor all finished frames are in memory."""
+
+import time
+from typing import Final
+
+from PIL import Image, ImageColor
+
+from image_service.domain.geometry import output_size, scaled_size
+from image_service.domain.image import ImageFormat, ImageHeader
+from image_service.domain.recipe import Animation, Fit, Output, OutputFormat
+from image_service.imaging.encoders import gif, webp
+from image_service.imaging.formats import read_animation, read_colour, read_frames, read_orientation
+from image_service.imaging.formats.animation import Outline
+from image_service.imaging.limits import (
+    MAX_ANIMATION_BYTES,
+    MAX_ANIMATION_PIXELS,
+    MAX_FRAMES,
+    MAX_FRAMES_PIXELS,
+    RenderLimits,
+)
+from image_service.imaging.render import frames
+from image_service.imaging.render.colour.conversion import to_srgb
+from image_service.imaging.render.encoding import WEBP_METHODS, Encoded
+from image_service.imaging.resizing import resize
+
+_FORMATS: Final = {
+    OutputFormat.AUTO: ImageFormat.WEBP,
+    OutputFormat.WEBP: ImageFormat.WEBP,
+    OutputFormat.GIF: ImageFormat.GIF,
+}
+_SHARE: Final = 1 / 3
+"""Of the processor time of an image that one animation may take: others, and the stills, need time too."""
+_UPRIGHT: Final = 1
+
+Crop = tuple[int, int, int, int]
+"""Left, upper, right and lower edge of the part of the scaled picture that is kept, in pixels."""
+
+
+def animate(
+    content: bytes,
+    header: ImageHeader,
+    output: Output,
+    limits: RenderLimits,
+    *,
+    crop: Crop | None = None,
+    seconds: float | None = None,
+) -> Encoded | None:
+    """Return an animation as an output that keeps it, without metadata.
+
+    Each frame has the size and the colours that a still of it would have, and browsers show it as long. It is neither
+    sharpened nor resized in linear light.
+
+    Args:
+        content: The original, with its animation: not stripped.
+        header: Its format and size.
+        output: What to make of it.
+        limits: Of the process.
+        crop: What ``cover`` keeps; its middle if left out.
+        seconds: The processor time it may take; a third of what an image has if left out.
+
+    Returns:
+        None where a still is to be made of the first frame instead: the output is no animation, or its format has none;
+        there is only one frame, or the second is damaged; EXIF says that it is to be turned; or it takes more frames,
+        pixels, bytes, memory or time than allowed.
+    """
+    outline = _outline(content, header, output)
+    if outline is None:
+        return None
+    ends = time.process_time() + (limits.cpu_seconds * _SHARE if seconds is None else seconds)
+    try:
+        encoded = _encode(content, header, output, outline.plays, crop, ends)
+    except MemoryError:
+        return None
+    return Encoded(_FORMATS[output.format], memoryview(encoded)) if encoded else None
+
+
+def _outline(content: bytes, header: ImageHeader, output: Output) -> Outline | None:
+    """Return the outline of an animation that is to be kept, and that is within the limits."""
+    if output.animation is not Animation.KEEP or output.format not in _FORMATS:
+        return None
+    found = read_animation(content, header.format, MAX_FRAMES)
+    if found is None or len(found.places) > MAX_FRAMES or read_orientation(content, header.format) != _UPRIGHT:
+        return None
+    canvas, count = header.width * header.height, len(found.places)
+    drawn = count * canvas + sum(each.width * each.height for each in found.places)
+    width, height = output_size(header.width, header.height, output)
+    scaled_width, scaled_height = scaled_size(header.width, header.height, output)
+    made = count * max(width * height, scaled_width * scaled_height)
+    return None if drawn > MAX_FRAMES_PIXELS or made > MAX_ANIMATION_PIXELS else found
+
+
+def _encode(
+    content: bytes, header: ImageHeader, output: Output, plays: int, crop: Crop | None, ends: float
+) -> bytes | None:
+    """Return the file; None if it takes longer or has more bytes than allowed, or if only one frame is sound.
+
+    Raises:
+        MemoryError: there is too little.
+    """
+    writer = _writer(output_size(header.width, header.height, output), output, plays)
+    scaled = scaled_size(header.width, header.height, output)
+    signals = read_colour(content, header.format)
+    count = 0
+    for picture, milliseconds in frames.draw(read_frames(content, header.format), header):
+        # In the small picture, colours take less time.
+        converted = to_srgb(resize(picture, scaled), signals)
+        writer.add(_fit(converted, output, writer.size, crop), milliseconds)
+        count += 1
+        if time.process_time() > ends or writer.size_bytes > MAX_ANIMATION_BYTES:
+            return None
+    encoded = writer.finish() if count > 1 else b""
+    return encoded if 0 < len(encoded) <= MAX_ANIMATION_BYTES else None
+
+
+def _writer(size: tuple[int, int], output: Output, plays: int) -> gif.Writer | webp.Writer:
+    if output.format is OutputFormat.GIF:
+        return gif.Writer(size, plays=plays, background=output.background)
+    quality = output.webp_quality if output.format is OutputFormat.AUTO else output.quality
+    return webp.Writer(size, plays=plays, quality=quality, method=WEBP_METHODS[output.effort])
+
+
+def _fit(image: Image.Image, output: Output, size: tuple[int, int], crop: Crop | None) -> Image.Image:
+    """Return the scaled picture, cut or padded to the size of the output."""
+    if image.size == size:
+        return image
+    left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
+    if output.fit is Fit.COVER:
+        return image.crop(crop or (left, top, left + size[0], top + size[1]))
+    padded = Image.new(image.mode, size, ImageColor.getcolor(output.background, image.mode))
+    padded.paste(image, (-left, -top))
+    return padded
