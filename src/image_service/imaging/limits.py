@@ -14,7 +14,7 @@ MAX_FRAMES: Final = 1000
 """Of an animation that is kept. One that exceeds any of these is shown by its first frame."""
 MAX_FRAMES_PIXELS: Final = 400_000_000
 """Pixels of all of its frames and, for each, of its canvas: what is decoded and drawn."""
-MAX_ANIMATION_PIXELS: Final = 60_000_000
+MAX_ANIMATION_PIXELS: Final = 50_000_000
 """Pixels of all frames of an animated output."""
 MAX_ANIMATION_BYTES: Final = 16 << 20
 """Size of an animated output."""

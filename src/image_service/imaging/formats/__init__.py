@@ -169,6 +169,9 @@ def read_animation(content: bytes, image_format: ImageFormat, max_frames: int) -
         content: A file whose header was inspected.
         image_format: The format it was found to have.
         max_frames: After one frame more than these, no more are looked for.
+
+    Raises:
+        ImageTooLarge: its container has more parts than are read.
     """
     if image_format not in _ANIMATED:
         return None

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from image_service.imaging.formats.animation import Disposal, Frame, Place, shown_for
+from image_service.imaging.formats.content import too_many
 from image_service.imaging.formats.gif import Block, blocks, colour_table
 
 _STEPS: Final = 1 << 17
 """Blocks, sub-blocks and bytes of junk that are read; pixels of 33 MB take as many."""
 _SCREEN: Final = 6
 _SCREEN_LENGTH: Final = 7
-_IMAGE, _TRAILER = b",", b";"
+_IMAGE, _TRAILER, _UNREAD = b",", b";", b""
 _GRAPHIC_CONTROL: Final = b"!\xf9\x04"
 _CONTROL_LENGTH: Final = 8
 _DISPOSALS: Final = {2: Disposal.CLEAR, 3: Disposal.RESTORE, 4: Disposal.RESTORE}
@@ -30,13 +31,21 @@ def plays(content: bytes) -> int:
 
 
 def places(content: bytes) -> Iterator[Place]:
-    """Yield where the frames are drawn."""
+    """Yield where the frames are drawn.
+
+    Raises:
+        ImageTooLarge: there are more blocks than are read.
+    """
     for image, _, _ in _images(content):
         yield _place(content, image)
 
 
 def frames(content: bytes) -> Iterator[Frame]:
-    """Yield the frames; one whose descriptor is cut off ends them."""
+    """Yield the frames; one whose descriptor is cut off ends them.
+
+    Raises:
+        ImageTooLarge: there are more blocks than are read.
+    """
     palette = content[_SCREEN + _SCREEN_LENGTH :][: colour_table(content[_SCREEN + 4 : _SCREEN + 5])]
     flags, background, ratio = content[_SCREEN + 4 : _SCREEN + _SCREEN_LENGTH]
     for image, end, control in _images(content):
@@ -56,6 +65,8 @@ def _images(content: bytes) -> Iterator[tuple[Block, int, bytes]]:
     """Yield each image with the end of its pixels and the graphic control extension before it, if there is one."""
     image, control, its_control = None, b"", b""
     for block in blocks(content, _STEPS):
+        if block.introducer == _UNREAD:
+            raise too_many("blocks", _STEPS)
         if image:
             yield image, block.start, its_control
             image = None

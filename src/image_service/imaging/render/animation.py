@@ -1,6 +1,7 @@
 """Renders animations as animations, frame by frame: neither all decoded nor all finished frames are in memory."""
 
 import time
+import warnings
 from typing import Final
 
 from PIL import Image, ImageColor
@@ -8,6 +9,7 @@ from PIL import Image, ImageColor
 from image_service.domain.geometry import output_size, scaled_size
 from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.domain.recipe import Animation, Fit, Output, OutputFormat
+from image_service.errors import ImageTooLarge
 from image_service.imaging.encoders import gif, webp
 from image_service.imaging.formats import read_animation, read_colour, read_frames, read_orientation
 from image_service.imaging.formats.animation import Outline
@@ -63,30 +65,37 @@ def animate(
         there is only one frame, or the second is damaged; EXIF says that it is to be turned; or it takes more frames,
         pixels, bytes, memory or time than allowed.
     """
-    outline = _outline(content, header, output)
+    outline = _outline(content, header, output, limits.max_pixels)
     if outline is None:
         return None
     ends = time.process_time() + (limits.cpu_seconds * _SHARE if seconds is None else seconds)
-    try:
-        encoded = _encode(content, header, output, outline.plays, crop, ends)
-    except MemoryError:
-        return None
+    with warnings.catch_warnings():
+        # Codecs warn of flaws that do not stop them.
+        warnings.simplefilter("ignore")
+        try:
+            encoded = _encode(content, header, output, outline.plays, crop, ends)
+        except MemoryError:
+            return None
     return Encoded(_FORMATS[output.format], memoryview(encoded)) if encoded else None
 
 
-def _outline(content: bytes, header: ImageHeader, output: Output) -> Outline | None:
+def _outline(content: bytes, header: ImageHeader, output: Output, max_pixels: int) -> Outline | None:
     """Return the outline of an animation that is to be kept, and that is within the limits."""
     if output.animation is not Animation.KEEP or output.format not in _FORMATS:
         return None
-    found = read_animation(content, header.format, MAX_FRAMES)
+    try:
+        found = read_animation(content, header.format, MAX_FRAMES)
+    except ImageTooLarge:
+        return None
     if found is None or len(found.places) > MAX_FRAMES or read_orientation(content, header.format) != _UPRIGHT:
         return None
-    canvas, count = header.width * header.height, len(found.places)
-    drawn = count * canvas + sum(each.width * each.height for each in found.places)
+    count, areas = len(found.places), [each.width * each.height for each in found.places]
+    drawn = count * header.width * header.height + sum(areas)
     width, height = output_size(header.width, header.height, output)
     scaled_width, scaled_height = scaled_size(header.width, header.height, output)
     made = count * max(width * height, scaled_width * scaled_height)
-    return None if drawn > MAX_FRAMES_PIXELS or made > MAX_ANIMATION_PIXELS else found
+    within = max(areas) <= max_pixels and drawn <= MAX_FRAMES_PIXELS and made <= MAX_ANIMATION_PIXELS
+    return found if within else None
 
 
 def _encode(
