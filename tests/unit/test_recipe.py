@@ -93,7 +93,7 @@ def test_outputs_are_named_by_preset_density_and_format() -> None:
         "hero@2x": (1000, None),
         "hero@2x.webp": (1000, None),
     }
-    assert [each.quality for each in hero.outputs] == [82] * 4
+    assert [each.quality for each in hero.outputs] == [82, 78, 82, 78]
 
 
 def test_quality_is_given_for_all_formats_or_for_each() -> None:

@@ -75,6 +75,7 @@ class Writer:
         if plays != 1:
             # It counts repetitions, not plays.
             self._content += _LOOPING + struct.pack("<HB", min(max(plays - 1, 0), _LONGEST), 0)
+        self._is_empty = True
         self._last: _Drawn | None = None
         self._due, self._passed = 0.0, 0
 
@@ -97,13 +98,16 @@ class Writer:
             self._canvas = Image.new("RGBA", self.size)
             last = self._last = None
         changed = _changes(self._canvas, frame)
-        area = changed.getbbox() or (0, 0, 1, 1)
-        if last and changed.getbbox() is None:
+        area = changed.getbbox()
+        if last and not area:
             last.milliseconds += milliseconds
             return
+        if self._is_empty:
+            # Some viewers paint what the first frame leaves.
+            area, self._is_empty = (0, 0, *self.size), False
         if last:
             self._write(last, _KEEP)
-        self._last = _draw(frame, changed, area, milliseconds)
+        self._last = _draw(frame, changed, area or (0, 0, 1, 1), milliseconds)
         self._canvas = frame
 
     def finish(self) -> bytes:
