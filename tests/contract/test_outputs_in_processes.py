@@ -61,9 +61,7 @@ async def test_every_format_is_encoded_in_the_sandbox_without_threads(
     assert before.num_threads() == 1
 
 
-async def test_jpeg_xl_encoder_is_loaded_at_the_start_where_a_recipe_needs_it(
-    make_pool: MakePool, give: Give
-) -> None:
+async def test_jpeg_xl_encoder_is_loaded_at_the_start_where_a_recipe_needs_it(make_pool: MakePool, give: Give) -> None:
     pool = await started(make_pool, outputs=(OutputFormat.AUTO, OutputFormat.AVIF))
     assert "libjxl" not in libraries()
     await pool.close()
@@ -90,9 +88,7 @@ async def test_large_jpeg_xl_outputs_fit_the_default_memory(make_pool: MakePool,
         assert formats_of(await render(pool, give(source), wanted)) == {"jxl"}
 
 
-async def test_jpeg_xl_output_that_takes_more_memory_than_allowed_is_refused(
-    make_pool: MakePool, give: Give
-) -> None:
+async def test_jpeg_xl_output_that_takes_more_memory_than_allowed_is_refused(make_pool: MakePool, give: Give) -> None:
     pool = await started(make_pool, outputs=(OutputFormat.JXL,), memory_bytes=160 << 20)
     source = encoded(gradient(4000, 3000), "JPEG")
     with pytest.raises(DecoderOutOfMemory):

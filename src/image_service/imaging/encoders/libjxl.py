@@ -13,6 +13,7 @@ from typing import Final
 
 from PIL import Image
 
+from image_service.imaging.address_space import is_available
 from image_service.imaging.decoders import libjxl
 from image_service.imaging.decoders.libjxl_structures import BasicInfo, ColourEncoding, PixelFormat
 
@@ -28,6 +29,9 @@ _BYTES: Final = 2
 _BITS: Final = 8
 _BUFFER: Final = 1 << 16
 """Bytes that are taken at once."""
+_MEMORY: Final = 64 << 20
+_MEMORY_PER_PIXEL: Final = 48
+"""What it takes at the most, in bytes."""
 _BYTES_PER_PIXEL: Final = 5
 _BYTES_BESIDE_PIXELS: Final = 1 << 16
 """No file has more bytes: those of noise without loss have about one a sample."""
@@ -78,6 +82,9 @@ def encode(image: Image.Image, quality: int, effort: int) -> bytearray:
         ImportError: the library is not installed, or its version is not known.
     """
     library = load()
+    # Where it gets too little memory, it sometimes ends the process.
+    if not is_available(_MEMORY + image.width * image.height * _MEMORY_PER_PIXEL):
+        raise MemoryError
     with _encoder(library) as encoder:
         settings = library.JxlEncoderFrameSettingsCreate(encoder, None)
         lossless = quality == _LOSSLESS

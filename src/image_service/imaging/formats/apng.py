@@ -18,8 +18,10 @@ _DISPOSALS: Final = (Disposal.KEEP, Disposal.CLEAR, Disposal.RESTORE)
 _OVER: Final = 1
 _HUNDREDTHS: Final = 100
 """What a delay's denominator of zero stands for."""
-_SHARED: Final = frozenset({b"PLTE", b"tRNS"})
-"""Chunks before the pixels that all frames need."""
+_SHARED: Final = (b"PLTE", b"tRNS")
+"""Chunks before the pixels that all frames need. The first of each counts."""
+_LONGEST_SHARED: Final = 12 + 3 * 256
+"""Bytes of a palette of all colours."""
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ def places(content: bytes) -> Iterator[Place]:
 def frames(content: bytes) -> Iterator[Frame]:
     """Yield the frames; a damaged chunk ends them."""
     header = next(chunks(content))
-    shared = b"".join(content[each.start : each.end] for each in _before_pixels(content) if each.kind in _SHARED)
+    shared = _shared(content)
     start, rest = content[_SIGNATURE], content[header.body][8:]
     for control in _controls(content):
         pixels = [_pixels(content, each) for each in control.pixels]
@@ -69,11 +71,15 @@ def frames(content: bytes) -> Iterator[Frame]:
         )
 
 
-def _before_pixels(content: bytes) -> Iterator[Chunk]:
+def _shared(content: bytes) -> bytes:
+    """Return the chunks that all frames need."""
+    found: dict[bytes, bytes] = {}
     for chunk in chunks(content):
         if chunk.kind in {b"IDAT", b"fdAT"}:
-            return
-        yield chunk
+            break
+        if chunk.kind in _SHARED and chunk.end - chunk.start <= _LONGEST_SHARED:
+            found.setdefault(chunk.kind, content[chunk.start : chunk.end])
+    return b"".join(found[kind] for kind in _SHARED if kind in found)
 
 
 def _controls(content: bytes) -> Iterator[_Control]:

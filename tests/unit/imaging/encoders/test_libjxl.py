@@ -77,6 +77,14 @@ def test_lack_of_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
                 libjxl.encode(gradient(8, 8), 80, 3)
 
 
+def test_too_little_memory_is_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed: list[int] = []
+    monkeypatch.setattr(libjxl, "is_available", needed.append)
+    with pytest.raises(MemoryError):
+        libjxl.encode(gradient(1000, 1000), 80, 3)
+    assert needed == [(64 << 20) + 48_000_000]
+
+
 def test_file_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libjxl, "_BYTES_PER_PIXEL", 0)
     monkeypatch.setattr(libjxl, "_BYTES_BESIDE_PIXELS", 1 << 16)
