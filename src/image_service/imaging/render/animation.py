@@ -1,10 +1,11 @@
 """Renders animations as animations, frame by frame: neither all decoded nor all finished frames are in memory."""
 
+import resource
 import time
 import warnings
 from typing import Final
 
-from PIL import Image, ImageColor
+from PIL import Image
 
 from image_service.domain.geometry import output_size, scaled_size
 from image_service.domain.image import ImageFormat, ImageHeader
@@ -31,7 +32,7 @@ _FORMATS: Final = {
     OutputFormat.GIF: ImageFormat.GIF,
 }
 _SHARE: Final = 1 / 3
-"""Of the processor time of an image that one animation may take: others, and the stills, need time too."""
+"""Of the processor time that is left of an image, which one animation may take: other outputs need time too."""
 _UPRIGHT: Final = 1
 
 Crop = tuple[int, int, int, int]
@@ -58,7 +59,7 @@ def animate(
         output: What to make of it.
         limits: Of the process.
         crop: What ``cover`` keeps; its middle if left out.
-        seconds: The processor time it may take; a third of what an image has if left out.
+        seconds: The processor time it may take; a third of what is left of the image's if left out.
 
     Returns:
         None where a still is to be made of the first frame instead: the output is no animation, or its format has none;
@@ -68,7 +69,7 @@ def animate(
     outline = _outline(content, header, output, limits.max_pixels)
     if outline is None:
         return None
-    ends = time.process_time() + (limits.cpu_seconds * _SHARE if seconds is None else seconds)
+    ends = time.process_time() + (_seconds_left(limits) * _SHARE if seconds is None else seconds)
     with warnings.catch_warnings():
         # Codecs warn of flaws that do not stop them.
         warnings.simplefilter("ignore")
@@ -92,10 +93,14 @@ def _outline(content: bytes, header: ImageHeader, output: Output, max_pixels: in
     count, areas = len(found.places), [each.width * each.height for each in found.places]
     drawn = count * header.width * header.height + sum(areas)
     width, height = output_size(header.width, header.height, output)
-    scaled_width, scaled_height = scaled_size(header.width, header.height, output)
-    made = count * max(width * height, scaled_width * scaled_height)
-    within = max(areas) <= max_pixels and drawn <= MAX_FRAMES_PIXELS and made <= MAX_ANIMATION_PIXELS
+    within = max(areas) <= max_pixels and drawn <= MAX_FRAMES_PIXELS and count * width * height <= MAX_ANIMATION_PIXELS
     return found if within else None
+
+
+def _seconds_left(limits: RenderLimits) -> float:
+    """Return the processor time after which the kernel ends the process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
+    return limits.cpu_seconds if soft == resource.RLIM_INFINITY else soft - time.process_time()
 
 
 def _encode(
@@ -106,14 +111,15 @@ def _encode(
     Raises:
         MemoryError: there is too little.
     """
-    writer = _writer(output_size(header.width, header.height, output), output, plays)
-    scaled = scaled_size(header.width, header.height, output)
+    canvas = header.width, header.height
+    writer = _writer(output_size(*canvas, output), output, plays)
+    scaled = scaled_size(*canvas, output)
     signals = read_colour(content, header.format)
     count = 0
     for picture, milliseconds in frames.draw(read_frames(content, header.format), header):
         # In the small picture, colours take less time.
-        converted = to_srgb(resize(picture, scaled), signals)
-        writer.add(_fit(converted, output, writer.size, crop), milliseconds)
+        small = _cut(picture, scaled, writer.size, crop) if output.fit is Fit.COVER else resize(picture, scaled)
+        writer.add(_pad(to_srgb(small, signals), writer.size, output.background), milliseconds)
         count += 1
         if time.process_time() > ends or writer.size_bytes > MAX_ANIMATION_BYTES:
             return None
@@ -128,13 +134,21 @@ def _writer(size: tuple[int, int], output: Output, plays: int) -> gif.Writer | w
     return webp.Writer(size, plays=plays, quality=quality, method=WEBP_METHODS[output.effort])
 
 
-def _fit(image: Image.Image, output: Output, size: tuple[int, int], crop: Crop | None) -> Image.Image:
-    """Return the scaled picture, cut or padded to the size of the output."""
+def _cut(image: Image.Image, scaled: tuple[int, int], size: tuple[int, int], crop: Crop | None) -> Image.Image:
+    """Return the part of the picture that is kept, scaled. The whole may be too large to be made, if it is thin."""
+    left, top = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    part = crop or (left, top, left + size[0], top + size[1])
+    if image.size == scaled:
+        return image.crop(part)
+    across, down = image.width / scaled[0], image.height / scaled[1]
+    return resize(image, size, (part[0] * across, part[1] * down, part[2] * across, part[3] * down))
+
+
+def _pad(image: Image.Image, size: tuple[int, int], background: str) -> Image.Image:
+    """Return the picture in the middle of the background, which shows through transparent pixels, as in stills."""
     if image.size == size:
         return image
-    left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
-    if output.fit is Fit.COVER:
-        return image.crop(crop or (left, top, left + size[0], top + size[1]))
-    padded = Image.new(image.mode, size, ImageColor.getcolor(output.background, image.mode))
-    padded.paste(image, (-left, -top))
+    padded = Image.new("RGB", size, background)
+    at = (size[0] - image.width) // 2, (size[1] - image.height) // 2
+    padded.paste(image, at, image if image.mode == "RGBA" else None)
     return padded

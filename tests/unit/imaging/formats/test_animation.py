@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ SIZE = 40, 30
 RED, BLUE = (Part(image=Image.new("RGBA", SIZE, colour)) for colour in ("red", "blue"))
 DOT = Part(image=Image.new("RGBA", (10, 8), "lime"), at=(4, 6), disposal="clear", milliseconds=70, blend=False)
 GIF, PNG, WEBP = ImageFormat.GIF, ImageFormat.PNG, ImageFormat.WEBP
-MAKERS = {GIF: gif, PNG: apng, WEBP: webp}
+MAKERS: dict[ImageFormat, Callable[..., bytes]] = {GIF: gif, PNG: apng, WEBP: webp}
 
 
 def outline(content: bytes, image_format: ImageFormat, max_frames: int = 100) -> Outline | None:
