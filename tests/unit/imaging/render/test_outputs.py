@@ -173,7 +173,7 @@ def test_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypa
             time.sleep(1)
         return encoding.encode(image, output, graphic=graphic)
 
-    monkeypatch.setattr("image_service.imaging.render.pipeline.encode", slowly)
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", slowly)
     watch = Stopwatch()
     rendering = make(OPAQUE, EXTRA, BOX, wall_seconds=0.4)
     assert watch.seconds < 0.9
@@ -190,7 +190,7 @@ def test_optional_output_is_left_out_when_it_fails(
             raise failure
         return encoding.encode(image, output, graphic=graphic)
 
-    monkeypatch.setattr("image_service.imaging.render.pipeline.encode", fail)
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", fail)
     assert [each.output for each in make(OPAQUE, EXTRA, BOX).thumbnails] == ["box"]
     with pytest.raises(type(failure)):
         make(OPAQUE, replace(EXTRA, optional=False), BOX)

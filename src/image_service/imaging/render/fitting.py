@@ -1,0 +1,114 @@
+"""Fits the picture of an image to its outputs: resizes, cuts, pads and sharpens."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from PIL import Image, ImageColor
+
+from image_service.domain.geometry import crop_box, fit_of, output_size, pad_offset, scaled_size
+from image_service.domain.recipe import Fit, Gravity, Output
+from image_service.imaging.render import attention, linear, sharpening
+from image_service.imaging.resizing import resize
+
+_Shape: TypeAlias = tuple[object, ...]
+
+
+class Pictures:
+    """Makes the pictures of outputs from one of the whole image, upright and in sRGB.
+
+    Those that show the whole image are made from one another, from the largest down: that takes less time, and the
+    difference is invisible.
+    """
+
+    def __init__(self, whole: Image.Image, size: tuple[int, int], light: Image.Image | None = None) -> None:
+        """Take what pictures are made from.
+
+        Args:
+            whole: The whole image in mode L, RGB or RGBA, as large as the outputs need.
+            size: Width and height of the upright original in pixels.
+            light: The same picture, reduced in linear light; it may be larger.
+        """
+        self._whole = self._smallest = whole
+        self._size = size
+        self._light = light or whole
+        self._corners: dict[tuple[int, int], tuple[float, float]] = {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright original in pixels."""
+        return self._size
+
+    @property
+    def smallest(self) -> Image.Image:
+        """The last picture of the whole image that was made for a required output."""
+        return self._smallest
+
+    def groups(self, outputs: Sequence[Output]) -> Iterator[list[Output]]:
+        """Yield the outputs that have a picture in common together, the largest first and optional ones last."""
+        alike: dict[_Shape, list[Output]] = {}
+        for output in sorted(outputs, key=lambda output: scaled_size(*self._size, output), reverse=True):
+            alike.setdefault(_shape(output), []).append(output)
+        yield from sorted(alike.values(), key=lambda group: group[0].optional)
+
+    def make(self, output: Output) -> Image.Image:
+        """Return the picture of an output, which others of its group share."""
+        fit = fit_of(output)
+        picture = self._cut(output) if fit is Fit.COVER else self._scaled(output)
+        if output.sharpen:
+            picture = sharpening.sharpen(picture)
+        if fit is Fit.PAD:
+            picture = _padded(picture, output_size(*self._size, output), pad_offset(*self._size, output), output)
+        return picture
+
+    def _scaled(self, output: Output) -> Image.Image:
+        size = scaled_size(*self._size, output)
+        if output.linear:
+            return linear.resize(self._light, size)
+        # An optional output is the same whether it is made with the others or afterwards.
+        source = self._whole if output.optional or not _fits(size, self._smallest) else self._smallest
+        picture = resize(source, size)
+        if source is self._smallest and not output.optional:
+            self._smallest = picture
+        return picture
+
+    def _cut(self, output: Output) -> Image.Image:
+        source = self._light if output.linear else self._whole
+        corner = self._corner(source, output) if output.gravity is Gravity.ATTENTION else None
+        box = crop_box(*self._size, output, source.size, corner)
+        size = output_size(*self._size, output)
+        if box[2] - box[0] == size[0] and box[3] - box[1] == size[1]:
+            # Between two pixels: nothing has to be resampled.
+            return source.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3])))
+        return (linear.resize if output.linear else resize)(source, size, box)
+
+    def _corner(self, source: Image.Image, output: Output) -> tuple[float, float]:
+        """Return the left and upper edge of the part with the most detail, which is looked for once for each shape."""
+        left, upper, right, lower = crop_box(*self._size, output)
+        shape = round(right - left), round(lower - upper)
+        across, down = source.width / self._size[0], source.height / self._size[1]
+        if shape not in self._corners:
+            found = attention.focus(source, (right - left) * across, (lower - upper) * down)
+            self._corners[shape] = found[0] / across, found[1] / down
+        left, upper = self._corners[shape]
+        return left * across, upper * down
+
+
+def _shape(output: Output) -> _Shape:
+    """Return what outputs of the same picture have in common."""
+    padding = output.background if output.fit is Fit.PAD else ""
+    box = output.width, output.height, output.fit, output.gravity, padding
+    return *box, output.enlarge, output.sharpen, output.linear, output.animation, output.optional
+
+
+def _fits(size: tuple[int, int], picture: Image.Image) -> bool:
+    """Return whether a picture has enough pixels to be reduced to a size."""
+    return size[0] <= picture.width and size[1] <= picture.height
+
+
+def _padded(picture: Image.Image, size: tuple[int, int], offset: tuple[int, int], output: Output) -> Image.Image:
+    """Return the picture in the middle of its background, which shows through transparent pixels too."""
+    colour = ImageColor.getrgb(output.background)
+    mode = "L" if picture.mode == "L" and len(set(colour)) == 1 else "RGB"
+    canvas = Image.new(mode, size, colour[0] if mode == "L" else colour)
+    canvas.paste(picture, offset, picture if picture.mode == "RGBA" else None)
+    return canvas
