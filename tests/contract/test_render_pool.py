@@ -29,7 +29,8 @@ from image_service.errors import (
     StorageFull,
     UnsupportedFormat,
 )
-from image_service.imaging.isolation.protocol import Job, decode_reply
+from image_service.imaging.isolation.jobs import Job
+from image_service.imaging.isolation.protocol import decode_reply
 from image_service.imaging.limits import DEFAULT_LIMITS
 from tests.contract.rendering import GOOD, Give, MakePool, children, render, slow
 

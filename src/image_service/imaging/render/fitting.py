@@ -60,6 +60,14 @@ class Pictures:
             picture = _padded(picture, output_size(*self._size, output), pad_offset(*self._size, output), output)
         return picture
 
+    def part(self, output: Output) -> tuple[int, int, int, int] | None:
+        """Return what ``cover`` keeps, in pixels of the whole image as scaled for the output; None for other fits."""
+        if fit_of(output) is not Fit.COVER:
+            return None
+        scaled = scaled_size(*self._size, output)
+        left, upper, right, lower = crop_box(*self._size, output, scaled, self._corner(self._whole, output, scaled))
+        return int(left), int(upper), int(right), int(lower)
+
     def _scaled(self, output: Output) -> Image.Image:
         size = scaled_size(*self._size, output)
         if output.linear:
@@ -73,24 +81,33 @@ class Pictures:
 
     def _cut(self, output: Output) -> Image.Image:
         source = self._light if output.linear else self._whole
-        corner = self._corner(source, output) if output.gravity is Gravity.ATTENTION else None
-        box = crop_box(*self._size, output, source.size, corner)
+        box = crop_box(*self._size, output, source.size, self._corner(source, output, source.size))
         size = output_size(*self._size, output)
         if box[2] - box[0] == size[0] and box[3] - box[1] == size[1]:
             # Between two pixels: nothing has to be resampled.
             return source.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3])))
         return (linear.resize if output.linear else resize)(source, size, box)
 
-    def _corner(self, source: Image.Image, output: Output) -> tuple[float, float]:
-        """Return the left and upper edge of the part with the most detail, which is looked for once for each shape."""
+    def _corner(self, source: Image.Image, output: Output, size: tuple[int, int]) -> tuple[float, float] | None:
+        """Return the left and upper edge of the part with the most detail, if that is what to keep.
+
+        It is looked for once for each shape.
+
+        Args:
+            source: A picture of the whole image to look at.
+            output: With a fit of ``cover``.
+            size: The size of a picture of the whole image, in whose pixels the edges are returned.
+        """
+        if output.gravity is not Gravity.ATTENTION:
+            return None
         left, upper, right, lower = crop_box(*self._size, output)
         shape = round(right - left), round(lower - upper)
-        across, down = source.width / self._size[0], source.height / self._size[1]
         if shape not in self._corners:
+            across, down = source.width / self._size[0], source.height / self._size[1]
             found = attention.focus(source, (right - left) * across, (lower - upper) * down)
             self._corners[shape] = found[0] / across, found[1] / down
-        left, upper = self._corners[shape]
-        return left * across, upper * down
+        corner = self._corners[shape]
+        return corner[0] * size[0] / self._size[0], corner[1] * size[1] / self._size[1]
 
 
 def _shape(output: Output) -> _Shape:

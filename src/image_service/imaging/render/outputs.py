@@ -101,7 +101,8 @@ class Maker:
         """Return the output as an animation, or nothing if it is a still picture."""
         if self.animated is None or output.animation is not Animation.KEEP:
             return _STILL
-        encoded = animate(self.animated.content, self.animated.header, output, self.limits)
+        part = self.pictures.part(output)
+        encoded = animate(self.animated.content, self.animated.header, output, self.limits, crop=part)
         if encoded is None:
             return _STILL
         size = read_dimensions(bytes(encoded.content), encoded.format)

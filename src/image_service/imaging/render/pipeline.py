@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,6 @@ _TRANSPOSITIONS: Final = {
 }
 """The transposition that makes an image with an EXIF orientation upright."""
 _SIDES_SWAPPED: Final = frozenset({5, 6, 7, 8})
-_UPRIGHT: Final = 1
 _ANIMATED: Final = frozenset({ImageFormat.GIF, ImageFormat.WEBP, ImageFormat.PNG})
 """Formats that may be an animation."""
 _LIGHT_MODES: Final = frozenset({"L", "RGB", "RGBA"})
@@ -128,10 +127,6 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
             run(work)
             watch.lap(step)
     pictures = Pictures(work.image, work.size, work.light)
-    if animated:
-        # Frames are not turned: what has to be is shown as its first frame.
-        header = replace(header, width=work.size[0], height=work.size[1])
-        animated = Animated(animated.content, header) if work.orientation == _UPRIGHT else None
     maker = Maker(
         recipe=recipe,
         pictures=pictures,

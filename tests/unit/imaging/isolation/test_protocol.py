@@ -9,13 +9,11 @@ import pytest
 from image_service.domain.image import ImageFormat, ImageTraits, MetadataKind, RenderedThumbnail, Rendering
 from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
 from image_service.errors import CorruptImage, ServiceError, StorageFull, StorageUnavailable, UnsupportedFormat
+from image_service.imaging.isolation.jobs import Job, decode_job, encode_job
 from image_service.imaging.isolation.protocol import (
-    Job,
     SourceUnreadable,
-    decode_job,
     decode_reply,
     encode_error,
-    encode_job,
     encode_rendering,
 )
 from image_service.imaging.limits import RenderLimits
