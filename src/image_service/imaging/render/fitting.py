@@ -104,7 +104,8 @@ class Pictures:
         shape = round(right - left), round(lower - upper)
         if shape not in self._corners:
             across, down = source.width / self._size[0], source.height / self._size[1]
-            found = attention.focus(source, (right - left) * across, (lower - upper) * down)
+            part = min(source.width, (right - left) * across), min(source.height, (lower - upper) * down)
+            found = attention.focus(source, *part)
             self._corners[shape] = found[0] / across, found[1] / down
         corner = self._corners[shape]
         return corner[0] * size[0] / self._size[0], corner[1] * size[1] / self._size[1]
