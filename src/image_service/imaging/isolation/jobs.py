@@ -1,4 +1,4 @@
-"""What a decoder process is told of an image: a line of JSON. What it answers: see ``protocol``."""
+"""Jobs for decoder processes, each a line of JSON. Their replies: see ``protocol``."""
 
 import json
 from dataclasses import asdict, dataclass, field

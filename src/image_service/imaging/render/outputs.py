@@ -94,7 +94,7 @@ class Maker:
         if not output.optional:
             return work()
         seconds = (min(self.limits.wall_seconds, self.limits.cpu_seconds) - self.watch.elapsed) / 2
-        # Alone, optional outputs delay nobody.
+        # Alone, optional outputs delay no others.
         return run_within(work, min(_OPTIONAL_SECONDS, seconds) if self.recipe.required else seconds)
 
     def _animation(self, output: Output) -> tuple[Encoded, ...]:

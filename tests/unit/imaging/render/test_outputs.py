@@ -12,7 +12,7 @@ from PIL import Image
 from harness.images import display_p3, encoded, gradient, jpeg_segment, noise, oriented
 from harness.pace import Stopwatch
 from image_service.domain.image import ImageFormat, MetadataKind, RenderedThumbnail, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE, Effort, Output, OutputFormat, Recipe
+from image_service.domain.recipe import DEFAULT_RECIPE, Effort, Output, OutputFormat, Preset, Recipe
 from image_service.imaging.formats import find_metadata
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render import encoding
@@ -194,6 +194,109 @@ def test_optional_output_is_left_out_when_it_fails(
     assert [each.output for each in make(OPAQUE, EXTRA, BOX).thumbnails] == ["box"]
     with pytest.raises(type(failure)):
         make(OPAQUE, replace(EXTRA, optional=False), BOX)
+
+
+FORMATS = (OutputFormat.AUTO, OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF)
+SCENE = encoded(gradient(600, 450), "PNG")
+
+
+def recipe_of(**fields: object) -> Recipe:
+    return Recipe(presets=(Preset(**{"name": "hero", "width": 300, "height": 300, "formats": FORMATS} | fields),))  # type: ignore[arg-type]
+
+
+def names(rendering: Rendering) -> list[str]:
+    return [each.output for each in rendering.thumbnails]
+
+
+def test_variants_that_are_no_smaller_are_left_out(make: Make) -> None:
+    rendering = make(encoded(noise(300, 300), "PNG"), *recipe_of().outputs)
+    sizes = {each.output: each.size_bytes for each in rendering.thumbnails}
+    # Noise takes more bytes without loss.
+    assert "hero.png" in rendering.left_out
+    assert set(sizes) | set(rendering.left_out) == {each.name for each in recipe_of().outputs}
+    assert max(sizes.values()) == sizes["hero"]
+    assert not (rendering.thumbnails[0].path.parent / "hero.png").exists()
+
+
+def test_variant_of_the_same_format_as_the_default_is_left_out(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def noted(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        written.append(output.name)
+        return encoding.encode(image, output, graphic=graphic)
+
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", noted)
+    outputs = recipe_of(formats=(OutputFormat.AUTO, OutputFormat.WEBP), quality=((OutputFormat.WEBP, 5),)).outputs
+    assert make(TRANSPARENT, *outputs).left_out == ("hero.webp",)
+    assert written == ["hero"]
+    assert make(SCENE, *outputs).left_out == ()
+
+
+def test_densities_that_the_original_is_too_small_for_are_left_out(make: Make) -> None:
+    outputs = recipe_of(dpr=(1, 2, 3), formats=(OutputFormat.JPEG, OutputFormat.AVIF)).outputs
+    rendering = make(SCENE, *outputs)
+    assert names(rendering)[0] == "hero"
+    assert "hero@2x" in names(rendering)
+    assert rendering.left_out[-2:] == ("hero@3x", "hero@3x.avif")
+    small = make(encoded(gradient(200, 150), "PNG"), *outputs)
+    assert set(small.left_out) >= {"hero@2x", "hero@2x.avif", "hero@3x", "hero@3x.avif"}
+
+
+def test_variants_alone_are_left_out_as_if_all_were_made(tmp_path: Path, make: Make) -> None:
+    recipe = recipe_of(dpr=(1, 2, 3))
+    defaults = {each.name for each in recipe.outputs if each.default}
+    for content in (SCENE, encoded(noise(500, 400), "PNG"), TRANSPARENT):
+        every = make(content, *recipe.outputs)
+        variants = Recipe.of([each for each in recipe.outputs if not each.default], compared=recipe.outputs)
+        (tmp_path / "source").write_bytes(content)
+        (tmp_path / "variants").mkdir(exist_ok=True)
+        some = render(tmp_path / "source", variants, tmp_path / "variants")
+        assert set(some.left_out) == set(every.left_out) - defaults
+        assert names(some) == [name for name in names(every) if "." in name]
+        assert {path.name for path in (tmp_path / "variants").iterdir()} >= set(names(some))
+        assert not defaults & {path.name for path in (tmp_path / "variants").iterdir()}
+        assert not defaults & {name.partition(" ")[2] for name, _ in some.timings}
+        assert [each.size_bytes for each in some.thumbnails] == [
+            each.size_bytes for each in every.thumbnails if "." in each.output
+        ]
+
+
+def test_variants_of_a_default_that_cannot_be_made_are_not_compared(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        if output.default:
+            raise ValueError
+        return encoding.encode(image, output, graphic=graphic)
+
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", fail)
+    rendering = make(SCENE, *recipe_of(optional=True).outputs)
+    assert names(rendering) == ["hero.png", "hero.webp", "hero.avif"]
+    assert rendering.left_out == ("hero",)
+
+
+def test_optional_output_is_left_out_when_its_picture_fails(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image) -> Image.Image:
+        raise MemoryError(image.size)
+
+    monkeypatch.setattr("image_service.imaging.render.sharpening.sharpen", fail)
+    rendering = make(OPAQUE, BOX, replace(EXTRA, sharpen=True))
+    assert (names(rendering), rendering.left_out) == (["box"], ("extra",))
+    with pytest.raises(MemoryError):
+        make(OPAQUE, replace(BOX, sharpen=True))
+
+
+@pytest.mark.parametrize(("others", "made"), [((BOX,), ["box"]), ((), ["extra"])], ids=["with others", "alone"])
+def test_optional_output_alone_may_take_longer(
+    make: Make, monkeypatch: pytest.MonkeyPatch, others: tuple[Output, ...], made: list[str]
+) -> None:
+    monkeypatch.setattr("image_service.imaging.render.outputs._OPTIONAL_SECONDS", 0)
+    rendering = make(OPAQUE, *others, EXTRA)
+    assert names(rendering) == made
+
+
+def test_optional_output_leaves_processor_time_to_end_the_job(make: Make) -> None:
+    assert make(OPAQUE, BOX, EXTRA, cpu_seconds=0).left_out == ("extra",)
 
 
 def test_reports_time_of_each_step(make: Make) -> None:
