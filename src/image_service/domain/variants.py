@@ -1,8 +1,8 @@
 """Which outputs are not worth a file.
 
 A preset's outputs show the same picture. A variant, which is one in another format than the default, is left out if it
-is no smaller than the default of the same pixel density, or would have the same file format: clients gain nothing by it. One of
-a higher pixel density is left out if it has the size of the next lower one: the original is too small for more.
+is no smaller than the default of the same pixel density, or would have the same file format: clients gain nothing by
+it. One of a higher pixel density is left out if it has the size of the next lower one: the original is too small.
 """
 
 from collections.abc import Iterable

@@ -8,6 +8,7 @@ from PIL import Image, ImageColor
 from image_service.domain.geometry import crop_box, fit_of, output_size, pad_offset, scaled_size
 from image_service.domain.recipe import Fit, Gravity, Output
 from image_service.imaging.render import attention, linear, sharpening
+from image_service.imaging.render.pixel_modes import normalise
 from image_service.imaging.resizing import resize
 
 _Shape: TypeAlias = tuple[object, ...]
@@ -85,8 +86,11 @@ class Pictures:
         size = output_size(*self._size, output)
         if box[2] - box[0] == size[0] and box[3] - box[1] == size[1]:
             # Between two pixels: nothing has to be resampled.
-            return source.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3])))
-        return (linear.resize if output.linear else resize)(source, size, box)
+            part = source.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3])))
+        else:
+            part = (linear.resize if output.linear else resize)(source, size, box)
+        # What is transparent may have been cut off.
+        return normalise(part)
 
     def _corner(self, source: Image.Image, output: Output, size: tuple[int, int]) -> tuple[float, float] | None:
         """Return the left and upper edge of the part with the most detail, if that is what to keep.

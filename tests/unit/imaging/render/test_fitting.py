@@ -185,3 +185,12 @@ def test_an_optional_output_looks_the_same_with_the_others_and_afterwards(make: 
     together = make(content, recipe)["extra"]
     afterwards = make(content, Recipe.of([each for each in recipe.outputs if each.optional]))["extra"]
     assert_alike(afterwards, together)
+
+
+def test_a_part_without_transparency_is_opaque(make: Make) -> None:
+    image = gradient(400, 200).convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 100, 200))
+    for gravity, kind in ((Gravity.EAST, "image/jpeg"), (Gravity.WEST, "image/webp")):
+        recipe = only(fit=Fit.COVER, gravity=gravity, formats=(OutputFormat.AUTO,))
+        (made,) = make(encoded(image, "PNG"), recipe).rendering.thumbnails
+        assert made.content_type == kind
