@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from PIL import Image, ImageColor
 
-from image_service.domain.geometry import crop_box, fit_of, output_size, pad_offset, scaled_size
+from image_service.domain.geometry import Box, crop_box, fit_of, output_size, pad_offset, scaled_size
 from image_service.domain.recipe import Fit, Gravity, Output
 from image_service.imaging.render import attention, linear, sharpening
 from image_service.imaging.render.pixel_modes import normalise
@@ -29,9 +29,10 @@ class Pictures:
             size: Width and height of the upright original in pixels.
             light: The same picture, reduced in linear light; it may be larger.
         """
-        self._whole = self._smallest = whole
         self._size = size
-        self._light = light or whole
+        # Those in linear light are made from one another, too.
+        self._whole = {False: whole, True: light or whole}
+        self._smallest = dict(self._whole)
         self._corners: dict[tuple[int, int], tuple[float, float]] = {}
 
     @property
@@ -41,8 +42,8 @@ class Pictures:
 
     @property
     def smallest(self) -> Image.Image:
-        """The last picture of the whole image that was made for a required output."""
-        return self._smallest
+        """The smallest picture of the whole image that was made for a required output."""
+        return min(self._smallest.values(), key=lambda picture: picture.size)
 
     def groups(self, outputs: Sequence[Output]) -> Iterator[list[Output]]:
         """Yield the outputs that have a picture in common together, the largest first and optional ones last."""
@@ -66,39 +67,40 @@ class Pictures:
         if fit_of(output) is not Fit.COVER:
             return None
         scaled = scaled_size(*self._size, output)
-        left, upper, right, lower = crop_box(*self._size, output, scaled, self._corner(self._whole, output, scaled))
+        left, upper, right, lower = crop_box(*self._size, output, scaled, self._corner(output, scaled))
         return int(left), int(upper), int(right), int(lower)
 
     def _scaled(self, output: Output) -> Image.Image:
-        size = scaled_size(*self._size, output)
-        if output.linear:
-            return linear.resize(self._light, size)
+        size, whole, smallest = (
+            scaled_size(*self._size, output),
+            self._whole[output.linear],
+            self._smallest[output.linear],
+        )
         # An optional output is the same whether it is made with the others or afterwards.
-        source = self._whole if output.optional or not _fits(size, self._smallest) else self._smallest
-        picture = resize(source, size)
-        if source is self._smallest and not output.optional:
-            self._smallest = picture
+        chained = not output.optional and size[0] <= smallest.width and size[1] <= smallest.height
+        picture = _resized(smallest if chained else whole, size, output)
+        if chained:
+            self._smallest[output.linear] = picture
         return picture
 
     def _cut(self, output: Output) -> Image.Image:
-        source = self._light if output.linear else self._whole
-        box = crop_box(*self._size, output, source.size, self._corner(source, output, source.size))
+        source = self._whole[output.linear]
+        box = crop_box(*self._size, output, source.size, self._corner(output, source.size))
         size = output_size(*self._size, output)
         if box[2] - box[0] == size[0] and box[3] - box[1] == size[1]:
             # Between two pixels: nothing has to be resampled.
             part = source.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3])))
         else:
-            part = (linear.resize if output.linear else resize)(source, size, box)
+            part = _resized(source, size, output, box)
         # What is transparent may have been cut off.
         return normalise(part)
 
-    def _corner(self, source: Image.Image, output: Output, size: tuple[int, int]) -> tuple[float, float] | None:
+    def _corner(self, output: Output, size: tuple[int, int]) -> tuple[float, float] | None:
         """Return the left and upper edge of the part with the most detail, if that is what to keep.
 
         It is looked for once for each shape.
 
         Args:
-            source: A picture of the whole image to look at.
             output: With a fit of ``cover``.
             size: The size of a picture of the whole image, in whose pixels the edges are returned.
         """
@@ -107,6 +109,7 @@ class Pictures:
         left, upper, right, lower = crop_box(*self._size, output)
         shape = round(right - left), round(lower - upper)
         if shape not in self._corners:
+            source = self._whole[False]
             across, down = source.width / self._size[0], source.height / self._size[1]
             part = min(source.width, (right - left) * across), min(source.height, (lower - upper) * down)
             found = attention.focus(source, *part)
@@ -122,9 +125,8 @@ def _shape(output: Output) -> _Shape:
     return *box, output.enlarge, output.sharpen, output.linear, output.animation, output.optional
 
 
-def _fits(size: tuple[int, int], picture: Image.Image) -> bool:
-    """Return whether a picture has enough pixels to be reduced to a size."""
-    return size[0] <= picture.width and size[1] <= picture.height
+def _resized(image: Image.Image, size: tuple[int, int], output: Output, box: Box | None = None) -> Image.Image:
+    return (linear.resize if output.linear else resize)(image, size, box)
 
 
 def _padded(picture: Image.Image, size: tuple[int, int], offset: tuple[int, int], output: Output) -> Image.Image:

@@ -12,6 +12,7 @@ from image_service.domain.geometry import output_size
 from image_service.domain.image import ImageFormat, ImageHeader, RenderedThumbnail
 from image_service.domain.recipe import Animation, Output, Recipe
 from image_service.domain.variants import can_only_be, default_of, is_worth_a_file, repeats_lower_density
+from image_service.imaging.address_space import is_available
 from image_service.imaging.formats import read_dimensions
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render.animation import animate
@@ -24,6 +25,8 @@ from image_service.imaging.render.timebox import run_within
 _OPTIONAL_SECONDS: Final = 2.0
 """The most that one optional output may delay required ones; half of what is left of the job, if that is less."""
 
+_ENCODER_BYTES: Final = 40
+"""What an encoder takes for a pixel at the most."""
 _STILL: Final[tuple[Encoded, ...]] = ()
 
 _Result = TypeVar("_Result")
@@ -109,7 +112,13 @@ class Maker:
         return (encoded,) if size == output_size(*self.pictures.size, output) else _STILL
 
     def _still(self, picture: Image.Image, output: Output) -> Encoded:
-        return encode(picture, output, graphic=self.graphic)
+        try:
+            return encode(picture, output, graphic=self.graphic)
+        except (OSError, RuntimeError, ValueError) as error:
+            # Most encoders do not say so.
+            if not is_available(picture.width * picture.height * _ENCODER_BYTES):
+                raise MemoryError from error
+            raise
 
     def _keep(self, output: Output, encoded: Encoded, size: tuple[int, int]) -> None:
         """Write the file, unless it is a variant that is not worth it, or only to be compared with."""

@@ -126,11 +126,13 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
         for step, run in _STEPS:
             run(work)
             watch.lap(step)
-    pictures = Pictures(work.image, work.size, work.light)
+    pictures, size, graphic = Pictures(work.image, work.size, work.light), work.size, work.graphic
+    # The original's pixels are no longer needed: encoders may need the memory.
+    del work, opened
     maker = Maker(
         recipe=recipe,
         pictures=pictures,
-        graphic=work.graphic,
+        graphic=graphic,
         animated=animated,
         out=out,
         limits=limits,
@@ -141,8 +143,8 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
     watch.lap(Step.PLACEHOLDER)
     names = {each.output for each in thumbnails}
     return Rendering(
-        width=work.size[0],
-        height=work.size[1],
+        width=size[0],
+        height=size[1],
         thumbnails=thumbnails,
         traits=ImageTraits(placeholder=placeholder, dominant_colour=dominant_colour, metadata_removed=metadata),
         timings=watch.laps,
