@@ -194,3 +194,31 @@ def test_a_part_without_transparency_is_opaque(make: Make) -> None:
         recipe = only(fit=Fit.COVER, gravity=gravity, formats=(OutputFormat.AUTO,))
         (made,) = make(encoded(image, "PNG"), recipe).rendering.thumbnails
         assert made.content_type == kind
+
+
+def test_outputs_in_linear_light_are_made_from_one_another(make: Make) -> None:
+    lines = Image.new("L", (800, 800))
+    for row in range(0, 800, 2):
+        lines.paste(255, (0, row, 800, row + 1))
+    presets = tuple(
+        Preset(name=name, width=side, height=side, linear=linear, formats=PNG)
+        for name, side, linear in (("a", 400, True), ("small", 100, True), ("b", 400, False), ("c", 100, False))
+    )
+    made = make(encoded(lines, "PNG"), Recipe(presets=presets))
+    for name, grey in (("a", 188), ("small", 188), ("b", 128), ("c", 128)):
+        assert_close(made[name].convert("RGB"), (grey,) * 3, at=(50, 50), tolerance=3)
+
+
+def test_inks_are_not_averaged_in_linear_light(make: Make) -> None:
+    image = gradient(400, 300).convert("CMYK")
+    made = make(encoded(image, "JPEG", quality=95), only(linear=True, formats=(OutputFormat.PNG,)))
+    assert made.small.size == (100, 75)
+
+
+def test_the_placeholder_is_that_of_the_whole_image(make: Make) -> None:
+    content = encoded(BALL, "PNG")
+    whole = make(content, only()).rendering.traits
+    for recipe in (only(fit=Fit.COVER, gravity=Gravity.EAST), only(linear=True), only(fit=Fit.PAD), only(sharpen=True)):
+        traits = make(content, recipe).rendering.traits
+        assert traits.dominant_colour == whole.dominant_colour
+        assert traits.placeholder[:6] == whole.placeholder[:6]

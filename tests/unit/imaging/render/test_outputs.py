@@ -303,3 +303,16 @@ def test_reports_time_of_each_step(make: Make) -> None:
     timings = dict(make(OPAQUE, BOX).timings)
     assert {"inspect", "find_metadata", "decode", "shrink", "placeholder", "encode box"} <= timings.keys()
     assert all(seconds >= 0 for seconds in timings.values())
+
+
+@pytest.mark.parametrize(("available", "error"), [(False, MemoryError), (True, ValueError)])
+def test_encoder_that_lacks_memory_is_no_crash(
+    make: Make, monkeypatch: pytest.MonkeyPatch, error: type[Exception], *, available: bool
+) -> None:
+    def fail(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        raise ValueError(image.size, output.name, graphic)
+
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", fail)
+    monkeypatch.setattr("image_service.imaging.render.outputs.is_available", lambda size: available and size > 0)
+    with pytest.raises(error):
+        make(OPAQUE, BOX)
