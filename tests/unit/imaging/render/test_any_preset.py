@@ -55,7 +55,7 @@ PRESETS = st.builds(
     orientation=1,
     preset=Preset(name="small", width=400, height=400, fit=Fit.OUTSIDE, enlarge=True, gravity=Gravity.ATTENTION),
 )
-def test_every_output_has_the_size_that_it_is_checked_against(  # noqa: PLR0913 — what is drawn
+def test_every_output_has_the_size_that_it_is_checked_against(
     make: Make, *, width: int, height: int, mode: str, orientation: int, preset: Preset
 ) -> None:
     image = gradient(width, height).convert(mode)

@@ -216,9 +216,8 @@ def test_inks_are_not_averaged_in_linear_light(make: Make) -> None:
 
 
 def test_the_placeholder_is_that_of_the_whole_image(make: Make) -> None:
-    content = encoded(BALL, "PNG")
-    whole = make(content, only()).rendering.traits
+    image = Image.new("RGB", (900, 300), "#0000ff")
+    image.paste("red", (600, 0, 900, 300))
+    content = encoded(image, "PNG")
     for recipe in (only(fit=Fit.COVER, gravity=Gravity.EAST), only(linear=True), only(fit=Fit.PAD), only(sharpen=True)):
-        traits = make(content, recipe).rendering.traits
-        assert traits.dominant_colour == whole.dominant_colour
-        assert traits.placeholder[:6] == whole.placeholder[:6]
+        assert make(content, recipe).rendering.traits.dominant_colour == "#0000ff"
