@@ -138,16 +138,6 @@ async def test_replies_with_every_kind_of_output_are_accepted(
     assert len(children()) == 1
 
 
-async def test_variants_are_made_alone(make_pool: MakePool, give: Give) -> None:
-    pool, recipe = make_pool(), everything()
-    every = await render(pool, give(GOOD), recipe)
-    variants = [each for each in recipe.outputs if not each.default and each.preset != "sticker"]
-    some = await render(pool, give(GOOD), Recipe.of(variants, compared=recipe.outputs))
-    names = {each.name for each in variants}
-    assert set(some.left_out) == set(every.left_out) & names
-    assert {each.output for each in some.thumbnails} == {each.output for each in every.thumbnails} & names
-
-
 async def test_keeps_one_process_warm(make_pool: MakePool, give: Give) -> None:
     pool = make_pool(4)
     await pool.start()

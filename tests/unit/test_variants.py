@@ -4,7 +4,7 @@ import pytest
 
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Fit, Output, OutputFormat, Preset, Recipe
-from image_service.domain.variants import can_only_be, default_of, is_worth_a_file, repeats_lower_density
+from image_service.domain.variants import can_only_be, is_worth_a_file, repeats_lower_density
 
 FORMATS = (OutputFormat.AUTO, OutputFormat.WEBP)
 RECIPE = Recipe(
@@ -20,22 +20,6 @@ RECIPE = Recipe(
 def named(name: str) -> Output:
     (found,) = (each for each in RECIPE.outputs if each.name == name)
     return found
-
-
-@pytest.mark.parametrize(
-    ("variant", "default"),
-    [
-        ("hero.webp", "hero"),
-        ("hero@2x.webp", "hero@2x"),
-        ("other@2x.webp", "other@2x"),
-        ("hero", None),
-        ("hero@2x", None),
-    ],
-)
-def test_a_variant_is_compared_with_the_default_of_its_density(variant: str, default: str | None) -> None:
-    found = default_of(named(variant), RECIPE.outputs)
-    assert (found.name if found else None) == default
-    assert default_of(named(variant), [named(variant)]) is None
 
 
 @pytest.mark.parametrize(
@@ -57,19 +41,9 @@ def test_a_density_is_repeated_where_the_original_is_too_small(size: tuple[int, 
     assert {each.name for each in RECIPE.outputs if repeats_lower_density(each, RECIPE, *size)} == repeated
 
 
-def test_a_density_alone_repeats_none_unless_it_is_compared() -> None:
+def test_a_density_alone_repeats_none() -> None:
     output = named("hero@2x.webp")
     assert not repeats_lower_density(output, Recipe.of([output]), 100, 100)
-    assert repeats_lower_density(output, Recipe.of([output], compared=RECIPE.outputs), 100, 100)
-
-
-def test_outputs_to_compare_with_are_the_other_defaults_of_the_same_presets() -> None:
-    recipe = Recipe.of([named("hero.webp"), named("hero@2x")], compared=RECIPE.outputs)
-    assert [each.name for each in recipe.outputs] == ["hero.webp", "hero@2x"]
-    assert [each.name for each in recipe.compared] == ["hero", "hero@3x"]
-    assert RECIPE.compared == ()
-    assert recipe != Recipe.of([named("hero.webp"), named("hero@2x")])
-    assert recipe.required == recipe.outputs
 
 
 def test_a_variant_is_worth_a_file_that_is_smaller_and_of_another_format() -> None:

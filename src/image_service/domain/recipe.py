@@ -180,28 +180,16 @@ class Recipe:
     """Whether the URL of a preset without an extension serves the best format that the client accepts."""
     outputs: tuple[Output, ...] = field(init=False, repr=False)
     """The files to make, in the order of presets, pixel densities and formats."""
-    compared: tuple[Output, ...] = field(default=(), init=False, repr=False)
-    """Outputs of the same presets that are not to be made; what is left out is decided by comparison with them."""
 
     def __post_init__(self) -> None:
         """Work out the outputs once: they are needed for every image."""
         object.__setattr__(self, "outputs", tuple(each for preset in self.presets for each in _outputs(preset)))
 
     @classmethod
-    def of(cls, outputs: Iterable[Output], compared: Iterable[Output] = ()) -> "Recipe":
-        """Returns a recipe with these outputs only: for those that an image lacks.
-
-        Args:
-            outputs: The files to make.
-            compared: All outputs of the recipe that they belong to: those that the outputs have to be compared with are
-                kept, so that the same are left out as if all were made at once.
-        """
+    def of(cls, outputs: Iterable[Output]) -> "Recipe":
+        """Returns a recipe with these outputs only: for those that an image lacks."""
         recipe = cls(presets=())
-        made = tuple(outputs)
-        presets = {each.preset for each in made}
-        others = tuple(each for each in compared if each.default and each.preset in presets and each not in made)
-        object.__setattr__(recipe, "outputs", made)
-        object.__setattr__(recipe, "compared", others)
+        object.__setattr__(recipe, "outputs", tuple(outputs))
         return recipe
 
     @property

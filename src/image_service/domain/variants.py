@@ -3,9 +3,10 @@
 A preset's outputs show the same picture. A variant, which is one in another format than the default, is left out if it
 is no smaller than the default of the same pixel density, or would have the same file format: clients gain nothing by
 it. One of a higher pixel density is left out if it has the size of the next lower one: the original is too small.
-"""
 
-from collections.abc import Iterable
+Where only some outputs are made, they are compared with each other only. Whoever records the files compares them with
+those that the image has already.
+"""
 
 from image_service.domain.geometry import output_size
 from image_service.domain.image import ImageFormat
@@ -13,32 +14,18 @@ from image_service.domain.recipe import Output, Recipe
 from image_service.domain.wellformed import output_formats
 
 
-def default_of(variant: Output, outputs: Iterable[Output]) -> Output | None:
-    """Returns the output in the default format that a variant is compared with; None if that is not among the outputs.
-
-    Args:
-        variant: An output; for one in the default format, there is none.
-        outputs: Outputs of the recipe.
-    """
-    if variant.default:
-        return None
-    place = variant.preset, variant.dpr
-    return next((each for each in outputs if each.default and (each.preset, each.dpr) == place), None)
-
-
 def repeats_lower_density(output: Output, recipe: Recipe, width: int, height: int) -> bool:
     """Returns whether an output has the size in pixels of the next lower pixel density of its preset.
 
     Args:
         output: An output of the recipe.
-        recipe: The outputs to make, and those to compare them with.
+        recipe: The outputs to make.
         width: Width of the upright image in pixels, at least 1.
         height: Height of the upright image in pixels, at least 1.
     """
     if output.dpr == 1:
         return False
-    outputs = (*recipe.outputs, *recipe.compared)
-    lower = [each for each in outputs if each.preset == output.preset and each.dpr < output.dpr]
+    lower = [each for each in recipe.outputs if each.preset == output.preset and each.dpr < output.dpr]
     if not lower:
         return False
     below = max(lower, key=lambda each: each.dpr)

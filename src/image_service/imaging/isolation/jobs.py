@@ -37,27 +37,24 @@ class Job:
 
 def encode_job(job: Job) -> bytes:
     """Return the line for a job. JSON escapes line breaks and undecodable bytes in file names."""
-    outputs, compared = _encode_recipe(job.recipe)
-    return line({"job": job.number, "source": str(job.source), "outputs": outputs, "compared": compared})
+    return line({"job": job.number, "source": str(job.source), "outputs": _encode_outputs(job.recipe)})
 
 
 def decode_job(line: bytes) -> tuple[str, Path, Recipe]:
     """Return the number, source and recipe of a job, in the process."""
     fields = json.loads(line)
-    return fields["job"], Path(fields["source"]), _decode_recipe(fields["outputs"], fields["compared"])
+    return fields["job"], Path(fields["source"]), _decode_outputs(fields["outputs"])
 
 
 @lru_cache(maxsize=RECIPES)
-def _encode_recipe(recipe: Recipe) -> tuple[str, str]:
-    """Return the outputs, and those to compare with, as texts: made and read once for all jobs of a recipe."""
-    made, compared = ([asdict(output) for output in outputs] for outputs in (recipe.outputs, recipe.compared))
-    return json.dumps(made), json.dumps(compared)
+def _encode_outputs(recipe: Recipe) -> str:
+    """Return the outputs as text, which is made and read once for all jobs of a recipe."""
+    return json.dumps([asdict(output) for output in recipe.outputs])
 
 
 @lru_cache(maxsize=RECIPES)
-def _decode_recipe(outputs: str, compared: str) -> Recipe:
-    made, others = ([_output(**output) for output in json.loads(text)] for text in (outputs, compared))
-    return Recipe.of(made, compared=others)
+def _decode_outputs(text: str) -> Recipe:
+    return Recipe.of(_output(**output) for output in json.loads(text))
 
 
 def _output(**fields: Any) -> Output:  # noqa: ANN401 — the types in JSON

@@ -11,7 +11,7 @@ from PIL import Image
 from image_service.domain.geometry import output_size
 from image_service.domain.image import ImageFormat, ImageHeader, RenderedThumbnail
 from image_service.domain.recipe import Animation, Output, Recipe
-from image_service.domain.variants import can_only_be, default_of, is_worth_a_file, repeats_lower_density
+from image_service.domain.variants import can_only_be, is_worth_a_file, repeats_lower_density
 from image_service.imaging.address_space import is_available
 from image_service.imaging.formats import read_dimensions
 from image_service.imaging.limits import RenderLimits
@@ -60,14 +60,13 @@ class Maker:
     def make(self) -> tuple[RenderedThumbnail, ...]:
         """Make every output that is worth a file; returns them in the order of the recipe.
 
-        Required ones come first. Optional ones are left out where they fail or would take too long. Where variants are
-        made without their default, that is encoded again to compare them, and not kept.
+        Required ones come first. Optional ones are left out where they fail or would take too long. Variants are
+        compared with their default where that is an output of the recipe.
         """
         recipe, size = self.recipe, self.pictures.size
         wanted = [each for each in recipe.outputs if not repeats_lower_density(each, recipe, *size)]
-        compared = {default_of(each, recipe.compared) for each in wanted} - {None}
         # An output in the default format comes before its variants.
-        for group in self.pictures.groups([*(each for each in recipe.compared if each in compared), *wanted]):
+        for group in self.pictures.groups(wanted):
             self._make_group(group)
         return tuple(self._made[each.name] for each in recipe.outputs if each.name in self._made)
 
@@ -80,12 +79,12 @@ class Maker:
             animation = self._run(output, partial(self._animation, output))
             if animation == _STILL:
                 picture = picture or self._run(output, partial(self.pictures.make, output))
-                self._lap(Step.RESIZE, output)
+                self.watch.lap(Step.RESIZE, output.name)
                 if picture and (encoded := self._run(output, partial(self._still, picture, output))):
                     self._keep(output, encoded, picture.size)
             elif animation:
                 self._keep(output, animation[0], output_size(*self.pictures.size, output))
-            self._lap(Step.ENCODE, output)
+            self.watch.lap(Step.ENCODE, output.name)
 
     def _is_possible(self, output: Output) -> bool:
         """Return whether a variant can have another format than its default."""
@@ -121,13 +120,11 @@ class Maker:
             raise
 
     def _keep(self, output: Output, encoded: Encoded, size: tuple[int, int]) -> None:
-        """Write the file, unless it is a variant that is not worth it, or only to be compared with."""
+        """Write the file, unless it is a variant that is not worth it."""
         place, made = (output.preset, output.dpr), (encoded.format, len(encoded.content))
         if output.default:
             self._defaults[place] = made
         elif place in self._defaults and not is_worth_a_file(*made, *self._defaults[place]):
-            return
-        if output in self.recipe.compared:
             return
         path = self.out / output.name
         path.write_bytes(encoded.content)
@@ -139,8 +136,3 @@ class Maker:
             height=size[1],
             size_bytes=len(encoded.content),
         )
-
-    def _lap(self, step: Step, output: Output) -> None:
-        # Times are reported of outputs that the job asks for.
-        if output not in self.recipe.compared:
-            self.watch.lap(step, output.name)

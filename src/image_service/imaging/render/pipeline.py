@@ -71,11 +71,6 @@ class _Work:
     graphic: bool = False
     """Whether the picture is a graphic, where an output leaves the format open."""
 
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        """All that are made, those to compare with included."""
-        return self.recipe.outputs + self.recipe.compared
-
 
 def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAULT_LIMITS) -> Rendering:
     """Make every output of the recipe from the file ``source``, as files in the folder ``out`` named like outputs.
@@ -153,8 +148,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
 
 
 def _keeps_animation(recipe: Recipe, image_format: ImageFormat) -> bool:
-    outputs = (*recipe.outputs, *recipe.compared)
-    return image_format in _ANIMATED and any(each.animation is Animation.KEEP for each in outputs)
+    return image_format in _ANIMATED and any(each.animation is Animation.KEEP for each in recipe.outputs)
 
 
 def _check_size(work: _Work) -> None:
@@ -166,14 +160,16 @@ def _check_size(work: _Work) -> None:
 def _scale_on_load(work: _Work) -> None:
     """Have the decoder scale the picture down while it decodes, where the format can and nothing is lost."""
     # Decoders average encoded values, which are no light.
-    needed = work.size if any(each.linear for each in work.outputs) else _needed_as_stored(work, work.outputs)
+    needed = (
+        work.size if any(each.linear for each in work.recipe.outputs) else _needed_as_stored(work, work.recipe.outputs)
+    )
     work.box = decode.scale_on_load(work.opened, *needed)
 
 
 def _decode(work: _Work) -> None:
     """Decode the first frame."""
     expected = work.opened.size
-    needed = _needed_as_stored(work, work.outputs)
+    needed = _needed_as_stored(work, work.recipe.outputs)
     precise = high_depth.render(work.file, work.format, work.opened, work.signals, needed)
     if precise:
         # Of decoders that know the orientation, it is already here.
@@ -200,12 +196,12 @@ def _normalise(work: _Work) -> None:
 def _shrink(work: _Work) -> None:
     """Reduce to what the outputs need before the costly steps; the picture is still oriented as stored."""
     whole, box = work.image, work.box
-    outputs = [each for each in work.outputs if not each.linear]
-    in_light = [each for each in work.outputs if each.linear]
+    outputs = [each for each in work.recipe.outputs if not each.linear]
+    in_light = [each for each in work.recipe.outputs if each.linear]
     if in_light and whole.mode in _LIGHT_MODES:
         work.light = linear.resize(whole, _needed_as_stored(work, in_light), box)
     else:
-        outputs = list(work.outputs)
+        outputs = list(work.recipe.outputs)
     work.image = resize(whole, _needed_as_stored(work, outputs), box) if outputs else work.light or whole
 
 
@@ -224,7 +220,7 @@ def _orient(work: _Work) -> None:
 
 def _classify(work: _Work) -> None:
     """Tell graphics from photographs by the largest thumbnail: in smaller ones, edges are blurred by resizing."""
-    if any(output.format is OutputFormat.AUTO for output in work.outputs):
+    if any(output.format is OutputFormat.AUTO for output in work.recipe.outputs):
         work.graphic = is_graphic(work.image)
 
 
