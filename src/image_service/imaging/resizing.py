@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from PIL import Image
 
+from image_service.domain import geometry
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Box: TypeAlias = tuple[float, float, float, float]
-"""Left, upper, right and lower edge in pixels."""
+Box: TypeAlias = geometry.Box
 
 _GAP: Final = 4
 """Very large reductions are averaged down to this many times the size first: the difference is invisible, and a filter
