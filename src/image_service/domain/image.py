@@ -199,6 +199,8 @@ class Rendering:
     traits: ImageTraits
     timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     """Each step with its duration in seconds, in order."""
+    left_out: tuple[str, ...] = ()
+    """The names of the other outputs, which were not worth a file or, if optional, could not be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
