@@ -31,6 +31,7 @@ from image_service.imaging.isolation.outputs import CollectedFiles
 from image_service.imaging.isolation.protocol import encode_error, encode_ready, encode_rendering
 from image_service.imaging.isolation.sandbox import enter_sandbox
 from image_service.imaging.limits import RenderLimits
+from image_service.imaging.render import encoding
 from image_service.imaging.render.pipeline import render
 
 _REPLY_BUFFER: Final = 256 * 1024
@@ -54,6 +55,7 @@ def main() -> None:
     for image_format, prepare in _PREPARED.items():
         if image_format in limits.formats:
             prepare()
+    encoding.prepare(limits.outputs)
     _limit_resources(limits)
     _reply(replies, encode_ready(enter_sandbox(limits.readable, limits.writable)))
     for line in jobs:

@@ -13,6 +13,7 @@ from harness.images import display_p3, encoded, gradient, jpeg_segment, noise, o
 from harness.pace import Stopwatch
 from image_service.domain.image import ImageFormat, MetadataKind, RenderedThumbnail, Rendering
 from image_service.domain.recipe import DEFAULT_RECIPE, Effort, Output, OutputFormat, Preset, Recipe
+from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.formats import find_metadata
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render import encoding
@@ -40,9 +41,11 @@ def make(tmp_path: Path) -> Make:
 
 
 def opened(thumbnail: RenderedThumbnail) -> Image.Image:
-    image = Image.open(thumbnail.path)
+    jxl = thumbnail.content_type == ImageFormat.JXL.content_type
+    file = io.BytesIO(thumbnail.path.read_bytes())
+    image = JpegXl(file) if jxl else Image.open(file)
     image.load()
-    assert image.get_format_mimetype() == thumbnail.content_type
+    assert jxl or image.get_format_mimetype() == thumbnail.content_type
     assert image.size == (thumbnail.width, thumbnail.height)
     return image
 
@@ -55,6 +58,8 @@ def opened(thumbnail: RenderedThumbnail) -> Image.Image:
         (OutputFormat.PNG, "PNG", "PNG"),
         (OutputFormat.WEBP, "WEBP", "WEBP"),
         (OutputFormat.AVIF, "AVIF", "AVIF"),
+        (OutputFormat.JXL, "JXL", "JXL"),
+        (OutputFormat.GIF, "GIF", "GIF"),
     ],
 )
 def test_writes_the_requested_format(make: Make, wanted: OutputFormat, opaque: str, transparent: str) -> None:
@@ -63,19 +68,23 @@ def test_writes_the_requested_format(make: Make, wanted: OutputFormat, opaque: s
         assert opened(made).format == expected
 
 
-@pytest.mark.parametrize("wanted", [OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF])
+@pytest.mark.parametrize(
+    "wanted", [OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF, OutputFormat.JXL, OutputFormat.GIF]
+)
 def test_keeps_transparency_where_the_format_can(make: Make, wanted: OutputFormat) -> None:
     (made,) = make(TRANSPARENT, replace(BOX, format=wanted)).thumbnails
-    alpha = opened(made).getchannel("A")
+    alpha = opened(made).convert("RGBA").getchannel("A")
     assert (alpha.getpixel((10, 40)), alpha.getpixel((90, 40))) == (0, 255)
 
 
-def test_white_background_in_format_without_transparency(make: Make) -> None:
-    (made,) = make(TRANSPARENT, replace(BOX, format=OutputFormat.JPEG, quality=95)).thumbnails
+@pytest.mark.parametrize(("background", "expected"), [(None, (255, 255, 255)), ("#10a0f0", (16, 160, 240))])
+def test_background_in_format_without_transparency(
+    make: Make, background: str | None, expected: tuple[int, ...]
+) -> None:
+    output = replace(BOX, format=OutputFormat.JPEG, quality=95)
+    (made,) = make(TRANSPARENT, replace(output, background=background) if background else output).thumbnails
     left, right = (opened(made).getpixel((x, 40)) for x in (10, 90))
-    assert isinstance(left, tuple)
-    assert isinstance(right, tuple)
-    assert min(left) >= 250
+    assert left == pytest.approx(expected, abs=5)
     assert right == pytest.approx((255, 0, 0), abs=8)
 
 
