@@ -310,6 +310,8 @@ def no_lease_is_held(_history: History, snapshot: Snapshot) -> Iterator[Finding]
     for image_id, row in snapshot.images.items():
         if row["lease_until"] is not None:
             yield Finding(image_id, f"it is {row['status']} and leased until {row['lease_until']}")
+        if row.get("outputs_lease_until") is not None:
+            yield Finding(image_id, f"its outputs are leased until {row['outputs_lease_until']}")
 
 
 def decoders_rest(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
