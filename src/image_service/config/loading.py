@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from image_service.config.raw_values import misspelled
+from image_service.config.recipes_file import InvalidRecipesError
 from image_service.config.server_urls import EMBEDDED_QUEUE, SQLITE
 from image_service.config.settings import Settings
 
@@ -16,11 +17,30 @@ _SECRET: Final = frozenset({"database_url", "rabbitmq_url", "storage_url", "otel
 
 
 class ConfigError(Exception):
-    """A setting has an invalid value. The message is one sentence that names the setting."""
+    """A setting has an invalid value. The message is one sentence that names the setting.
+
+    Where RECIPES_FILE has several problems, each follows on a line of its own.
+    """
 
 
 def load_settings(**given: object) -> Settings:
     """Returns the settings from the environment; ``given`` values (command options) take precedence.
+
+    The recipes are read and checked, too.
+
+    Raises:
+        ConfigError: a value is invalid, or RECIPES_FILE cannot be used.
+    """
+    settings = settings_without_recipes(**given)
+    try:
+        _ = settings.recipes
+    except InvalidRecipesError as error:
+        raise ConfigError(_of_file(settings.recipes_file, str(error))) from None
+    return settings
+
+
+def settings_without_recipes(**given: object) -> Settings:
+    """Returns the same for what renders nothing: RECIPES_FILE is not read, and need not exist.
 
     Raises:
         ConfigError: a value is invalid.
@@ -63,6 +83,11 @@ def doubts(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[
             "use sslmode=verify-full, which also makes sure of the server."
         )
     return found
+
+
+def _of_file(file: Path | None, problems: str) -> str:
+    first, *others = problems.splitlines()
+    return "\n".join([f"RECIPES_FILE={file} is not usable: {first}", *others]) + "."
 
 
 def _one_sentence(error: ValidationError) -> str:
