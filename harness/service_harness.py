@@ -116,6 +116,7 @@ class ServiceHarness:
             publisher=self.publisher(),
             inspector=self.inspector,
             limits=IngestLimits(**{"max_file_size": 1_000_000, **limits}),
+            recipes=self.recipes,
             observer=self.metrics,
         )
 
@@ -168,7 +169,7 @@ class ServiceHarness:
         return BacklogGauges(database=self.database, health=health, observer=self.metrics, limit=limit)
 
     def lookup(self) -> Lookup:
-        return Lookup(database=self.database, storage=self.storage)
+        return Lookup(database=self.database, storage=self.storage, recipes=self.recipes)
 
     async def ask(self, query: Callable[[Repositories], Awaitable[Result]]) -> Result:
         """Run a query in a transaction of its own, on a connection that no use case uses."""

@@ -10,6 +10,7 @@ from image_service.config import Settings
 from image_service.database import Database
 from image_service.domain.image import ImageFormat
 from image_service.domain.lane import Lane
+from image_service.domain.recipe import Recipes
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
@@ -69,6 +70,7 @@ class ApiServices:
     reprocessing: Reprocessing
     deletion: Deletion
     health: HealthCheck
+    recipes: Recipes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
 def api_services(settings: Settings, resources: Resources) -> ApiServices:
     """Returns the use cases of the API."""
     publisher = _publisher(settings, resources)
+    recipes = settings.recipes
     if resources.metrics is not None:
         resources.metrics.expect_api(backlog_limit=settings.max_backlog)
     return ApiServices(
@@ -135,13 +138,20 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
                 max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=_formats(settings)
             ),
             limits=IngestLimits(max_file_size=settings.max_file_size),
+            recipes=recipes,
             observer=resources.observer,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
-        lookup=Lookup(database=resources.database, storage=resources.storage, presigned_urls=resources.presigned_urls),
+        lookup=Lookup(
+            database=resources.database,
+            storage=resources.storage,
+            recipes=recipes,
+            presigned_urls=resources.presigned_urls,
+        ),
         reprocessing=_reprocessing(settings, resources),
         deletion=_deletion(resources),
         health=_health(resources),
+        recipes=recipes,
     )
 
 
@@ -191,7 +201,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
         ),
         reprocessing=reprocessing,
         backfill=Backfill(database=resources.database, recipes=settings.recipes),
-        lookup=Lookup(database=resources.database, storage=resources.storage),
+        lookup=Lookup(database=resources.database, storage=resources.storage, recipes=settings.recipes),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url.get_secret_value()) if broker else None,
     )
 
@@ -265,6 +275,7 @@ def _limits(settings: Settings) -> RenderLimits:
         writable=(),
         require_sandbox=settings.require_sandbox,
         formats=_formats(settings),
+        outputs=settings.recipes.formats,
         truncated=settings.render_truncated,
     )
 

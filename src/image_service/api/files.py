@@ -32,7 +32,13 @@ class FileSource(Protocol):
 
 
 async def file_response(
-    request: Request, file: StoredFile, source: FileSource, *, cache: CachePolicy, attachment: bool
+    request: Request,
+    file: StoredFile,
+    source: FileSource,
+    *,
+    cache: CachePolicy,
+    attachment: bool,
+    location: str | None = None,
 ) -> Response:
     """Returns the response to a GET or HEAD request for a stored file.
 
@@ -42,6 +48,7 @@ async def file_response(
         source: Where the file is read from.
         cache: How the response may be cached.
         attachment: Whether browsers should save the file instead of showing it.
+        location: The path at which this file, and no other, is served; None: the one that was requested.
 
     Raises:
         PreconditionFailed: the client asked for another version of the file.
@@ -52,6 +59,8 @@ async def file_response(
     if is_other_version(request, etag):
         raise PreconditionFailed
     headers = _headers(file, etag, cache, attachment=attachment)
+    if location is not None:
+        headers["Content-Location"] = location
     if is_not_modified(request, etag):
         return Response(status_code=304, headers=headers)
     if (url := await source.presign(file, request.method)) is not None:
@@ -60,7 +69,9 @@ async def file_response(
     if positions is None:
         status, positions = 200, range(file.size_bytes)
     elif positions.start >= file.size_bytes:
-        return problem_response(RangeNotSatisfiable(), {"Content-Range": f"bytes */{file.size_bytes}"})
+        return problem_response(
+            RangeNotSatisfiable(), {"Content-Range": f"bytes */{file.size_bytes}"} | cache.vary_header
+        )
     else:
         status = 206
         headers["Content-Range"] = f"bytes {positions.start}-{positions.stop - 1}/{file.size_bytes}"
@@ -79,6 +90,7 @@ def _headers(file: StoredFile, etag: str, cache: CachePolicy, *, attachment: boo
     return {
         "ETag": etag,
         "Cache-Control": cache.header,
+        **cache.vary_header,
         "Accept-Ranges": "bytes",
         **INERT,  # the content is untrusted: browsers must treat it as an image only
         "Content-Disposition": f'{"attachment" if attachment else "inline"}; filename="{file.name}"',
@@ -87,6 +99,7 @@ def _headers(file: StoredFile, etag: str, cache: CachePolicy, *, attachment: boo
 
 def _redirect(presigned_url: str, cache: CachePolicy) -> Response:
     headers = {
+        **cache.vary_header,
         # The URL expires: a cached redirect must expire before it does.
         "Cache-Control": cache.at_most(_REDIRECT_SECONDS).header,
         # The URL grants access: it must not reach other sites as a referrer.

@@ -1,4 +1,4 @@
-"""Reads the uploaded file from a multipart/form-data body, as a stream (RFC 7578).
+"""Reads the uploaded file, and the fields before it, from a multipart/form-data body, as a stream (RFC 7578).
 
 The body is never collected in memory, and reaches the disk only as far as the file was accepted.
 """
@@ -31,12 +31,13 @@ class UploadReader:
         self._max_file_size = max_file_size
         self._max_body = max_file_size + _OVERHEAD
 
-    async def file(self, request: Request, upload: Upload) -> AsyncGenerator[bytes]:
+    async def file(self, request: Request, upload: Upload, form_file: FormFile) -> AsyncGenerator[bytes]:
         """Yields the bytes of the form's field `file`, then checks the rest of the form.
 
         Args:
             request: The request.
             upload: How long its bytes are waited for; takes its slot.
+            form_file: Takes the form's parts; has the recipe once the first bytes are yielded.
 
         Raises:
             UploadRejected: the body is not a form with exactly one such file, is too large, or does not arrive.
@@ -47,7 +48,6 @@ class UploadReader:
         _check_encoding(request)
         if _content_length(request) > self._max_body:
             raise self._too_large()
-        form_file = FormFile()
         try:
             parser = FormParser(boundary)
             async for chunk in self._body(request, upload):
