@@ -105,8 +105,9 @@ class Snapshot:
     """By owning process; ``""`` for decoders whose owner is gone."""
 
     def has_leases(self) -> bool:
-        """Whether a lease on an unfinished image has not ended at the time of the snapshot."""
+        """Whether a lease on an unfinished image, or on outputs, has not ended at the time of the snapshot."""
         ends = [moment(row["lease_until"]) for row in self.images.values() if row["due_at"] is not None]
+        ends += [moment(row.get("outputs_lease_until")) for row in self.images.values()]
         return any(end is not None and end.timestamp() > self.seen_at for end in ends)
 
 

@@ -47,7 +47,10 @@ START_LIMIT = 30.0
 REACH_LIMIT = 20.0
 CONVERGENCE = 25.0
 """Seconds within which the service must become idle."""
-_TIMED = {"images": ("queued_at", "lease_until", "due_at"), "removals": ("due_at",)}
+_TIMED = {
+    "images": ("queued_at", "lease_until", "due_at", "outputs_lease_until", "outputs_due_at"),
+    "removals": ("due_at",),
+}
 _SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _STARTED = {
     "api": ('"api started"',),
@@ -276,6 +279,18 @@ class Host:
     async def reprocess(self, image_id: str) -> Exchange:
         return await self._client.reprocess(next(iter(self._urls)), image_id)
 
+    async def outdate(self) -> None:
+        """Record that all images were made with another recipe, and have their outputs made again."""
+        changes = (
+            "UPDATE thumbnails SET fingerprint = NULL",
+            "UPDATE images SET recipe = NULL, outputs_due_at = created_at WHERE status = 'DONE'",
+        )
+        for change in changes:
+            if self.database_url.startswith("sqlite"):
+                await asyncio.to_thread(_execute_sqlite, self.database_url.partition(":///")[2], change)
+            else:
+                await _execute(self.database_url, change)
+
     async def snapshot(self) -> Snapshot:
         """Read database, disk and queues."""
         return await take_snapshot(self._evidence(grace=0))
@@ -370,6 +385,11 @@ async def _execute(url: str, statement: str) -> Any:  # noqa: ANN401  (of the st
         return await connection.fetchval(statement)
     finally:
         await connection.close()
+
+
+def _execute_sqlite(path: str, statement: str) -> None:
+    with closing(sqlite3.connect(path, timeout=5)) as connection, connection:
+        connection.execute(statement)
 
 
 def _shift_sqlite(path: str, seconds: float) -> None:

@@ -165,7 +165,24 @@ REPROCESSING: Final = (
     ),
 )
 
-KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING
+LATE_OUTPUTS: Final = _kill_points(
+    WORKER,
+    kept=True,
+    rows={
+        "after reserve_outputs.commit": "the outputs are due again later, and the image stays DONE meanwhile",
+        "before claim_outputs": "the same",
+        "after claim_outputs.commit": "a claim on outputs ends with its lease; the image stays DONE with what it has",
+        "after render": "the same",
+        "after adopt": "two sets of files, one with rows: the new one is swept, and its outputs are made again",
+        "before complete_outputs": "the same",
+        "after complete_outputs": "uncommitted rows are rolled back",
+        "before complete_outputs.commit": "the same",
+        "after complete_outputs.commit": "two sets of files, the new one with rows: the old one is removed",
+    },
+)
+"""Outputs of a DONE image that are made again because its recipe has changed."""
+
+KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING + LATE_OUTPUTS
 
 
 def for_distributed(kill_points: tuple[KillPoint, ...]) -> list[KillPoint]:
@@ -242,6 +259,26 @@ async def die_during_reprocessing(host: Host, kill_point: KillPoint) -> None:
     await host.wait_for_state(image_id, "DONE")
     await host.advance_time()
     await host.assert_invariants()
+
+
+async def die_during_late_outputs(host: Host, kill_point: KillPoint) -> None:
+    """Do the same while outputs of a DONE image are made again."""
+    image_id = await _done(host)
+    await host.outdate()
+    before = (await host.snapshot()).thumbnails[image_id]
+    if host.distributed:
+        await host.start(API)
+    await host.start(WORKER if host.distributed else STANDALONE, kill_point.failpoint)
+    await host.wait_for_death(WORKER if host.distributed else STANDALONE, kill_point.failpoint)
+    await host.lose_power()
+    await host.advance_time()
+    await host.start_all()
+    await host.wait_for(lambda snapshot: snapshot.images[image_id]["outputs_due_at"] is None)
+    await host.advance_time()
+    await host.assert_invariants()
+    after = (await host.snapshot()).thumbnails[image_id]
+    assert not {each["key"] for each in before} & {each["key"] for each in after}
+    assert len(before) == len(after)
 
 
 async def _die(host: Host, kill_point: KillPoint, ask: Callable[[], Awaitable[Exchange]]) -> None:

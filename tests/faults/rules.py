@@ -306,10 +306,14 @@ def dead_letters_are_garbage(history: History, snapshot: Snapshot) -> Iterator[F
 
 
 def no_lease_is_held(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
-    """No lease is held on a finished image."""
+    """No lease is held on a finished image, and it lacks nothing."""
     for image_id, row in snapshot.images.items():
         if row["lease_until"] is not None:
             yield Finding(image_id, f"it is {row['status']} and leased until {row['lease_until']}")
+        if row.get("outputs_due_at") is not None:
+            yield Finding(image_id, f"it lacks outputs, which are due at {row['outputs_due_at']}")
+        if row.get("outputs_lease_until") is not None:
+            yield Finding(image_id, f"its outputs are leased until {row['outputs_lease_until']}")
 
 
 def decoders_rest(_history: History, snapshot: Snapshot) -> Iterator[Finding]:

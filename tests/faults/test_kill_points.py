@@ -4,7 +4,7 @@ import pytest
 
 from tests.faults import kill_points
 from tests.faults.host import Host
-from tests.faults.kill_points import DELETION, REPROCESSING, UPLOAD, KillPoint, for_distributed
+from tests.faults.kill_points import DELETION, LATE_OUTPUTS, REPROCESSING, UPLOAD, KillPoint, for_distributed
 
 
 @pytest.mark.parametrize("kill_point", for_distributed(UPLOAD), ids=lambda kill_point: kill_point.name)
@@ -22,3 +22,8 @@ async def test_kill_during_reprocessing_replaces_all_thumbnails_or_none(
     kill_point: KillPoint, distributed: Host
 ) -> None:
     await kill_points.die_during_reprocessing(distributed, kill_point)
+
+
+@pytest.mark.parametrize("kill_point", for_distributed(LATE_OUTPUTS), ids=lambda kill_point: kill_point.name)
+async def test_kill_while_outputs_are_made_again_loses_none(kill_point: KillPoint, distributed: Host) -> None:
+    await kill_points.die_during_late_outputs(distributed, kill_point)

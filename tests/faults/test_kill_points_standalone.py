@@ -4,7 +4,7 @@ import pytest
 
 from tests.faults import kill_points
 from tests.faults.host import Host
-from tests.faults.kill_points import DELETION, GROUP, REPROCESSING, UPLOAD, KillPoint, for_standalone
+from tests.faults.kill_points import DELETION, GROUP, LATE_OUTPUTS, REPROCESSING, UPLOAD, KillPoint, for_standalone
 
 
 @pytest.mark.parametrize("kill_point", for_standalone(UPLOAD), ids=lambda kill_point: kill_point.name)
@@ -22,6 +22,11 @@ async def test_standalone_kill_during_reprocessing_replaces_all_thumbnails_or_no
     kill_point: KillPoint, standalone: Host
 ) -> None:
     await kill_points.die_during_reprocessing(standalone, kill_point)
+
+
+@pytest.mark.parametrize("kill_point", for_standalone(LATE_OUTPUTS), ids=lambda kill_point: kill_point.name)
+async def test_standalone_kill_while_outputs_are_made_again_loses_none(kill_point: KillPoint, standalone: Host) -> None:
+    await kill_points.die_during_late_outputs(standalone, kill_point)
 
 
 @pytest.mark.parametrize(("where", "kept"), [("before group.commit", 1), ("after group.commit", 1 + GROUP)])

@@ -288,7 +288,10 @@ def _outputs(preset: Preset) -> tuple[Output, ...]:
             background=preset.background,
             enlarge=preset.enlarge,
             quality=qualities[OutputFormat.JPEG if each is OutputFormat.AUTO else each],
-            webp_quality=given.get(OutputFormat.WEBP, _AUTO_WEBP_QUALITY),
+            # Of other formats, neither files nor fingerprints depend on it.
+            webp_quality=given.get(OutputFormat.WEBP, _AUTO_WEBP_QUALITY)
+            if each is OutputFormat.AUTO
+            else _AUTO_WEBP_QUALITY,
             effort=preset.effort,
             sharpen=preset.sharpen,
             linear=preset.linear,
@@ -311,7 +314,7 @@ def _fingerprint(output: Output) -> str:
 def _fingerprint_of_all(outputs: tuple[Output, ...], *, named: bool) -> str:
     if outputs == DEFAULT_RECIPE.outputs and not named:
         return _BUILT_IN
-    # Never hex digits alone, also of a named recipe with the outputs of the built-in one: see ``ImageRow.recipe``.
+    # Never that of the built-in recipe, which tells which files early versions made: also of a named copy of it.
     return "r" + _digest(sorted((each.name, each.optional, each.fingerprint) for each in outputs))[1:]
 
 
