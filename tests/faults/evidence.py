@@ -6,6 +6,7 @@ queues, so that a mistake in the service cannot hide in its checker.
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import re
@@ -105,8 +106,9 @@ class Snapshot:
     """By owning process; ``""`` for decoders whose owner is gone."""
 
     def has_leases(self) -> bool:
-        """Whether a lease on an unfinished image has not ended at the time of the snapshot."""
+        """Whether a lease on an unfinished image, or on outputs, has not ended at the time of the snapshot."""
         ends = [moment(row["lease_until"]) for row in self.images.values() if row["due_at"] is not None]
+        ends += [moment(row["outputs_lease_until"]) for row in self.images.values()]
         return any(end is not None and end.timestamp() > self.seen_at for end in ends)
 
 
@@ -204,6 +206,21 @@ def moment(value: object) -> datetime | None:
     if not isinstance(value, datetime):
         return None
     return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def pending(row: Row) -> set[str]:
+    """Return the names of the outputs that a DONE image still lacks, as recorded."""
+    return set(_from_json(row["pending"]) or ())
+
+
+def left_out(row: Row) -> set[str]:
+    """Return the names of the outputs that an image is recorded not to have."""
+    return set(_from_json(row["left_out"]) or ())
+
+
+def _from_json(value: Any) -> Any:  # noqa: ANN401  (any JSON)
+    """Parse a JSON column, which both databases return as text."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def original_path(image_id: str) -> str:

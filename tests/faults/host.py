@@ -47,7 +47,10 @@ START_LIMIT = 30.0
 REACH_LIMIT = 20.0
 CONVERGENCE = 25.0
 """Seconds within which the service must become idle."""
-_TIMED = {"images": ("queued_at", "lease_until", "due_at"), "removals": ("due_at",)}
+_TIMED = {
+    "images": ("queued_at", "lease_until", "due_at", "outputs_lease_until", "outputs_due_at"),
+    "removals": ("due_at",),
+}
 _SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _STARTED = {
     "api": ('"api started"',),
@@ -254,11 +257,16 @@ class Host:
         await _execute(self.database_url, f'ALTER DATABASE "{name}" {change}')
 
     async def upload(
-        self, content: bytes, picture: Picture = Picture.VALID, key: str | None = None, server: str | None = None
+        self,
+        content: bytes,
+        picture: Picture = Picture.VALID,
+        key: str | None = None,
+        server: str | None = None,
+        recipe: str | None = None,
     ) -> Exchange:
         """Upload a file to the API, or to the named API process."""
         asked = server or next(iter(self._urls))
-        return await self._client.upload(asked, content, Sent.of(content, picture, key))
+        return await self._client.upload(asked, content, Sent.of(content, picture, key, recipe))
 
     async def upload_accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
         """Upload a file that must be accepted; return the image's id."""
@@ -273,8 +281,8 @@ class Host:
     async def delete(self, image_id: str) -> Exchange:
         return await self._client.delete(next(iter(self._urls)), image_id)
 
-    async def reprocess(self, image_id: str) -> Exchange:
-        return await self._client.reprocess(next(iter(self._urls)), image_id)
+    async def reprocess(self, image_id: str, recipe: str | None = None) -> Exchange:
+        return await self._client.reprocess(next(iter(self._urls)), image_id, recipe)
 
     async def snapshot(self) -> Snapshot:
         """Read database, disk and queues."""
