@@ -1,9 +1,11 @@
 """Runs the service under random faults and checks its invariants.
 
-    python -m tests.faults [--seed N] [--seconds S]
+    python -m tests.faults [--seed N] [--seconds S] [--beside COMMIT]
 
 The same seed gives the same schedule of faults and the same client requests. Their exact interleaving depends on the
 machine, so a replay is likely, but not certain, to find the same violation.
+
+With ``--beside``, one more worker runs the version of a commit of this repository, as during an update.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from tempfile import mkdtemp
 
 from tests.faults.checker import Evidence, violations, violations_without_workers
 from tests.faults.client import Abilities
-from tests.faults.cluster import WORKERS, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.fault_injector import FaultInjector, schedule
 from tests.faults.history import History
 from tests.faults.pictures import Pictures
@@ -40,16 +42,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1_000_000), help="repeat an earlier run")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long faults go on")
+    parser.add_argument("--beside", metavar="COMMIT", help="run a worker of that version beside the others")
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)  # the service logs to files; an unavailable broker is expected here
-    return asyncio.run(_run(options.seed, options.seconds))
+    return asyncio.run(_run(options.seed, options.seconds, options.beside))
 
 
-async def _run(seed: int, seconds: float) -> int:
+async def _run(seed: int, seconds: float, beside: str | None) -> int:
     folder = Path(mkdtemp(prefix="image-service-faults-"))
-    _print(f"seed {seed}, {seconds:.0f} s of faults; the history goes to {folder / 'history.jsonl'}")
+    others = "" if beside is None else f", beside a worker of {beside}"
+    _print(f"seed {seed}, {seconds:.0f} s of faults{others}; the history goes to {folder / 'history.jsonl'}")
     history = History(folder / "history.jsonl")
-    async with Cluster.running() as cluster:
+    async with Cluster.running(beside) as cluster:
         injector = await _inject_faults(cluster, history, seed, seconds)
         began = time.monotonic()
         evidence = Evidence(
@@ -64,7 +68,7 @@ async def _run(seed: int, seconds: float) -> int:
         found = await violations(evidence)
         _print(f"idle and checked after {time.monotonic() - began:.1f} s")
         await _wait_for_acknowledgements(cluster)
-        await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in WORKERS))
+        await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in cluster.workers))
         found += await violations_without_workers(evidence)
         if found:
             for name in cluster.services:

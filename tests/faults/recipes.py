@@ -57,9 +57,11 @@ class Expected:
 
     def fits(self, size: tuple[int, int], original: tuple[int, int]) -> bool:
         """Whether the size is right for an upright original of that size, within a pixel; nothing is enlarged."""
+        if self.cover and all(side >= least for side, least in zip(original, self.box, strict=True)):
+            return size == self.box
         if self.cover:
-            # The largest part of the original that has the shape of the box, and at most its size.
-            scale = min(1.0, original[0] / self.box[0], original[1] / self.box[1])
+            # The largest part of the original that has the shape of the box.
+            scale = min(original[0] / self.box[0], original[1] / self.box[1])
             wanted = [side * scale for side in self.box]
         else:
             scale = min(1.0, self.box[0] / original[0], self.box[1] / original[1])
