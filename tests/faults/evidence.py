@@ -41,6 +41,8 @@ OWNER = ".owner"
 PROBES = ".probe"
 """The folders in which health checks write files for a moment."""
 TABLES = {name: f"SELECT * FROM {name}" for name in ("images", "thumbnails", "removals")}  # noqa: S608  (constant names)
+EXTENSIONS = {"jpeg": "jpg"}
+"""Of file formats whose extension is another word."""
 DECODER = "image_service.imaging.isolation.child"
 """The module that a decoder process runs."""
 
@@ -118,7 +120,8 @@ class Served:
 
     status: Row
     files: Mapping[str, str]
-    """SHA-256 digests of the original and of the thumbnails by preset; or a description of the failed response."""
+    """SHA-256 digests: of the original, of each output by name and extension, and of default formats by preset; or a
+    description of the failed response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,8 +278,15 @@ async def _served(client: httpx.AsyncClient, image_id: str) -> Served:
         return Served(status={"status": f"answer {answer.status_code}"}, files={})
     status: dict[str, Any] = answer.json()
     files = {name: await _digest(client, url) for name, url in status["thumbnails"].items()}
+    ready = {_file_name(output): output["url"] for output in status["outputs"] if output["status"] == "ready"}
+    files |= {name: await _digest(client, url) for name, url in ready.items()}
     files["original"] = await _digest(client, status["original_url"])
     return Served(status=status, files=files)
+
+
+def _file_name(output: Row) -> str:
+    density = "" if output["dpr"] == 1 else f"@{output['dpr']}x"
+    return f"{output['preset']}{density}.{EXTENSIONS.get(output['format'], output['format'])}"
 
 
 async def _digest(client: httpx.AsyncClient, url: str) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from tests.faults.evidence import Row, Served, Snapshot, image_in, moment, original_path
+from tests.faults.evidence import EXTENSIONS, Row, Served, Snapshot, image_in, moment, original_path
 from tests.faults.finding import DONE, ERROR, Finding, Rule
 from tests.faults.history import OK, UNKNOWN, Exchange, History, Operation, Picture, Sent
 from tests.faults.output_rules import IN_DOUBT, done_is_complete, outputs_follow, recipe_is_kept
+from tests.faults.recipes import DEFAULT
 
 TERMINAL = frozenset({DONE, ERROR})
 VERDICTS = {Picture.CORRUPT: frozenset({"corrupt-image"}), Picture.POISON: frozenset({"decoder-timeout"})}
@@ -116,7 +117,12 @@ def served_is_stored(_history: History, snapshot: Snapshot) -> Iterator[Finding]
     """The API reports each image as recorded, and serves the recorded files."""
     for image_id, served in snapshot.served.items():
         row = snapshot.images[image_id]
-        files = {thumbnail["preset"]: thumbnail["sha256"] for thumbnail in snapshot.thumbnails.get(image_id, ())}
+        files: dict[str, str] = {}
+        for thumbnail in snapshot.thumbnails.get(image_id, ()):
+            name, kind = thumbnail["preset"], thumbnail["content_type"].removeprefix("image/")
+            if "." not in name and "@" not in name:
+                files[name] = thumbnail["sha256"]
+            files[f"{name.partition('.')[0]}.{EXTENSIONS.get(kind, kind)}"] = thumbnail["sha256"]
         if row.get("original_removed_at") is None:
             files["original"] = row["sha256"]
         for wrong in _differences(row, files, served):
@@ -425,6 +431,8 @@ def _not_in_error(
 def _differences(row: Row, files: Mapping[str, str], served: Served) -> Iterator[str]:
     if served.status["status"] != row["status"]:
         yield f"it is recorded as {row['status']}, but reported as {served.status['status']}"
+    if "recipe" in served.status and served.status["recipe"] != (row["recipe_name"] or DEFAULT):
+        yield f"its recipe is recorded as {row['recipe_name']}, but reported as {served.status['recipe']}"
     for name in sorted(files.keys() | served.files.keys()):
         if files.get(name) != served.files.get(name):
             yield f"its {name} is recorded with the digest {files.get(name)} but served as {served.files.get(name)}"
