@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from image_service.cli.app import FAILED, app, exit_with_error, report_errors
+from image_service.cli.recipes import RecipesFile, find_recipe
 from image_service.config import Settings, load_settings
 from image_service.domain.image import ImageFormat, Rendering
+from image_service.domain.recipe import DEFAULT_NAME, Recipe
 from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
 
 
@@ -17,16 +19,19 @@ from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavai
 def render(
     photo: Annotated[Path, typer.Argument(help="An image file.")],
     out: Annotated[Path, typer.Option(help="Folder for the thumbnails, created if missing.")] = Path("thumbnails"),
+    recipe: Annotated[str, typer.Option(help="Name of the recipe to use.")] = DEFAULT_NAME,
+    recipes_file: RecipesFile = None,
 ) -> None:
     """Make the thumbnails of one file, without the service.
 
     Prints the thumbnails and the time that each step took. For trusted files only: they are decoded in this process,
-    without a sandbox. Uses the settings MAX_PIXELS, ENABLED_FORMATS and RENDER_TRUNCATED.
+    without a sandbox. Uses the settings MAX_PIXELS, ENABLED_FORMATS, RENDER_TRUNCATED and RECIPES_FILE.
     """
     with report_errors():
-        settings = load_settings()
+        settings = load_settings(recipes_file=recipes_file)
+    found = find_recipe(settings.recipes, recipe)
     try:
-        rendering = _render(settings, photo, out)
+        rendering = _render(settings, found, photo, out)
     except ServiceError as error:
         exit_with_error(f"{error.code}: {error.detail}", FAILED)
     except MemoryError:
@@ -36,7 +41,7 @@ def render(
     _report(photo, rendering)
 
 
-def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
+def _render(settings: Settings, recipe: Recipe, photo: Path, out: Path) -> Rendering:
     """Render the thumbnails, as files named like the photo and the output."""
     # Imported here: other commands do not need the codecs.
     from image_service.imaging.limits import RenderLimits  # noqa: PLC0415
@@ -50,13 +55,18 @@ def _render(settings: Settings, photo: Path, out: Path) -> Rendering:
             formats=tuple(map(ImageFormat, settings.enabled_formats)),
             truncated=settings.render_truncated,
         )
-        rendering = render(photo, settings.recipes.default, Path(scratch), limits)
+        rendering = render(photo, recipe, Path(scratch), limits)
         places = [
-            made.path.replace(out / f"{photo.stem}-{made.output}.{ImageFormat.of(made.content_type).extension}")
+            made.path.replace(out / f"{photo.stem}-{_stem(made.output)}.{ImageFormat.of(made.content_type).extension}")
             for made in rendering.thumbnails
         ]
     thumbnails = (replace(made, path=path) for made, path in zip(rendering.thumbnails, places, strict=True))
     return replace(rendering, thumbnails=tuple(thumbnails))
+
+
+def _stem(output: str) -> str:
+    """Returns the name of an output without the extension that those of other than the default format have."""
+    return output.partition(".")[0]
 
 
 def _report(photo: Path, rendering: Rendering) -> None:

@@ -87,7 +87,7 @@ def migrate(
     from image_service.program.migrations import run_migrations  # noqa: PLC0415 — see __init__
 
     with report_errors():
-        settings = load_settings()
+        settings = load_settings(with_recipes=False)
         configure_logging("WARNING", settings.log_format, sys.stderr)
         run_migrations(settings, lock_timeout=lock_timeout)
         typer.echo("The database's tables are up to date.")
@@ -100,7 +100,8 @@ def healthcheck(part: Annotated[Part, typer.Argument(help="Which process on this
     For health checks of containers. Exits with 0 if the process is healthy, with 1 if not.
     """
     with report_errors():
-        settings = load_settings()
+        # A running process has read its recipes, and is healthy while their file is being edited.
+        settings = load_settings(with_recipes=False)
     if part is Part.WORKER:
         healthy, reason = is_fresh(settings.liveness_file), f"{settings.liveness_file} was not updated lately"
     else:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from image_service.config.raw_values import misspelled
+from image_service.config.recipes_file import InvalidRecipesError
 from image_service.config.server_urls import EMBEDDED_QUEUE, SQLITE
 from image_service.config.settings import Settings
 
@@ -16,19 +17,32 @@ _SECRET: Final = frozenset({"database_url", "rabbitmq_url", "storage_url", "otel
 
 
 class ConfigError(Exception):
-    """A setting has an invalid value. The message is one sentence that names the setting."""
+    """A setting has an invalid value. The message is one sentence that names the setting.
+
+    Where RECIPES_FILE has several problems, each follows on a line of its own.
+    """
 
 
-def load_settings(**given: object) -> Settings:
+def load_settings(*, with_recipes: bool = True, **given: object) -> Settings:
     """Returns the settings from the environment; ``given`` values (command options) take precedence.
+
+    Args:
+        with_recipes: Whether RECIPES_FILE is read and checked now, as it is where images are rendered.
+        given: Values by the name of the setting; None: not given.
 
     Raises:
         ConfigError: a value is invalid.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic at run time
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic at run time
     except ValidationError as error:
         raise ConfigError(_one_sentence(error)) from None
+    if with_recipes:
+        try:
+            _ = settings.recipes
+        except InvalidRecipesError as error:
+            raise ConfigError(_of_file(settings.recipes_file, str(error))) from None
+    return settings
 
 
 def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
@@ -63,6 +77,11 @@ def doubts(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[
             "use sslmode=verify-full, which also makes sure of the server."
         )
     return found
+
+
+def _of_file(file: Path | None, problems: str) -> str:
+    first, *others = problems.splitlines()
+    return "\n".join([f"RECIPES_FILE={file} is not usable: {first}", *others]) + "."
 
 
 def _one_sentence(error: ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from image_service.config import types
 from image_service.config.raw_values import cleaned
+from image_service.config.recipes_file import load_recipes
 from image_service.config.server_urls import EMBEDDED_QUEUE, SQLITE
 from image_service.domain import limits
 from image_service.domain.image import DEFAULT_FORMATS
@@ -121,6 +123,11 @@ class Settings(BaseSettings):
     enabled_formats: types.Formats = Field(
         default=DEFAULT_FORMATS,
         description="Comma-separated formats to accept; tiff and bmp can be added, and with their extras heic and jxl.",
+    )
+    recipes_file: Path | None = Field(
+        default=None,
+        description="File with named recipes, for other sizes, shapes and formats of thumbnails: see "
+        "[recipes.md](recipes.md). Unset: the three default sizes only.",
     )
     max_pixels: int = Field(
         default=limits.MAX_PIXELS,
@@ -253,10 +260,14 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return self
 
-    @property
+    @cached_property
     def recipes(self) -> Recipes:
-        """The recipes that images are rendered with."""
-        return Recipes()
+        """The recipes that images are rendered with. RECIPES_FILE is read once.
+
+        Raises:
+            InvalidRecipesError: it cannot be used.
+        """
+        return Recipes() if self.recipes_file is None else load_recipes(self.recipes_file)
 
     @property
     def object_storage(self) -> str | None:
