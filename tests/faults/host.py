@@ -18,8 +18,9 @@ import httpx
 import psutil
 import pytest
 
+from harness.fork_server import PROGRAM as CLI
 from harness.fork_server import Order
-from harness.forked import ForkedProcess, fork
+from harness.forked import ForkedProcess, fork, run
 from harness.pace import slowness
 from harness.processes import free_port
 from harness.waiting import eventually
@@ -29,6 +30,7 @@ from tests.faults.client import Client
 from tests.faults.evidence import Snapshot, take_snapshot
 from tests.faults.failpoints import Failpoint
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
+from tests.faults.recipes import write_recipes
 
 SETTINGS = {
     "LOG_FORMAT": "json",
@@ -117,6 +119,7 @@ class Host:
             "DATABASE_URL": database_url,
             "RABBITMQ_URL": rabbitmq_url or "embedded://",
             "STORAGE_PATH": str(self.storage),
+            "RECIPES_FILE": str(write_recipes(folder)),
             "FAULT_DISK": str(self.disk),
             "FAULT_JOURNAL": str(self._journal),
             **settings,
@@ -183,6 +186,14 @@ class Host:
             errors=str(folder / "server.log"),
             group=None,
         )
+
+    async def run(self, *command: str) -> None:
+        """Run a command of the program, beside the processes, until it has ended; it must succeed."""
+        folder = self.folder / command[0]
+        folder.mkdir(exist_ok=True)
+        env = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), **self._settings}
+        done = await asyncio.to_thread(run, self._fork_server, CLI, *command, folder=folder, environment=env)
+        assert done.returncode == 0, done
 
     async def start_all(self) -> None:
         """Start API and worker, or the standalone process."""

@@ -27,7 +27,7 @@ from harness.servers import ForkServer, PostgresServer, RabbitMQServer, new_fold
 from image_service.database.migrations import upgrade
 from tests.faults.host import PROGRAM, Host
 from tests.faults.kill_points import STANDALONE
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.all_scenarios import SCENARIOS
 
 PATCHES: Final = Path(__file__).with_name("mutants")
 CONVERGENCE: Final = 8.0
