@@ -625,6 +625,6 @@ def test_the_example_file_shows_the_compose_files_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compose_passes_on_every_setting_that_may_change(name: str) -> None:
-    fixed = {"STORAGE_PATH", "API_HOST", "LIVENESS_FILE", "METRICS_HOST"}
+    fixed = {"STORAGE_PATH", "RECIPES_FILE", "API_HOST", "LIVENESS_FILE", "METRICS_HOST"}
     passed_on = rf"^ +{name}:( \$\{{{name}:-.+\}})?$"
     assert bool(re.search(passed_on, COMPOSE, re.MULTILINE)) == (name not in fixed)
