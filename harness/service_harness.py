@@ -29,7 +29,7 @@ from image_service.database.clock import in_seconds
 from image_service.domain.image import Claim, Image, ImageError, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane, lane_of
-from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.domain.recipe import DEFAULT_RECIPE, Recipes
 from image_service.domain.status import Status
 from image_service.models import ImageRow, RemovalRow
 from image_service.observability.metrics import Metrics
@@ -79,6 +79,7 @@ class ServiceHarness:
         self.inspector = FakeInspector()
         self.renderer = FakeRenderer(self.script)
         self.metrics = Metrics()
+        self.recipes = Recipes()
         self._outside = Database(database_url, time_limit=LONG_TIMEOUT)
         self._timing = QueueTiming(unqueued_after=UNQUEUED_AFTER, unclaimed_after=UNCLAIMED_AFTER)
 
@@ -104,6 +105,7 @@ class ServiceHarness:
             publisher=self.publisher(),
             inspector=self.inspector,
             limits=IngestLimits(**{"max_file_size": 1_000_000, **limits}),
+            recipes=self.recipes,
             observer=self.metrics,
         )
 
@@ -156,7 +158,7 @@ class ServiceHarness:
         return BacklogGauges(database=self.database, health=health, observer=self.metrics, limit=limit)
 
     def lookup(self) -> Lookup:
-        return Lookup(database=self.database, storage=self.storage)
+        return Lookup(database=self.database, storage=self.storage, recipes=self.recipes)
 
     async def ask(self, query: Callable[[Repositories], Awaitable[Result]]) -> Result:
         """Run a query in a transaction of its own, on a connection that no use case uses."""

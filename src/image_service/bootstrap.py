@@ -10,6 +10,7 @@ from image_service.config import Settings
 from image_service.database import Database
 from image_service.domain.image import ImageFormat
 from image_service.domain.lane import Lane
+from image_service.domain.recipe import Recipes
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
@@ -68,6 +69,7 @@ class ApiServices:
     reprocessing: Reprocessing
     deletion: Deletion
     health: HealthCheck
+    recipes: Recipes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
 def api_services(settings: Settings, resources: Resources) -> ApiServices:
     """Returns the use cases of the API."""
     publisher = _publisher(settings, resources)
+    recipes = settings.recipes
     if resources.metrics is not None:
         resources.metrics.expect_api(backlog_limit=settings.max_backlog)
     return ApiServices(
@@ -134,13 +137,20 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
                 max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=_formats(settings)
             ),
             limits=IngestLimits(max_file_size=settings.max_file_size),
+            recipes=recipes,
             observer=resources.observer,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
-        lookup=Lookup(database=resources.database, storage=resources.storage, presigned_urls=resources.presigned_urls),
+        lookup=Lookup(
+            database=resources.database,
+            storage=resources.storage,
+            recipes=recipes,
+            presigned_urls=resources.presigned_urls,
+        ),
         reprocessing=Reprocessing(database=resources.database, publisher=publisher),
         deletion=_deletion(resources),
         health=_health(resources),
+        recipes=recipes,
     )
 
 
@@ -190,7 +200,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
         ),
         reprocessing=reprocessing,
         backfill=Backfill(database=resources.database, recipe=settings.recipes.default),
-        lookup=Lookup(database=resources.database, storage=resources.storage),
+        lookup=Lookup(database=resources.database, storage=resources.storage, recipes=settings.recipes),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url.get_secret_value()) if broker else None,
     )
 

@@ -11,6 +11,8 @@
     │   ├── MissingFile              missing-file
     │   ├── TooManyFiles             too-many-files
     │   ├── NotMultipart             not-multipart
+    │   ├── RecipeConflict           recipe-conflict
+    │   ├── RecipeAfterFile          recipe-after-file
     │   ├── UnsupportedEncoding      unsupported-encoding
     │   ├── UploadStalled            upload-stalled
     │   ├── UploadTooLarge           upload-too-large
@@ -24,6 +26,7 @@
     ├── HostNotAllowed           host-not-allowed
     ├── OriginNotAllowed         origin-not-allowed
     ├── InvalidRequest           invalid-request
+    ├── UnknownRecipe            unknown-recipe
     ├── MalformedRequest         malformed-request
     ├── UrlTooLong               url-too-long
     ├── HeadTooLarge             head-too-large
@@ -91,7 +94,7 @@ class InvalidIdempotencyKey(UploadRejected):
 
 
 class IdempotencyKeyReused(UploadRejected):
-    """Another file was uploaded under this Idempotency-Key. Send each new file with a new key."""
+    """Another file or recipe was uploaded under this Idempotency-Key. Send each new file with a new key."""
 
     code = "idempotency-key-reused"
 
@@ -118,6 +121,18 @@ class NotMultipart(UploadRejected):
     """The request is not multipart/form-data. Send the image in the form field `file`: curl -F file=@photo.jpg."""
 
     code = "not-multipart"
+
+
+class RecipeConflict(UploadRejected):
+    """The request names two recipes. Send one, either in the query or in the form field `recipe`."""
+
+    code = "recipe-conflict"
+
+
+class RecipeAfterFile(UploadRejected):
+    """The form field `recipe` comes after the file. Send it before the file, or in the query: ?recipe=NAME."""
+
+    code = "recipe-after-file"
 
 
 class UnsupportedEncoding(UploadRejected):
@@ -194,6 +209,12 @@ class InvalidRequest(ServiceError):
     """The request is not valid. The API's documentation is at /docs."""
 
     code = "invalid-request"
+
+
+class UnknownRecipe(ServiceError):
+    """There is no recipe of this name. Send one of those that GET /recipes lists, or none for the default recipe."""
+
+    code = "unknown-recipe"
 
 
 class MalformedRequest(ServiceError):

@@ -13,6 +13,7 @@ _REQUEST_HEADERS: Final = (KEY_HEADER, "X-Request-ID", "If-Match", "If-None-Matc
 """Headers that a page may send, besides those that it always may."""
 _RESPONSE_HEADERS: Final = (
     "Accept-Ranges",
+    "Content-Location",
     "Content-Disposition",
     "Content-Range",
     "ETag",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 
+from image_service.api.fixed_document import FixedDocument
 from image_service.api.multipart import UploadReader
 from image_service.api.upload_limit import UploadLimit
 from image_service.api.urls import Urls, urls_of
@@ -20,6 +21,8 @@ class ApiContext:
     services: ApiServices
     upload_reader: UploadReader
     upload_limit: UploadLimit
+    recipe_list: FixedDocument
+    limits: FixedDocument
     public_url: str | None
     """The base of the URLs in responses; None: the address that the request was sent to."""
     standalone: bool

@@ -9,6 +9,9 @@ from image_service.errors import InvalidIdempotencyKey
 
 KEY_HEADER: Final = "Idempotency-Key"
 
+MAX_KEY: Final = 255
+"""Characters of a key."""
+
 _KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", re.ASCII)
 
 

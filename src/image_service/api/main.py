@@ -10,17 +10,20 @@ from image_service.api.cors import share_with
 from image_service.api.cross_site import CrossSiteProtection
 from image_service.api.dependencies import ApiContext, set_context
 from image_service.api.docs import install_docs, servers
+from image_service.api.fixed_document import FixedDocument
 from image_service.api.middleware import ForwardedHeaders, RequestContext, RequestMetrics, is_quiet
 from image_service.api.multipart import UploadReader
 from image_service.api.problems import install_handlers
-from image_service.api.routes import files, health, images, uploads
+from image_service.api.recipe_documents import limits_of, recipe_list
+from image_service.api.routes import files, health, images, recipes, uploads
 from image_service.api.upload_limit import UploadLimit
 from image_service.bootstrap import ApiServices
 from image_service.config import Settings
 from image_service.observability.metrics import Metrics
 
 _DESCRIPTION: Final = """
-Upload an image, and get thumbnails of it: 100x100, 300x300 and 1200x1200, upright, in sRGB, without metadata.
+Upload an image, and get thumbnails of it: 100x100, 300x300 and 1200x1200, or those of a recipe that `GET /recipes`
+lists; upright, in sRGB, without metadata. `GET /limits` says what may be sent.
 
 `POST /images` answers **202** once the image is stored. `GET /images/{id}` returns its status: **NEW** (stored, not
 yet queued), **PROCESSING**, **DONE** (all thumbnails exist) or **ERROR** (`error` gives the reason). Every error is a
@@ -62,12 +65,14 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
                 idle_timeout=settings.upload_idle_timeout,
                 min_rate=settings.upload_min_rate,
             ),
+            recipe_list=FixedDocument.of(recipe_list(services.recipes)),
+            limits=FixedDocument.of(limits_of(settings, services.recipes)),
             public_url=settings.public_url,
             standalone=settings.embedded_queue,
         ),
     )
     install_handlers(app)
-    for module in (uploads, images, files, health):
+    for module in (uploads, images, files, recipes, health):
         app.include_router(module.router)
     install_docs(app)
     # The middleware that is added last runs first.

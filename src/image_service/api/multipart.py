@@ -1,9 +1,11 @@
-"""Reads the uploaded file from a multipart/form-data body, as a stream (RFC 7578).
+"""Reads the uploaded file, and the fields before it, from a multipart/form-data body, as a stream (RFC 7578).
 
 The body is never collected in memory, and reaches the disk only as far as the file was accepted.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +22,16 @@ _MAX_DIGITS: Final = 19
 """Digits of a Content-Length: the HTTP parser refuses more, except for leading zeros."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadForm:
+    """A form, read up to the beginning of its file."""
+
+    recipe: str | None
+    """The name of the recipe that the form gives."""
+    content: AsyncIterator[bytes]
+    """The bytes of the file. After them the rest of the form is checked."""
+
+
 class UploadReader:
     """Finds the file in a request's body.
 
@@ -31,23 +43,29 @@ class UploadReader:
         self._max_file_size = max_file_size
         self._max_body = max_file_size + _OVERHEAD
 
-    async def file(self, request: Request, upload: Upload) -> AsyncGenerator[bytes]:
-        """Yields the bytes of the form's field `file`, then checks the rest of the form.
+    @asynccontextmanager
+    async def form(self, request: Request, upload: Upload) -> AsyncIterator[UploadForm]:
+        """Opens the form for the duration of the block. It and reading the content raise the same.
 
         Args:
             request: The request.
             upload: How long its bytes are waited for; takes its slot.
 
         Raises:
-            UploadRejected: the body is not a form with exactly one such file, is too large, or does not arrive.
+            UploadRejected: the body is not a form with exactly one field `file`, is too large, or does not arrive.
             UploadDisplaced: the upload gave way to another.
             TooManyUploads: it found no slot.
         """
+        form_file = FormFile()
+        async with aclosing(self._file(request, upload, form_file)) as content:
+            first = await anext(content, b"")
+            yield UploadForm(recipe=form_file.recipe, content=_chain(first, content))
+
+    async def _file(self, request: Request, upload: Upload, form_file: FormFile) -> AsyncGenerator[bytes]:
         boundary = _boundary(request.headers.get("content-type", ""))
         _check_encoding(request)
         if _content_length(request) > self._max_body:
             raise self._too_large()
-        form_file = FormFile()
         try:
             parser = FormParser(boundary)
             async for chunk in self._body(request, upload):
@@ -85,6 +103,13 @@ class UploadReader:
             f"The upload is too large: this service accepts files of up to {self._max_file_size:,} bytes. "
             "Send a smaller one."
         )
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for piece in rest:
+        yield piece
 
 
 def _boundary(content_type: str) -> str:

@@ -20,6 +20,9 @@ from image_service.errors import Busy, Outage, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
 
+VARY: Final = "vary"
+"""Where a route notes, in the scope's state, the request headers that every response at this URL depends on."""
+
 STATUS: Final[dict[str, HTTPStatus]] = {
     errors.EmptyUpload.code: HTTPStatus.BAD_REQUEST,
     errors.InvalidIdempotencyKey.code: HTTPStatus.BAD_REQUEST,
@@ -46,6 +49,9 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.HostNotAllowed.code: HTTPStatus.MISDIRECTED_REQUEST,
     errors.IdempotencyKeyReused.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidRequest.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RecipeAfterFile.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RecipeConflict.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.UnknownRecipe.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,
@@ -101,8 +107,10 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
 
 def refusal(scope: Scope, error: ServiceError) -> Response:
     """Returns the response to a request that failed, and notes it for ``RequestMetrics``."""
-    scope.setdefault("state", {})["problem"] = error.code
-    return problem_response(error if error.code in STATUS else ServiceError())
+    state = scope.setdefault("state", {})
+    state["problem"] = error.code
+    headers = {"Vary": state[VARY]} if VARY in state else None
+    return problem_response(error if error.code in STATUS else ServiceError(), headers)
 
 
 def documented(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:

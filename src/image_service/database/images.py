@@ -68,7 +68,13 @@ class ImageStatements(Repository):
         return await self._one(_IMAGE_BY_KEY, {"key": idempotency_key})
 
     async def reprocess(
-        self, image_ids: Collection[UUID], *, due_in: float, lane: Lane | None = None, only: Status | None = None
+        self,
+        image_ids: Collection[UUID],
+        *,
+        due_in: float,
+        lane: Lane | None = None,
+        only: Status | None = None,
+        recipe: str | None = None,
     ) -> set[UUID]:
         """DONE or ERROR → NEW, for images that still have their original; returns which images those were.
 
@@ -79,8 +85,11 @@ class ImageStatements(Repository):
             due_in: Seconds after which the reconciler queues them, unless they are queued by then.
             lane: Their new lane; None keeps the last one.
             only: The state that they must be in; None for either.
+            recipe: The name of their new recipe; None keeps the one that they have.
         """
-        statement = transitions.reprocess(image_ids, due_in=due_in, lane=lane, only=only).returning(ImageRow.id)
+        statement = transitions.reprocess(image_ids, due_in=due_in, lane=lane, only=only, recipe=recipe).returning(
+            ImageRow.id
+        )
         return set((await self._connection.execute(statement)).scalars())
 
     async def existing(self, image_ids: Collection[UUID]) -> set[UUID]:

@@ -27,6 +27,7 @@ from image_service.database.clock import in_seconds, now
 from image_service.database.dialect import insert_if_new
 from image_service.database.prepared import Prepared
 from image_service.domain.lane import Lane
+from image_service.domain.recipe import DEFAULT_NAME
 from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import ImageRow, ThumbnailRow
 
@@ -144,7 +145,9 @@ FAIL: Final[Update] = (
 """PROCESSING → ERROR. Parameters: those of ``HELD_BY_CLAIM``, failed_code, failed_detail."""
 
 
-def reprocess(image_ids: Collection[UUID], *, due_in: float, lane: Lane | None, only: Status | None) -> Update:
+def reprocess(
+    image_ids: Collection[UUID], *, due_in: float, lane: Lane | None, only: Status | None, recipe: str | None = None
+) -> Update:
     """DONE or ERROR → NEW, for images that still have their original.
 
     Args:
@@ -152,7 +155,10 @@ def reprocess(image_ids: Collection[UUID], *, due_in: float, lane: Lane | None, 
         due_in: Seconds after which the reconciler queues them.
         lane: Their new lane; None keeps the last one.
         only: The state that they must be in; None for either.
+        recipe: The name of their new recipe; None keeps the one that they have.
     """
+    # The fingerprint belongs to the recipe before.
+    changed = {} if recipe is None else {"recipe_name": None if recipe == DEFAULT_NAME else recipe, "recipe": None}
     return (
         update(ImageRow)
         .where(
@@ -173,6 +179,7 @@ def reprocess(image_ids: Collection[UUID], *, due_in: float, lane: Lane | None, 
             due_at=in_seconds(due_in),
             updated_at=now(),
             **({} if lane is None else {"lane": lane}),
+            **changed,
         )
     )
 

@@ -1,11 +1,9 @@
 """Accepts uploads: receives, checks, stores, records and publishes, in this order."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
@@ -16,12 +14,15 @@ from uuid_utils.compat import uuid7
 from image_service.database import Database
 from image_service.domain.image import Image, ImageHeader, Original
 from image_service.domain.keys import original_key
-from image_service.domain.lane import lane_of
+from image_service.domain.lane import Lane, lane_of
+from image_service.domain.recipe import DEFAULT_NAME, Recipe, Recipes
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
-from image_service.ports import NULL_OBSERVER, Delivery, Inspector, ObjectAttributes, Observer, Storage, no_links
+from image_service.ports import NULL_OBSERVER, Delivery, Inspector, ObjectAttributes, Observer, Storage
 from image_service.services.outage_retry import retry_on_outage
 from image_service.services.publishing import Publisher
+from image_service.services.recipes import recipe_named
+from image_service.services.scratch_file import ScratchFile
 
 _HEAD: Final = 4096
 """Bytes from which the format is detected; see ``Inspector.sniff``."""
@@ -40,6 +41,8 @@ class Staged:
     """A received and checked upload in a scratch directory."""
 
     original: Original
+    lane: Lane
+    """The lane to queue it in."""
     path: Path
     scratch: AsyncExitStack
     """Removes the scratch directory at its end."""
@@ -79,6 +82,7 @@ class Ingest:
         publisher: Publisher,
         inspector: Inspector,
         limits: IngestLimits,
+        recipes: Recipes,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._database = database
@@ -86,32 +90,42 @@ class Ingest:
         self._publisher = publisher
         self._inspector = inspector
         self._limits = limits
+        self._recipes = recipes
         self._observer = observer
         self._receiving = 0
 
     async def accept(
-        self, content: AsyncIterator[bytes], *, request_id: str | None = None, idempotency_key: str | None = None
+        self,
+        content: AsyncIterator[bytes],
+        *,
+        recipe: str | None = None,
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Accepted:
         """Receive and commit one file; see ``receive`` and ``commit``, whose errors it raises."""
-        staged = await self.receive(content)
+        staged = await self.receive(content, recipe=recipe)
         return await self.commit(staged, request_id=request_id, idempotency_key=idempotency_key)
 
-    async def receive(self, content: AsyncIterator[bytes]) -> Staged:
+    async def receive(self, content: AsyncIterator[bytes], *, recipe: str | None = None) -> Staged:
         """Write a file to a scratch directory and check it. ``commit`` removes the directory.
 
         Args:
             content: The file's bytes. Reading stops as soon as the file is known to be unacceptable.
+            recipe: The name of the recipe for its thumbnails; None: the default one.
 
         Raises:
+            UnknownRecipe: there is no such recipe; nothing was read.
             UploadRejected: the file is unacceptable; nothing of it is kept.
             Outage: the scratch directory cannot be written to, or the disk is almost full.
         """
+        chosen = recipe_named(self._recipes, recipe)
         await self._storage.check_space()
         async with AsyncExitStack() as stack:
             scratch = await stack.enter_async_context(self._storage.scratch())
             path = scratch / "original"
-            original = await self._write(content, path)
-            return Staged(original=original, path=path, scratch=stack.pop_all())
+            original = await self._write(content, path, chosen)
+            lane = lane_of(original.header, original.size_bytes, chosen)
+            return Staged(original=original, lane=lane, path=path, scratch=stack.pop_all())
 
     async def commit(
         self, staged: Staged, *, request_id: str | None = None, idempotency_key: str | None = None
@@ -121,10 +135,10 @@ class Ingest:
         Args:
             staged: The file.
             request_id: Appears in the worker's log.
-            idempotency_key: The same file under the same key is recorded once.
+            idempotency_key: The same file with the same recipe is recorded once under the same key.
 
         Raises:
-            IdempotencyKeyReused: another file was accepted under the key; this one is not kept.
+            IdempotencyKeyReused: another file or recipe was accepted under the key; this file is not kept.
             Outage: the file could not be stored or recorded.
         """
         original = staged.original
@@ -133,14 +147,14 @@ class Ingest:
             if idempotency_key is not None:
                 known = await self._by(answer_by, lambda: self._known(idempotency_key))
                 if known is not None:
-                    return _replayed(known, original.sha256)
+                    return _replayed(known, original)
             await self._storage.adopt({original_key(original.id): staged.path}, _attributes(original))
-        holder = await self._record_or_remove(original, idempotency_key, answer_by)
+        holder = await self._record_or_remove(staged, idempotency_key, answer_by)
         if holder is not None:
             await self._remove(original, answer_by)
-            return _replayed(holder, original.sha256)
+            return _replayed(holder, original)
         header = original.header
-        delivery = Delivery(image_id=original.id, lane=lane_of(header, original.size_bytes), request_id=request_id)
+        delivery = Delivery(image_id=original.id, lane=staged.lane, request_id=request_id)
         queued = await self._publisher.try_publish(delivery, until=answer_by)
         _log.info(
             "image accepted",
@@ -149,14 +163,15 @@ class Ingest:
             width=header.width,
             height=header.height,
             size_bytes=original.size_bytes,
+            recipe=original.recipe_name or DEFAULT_NAME,
             queued=queued,
         )
         self._observer.accepted(original, queued=queued)
         return Accepted(id=original.id, status=Status.PROCESSING if queued else Status.NEW)
 
-    async def _write(self, content: AsyncIterator[bytes], path: Path) -> Original:
+    async def _write(self, content: AsyncIterator[bytes], path: Path, recipe: Recipe) -> Original:
         """Write the content to a file and check it."""
-        file = _ScratchFile(path)
+        file = ScratchFile(path)
         max_size = self._limits.max_file_size
         buffer = bytearray()
         size = 0
@@ -184,12 +199,13 @@ class Ingest:
         finally:
             self._receiving -= 1
             file.close()
-        return Original(id=uuid7(), header=header, size_bytes=size, sha256=file.sha256)
+        name = None if recipe is self._recipes.default else recipe.name
+        return Original(id=uuid7(), header=header, size_bytes=size, sha256=file.sha256, recipe_name=name)
 
     def _buffer_size(self) -> int:
         return max(_MIN_BUFFER, min(_MAX_BUFFER, _TOTAL_BUFFER // self._receiving))
 
-    def _finish(self, file: "_ScratchFile", rest: bytearray) -> ImageHeader:
+    def _finish(self, file: ScratchFile, rest: bytearray) -> ImageHeader:
         """Write the rest of a file and inspect it. For most files this is the only switch to a thread."""
         file.write(rest)
         return self._inspector.inspect(file.path)
@@ -198,7 +214,7 @@ class Ingest:
         async with self._database.statement() as repositories:
             return await repositories.images.by_idempotency_key(idempotency_key)
 
-    async def _record_or_remove(self, original: Original, idempotency_key: str | None, until: float) -> Image | None:
+    async def _record_or_remove(self, staged: Staged, idempotency_key: str | None, until: float) -> Image | None:
         """Record an upload, retried on short outages. Where it certainly could not be recorded, remove its file.
 
         Where the outcome is unknown the file stays; the sweeper removes it if no row names it.
@@ -209,7 +225,7 @@ class Ingest:
             nonlocal unrecorded
             before, unrecorded = unrecorded, False  # unknown, until the outcome is known
             try:
-                return await self._record(original, idempotency_key)
+                return await self._record(staged, idempotency_key)
             except DatabaseUnavailable as outage:
                 unrecorded = before and outage.unchanged
                 raise
@@ -218,7 +234,7 @@ class Ingest:
             return await self._by(until, once)
         except DatabaseUnavailable:
             if unrecorded:
-                await self._remove(original, until)
+                await self._remove(staged.original, until)
             raise
 
     async def _remove(self, original: Original, until: float) -> None:
@@ -226,10 +242,10 @@ class Ingest:
             async with asyncio.timeout_at(until):
                 await self._storage.delete([original_key(original.id)])
 
-    async def _record(self, original: Original, idempotency_key: str | None) -> Image | None:
+    async def _record(self, staged: Staged, idempotency_key: str | None) -> Image | None:
         """Record an upload. If another image has its idempotency key, returns that one and records nothing."""
+        original, lane = staged.original, staged.lane
         due_in = self._publisher.timing.unqueued_after
-        lane = lane_of(original.header, original.size_bytes)
         if idempotency_key is None:
             async with self._database.statement() as repositories:
                 await repositories.images.add(original, lane=lane, due_in=due_in)
@@ -258,36 +274,8 @@ def _attributes(original: Original) -> dict[str, ObjectAttributes]:
     }
 
 
-def _replayed(known: Image, sha256: str) -> Accepted:
-    """Returns the image that has the upload's idempotency key, if it is the same file."""
-    if known.sha256 != sha256:
+def _replayed(known: Image, original: Original) -> Accepted:
+    """Returns the image that has the upload's idempotency key, if it is the same file with the same recipe."""
+    if (known.sha256, known.recipe_name) != (original.sha256, original.recipe_name):
         raise IdempotencyKeyReused
     return Accepted(id=known.id, status=known.status, replayed=True)
-
-
-class _ScratchFile:
-    """The file that an upload is written to. ``write`` blocks, so it is called in a thread."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._digest = hashlib.sha256()
-        self._file: FileIO | None = None
-
-    @property
-    def sha256(self) -> str:
-        """The digest of what was written so far, in hex digits."""
-        return self._digest.hexdigest()
-
-    def write(self, data: bytearray) -> None:
-        """Append to the file, which the first call creates."""
-        if self._file is None:
-            self._file = FileIO(self.path, "wb", opener=no_links)
-        self._digest.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()

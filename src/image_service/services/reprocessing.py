@@ -48,8 +48,13 @@ class Reprocessing:
         self._publisher = publisher
         self._answer_within = answer_within
 
-    async def reprocess(self, image_id: UUID, *, request_id: str | None = None) -> Status:
+    async def reprocess(self, image_id: UUID, *, recipe: str | None = None, request_id: str | None = None) -> Status:
         """Reprocess a finished image at once; returns PROCESSING, or NEW if the queue is unavailable.
+
+        Args:
+            image_id: The image.
+            recipe: The name of its new recipe, which must be known; None keeps the one that it has.
+            request_id: Appears in the worker's log.
 
         Raises:
             ImageNotFound: there is no image with this id.
@@ -64,7 +69,7 @@ class Reprocessing:
                 raise ImageNotFound
             if image.original_removed_at is not None:
                 raise OriginalRemoved
-            if not await _reprocess(repositories, image, due_in=self._publisher.timing.unqueued_after):
+            if not await _reprocess(repositories, image, due_in=self._publisher.timing.unqueued_after, recipe=recipe):
                 raise StillProcessing
         delivery = Delivery(image_id=image_id, lane=lane_of(image.header, image.size_bytes), request_id=request_id)
         queued = await self._publisher.try_publish(delivery, until=answer_by)
@@ -105,6 +110,6 @@ class Reprocessing:
             last = failed[-1]
 
 
-async def _reprocess(repositories: Repositories, image: Image, *, due_in: float) -> bool:
+async def _reprocess(repositories: Repositories, image: Image, *, due_in: float, recipe: str | None = None) -> bool:
     lane = lane_of(image.header, image.size_bytes)
-    return bool(await repositories.images.reprocess([image.id], lane=lane, due_in=due_in))
+    return bool(await repositories.images.reprocess([image.id], lane=lane, due_in=due_in, recipe=recipe))

@@ -1,7 +1,7 @@
 """``/images/{image_id}/original`` and ``/thumbnails``: the files of an image."""
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 from fastapi import Path, Query, Request, Response
 
@@ -9,12 +9,17 @@ from image_service import errors
 from image_service.api.caching import PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE
 from image_service.api.dependencies import context_of
 from image_service.api.files import file_response
-from image_service.api.problems import documented
+from image_service.api.negotiation import named_types
+from image_service.api.problems import VARY, documented
 from image_service.api.routes.images import ImageId
 from image_service.api.routing import Router
 from image_service.api.urls import version
 from image_service.errors import ObjectMissing
-from image_service.services.lookup import StoredFile
+from image_service.services.lookup import StoredFile, StoredThumbnail
+
+T = TypeVar("T")
+
+_VARY: Final = "Accept"
 
 router: Final = Router(prefix="/images", tags=["images"])
 
@@ -66,41 +71,74 @@ async def get_original(request: Request, image_id: ImageId) -> Response:
 @router.get(
     "/{image_id}/thumbnails/{size}",
     summary="Get a thumbnail",
-    description="Returns a thumbnail: upright, in sRGB, without metadata. ETag, If-None-Match and Range are supported.",
+    description="Returns a thumbnail: upright, in sRGB, without metadata. `hero`, `hero@2x` and `hero@2x.webp` are the "
+    "default format of a preset, its double pixel density, and that in another format; `outputs` of the image's status "
+    "lists all. A name without an extension serves the default format; if the image's recipe negotiates, the smallest "
+    "file of that and of the types that `Accept` names in full, with `Vary: Accept`. ETag, If-Match, If-None-Match and "
+    "Range are supported.",
     response_class=Response,
     responses=_RESPONSES | documented(errors.ImageNotFound, errors.ThumbnailNotFound),
 )
 async def get_thumbnail(
     request: Request,
     image_id: ImageId,
-    size: Annotated[str, Path(examples=["300x300"])],
+    size: Annotated[
+        str, Path(description="The name of an output, with or without an extension.", examples=["300x300"])
+    ],
     v: Annotated[
         str | None, Query(description="The version from the image's status: makes the response cacheable.")
     ] = None,
 ) -> Response:
     """Serves a thumbnail, cacheable forever under the URL of its version only."""
-    lookup = context_of(request).services.lookup
+    context = context_of(request)
+    lookup = context.services.lookup
 
-    def serve(file: StoredFile) -> Awaitable[Response]:
+    async def find() -> _Choice:
+        found = await lookup.thumbnails(image_id, size)
+        if found.negotiable:
+            request.scope["state"][VARY] = _VARY
+        if not found.files:
+            raise errors.ThumbnailNotFound(found.missing)
+        accepted = named_types(request) if len(found.files) > 1 else frozenset[str]()
+        return _Choice(_best(found.files, accepted), negotiated=found.negotiable)
+
+    def serve(choice: _Choice) -> Awaitable[Response]:
+        file = choice.file
+        if choice.negotiated:
+            location = context.urls(request).content_location(image_id, file.explicit_name, file.sha256)
+            return file_response(
+                request, file, lookup, cache=REVALIDATE, attachment=False, vary=_VARY, location=location
+            )
         cache = PUBLIC_IMMUTABLE if v == version(file.sha256) else REVALIDATE
         return file_response(request, file, lookup, cache=cache, attachment=False)
 
-    return await _with_current(lambda: lookup.thumbnail(image_id, size), serve)
+    return await _with_current(find, serve)
 
 
-async def _with_current(
-    find: Callable[[], Awaitable[StoredFile]], serve: Callable[[StoredFile], Awaitable[Response]]
-) -> Response:
+class _Choice(NamedTuple):
+    """A thumbnail to serve."""
+
+    file: StoredThumbnail
+    negotiated: bool
+
+
+def _best(files: Sequence[StoredThumbnail], accepted: Collection[str]) -> StoredThumbnail:
+    """Returns the smallest of the default, which is the first, and of those that the client accepts."""
+    usable = [files[0], *(file for file in files[1:] if file.content_type in accepted)]
+    return min(usable, key=lambda file: file.size_bytes)
+
+
+async def _with_current(find: Callable[[], Awaitable[T]], serve: Callable[[T], Awaitable[Response]]) -> Response:
     """Serves a file. If it is missing, its image may have been deleted, or rendered again, since it was looked up.
 
     Raises:
         ObjectMissing: the file is missing, but it is still recorded.
     """
-    file = await find()
+    found = await find()
     try:
-        return await serve(file)
+        return await serve(found)
     except ObjectMissing:
         current = await find()
-        if current.key == file.key:
+        if current == found:
             raise
         return await serve(current)

@@ -9,13 +9,14 @@ from image_service import errors
 from image_service.api.accepted import set_accepted_headers
 from image_service.api.caching import NO_STORE
 from image_service.api.dependencies import context_of
+from image_service.api.documents import image_status
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
+from image_service.api.recipe_choice import PARAMETER, recipe_of
 from image_service.api.routing import Router
-from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, ImageProblem, ImageStatus, UploadAccepted
-from image_service.api.urls import Urls
-from image_service.domain.image import Image
+from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, ImageStatus, UploadAccepted
 from image_service.domain.status import Status
+from image_service.services.recipes import recipe_named
 
 router: Final = Router(prefix="/images", tags=["images"])
 
@@ -46,7 +47,7 @@ async def list_images(
     response.headers["Cache-Control"] = NO_STORE
     query = {"limit": str(limit)} | ({} if status is None else {"status": status.value})
     return ImageList(
-        images=[_image_status(image, urls) for image in page],
+        images=[image_status(image, urls, context.services.recipes) for image in page],
         next=urls.after(page[-1].id, query) if len(images) > limit else None,
     )
 
@@ -63,7 +64,7 @@ async def get_image(request: Request, response: Response, image_id: ImageId) -> 
     context = context_of(request)
     image = await context.services.lookup.image(image_id)
     response.headers["Cache-Control"] = NO_STORE
-    return _image_status(image, context.urls(request))
+    return image_status(image, context.urls(request), context.services.recipes)
 
 
 @router.delete(
@@ -85,43 +86,26 @@ async def delete_image(request: Request, image_id: ImageId) -> None:
     "/{image_id}/reprocess",
     status_code=202,
     summary="Reprocess an image",
-    description="Makes the thumbnails of an image that is DONE or in ERROR again, from its original. Existing "
-    "thumbnails are served until the new ones are complete.",
+    description="Makes the thumbnails of an image that is DONE or in ERROR again, from its original, with the recipe "
+    "that it has or another. Existing thumbnails are served until the new ones are complete.",
     responses=documented(
         errors.ImageNotFound,
         errors.InvalidRequest,
+        errors.RecipeConflict,
+        errors.UnknownRecipe,
         errors.OriginNotAllowed,
         errors.StillProcessing,
         errors.OriginalRemoved,
         errors.DatabaseUnavailable,
     ),
+    openapi_extra={"parameters": [PARAMETER]},
 )
 async def reprocess_image(request: Request, response: Response, image_id: ImageId) -> UploadAccepted:
     """Queues a finished image for reprocessing."""
     context = context_of(request)
-    status = await context.services.reprocessing.reprocess(image_id, request_id=request_id_of(request))
+    services = context.services
+    recipe = recipe_of(request)
+    recipe_named(services.recipes, recipe)
+    status = await services.reprocessing.reprocess(image_id, recipe=recipe, request_id=request_id_of(request))
     set_accepted_headers(response, context.urls(request), image_id)
     return UploadAccepted(id=image_id, status=status, message=REPROCESS_MESSAGE)
-
-
-def _image_status(image: Image, urls: Urls) -> ImageStatus:
-    traits = image.traits
-    return ImageStatus(
-        id=image.id,
-        status=image.status,
-        original_url=urls.original(image.id),
-        thumbnails={thumbnail.output: urls.thumbnail(image.id, thumbnail) for thumbnail in image.thumbnails},
-        content_type=image.header.format.content_type,
-        size_bytes=image.size_bytes,
-        sha256=image.sha256,
-        width=image.header.width,
-        height=image.header.height,
-        placeholder=traits.placeholder if traits else None,
-        dominant_colour=traits.dominant_colour if traits else None,
-        metadata_removed=list(traits.metadata_removed) if traits else None,
-        created_at=image.created_at,
-        updated_at=image.updated_at,
-        finished_at=image.finished_at if image.status.terminal else None,
-        original_removed_at=image.original_removed_at,
-        error=ImageProblem(code=image.error.code, detail=image.error.detail) if image.error else None,
-    )

@@ -1,6 +1,5 @@
 """``POST /images``: uploads."""
 
-from contextlib import aclosing
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -8,13 +7,15 @@ from fastapi import Request, Response
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
 from image_service.api.dependencies import context_of
-from image_service.api.form_file import FIELD
-from image_service.api.idempotency import KEY_HEADER, idempotency_key_of
+from image_service.api.form_file import FIELD, RECIPE
+from image_service.api.idempotency import KEY_HEADER, MAX_KEY, idempotency_key_of
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
+from image_service.api.recipe_choice import PARAMETER, recipe_of
 from image_service.api.routing import Router
 from image_service.api.schemas import QUEUED_MESSAGE, REPLAYED_MESSAGE, UNQUEUED_MESSAGE, UploadAccepted
 from image_service.domain.status import Status
+from image_service.services.recipes import MAX_RECIPE_NAME, recipe_named
 
 router: Final = Router(prefix="/images", tags=["images"])
 
@@ -25,9 +26,15 @@ _UPLOAD: Final[dict[str, Any]] = {
             "in": "header",
             "required": False,
             "description": "Makes it safe to repeat an upload whose response was lost: the same file sent again under "
-            "the same key is the same image, until that is deleted. Another file under the same key is refused.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
-        }
+            "the same key is the same image, until that is deleted. Another file or recipe under the same key is refused.",
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MAX_KEY,
+                "pattern": "^[!-~]([ -~]*[!-~])?$",
+            },
+        },
+        PARAMETER,
     ],
     "requestBody": {
         "required": True,
@@ -37,12 +44,19 @@ _UPLOAD: Final[dict[str, Any]] = {
                     "type": "object",
                     "required": [FIELD],
                     "properties": {
+                        RECIPE: {
+                            "type": "string",
+                            "maxLength": MAX_RECIPE_NAME,
+                            "description": "The recipe for the thumbnails, instead of in the query. Must come before "
+                            "the file.",
+                        },
                         FIELD: {
                             "type": "string",
                             "format": "binary",
                             "description": "The image: JPEG, PNG, GIF, WebP or AVIF; also HEIC, JPEG XL, TIFF or "
-                            "BMP if the setting ENABLED_FORMATS adds them. The setting can also disable formats.",
-                        }
+                            "BMP if the setting ENABLED_FORMATS adds them. The setting can also disable formats: "
+                            "`GET /limits` names those that are accepted.",
+                        },
                     },
                 }
             }
@@ -67,6 +81,9 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.MalformedUpload,
         errors.MissingFile,
         errors.OriginNotAllowed,
+        errors.RecipeAfterFile,
+        errors.RecipeConflict,
+        errors.UnknownRecipe,
         errors.TooManyFiles,
         errors.UploadStalled,
         errors.UploadTooLarge,
@@ -89,10 +106,16 @@ async def upload_image(request: Request, response: Response) -> UploadAccepted:
     context = context_of(request)
     services = context.services
     key = idempotency_key_of(request)
+    recipe_named(services.recipes, recipe_of(request))
     with context.upload_limit.upload(request.client.host if request.client else "") as upload:
         await services.backlog.admit()
-        async with aclosing(context.upload_reader.file(request, upload)) as content:
-            accepted = await services.ingest.accept(content, request_id=request_id_of(request), idempotency_key=key)
+        async with context.upload_reader.form(request, upload) as form:
+            accepted = await services.ingest.accept(
+                form.content,
+                recipe=recipe_of(request, form.recipe),
+                request_id=request_id_of(request),
+                idempotency_key=key,
+            )
     set_accepted_headers(response, context.urls(request), accepted.id)
     if accepted.replayed:
         response.headers["Idempotent-Replayed"] = "true"
