@@ -25,9 +25,9 @@ from harness.broker import purge_queues
 from harness.processes import SOURCE
 from harness.servers import ForkServer, PostgresServer, RabbitMQServer, new_folder
 from image_service.database.migrations import upgrade
+from tests.faults.all_scenarios import SCENARIOS
 from tests.faults.host import PROGRAM, Host
 from tests.faults.kill_points import STANDALONE
-from tests.faults.all_scenarios import SCENARIOS
 
 PATCHES: Final = Path(__file__).with_name("mutants")
 CONVERGENCE: Final = 8.0

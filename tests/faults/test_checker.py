@@ -39,7 +39,7 @@ UNAVAILABLE: dict[str, Any] = {
     "retry_after": True,
 }
 OTHER = encoded(gradient(640, 480), "PNG")
-HOW = "0123456789abcdef"
+HOW = "r123456789abcdef"
 """The fingerprint of everything that is made here."""
 
 
@@ -452,7 +452,7 @@ async def output_of_another_recipe(system: SmallSystem) -> None:
 
 async def made_differently(system: SmallSystem) -> None:
     twin = await system.image(CONTENT + b"twin", Picture.VALID, recipe=LATE)
-    await system.recorded(twin, status="DONE", recipe="another")
+    await system.recorded(twin, status="DONE", recipe="r-another")
 
 
 VIOLATIONS: list[tuple[str, Callable[[SmallSystem], Awaitable[None]]]] = [
@@ -574,7 +574,7 @@ async def test_requested_recipe_replaces_the_one_of_the_upload(system: SmallSyst
     await system.thumbnails(image_id, content, AVATAR)
     for path in [path for path in system.files(image_id) if path.name.endswith("0")]:
         path.unlink()
-    await system.recorded(image_id, status="DONE", recipe="of avatars", recipe_name=AVATAR)
+    await system.recorded(image_id, status="DONE", recipe="r-of-avatars", recipe_name=AVATAR)
     assert await system.violated() == {"recipe-is-kept"}
     system.asked(Operation.REPROCESS, image_id, status_code=202, recipe=AVATAR)
     assert await system.violated() == set()

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.host import Host
 from tests.faults.all_scenarios import SCENARIOS, Scenario
+from tests.faults.host import Host
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name)
