@@ -31,6 +31,7 @@ from tests.faults.evidence import Snapshot, take_snapshot
 from tests.faults.failpoints import Failpoint
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
 from tests.faults.recipes import write_recipes
+from tests.faults.rules import IDLE_RULES
 
 SETTINGS = {
     "LOG_FORMAT": "json",
@@ -332,9 +333,12 @@ class Host:
 
     async def assert_invariants(self) -> None:
         """Fail with all details if an invariant is violated."""
-        found = await self.violations()
-        if found:
-            pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.details}" for each in found), pytrace=False)
+        _assert_none(await self.violations())
+
+    async def assert_nothing_is_broken(self) -> None:
+        """Fail if an invariant is violated that holds at any moment, whatever is still to be done."""
+        evidence = replace(self._evidence(grace=0), api_url=None)
+        _assert_none([each for each in await violations(evidence) if each.invariant not in IDLE_RULES])
 
     def _evidence(self, grace: float) -> Evidence:
         living = [name for name in self._urls if name in self.processes]
@@ -359,6 +363,11 @@ class Host:
 
     async def _wait_until_gone(self, process: Process, decoders: list[psutil.Process]) -> None:
         await eventually(lambda: not process.alive and not any(map(_lives, decoders)), timeout=REACH_LIMIT)
+
+
+def _assert_none(found: list[Violation]) -> None:
+    if found:
+        pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.details}" for each in found), pytrace=False)
 
 
 def _lives(process: psutil.Process) -> bool:

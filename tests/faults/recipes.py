@@ -39,6 +39,8 @@ formats = ["webp", "jpeg"]
 optional = true
 """
 """``avatar`` has a variant; ``late`` has one output that must be there at once, and three that follow."""
+CHANGED: Final = TEXT.replace("width = 640", "width = 640\nquality = 40")
+"""The same recipes, but one output of ``late`` is made in another way."""
 WITHIN: Final = 1
 """Pixels by which a side may differ from the exact size."""
 
