@@ -21,7 +21,7 @@ from image_service.domain.image import (
     Rendering,
 )
 from image_service.domain.lane import Lane
-from image_service.domain.recipe import Output, Recipe
+from image_service.domain.recipe import Output, OutputFormat, Recipe
 from image_service.errors import CorruptImage, ObjectMissing, UnsupportedFormat
 from image_service.ports import Delivery, ObjectAttributes
 from image_service.queue.embedded import EmbeddedQueue
@@ -115,7 +115,7 @@ class ScriptedDatabase(Database):
     ) -> AsyncIterator[Queries]:
         asked: list[str] = []
         async with inner as repositories:
-            for name in ("images", "claims", "scheduling", "catalogue", "removals"):
+            for name in ("images", "claims", "outputs", "scheduling", "catalogue", "removals"):
                 prefix = "removals." if name == "removals" else ""
                 scripted = _ScriptedRepository(getattr(repositories, name), self._script, asked, prefix)
                 setattr(repositories, name, scripted)
@@ -233,7 +233,7 @@ class FakeInspector:
 
 
 class FakeRenderer:
-    """Writes a few bytes for each preset, once ``gate`` is set."""
+    """Writes a few bytes for each output, once ``gate`` is set."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -241,6 +241,10 @@ class FakeRenderer:
         self.gate.set()
         self.running = 0
         self.rendered = 0
+        self.made: list[str] = []
+        """The names of all outputs that it was asked for."""
+        self.left_out: set[str] = set()
+        """The names of outputs to leave out."""
         self.cancelled = 0
 
     async def render(self, source: Path, recipe: Recipe, out: Path) -> Rendering:
@@ -258,20 +262,25 @@ class FakeRenderer:
             finally:
                 self.running -= 1
             self.rendered += 1
-            thumbnails = tuple(_thumbnail(preset, content, out) for preset in recipe.outputs)
-            return Rendering(width=480, height=640, thumbnails=thumbnails, traits=TRAITS)
+            self.made += [each.name for each in recipe.outputs]
+            left_out = tuple(each.name for each in recipe.outputs if each.name in self.left_out)
+            thumbnails = tuple(_thumbnail(each, content, out) for each in recipe.outputs if each.name not in left_out)
+            return Rendering(width=480, height=640, thumbnails=thumbnails, traits=TRAITS, left_out=left_out)
 
 
-def _thumbnail(preset: Output, content: bytes, out: Path) -> RenderedThumbnail:
-    made = b"%s of %s, unique: %s" % (preset.name.encode(), content[:20], os.urandom(16))
-    path = out / preset.name
+def _thumbnail(output: Output, content: bytes, out: Path) -> RenderedThumbnail:
+    made = b"%s of %s, unique: %s" % (output.name.encode(), content[:20], os.urandom(16))
+    if output.default:  # no other format is larger
+        made += b"." * 100
+    path = out / output.name
     path.write_bytes(made)
+    kind = OutputFormat.JPEG if output.format is OutputFormat.AUTO else output.format
     return RenderedThumbnail(
-        output=preset.name,
+        output=output.name,
         path=path,
-        content_type="image/jpeg",
-        width=75,
-        height=100,
+        content_type=f"image/{kind}",
+        width=75 * output.dpr,
+        height=100 * output.dpr,
         size_bytes=len(made),
         sha256=hashlib.sha256(made).hexdigest(),
     )

@@ -286,7 +286,7 @@ QUERIES: Final = (
     ),
     Query(
         name="outdated",
-        run=lambda r, s: r.catalogue.outdated(DEFAULT_RECIPE.fingerprint, among=500, after=s.middle),
+        run=lambda r, s: r.catalogue.outdated({"default": DEFAULT_RECIPE.fingerprint}, among=500, after=s.middle),
         index=PRIMARY_KEY,
     ),
     Query(

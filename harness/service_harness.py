@@ -29,11 +29,12 @@ from image_service.database.clock import in_seconds
 from image_service.domain.image import Claim, Image, ImageError, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane, lane_of
-from image_service.domain.recipe import DEFAULT_RECIPE, Recipes
+from image_service.domain.recipe import Recipes
 from image_service.domain.status import Status
 from image_service.models import ImageRow, RemovalRow
 from image_service.observability.metrics import Metrics
 from image_service.ports import NULL_OBSERVER, Delivery, Observer, Renderer, Storage
+from image_service.services.attempts import ProcessingPolicy
 from image_service.services.audit import Audit
 from image_service.services.backfill import Backfill
 from image_service.services.backlog import Backlog
@@ -42,7 +43,7 @@ from image_service.services.deletion import Deletion
 from image_service.services.health import HealthCheck
 from image_service.services.ingest import Ingest, IngestLimits
 from image_service.services.lookup import Lookup
-from image_service.services.processing import Processing, ProcessingPolicy
+from image_service.services.processing import Processing
 from image_service.services.publishing import Publisher, QueueTiming
 from image_service.services.reconciler import Reconciler
 from image_service.services.reprocessing import Reprocessing
@@ -64,7 +65,16 @@ ERROR = ImageError(code="corrupt-image", detail="Export the image again.")
 OUTDATED = "another recipe"
 """The fingerprint of an earlier recipe."""
 
-_TIMES = ("created_at", "updated_at", "queued_at", "lease_until", "due_at", "finished_at")
+_TIMES = (
+    "created_at",
+    "updated_at",
+    "queued_at",
+    "lease_until",
+    "due_at",
+    "finished_at",
+    "outputs_due_at",
+    "outputs_lease_until",
+)
 
 
 class ServiceHarness:
@@ -80,6 +90,7 @@ class ServiceHarness:
         self.renderer = FakeRenderer(self.script)
         self.metrics = Metrics()
         self.recipes = Recipes()
+        """The recipes that all use cases know; a test may replace them."""
         self._outside = Database(database_url, time_limit=LONG_TIMEOUT)
         self._timing = QueueTiming(unqueued_after=UNQUEUED_AFTER, unclaimed_after=UNCLAIMED_AFTER)
 
@@ -110,7 +121,7 @@ class ServiceHarness:
         )
 
     def processing(self, renderer: Renderer | None = None, **policy: Any) -> Processing:  # noqa: ANN401  (the fields of ProcessingPolicy)
-        return _processing(self.database, self.storage, renderer or self.renderer, self.metrics, **policy)
+        return _processing(self.database, self.storage, renderer or self.renderer, self.recipes, self.metrics, **policy)
 
     def reconciler(self, database: Database | None = None, **options: Any) -> Reconciler:  # noqa: ANN401  (options of the constructor)
         database = database or self.database
@@ -120,10 +131,10 @@ class ServiceHarness:
         return Deletion(database=self.database, storage=self.storage, **options)
 
     def reprocessing(self, **options: Any) -> Reprocessing:  # noqa: ANN401  (options of the constructor)
-        return Reprocessing(database=self.database, publisher=self.publisher(), **options)
+        return Reprocessing(database=self.database, publisher=self.publisher(), recipes=self.recipes, **options)
 
     def backfill(self, **options: Any) -> Backfill:  # noqa: ANN401  (options of the constructor)
-        return Backfill(database=self.database, recipe=DEFAULT_RECIPE, **options)
+        return Backfill(database=self.database, recipes=self.recipes, **options)
 
     def backlog(self, limit: int, **options: Any) -> Backlog:  # noqa: ANN401  (options of the constructor)
         return Backlog(database=self.database, limit=limit, **options)
@@ -192,17 +203,17 @@ class ServiceHarness:
         statement = update(ImageRow).where(ImageRow.id == image_id).values(**values)
         await self.ask(lambda r: r.connection.execute(statement))
 
-    async def new(self, content: bytes = IMAGE, lane: Lane = LANE) -> UUID:
+    async def new(self, content: bytes = IMAGE, lane: Lane = LANE, recipe: str | None = None) -> UUID:
         """Returns an image that is stored and recorded but not queued, as after a crash of the API after the commit."""
         digest = hashlib.sha256(content).hexdigest()
-        original = Original(id=uuid4(), header=HEADER, size_bytes=len(content), sha256=digest)
+        original = Original(id=uuid4(), header=HEADER, size_bytes=len(content), sha256=digest, recipe_name=recipe)
         await self.put(original_key(original.id), content)
         await self.ask(lambda r: r.images.add(original, lane=lane, due_in=UNQUEUED_AFTER))
         return original.id
 
-    async def queued(self, lane: Lane = LANE) -> UUID:
+    async def queued(self, lane: Lane = LANE, recipe: str | None = None) -> UUID:
         """Returns an image that is marked as queued; it has no message unless the test publishes one."""
-        image_id = await self.new(lane=lane)
+        image_id = await self.new(lane=lane, recipe=recipe)
         assert await self.ask(lambda r: r.scheduling.mark_queued(image_id, due_in=UNCLAIMED_AFTER))
         return image_id
 
@@ -229,10 +240,10 @@ class ServiceHarness:
         await self.fail(claim)
         return claim.image_id
 
-    async def render(self, image_id: UUID) -> None:
+    async def render(self, image_id: UUID, lane: Lane = LANE) -> None:
         """Process an image as another worker, without the script."""
-        unscripted = _processing(self._outside, LocalStorage(self.folder), FakeRenderer(Script()))
-        await unscripted.process(Delivery(image_id=image_id))
+        unscripted = _processing(self._outside, LocalStorage(self.folder), FakeRenderer(Script()), self.recipes)
+        await unscripted.process(Delivery(image_id=image_id, lane=lane))
 
     async def done(self, recipe: str | None = None) -> UUID:
         """Returns an image that is DONE, made with the recipe of the given fingerprint."""
@@ -289,6 +300,7 @@ def _processing(
     database: Database,
     storage: Storage,
     renderer: Renderer,
+    recipes: Recipes,
     observer: Observer = NULL_OBSERVER,
     **policy: Any,  # noqa: ANN401  (the fields of ProcessingPolicy)
 ) -> Processing:
@@ -303,7 +315,7 @@ def _processing(
         database=database,
         storage=storage,
         renderers=dict.fromkeys(Lane, renderer),
-        recipe=DEFAULT_RECIPE,
+        recipes=recipes,
         policy=ProcessingPolicy(**{**defaults, **policy}),
         observer=observer,
     )

@@ -19,6 +19,7 @@ from image_service.observability.observed import ObservedQueue, ObservedRenderer
 from image_service.ports import NULL_OBSERVER, DeadLetters, Observer, PresignedUrls, Renderer, Storage, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQDeadLetters, RabbitMQQueue
+from image_service.services.attempts import ProcessingPolicy
 from image_service.services.audit import Audit
 from image_service.services.backfill import Backfill
 from image_service.services.backlog import Backlog
@@ -27,7 +28,7 @@ from image_service.services.deletion import Deletion
 from image_service.services.health import HealthCheck
 from image_service.services.ingest import Ingest, IngestLimits
 from image_service.services.lookup import Lookup
-from image_service.services.processing import Processing, ProcessingPolicy
+from image_service.services.processing import Processing
 from image_service.services.publishing import Publisher, QueueTiming
 from image_service.services.reconciler import Reconciler
 from image_service.services.reprocessing import Reprocessing
@@ -147,7 +148,7 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
             recipes=recipes,
             presigned_urls=resources.presigned_urls,
         ),
-        reprocessing=Reprocessing(database=resources.database, publisher=publisher),
+        reprocessing=_reprocessing(settings, resources),
         deletion=_deletion(resources),
         health=_health(resources),
         recipes=recipes,
@@ -188,7 +189,7 @@ def backlog_gauges(settings: Settings, resources: Resources) -> BacklogGauges:
 def admin_services(settings: Settings, resources: Resources) -> AdminServices:
     """Returns the use cases of the commands for operators."""
     broker = not settings.embedded_queue
-    reprocessing = Reprocessing(database=resources.database, publisher=_publisher(settings, resources))
+    reprocessing = _reprocessing(settings, resources)
     return AdminServices(
         audit=Audit(
             database=resources.database,
@@ -199,7 +200,7 @@ def admin_services(settings: Settings, resources: Resources) -> AdminServices:
             reconciler=_reconciler(settings, resources) if broker else None,
         ),
         reprocessing=reprocessing,
-        backfill=Backfill(database=resources.database, recipe=settings.recipes.default),
+        backfill=Backfill(database=resources.database, recipes=settings.recipes),
         lookup=Lookup(database=resources.database, storage=resources.storage, recipes=settings.recipes),
         dead_letters=RabbitMQDeadLetters(settings.rabbitmq_url.get_secret_value()) if broker else None,
     )
@@ -211,7 +212,7 @@ def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane
         database=resources.database,
         storage=resources.storage,
         renderers=renderers,
-        recipe=settings.recipes.default,
+        recipes=settings.recipes,
         observer=resources.observer,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,
@@ -289,6 +290,12 @@ def _publisher(settings: Settings, resources: Resources) -> Publisher:
 
 def _seconds(days: float | None) -> float | None:
     return None if days is None else days * _DAY
+
+
+def _reprocessing(settings: Settings, resources: Resources) -> Reprocessing:
+    return Reprocessing(
+        database=resources.database, publisher=_publisher(settings, resources), recipes=settings.recipes
+    )
 
 
 def _reconciler(settings: Settings, resources: Resources) -> Reconciler:

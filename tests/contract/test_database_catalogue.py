@@ -63,8 +63,8 @@ async def oldest(database: Database, limit: int = 100, after: UUID | None = None
 
 async def outdated(
     database: Database, recipe: str = RECIPE, among: int = 100, after: UUID | None = None
-) -> dict[UUID, bool]:
-    return await in_transaction(database, lambda r: r.catalogue.outdated(recipe, among=among, after=after))
+) -> dict[UUID, bool | None]:
+    return await in_transaction(database, lambda r: r.catalogue.outdated({"default": recipe}, among=among, after=after))
 
 
 async def open_count(database: Database, limit: int = 100, lane: Lane | None = None) -> int:

@@ -89,14 +89,6 @@ async def test_reprocess_returns_the_images_that_qualify(database: Database) -> 
     assert await reprocess(database) == set()
 
 
-async def test_reprocess_can_be_limited_to_one_state(database: Database) -> None:
-    one, other = await done(database), await failed(database)
-    assert await reprocess(database, one, other, only=Status.DONE) == {one}
-    assert await status_of(database, other) is Status.ERROR
-    assert await reprocess(database, other, only=Status.DONE) == set()
-    assert await reprocess(database, other, only=Status.ERROR) == {other}
-
-
 async def test_reprocessed_image_gets_the_given_lane_or_keeps_its_own(database: Database) -> None:
     image_id = await done(database)
     for given, expected in ((None, Lane.NORMAL), (Lane.BACKFILL, Lane.BACKFILL), (None, Lane.BACKFILL)):

@@ -20,7 +20,7 @@ import pytest
 
 from harness.fork_server import PROGRAM as CLI
 from harness.fork_server import Order
-from harness.forked import ForkedProcess, fork, run
+from harness.forked import ForkedProcess, fork
 from harness.pace import slowness
 from harness.processes import free_port
 from harness.waiting import eventually
@@ -171,16 +171,17 @@ class Host:
         }
         starts = _count_starts(folder / "server.log", role)
         born = time.time()
-        forked = await asyncio.to_thread(fork, self._fork_server, self._order(folder, role, name, env))
+        order = self._order(folder, PROGRAM, [role, *self._address(name, role)], env)
+        forked = await asyncio.to_thread(fork, self._fork_server, order)
         process = self.processes[name] = Process(name, folder, forked, born)
         await eventually(lambda: _count_starts(process.log, role) > starts or not process.alive, timeout=START_LIMIT)
         return process
 
-    def _order(self, folder: Path, role: str, name: str, env: Mapping[str, str]) -> Order:
+    def _order(self, folder: Path, program: str, arguments: list[str], env: Mapping[str, str]) -> Order:
         folder.mkdir(parents=True, exist_ok=True)
         return Order(
-            program=PROGRAM,
-            arguments=[role, *self._address(name, role)],
+            program=program,
+            arguments=arguments,
             environment={"PATH": os.environ["PATH"], "TMPDIR": str(folder), **env},
             folder=str(folder),
             output=str(folder / "server.log"),
@@ -188,13 +189,18 @@ class Host:
             group=None,
         )
 
-    async def run(self, *command: str) -> None:
-        """Run a command of the program, beside the processes, until it has ended; it must succeed."""
-        folder = self.folder / command[0]
-        folder.mkdir(exist_ok=True)
-        env = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), **self._settings}
-        done = await asyncio.to_thread(run, self._fork_server, CLI, *command, folder=folder, environment=env)
-        assert done.returncode == 0, done
+    async def begin_backfill(self) -> None:
+        """Run the command ``backfill`` until it has marked every DONE image, and kill it."""
+        data = [] if self.distributed else ["--data", str(self.folder / "data")]
+        order = self._order(self.folder / "backfill", CLI, ["backfill", *data], self._settings)
+        process = await asyncio.to_thread(fork, self._fork_server, order)
+        await self.wait_for(
+            lambda snapshot: all(
+                row["outputs_due_at"] is not None for row in snapshot.images.values() if row["status"] == "DONE"
+            )
+        )
+        process.kill()
+        await asyncio.to_thread(process.wait)
 
     async def start_all(self) -> None:
         """Start API and worker, or the standalone process."""

@@ -1,8 +1,8 @@
 """The kill points in the life of an image: before and after every effect of its process.
 
 ``docs/reliability.md`` names the tests from this table: each row is one test of ``test_kill_points.py``, and of
-``test_kill_points_standalone.py`` unless it is about the broker; those of late outputs are one test together. Each proves
-that nothing is lost, stuck or left over, and in addition what its row says.
+``test_kill_points_standalone.py`` unless it is about the broker; those of late outputs are one test together. Each
+proves that nothing is lost, stuck or left over, and in addition what its row says.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ from tests.faults.recipes import CHANGED, LATE, write_recipes
 API, WORKER, STANDALONE = "api", "worker", "standalone"
 PHOTO = encoded(noise(160, 120), "JPEG")
 """Large enough for the sniffing of its first bytes to happen before the rest has arrived."""
+PATIENT: Final = {"MAX_ATTEMPTS": "1000", "MAX_DECODER_FAILURES": "1000"}
+"""Settings under which an image may be attempted at many kill points."""
 GROUP: Final = 3
 """Uploads that are committed together."""
 
@@ -302,7 +304,7 @@ async def die_while_outputs_are_replaced(host: Host) -> None:
     before = await _keys(host, image_id)
     await host.stop_all()
     write_recipes(host.folder, CHANGED)
-    await host.mark_outputs_due()
+    await host.begin_backfill()
     await _die_at_each(host, REPLACED)
     after = await _keys(host, image_id)
     assert {name for name, key in after.items() if before[name] != key} == {"wide"}
@@ -311,7 +313,7 @@ async def die_while_outputs_are_replaced(host: Host) -> None:
 async def _die_at_each(host: Host, kill_points: tuple[KillPoint, ...]) -> None:
     """Let the worker die at one kill point after the other; what is recorded must be there after each death."""
     role = WORKER if host.distributed else STANDALONE
-    for point in kill_points if host.distributed else for_standalone(kill_points):
+    for point in for_distributed(kill_points) if host.distributed else for_standalone(kill_points):
         if role not in host.processes:
             await host.start(role, point.failpoint)
         await host.wait_for_death(role, point.failpoint)

@@ -1,10 +1,12 @@
 """Kills the standalone process at every kill point and cuts the power, on SQLite without a broker."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.faults import kill_points
 from tests.faults.host import Host
-from tests.faults.kill_points import DELETION, GROUP, REPROCESSING, UPLOAD, KillPoint, for_standalone
+from tests.faults.kill_points import DELETION, GROUP, PATIENT, REPROCESSING, UPLOAD, KillPoint, for_standalone
 
 
 @pytest.mark.parametrize("kill_point", for_standalone(UPLOAD), ids=lambda kill_point: kill_point.name)
@@ -29,3 +31,13 @@ async def test_standalone_kill_around_the_commit_of_a_group_keeps_all_or_none(
     where: str, kept: int, standalone: Host
 ) -> None:
     assert await kill_points.die_with_a_group(standalone, where) == kept
+
+
+async def test_standalone_kill_while_outputs_follow_loses_none(make_standalone: Callable[..., Host]) -> None:
+    await kill_points.die_while_outputs_follow(make_standalone(**PATIENT))
+
+
+async def test_standalone_kill_while_outputs_are_replaced_keeps_old_or_new_ones(
+    make_standalone: Callable[..., Host],
+) -> None:
+    await kill_points.die_while_outputs_are_replaced(make_standalone(**PATIENT))

@@ -1,10 +1,10 @@
 """Queries over many images, a page at a time: for lists, the audit, retention and back-fills."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
 
 from image_service.database.clock import in_seconds
 from image_service.database.repository import Repository
@@ -12,6 +12,7 @@ from image_service.database.rows import SELECT_IMAGES, image_from_rows
 from image_service.database.states import in_state
 from image_service.domain.image import Image
 from image_service.domain.lane import Lane
+from image_service.domain.recipe import DEFAULT_NAME
 from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import IdentityRow, ImageRow, ThumbnailRow
 
@@ -73,27 +74,35 @@ class CatalogueStatements(Repository):
         statement = select(ImageRow.id).where(*conditions).order_by(ImageRow.id).limit(limit)
         return (await self._connection.execute(statement)).scalars().all()
 
-    async def outdated(self, recipe: str, *, among: int, after: UUID | None = None) -> dict[UUID, bool]:
-        """The next images, the oldest first, each with whether it is outdated.
+    async def outdated(
+        self, recipes: Mapping[str, str], *, among: int, after: UUID | None = None
+    ) -> dict[UUID, bool | None]:
+        """The next images, the oldest first, each with whether it is outdated; None: its recipe is not among these.
 
-        An image is outdated if it is DONE under another recipe and still has its original. There is no index for this,
-        so the limit is on the images examined, not on those found.
+        An image is outdated if it is DONE under another version of its recipe, and still has its original. There is no
+        index for this, so the limit is on the images examined, not on those found.
 
         Args:
-            recipe: The fingerprint of the current recipe.
+            recipes: The fingerprints of the recipes as they are now, by name.
             among: How many images to examine.
             after: Only newer ones than this.
         """
-        outdated = and_(
-            ImageRow.status == Status.DONE,
-            or_(ImageRow.recipe.is_(None), ImageRow.recipe != recipe),
-            ImageRow.original_removed_at.is_(None),
+        # Outputs that are due already are compared with the recipe when a worker claims them.
+        examined = and_(
+            in_state(Status.DONE), ImageRow.outputs_due_at.is_(None), ImageRow.original_removed_at.is_(None)
         )
         conditions = [] if after is None else [ImageRow.id > after]
         statement = (
-            select(ImageRow.id, outdated.label("outdated")).where(*conditions).order_by(ImageRow.id).limit(among)
+            select(ImageRow.id, examined.label("examined"), ImageRow.recipe_name, ImageRow.recipe)
+            .where(*conditions)
+            .order_by(ImageRow.id)
+            .limit(among)
         )
-        return {row.id: row.outdated for row in await self._connection.execute(statement)}
+        found: dict[UUID, bool | None] = {}
+        for row in await self._connection.execute(statement):
+            current = recipes.get(row.recipe_name or DEFAULT_NAME)
+            found[row.id] = row.examined and (None if current is None else row.recipe != current)
+        return found
 
     async def finished_before(self, seconds: float, *, limit: int) -> Sequence[UUID]:
         """Images that were finished more than so many seconds ago, the oldest end first."""

@@ -5,7 +5,8 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Update, bindparam, insert, select, update
+from sqlalchemy import Update, bindparam, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds, now
 from image_service.database.removals import remove_thumbnails
@@ -117,15 +118,20 @@ class ClaimStatements(Repository):
         return await self._changed(statement, _held(claim))
 
     async def attempts_in_progress(self, image_ids: Collection[UUID]) -> set[tuple[UUID, int]]:
-        """The newest attempt of each of these images that is unfinished: one that may still record its thumbnails."""
+        """The newest attempt of each of these images that may still record its thumbnails.
+
+        The image is unfinished, or an attempt on outputs that it lacks has begun.
+        """
         result = await self._connection.execute(
-            select(ImageRow.id, ImageRow.attempt).where(ImageRow.id.in_(image_ids), ImageRow.status.in_(CLAIMABLE))
+            select(ImageRow.id, ImageRow.attempt).where(
+                ImageRow.id.in_(image_ids),
+                or_(ImageRow.status.in_(CLAIMABLE), ImageRow.outputs_lease_until.is_not(None)),
+            )
         )
         return {(row.id, row.attempt) for row in result}
 
     async def _insert_thumbnails(self, claim: Claim, result: Result) -> None:
-        rows = [{"image_id": claim.image_id, **asdict(thumbnail)} for thumbnail in result.thumbnails]
-        await self._connection.execute(insert(ThumbnailRow), rows)
+        await insert_thumbnails(self._connection, claim.image_id, result.thumbnails)
 
 
 class ClaimRepository(ClaimStatements):
@@ -153,6 +159,13 @@ class ClaimRepository(ClaimStatements):
         return done
 
 
+async def insert_thumbnails(connection: AsyncConnection, image_id: UUID, thumbnails: Sequence[Thumbnail]) -> None:
+    """Record thumbnails of an image."""
+    if thumbnails:
+        rows = [{"image_id": image_id, **asdict(thumbnail)} for thumbnail in thumbnails]
+        await connection.execute(insert(ThumbnailRow), rows)
+
+
 def _held(claim: Claim) -> dict[str, Any]:
     """The parameters of ``HELD_BY_CLAIM``."""
     return {"image": claim.image_id, "held": claim.attempt}
@@ -167,6 +180,9 @@ def _made(result: Result) -> dict[str, Any]:
         "made_dominant_colour": result.traits.dominant_colour,
         "made_metadata_removed": list(result.traits.metadata_removed),
         "made_recipe": result.recipe,
+        "made_pending": list(result.pending) or None,
+        "made_left_out": dict(result.left_out) or None,
+        "outputs_due_in": 0.0 if result.pending else None,
     }
 
 

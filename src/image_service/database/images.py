@@ -15,6 +15,7 @@ from image_service.database.rows import SELECT_IMAGES, image_from_rows
 from image_service.domain.image import Image, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
+from image_service.domain.recipe import DEFAULT_NAME
 from image_service.domain.status import TERMINAL, Status
 from image_service.models import ImageRow, ThumbnailRow
 
@@ -73,23 +74,23 @@ class ImageStatements(Repository):
         *,
         due_in: float,
         lane: Lane | None = None,
-        only: Status | None = None,
         recipe: str | None = None,
     ) -> set[UUID]:
         """DONE or ERROR → NEW, for images that still have their original; returns which images those were.
 
-        Their attempts are counted from zero again. The thumbnails stay until the new ones are complete.
+        Their attempts are counted from zero again. The thumbnails stay until the new ones are complete. Outputs that
+        were still to be made are forgotten: all are made anew.
 
         Args:
             image_ids: The images.
             due_in: Seconds after which the reconciler queues them, unless they are queued by then.
             lane: Their new lane; None keeps the last one.
-            only: The state that they must be in; None for either.
-            recipe: The name of their new recipe; None keeps the one that they have.
+            recipe: The name of their new recipe; None keeps the one they have.
         """
-        statement = transitions.reprocess(image_ids, due_in=due_in, lane=lane, only=only, recipe=recipe).returning(
-            ImageRow.id
-        )
+        changes: dict[str, Any] = {} if lane is None else {"lane": lane}
+        if recipe is not None:
+            changes["recipe_name"] = None if recipe == DEFAULT_NAME else recipe
+        statement = transitions.reprocess(image_ids, due_in=due_in, changes=changes).returning(ImageRow.id)
         return set((await self._connection.execute(statement)).scalars())
 
     async def existing(self, image_ids: Collection[UUID]) -> set[UUID]:
@@ -139,12 +140,12 @@ class ImageRepository(ImageStatements):
     async def remove_originals(self, image_ids: Collection[UUID]) -> list[str]:
         """Record the originals of finished images for removal; returns the files' keys.
 
-        The images and their thumbnails stay, but cannot be reprocessed.
+        The images and their thumbnails stay, but cannot be reprocessed. Outputs that they lack are made no more.
         """
         statement = (
             update(ImageRow)
             .where(ImageRow.id.in_(image_ids), ImageRow.status.in_(TERMINAL), ImageRow.original_removed_at.is_(None))
-            .values(original_removed_at=now(), updated_at=now())
+            .values(original_removed_at=now(), updated_at=now(), **transitions.NO_LATE_OUTPUTS)
             .returning(ImageRow.id)
         )
         originals = list(map(original_key, (await self._connection.execute(statement)).scalars()))

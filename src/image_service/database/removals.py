@@ -45,7 +45,7 @@ class RemovalRepository(Repository):
 
 
 async def remove_thumbnails(
-    connection: AsyncConnection, image_ids: Collection[UUID], *, due_in: float
+    connection: AsyncConnection, image_ids: Collection[UUID], *, due_in: float, only: Collection[str] | None = None
 ) -> Sequence[str]:
     """Delete the thumbnail rows of images and record their files for removal; returns the files' keys.
 
@@ -53,8 +53,10 @@ async def remove_thumbnails(
         connection: The caller's transaction.
         image_ids: The images.
         due_in: Seconds after which the files may be removed.
+        only: The names of their outputs; None for all.
     """
-    statement = delete(ThumbnailRow).where(ThumbnailRow.image_id.in_(image_ids)).returning(ThumbnailRow.key)
+    conditions = [ThumbnailRow.image_id.in_(image_ids)] + ([] if only is None else [ThumbnailRow.output.in_(only)])
+    statement = delete(ThumbnailRow).where(*conditions).returning(ThumbnailRow.key)
     keys = (await connection.execute(statement)).scalars().all()
     await RemovalRepository(connection).add(keys, due_in=due_in)
     return keys

@@ -5,6 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from image_service.database.catalogue import CatalogueRepository, CatalogueStatements
 from image_service.database.claims import ClaimRepository, ClaimStatements
 from image_service.database.images import ImageRepository, ImageStatements
+from image_service.database.outputs import OutputRepository, OutputStatements
 from image_service.database.removals import RemovalRepository
 from image_service.database.scheduling import SchedulingRepository, SchedulingStatements
 
@@ -14,6 +15,7 @@ class SingleStatements:
 
     images: ImageStatements
     claims: ClaimStatements
+    outputs: OutputStatements
     scheduling: SchedulingStatements
     catalogue: CatalogueStatements
     removals: RemovalRepository
@@ -21,6 +23,7 @@ class SingleStatements:
     def __init__(self, connection: AsyncConnection) -> None:
         self.images = ImageStatements(connection)
         self.claims = ClaimStatements(connection)
+        self.outputs = OutputStatements(connection)
         self.scheduling = SchedulingStatements(connection)
         self.catalogue = CatalogueStatements(connection)
         self.removals = RemovalRepository(connection)
@@ -33,6 +36,7 @@ class Repositories(SingleStatements):
 
     images: ImageRepository
     claims: ClaimRepository
+    outputs: OutputRepository
     scheduling: SchedulingRepository
     catalogue: CatalogueRepository
 
@@ -40,5 +44,6 @@ class Repositories(SingleStatements):
         super().__init__(connection)
         self.images = ImageRepository(connection)
         self.claims = ClaimRepository(connection)
+        self.outputs = OutputRepository(connection)
         self.scheduling = SchedulingRepository(connection)
         self.catalogue = CatalogueRepository(connection)

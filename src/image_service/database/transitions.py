@@ -4,7 +4,7 @@ Whatever is written together with a change of state belongs in these statements.
 built once: SQLAlchemy takes longer to build one than to run it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    null,
     or_,
     select,
     true,
@@ -26,8 +27,6 @@ from sqlalchemy import (
 from image_service.database.clock import in_seconds, now
 from image_service.database.dialect import insert_if_new
 from image_service.database.prepared import Prepared
-from image_service.domain.lane import Lane
-from image_service.domain.recipe import DEFAULT_NAME
 from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import ImageRow, ThumbnailRow
 
@@ -39,6 +38,14 @@ HELD_BY_CLAIM: Final = (_THIS_IMAGE, ImageRow.attempt == bindparam("held"), Imag
 _FINISHED: Final[dict[str, Any]] = {"lease_until": None, "due_at": None, "finished_at": now(), "updated_at": now()}
 """What a terminal state sets besides the status."""
 
+NO_LATE_OUTPUTS: Final[dict[str, Any]] = {
+    "pending": null(),
+    "outputs_due_at": None,
+    "outputs_lease_until": None,
+    "outputs_attempts": 0,
+}
+"""What is set when an image lacks no outputs any more, or is to be rendered as a whole; it ends claims on them, too."""
+
 ADD: Final = {
     dialect: Prepared(
         insert_if_new(dialect, ImageRow).values(
@@ -48,6 +55,7 @@ ADD: Final = {
             decoder_failures=0,
             publishes=0,
             outputs_attempts=0,
+            recipe_attempt=0,
             due_at=in_seconds(bindparam("due_in")),
             created_at=now(),
             updated_at=now(),
@@ -63,6 +71,7 @@ _MARK_QUEUED: Final[Update] = (
     .values(
         status=Status.PROCESSING,
         queued_at=now(),
+        recipe_attempt=ImageRow.attempt,
         due_at=in_seconds(bindparam("due_in")),
         updated_at=now(),
     )
@@ -87,6 +96,7 @@ CLAIM: Final = Prepared(
         status=Status.PROCESSING,
         attempt=ImageRow.attempt + 1,
         attempts_charged=ImageRow.attempts_charged + 1,
+        recipe_attempt=ImageRow.attempt + 1,
         lease_until=in_seconds(bindparam("lease")),
         due_at=in_seconds(bindparam("lease")),
         updated_at=now(),
@@ -102,14 +112,33 @@ CLAIM: Final = Prepared(
 )
 """NEW or PROCESSING → PROCESSING under a new attempt. Parameters: image, lease."""
 
-_RESULT: Final = ("width", "height", "placeholder", "dominant_colour", "metadata_removed", "recipe")
+_RESULT: Final = (
+    "width",
+    "height",
+    "placeholder",
+    "dominant_colour",
+    "metadata_removed",
+    "recipe",
+    "pending",
+    "left_out",
+)
 
 COMPLETE: Final[Update] = (
     update(ImageRow)
     .where(*HELD_BY_CLAIM)
-    .values(status=Status.DONE, **{name: bindparam(f"made_{name}") for name in _RESULT}, **_FINISHED)
+    .values(
+        status=Status.DONE,
+        **_FINISHED,
+        **NO_LATE_OUTPUTS
+        | {name: bindparam(f"made_{name}") for name in _RESULT}
+        | {"outputs_due_at": in_seconds(bindparam("outputs_due_in"))},
+    )
 )
-"""PROCESSING → DONE. Parameters: those of ``HELD_BY_CLAIM``, and made_ with each column of the result."""
+"""PROCESSING → DONE.
+
+Parameters: those of ``HELD_BY_CLAIM``, made_ with each column of the result, and outputs_due_in, which is None if no
+outputs follow.
+"""
 
 _THUMBNAIL: Final = {
     column.key: column.type for column in ThumbnailRow.__table__.c if column is not ThumbnailRow.__table__.c.image_id
@@ -145,31 +174,26 @@ FAIL: Final[Update] = (
 """PROCESSING → ERROR. Parameters: those of ``HELD_BY_CLAIM``, failed_code, failed_detail."""
 
 
-def reprocess(
-    image_ids: Collection[UUID], *, due_in: float, lane: Lane | None, only: Status | None, recipe: str | None = None
-) -> Update:
+def reprocess(image_ids: Collection[UUID], *, due_in: float, changes: Mapping[str, Any]) -> Update:
     """DONE or ERROR → NEW, for images that still have their original.
 
     Args:
         image_ids: The images.
         due_in: Seconds after which the reconciler queues them.
-        lane: Their new lane; None keeps the last one.
-        only: The state that they must be in; None for either.
-        recipe: The name of their new recipe; None keeps the one that they have.
+        changes: The columns of their new lane and recipe, if any.
     """
-    # The fingerprint belongs to the recipe before.
-    changed = {} if recipe is None else {"recipe_name": None if recipe == DEFAULT_NAME else recipe, "recipe": None}
     return (
         update(ImageRow)
         .where(
             ImageRow.id.in_(image_ids),
-            ImageRow.status.in_(TERMINAL if only is None else (only,)),
+            ImageRow.status.in_(TERMINAL),
             ImageRow.original_removed_at.is_(None),
         )
         .values(
             status=Status.NEW,
             # A worker that never got the reply to its last COMMIT, and repeats it, finds its claim lost.
             attempt=ImageRow.attempt + 1,
+            recipe_attempt=ImageRow.attempt + 1,
             attempts_charged=0,
             decoder_failures=0,
             publishes=0,
@@ -178,8 +202,8 @@ def reprocess(
             queued_at=None,
             due_at=in_seconds(due_in),
             updated_at=now(),
-            **({} if lane is None else {"lane": lane}),
-            **changed,
+            **NO_LATE_OUTPUTS,
+            **changes,
         )
     )
 

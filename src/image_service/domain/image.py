@@ -197,6 +197,8 @@ class Rendering:
     height: int
     thumbnails: tuple[RenderedThumbnail, ...]
     traits: ImageTraits
+    left_out: tuple[str, ...] = ()
+    """The names of outputs that are not made, because they would be no use: see ``Image.left_out``."""
     timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     """Each step with its duration in seconds, in order."""
 
@@ -210,5 +212,25 @@ class Result:
     height: int
     thumbnails: tuple[Thumbnail, ...]
     traits: ImageTraits
+    recipe: str | None
+    """The fingerprint of the recipe used; None while optional outputs are still to be made."""
+    pending: tuple[str, ...] = ()
+    """The names of optional outputs that follow."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Outputs that are not made, by name: the fingerprint that each would have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateResult:
+    """What an attempt on outputs that a DONE image lacked changes: all other files stay."""
+
     recipe: str
-    """The fingerprint of the recipe used."""
+    """The fingerprint of the recipe that all outputs are then made with."""
+    left_out: Mapping[str, str]
+    """All outputs that the image is left without, by name: the fingerprint that each would have."""
+    made: tuple[Thumbnail, ...] = ()
+    """The stored new outputs."""
+    removed: tuple[str, ...] = ()
+    """The names of recorded outputs that are replaced, or that the recipe has no more."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """The fingerprints of outputs that stay and were recorded without one, by name."""

@@ -70,6 +70,8 @@ class ImageRow(Base):
     metadata_removed: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     recipe_name: Mapped[str | None] = mapped_column(String(64))
     """Empty: the default recipe."""
+    recipe_attempt: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """The newest attempt of a version that knows recipes."""
     recipe: Mapped[str | None] = mapped_column(String(16))
     """The fingerprint of the recipe that all outputs were made with. Empty while some are still to be made."""
     pending: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
@@ -91,10 +93,11 @@ class ImageRow(Base):
     """When the original's retention ended. Its file is removed, or recorded in ``removals``."""
 
     __table_args__ = (
-        # A version that knows no recipes would make the outputs of its built-in one, whose fingerprint is hex digits:
-        # it cannot complete an image of another recipe. PostgreSQL only: two versions never share an SQLite database.
+        # A version that knows no recipes would make the outputs of its built-in one. So it cannot claim an image of
+        # another, and leaves the message to another worker. PostgreSQL only: versions never share an SQLite database.
         CheckConstraint(
-            "recipe_name IS NULL OR recipe IS NULL OR substr(recipe, 1, 1) = 'r'", name="recipe_known"
+            "recipe_name IS NULL OR status <> 'PROCESSING' OR lease_until IS NULL OR recipe_attempt = attempt",
+            name="recipe_known",
         ).ddl_if(dialect="postgresql"),
         CheckConstraint("width > 0 AND height > 0 AND size_bytes > 0", name="positive"),
         CheckConstraint("(status = 'ERROR') = (error_code IS NOT NULL)", name="error_has_code"),

@@ -18,6 +18,10 @@ class AttemptOutcome(StrEnum):
     """Another attempt follows."""
     GIVEN_BACK = "given-back"
     """Ended by an outage or a drain; does not count against the image."""
+    LEFT_OUT = "left-out"
+    """Outputs that a DONE image lacked cannot be made; it stays DONE without them."""
+    UNKNOWN_RECIPE = "unknown-recipe"
+    """This worker does not know the image's recipe, and left it to another; does not count against the image."""
     LOST = "lost"
     """The image was claimed by another worker, or deleted."""
 

@@ -1,4 +1,4 @@
-"""Reconciler: queues unfinished images again whose message or worker a crash or an outage lost."""
+"""Reconciler: queues unfinished images again whose message or worker was lost, and outputs that DONE images lack."""
 
 import random
 import time
@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from image_service.database import Database
+from image_service.database.outputs import LackingImage
 from image_service.database.scheduling import UnfinishedImage
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
@@ -17,6 +18,7 @@ from image_service.services.publishing import Publisher
 _BATCH: Final = 100
 _MAX_DELAY: Final = 3600.0
 _MAX_DOUBLINGS: Final = 10
+_WINDOW: Final = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -29,28 +31,42 @@ class Reconciler:
         queue: Where messages are published and counted.
         publisher: Publishes NEW images to the same queue.
         batch: Images read in one query.
+        window: Messages in the backfill lane from which on no lacking outputs are queued.
     """
 
-    def __init__(self, *, database: Database, queue: TaskQueue, publisher: Publisher, batch: int = _BATCH) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: TaskQueue,
+        publisher: Publisher,
+        batch: int = _BATCH,
+        window: int = _WINDOW,
+    ) -> None:
         self._database = database
         self._queue = queue
         self._publisher = publisher
         self._timing = publisher.timing
         self._batch = batch
+        self._window = window
 
     async def resume(self) -> None:
         """End all leases and make every unfinished image due. Only for a process that knows it is the only one.
+
+        The same for outputs that DONE images lack.
 
         Raises:
             DatabaseUnavailable: nothing was changed.
         """
         async with self._database.statement() as repositories:
             resumed = await repositories.scheduling.resume_all()
+        async with self._database.statement() as repositories:
+            resumed += await repositories.outputs.resume_outputs()
         if resumed:
             _log.info("resuming unfinished images of an earlier run", images=resumed)
 
     async def run_once(self) -> int:
-        """Queue every image that is due or whose message was lost; returns how many.
+        """Queue every image that is due or whose message was lost, and outputs that images lack; returns how many.
 
         Raises:
             Outage: the database or the queue is unavailable; what was not published stays due.
@@ -68,6 +84,7 @@ class Reconciler:
             # Images wait but no message does: the broker lost its data, or its queue was deleted.
             while batch := await self._lost(lane, before=began):
                 published += await self._publish_all(batch)
+        published += await self._queue_outputs(room=self._window - waiting[Lane.BACKFILL])
         if published:
             _log.info("images queued again", images=published)
         return published
@@ -101,8 +118,7 @@ class Reconciler:
         new = image.status is Status.NEW
         # The delay grows because this message may be a duplicate. If it is lost too, that shows once the lane is empty.
         # NEW images are not searched for then, so they stay due until they are queued.
-        delay = min(_MAX_DELAY, self._timing.unclaimed_after * 2 ** min(image.publishes, _MAX_DOUBLINGS))
-        delay *= random.uniform(1.0, 1.2)  # noqa: S311 — jitter, not cryptography
+        delay = self._delay(image.publishes)
         async with self._database.statement() as repositories:
             due_in = self._timing.unqueued_after if new else delay
             if not await repositories.scheduling.reserve_for_publish(image, due_in=due_in):
@@ -113,3 +129,27 @@ class Reconciler:
         else:
             await self._queue.publish(delivery)
         return True
+
+    async def _queue_outputs(self, *, room: int) -> int:
+        """Queue lacking outputs that are due, while the lane has room; returns of how many images."""
+        published = 0
+        while room > 0:
+            async with self._database.statement() as repositories:
+                due = await repositories.outputs.outputs_due(limit=min(room, self._batch))
+            if not due:
+                break
+            room -= len(due)
+            published += sum([await self._publish_outputs(image) for image in due])
+        return published
+
+    async def _publish_outputs(self, image: LackingImage) -> bool:
+        async with self._database.statement() as repositories:
+            if not await repositories.outputs.reserve_outputs(image, due_in=self._delay(image.publishes)):
+                return False
+        await self._queue.publish(Delivery(image_id=image.id, lane=Lane.BACKFILL))
+        return True
+
+    def _delay(self, publishes: int) -> float:
+        """Returns the seconds until an image is queued again that was queued so many times."""
+        delay: float = min(_MAX_DELAY, self._timing.unclaimed_after * 2 ** min(publishes, _MAX_DOUBLINGS))
+        return delay * random.uniform(1.0, 1.2)  # noqa: S311 — jitter, not cryptography

@@ -9,7 +9,8 @@ import structlog
 
 from image_service.database import Database, Repositories
 from image_service.domain.image import Image
-from image_service.domain.lane import lane_of
+from image_service.domain.lane import Lane, lane_of
+from image_service.domain.recipe import Recipes
 from image_service.domain.status import Status
 from image_service.errors import ImageNotFound, OriginalRemoved, StillProcessing
 from image_service.ports import Delivery
@@ -40,12 +41,16 @@ class Reprocessing:
     Args:
         database: Where images are recorded.
         publisher: Publishes images that are reprocessed at once; requeued images are left to the reconciler.
+        recipes: All recipes, by which the lane is chosen.
         answer_within: Seconds after which ``reprocess`` stops waiting for the queue.
     """
 
-    def __init__(self, *, database: Database, publisher: Publisher, answer_within: float = 5.0) -> None:
+    def __init__(
+        self, *, database: Database, publisher: Publisher, recipes: Recipes, answer_within: float = 5.0
+    ) -> None:
         self._database = database
         self._publisher = publisher
+        self._recipes = recipes
         self._answer_within = answer_within
 
     async def reprocess(self, image_id: UUID, *, recipe: str | None = None, request_id: str | None = None) -> Status:
@@ -53,8 +58,8 @@ class Reprocessing:
 
         Args:
             image_id: The image.
-            recipe: The name of its new recipe, which must be known; None keeps the one that it has.
-            request_id: Appears in the worker's log.
+            recipe: The name of the recipe that it is to have from now on; None keeps the one it has.
+            request_id: The id of the request, for the worker's log.
 
         Raises:
             ImageNotFound: there is no image with this id.
@@ -69,9 +74,11 @@ class Reprocessing:
                 raise ImageNotFound
             if image.original_removed_at is not None:
                 raise OriginalRemoved
-            if not await _reprocess(repositories, image, due_in=self._publisher.timing.unqueued_after, recipe=recipe):
+            lane = self._lane(image, image.recipe_name if recipe is None else recipe)
+            due_in = self._publisher.timing.unqueued_after
+            if not await repositories.images.reprocess([image_id], due_in=due_in, lane=lane, recipe=recipe):
                 raise StillProcessing
-        delivery = Delivery(image_id=image_id, lane=lane_of(image.header, image.size_bytes), request_id=request_id)
+        delivery = Delivery(image_id=image_id, lane=lane, request_id=request_id)
         queued = await self._publisher.try_publish(delivery, until=answer_by)
         _log.info("reprocessing accepted", image_id=str(image_id), queued=queued)
         return Status.PROCESSING if queued else Status.NEW
@@ -88,7 +95,7 @@ class Reprocessing:
                 return RequeueResult.NOT_FOUND
             if await repositories.scheduling.make_due([image_id]):
                 return RequeueResult.MADE_DUE
-            if await _reprocess(repositories, image, due_in=0):
+            if await self._reprocess(repositories, image):
                 return RequeueResult.REPROCESSING
         return RequeueResult.BUSY if image.original_removed_at is None else RequeueResult.ORIGINAL_REMOVED
 
@@ -104,12 +111,16 @@ class Reprocessing:
             async with self._database.transaction() as repositories:
                 failed = await repositories.catalogue.failed(limit=_BATCH, after=last, code=code)
                 images = [await repositories.images.get(image_id) for image_id in failed]
-                marked += sum([await _reprocess(repositories, image, due_in=0) for image in images if image])
+                marked += sum([await self._reprocess(repositories, image) for image in images if image])
             if not failed:
                 return marked
             last = failed[-1]
 
+    async def _reprocess(self, repositories: Repositories, image: Image) -> bool:
+        lane = self._lane(image, image.recipe_name)
+        return bool(await repositories.images.reprocess([image.id], lane=lane, due_in=0))
 
-async def _reprocess(repositories: Repositories, image: Image, *, due_in: float, recipe: str | None = None) -> bool:
-    lane = lane_of(image.header, image.size_bytes)
-    return bool(await repositories.images.reprocess([image.id], lane=lane, due_in=due_in, recipe=recipe))
+    def _lane(self, image: Image, recipe_name: str | None) -> Lane:
+        recipe = self._recipes.find(recipe_name)
+        # A worker that knows the recipe may take longer than for the default one.
+        return Lane.NORMAL if recipe is None else lane_of(image.header, image.size_bytes, recipe)
