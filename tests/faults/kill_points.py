@@ -173,19 +173,16 @@ FOLLOWING: Final = _kill_points(
     kept=True,
     rows={
         "after complete.commit": "the image is DONE, and its row says which outputs follow and since when",
-        "before reserve_outputs": "they are due until they are reserved",
         "after reserve_outputs.commit": "they are due again, although no message was published",
         "before publish": "the same",
         "after publish": "a second message for them finds nothing to do",
         "before claim_outputs": "their message is delivered again",
         "after claim_outputs.commit": "a claim on them ends with its lease",
-        "before local_path": "the same",
         "before render": "the same",
         "after render": "rendered outputs that were not stored are swept with their scratch folder",
         "after thumbnail.rename": "an incomplete set of late outputs has no rows and is swept",
         "after thumbnail.sync-shard": "a complete set without rows is swept, and rendered again",
         "after adopt": "the same",
-        "before complete_outputs": "the same",
         "after complete_outputs": "uncommitted rows are rolled back",
         "before complete_outputs.commit": "the same",
         "after complete_outputs.commit": "an image that lacks nothing is not rendered again",
@@ -315,7 +312,8 @@ async def _die_at_each(host: Host, kill_points: tuple[KillPoint, ...]) -> None:
     role = WORKER if host.distributed else STANDALONE
     for point in for_distributed(kill_points) if host.distributed else for_standalone(kill_points):
         if role not in host.processes:
-            await host.start(role, point.failpoint)
+            others = [host.start(API)] if host.distributed and API not in host.processes else []
+            await asyncio.gather(host.start(role, point.failpoint), *others)
         await host.wait_for_death(role, point.failpoint)
         await host.lose_power()
         await host.advance_time()
