@@ -31,7 +31,7 @@ from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane, lane_of
 from image_service.domain.recipe import Recipes
 from image_service.domain.status import Status
-from image_service.models import ImageRow, RemovalRow
+from image_service.models import ImageRow, RemovalRow, ThumbnailRow
 from image_service.observability.metrics import Metrics
 from image_service.ports import NULL_OBSERVER, Delivery, Observer, Renderer, Storage
 from image_service.services.attempts import ProcessingPolicy
@@ -246,11 +246,13 @@ class ServiceHarness:
         await unscripted.process(Delivery(image_id=image_id, lane=lane))
 
     async def done(self, recipe: str | None = None) -> UUID:
-        """Returns an image that is DONE, made with the recipe of the given fingerprint."""
+        """Returns an image that is DONE, made by an earlier version with the recipe of the given fingerprint."""
         image_id = await self.queued()
         await self.render(image_id)
         if recipe is not None:
             await self.change(image_id, recipe=recipe)
+            files = update(ThumbnailRow).where(ThumbnailRow.image_id == image_id).values(fingerprint=None)
+            await self.ask(lambda r: r.connection.execute(files))
         return image_id
 
     async def reprocess(self, image_id: UUID, lane: Lane = LANE) -> None:

@@ -34,10 +34,13 @@ LARGE: Final = 10
 GOAL: Final = 2.0
 UPLOADS_AT_ONCE: Final = 4
 FINISH_LIMIT: Final = 600.0
-WAITING: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL AND lane = 'backfill'")
+WAITING: Final = text("SELECT count(*) FROM images WHERE outputs_due_at IS NOT NULL")
 OLD: Final = text("SELECT count(*) FROM images WHERE recipe = 'old'")
-OPEN: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL")
+OPEN: Final = text("SELECT count(*) FROM images WHERE due_at IS NOT NULL OR outputs_due_at IS NOT NULL")
 OUTDATE: Final = text("UPDATE images SET recipe = 'old' WHERE id IN :images").bindparams(
+    bindparam("images", expanding=True)
+)
+UNKNOWN: Final = text("UPDATE thumbnails SET fingerprint = NULL WHERE image_id IN :images").bindparams(
     bindparam("images", expanding=True)
 )
 FINISHED: Final = text("SELECT id, extract(epoch FROM finished_at) FROM images WHERE id IN :images").bindparams(
@@ -77,7 +80,8 @@ async def uploads(
 @asynccontextmanager
 async def back_fill(cluster: LocalCluster, database: AsyncConnection, old: list[str]) -> AsyncIterator[None]:
     """Mark images as outdated and run a back-fill of them that lasts longer than the block."""
-    await database.execute(OUTDATE, {"images": list(map(UUID, old))})
+    for statement in (UNKNOWN, OUTDATE):
+        await database.execute(statement, {"images": list(map(UUID, old))})
     group = ProcessGroup(folder=cluster.folder / "backfill")
     group.folder.mkdir(exist_ok=True)
     program = group.spawn(*PROGRAM, "backfill", "--window", str(len(old)), env=cluster.env)

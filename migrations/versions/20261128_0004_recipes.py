@@ -29,8 +29,8 @@ def upgrade() -> None:
         "ix_images_outputs_due_at", "images", ["outputs_due_at"], postgresql_where=LACKING, sqlite_where=LACKING
     )
     if op.get_context().dialect.name == "postgresql":
-        # The version before, which would make its built-in outputs of any image, cannot claim one of a named recipe: the
-        # error costs no attempt, and its message goes to another worker. No row that it writes itself violates this.
+        # The version before would make its built-in outputs of any image. So it cannot claim one of a named recipe: the
+        # error costs no attempt, and the message goes to another worker. No row that it adds itself violates this.
         op.execute(
             "ALTER TABLE images ADD CONSTRAINT ck_images_recipe_known "
             "CHECK (recipe_name IS NULL OR status <> 'PROCESSING' OR lease_until IS NULL OR recipe_attempt = attempt)"

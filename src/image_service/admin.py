@@ -92,7 +92,7 @@ def run_requeue(settings: Settings, *, images: Sequence[UUID] | None, code: str 
 
 
 def run_backfill(settings: Settings, *, window: int, say: Say) -> None:
-    """Queues images of other recipes for the workers, and waits, until there are none.
+    """Has the workers make outputs that were made with another version of their recipe, and waits, until all are made.
 
     Raises:
         DatabaseUnavailable: the next run continues.
@@ -101,14 +101,18 @@ def run_backfill(settings: Settings, *, window: int, say: Say) -> None:
     async def backfill(services: AdminServices) -> None:
         done = 0
         marked = 0
+        unknown = 0
         while True:
             progress = await services.backfill.step(window=window)
             marked += progress.marked
+            unknown += progress.unknown
             if (now_done := marked - progress.waiting) > done:
                 done = now_done
                 say(f"{done} done, {progress.waiting} waiting")
             if not progress.marked and not progress.waiting:
                 say(f"Finished: {marked} images were rendered again.")
+                if unknown:
+                    say(f"{unknown} images have recipes that are not known here; they are as they were.")
                 return
             await asyncio.sleep(_STEP_INTERVAL)
 

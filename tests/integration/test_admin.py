@@ -220,9 +220,10 @@ def test_backfill_ends_when_workers_have_rendered_all_images(data: DataFolder) -
     lanes: list[Lane] = []
 
     async def work(env: ServiceHarness) -> None:
-        for image in await env.ask(lambda r: r.scheduling.due(limit=10)):
-            lanes.append(image.lane)
-            await env.processing().process(Delivery(image_id=image.id))
+        await env.reconciler().run_once()
+        for delivery in env.queue.published:
+            lanes.append(delivery.lane)
+            await env.processing().process(delivery)
 
     def process_until_ended() -> bool:
         """Processes the due images, as a worker does; returns whether the backfill has ended."""

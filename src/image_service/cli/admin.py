@@ -85,13 +85,14 @@ def requeue(
 
 @app.command()
 def backfill(
-    window: Annotated[int, typer.Option(min=1, help="Maximum number of images in the backfill lane.")] = 500,
+    window: Annotated[int, typer.Option(min=1, help="Maximum number of images that wait for it at a time.")] = 500,
     data: Data = None,
 ) -> None:
-    """Render all images again whose thumbnails were made with another recipe.
+    """Render outputs again that were made with another version of their recipe.
 
-    Uses the backfill lane, which workers serve when they have nothing else to do. Existing thumbnails are served until
-    the new ones are complete. Stop it with Ctrl-C at any time: the next run continues.
+    Only what has changed is made. Uses the backfill lane, which workers serve when they have nothing else to do.
+    Existing thumbnails are served until the new ones are complete. Stop it with Ctrl-C at any time: the next run
+    continues.
     """
     from image_service.admin import run_backfill  # noqa: PLC0415 — see __init__
 

@@ -78,8 +78,8 @@ class ImageStatements(Repository):
     ) -> set[UUID]:
         """DONE or ERROR → NEW, for images that still have their original; returns which images those were.
 
-        Their attempts are counted from zero again. The thumbnails stay until the new ones are complete. Outputs that
-        were still to be made are forgotten: all are made anew.
+        Their attempts are counted from zero again. The thumbnails stay until the new ones are complete. All outputs
+        are made again, those included that were still to follow.
 
         Args:
             image_ids: The images.

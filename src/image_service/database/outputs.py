@@ -1,7 +1,7 @@
 """Queries on outputs that DONE images lack: optional ones, and those of a recipe that has changed.
 
-Such an image stays DONE. ``outputs_due_at`` says that it lacks some; claims on them are fenced by the same attempt number
-as all others, so that reprocessing and deletion end them.
+Such an image stays DONE. ``outputs_due_at`` says that it lacks some. Claims on them are fenced by the same attempt
+number as all others, so that reprocessing and deletion end them.
 """
 
 from collections.abc import Collection, Sequence

@@ -248,6 +248,7 @@ def made_with(recipe: str | None, output: str, fingerprint: str | None) -> str |
 DEFAULT_NAME: Final = "default"
 _RENDERER: Final = 2
 """Raised when the renderer makes other files of the same presets, so that a backfill finds the images made before."""
+_NO_QUALITY: Final = 82
 _QUICK_FORMATS: Final = frozenset({OutputFormat.AUTO, OutputFormat.JPEG})
 _QUICK_PIXELS: Final = 3_000_000
 """Twice those of the default recipe."""
@@ -271,7 +272,8 @@ def _outputs(preset: Preset) -> tuple[Output, ...]:
             background=preset.background,
             enlarge=preset.enlarge,
             quality=qualities[OutputFormat.JPEG if each is OutputFormat.AUTO else each],
-            webp_quality=qualities[OutputFormat.WEBP],
+            # Not of other formats: their files, and so their fingerprints, do not depend on it.
+            webp_quality=qualities[OutputFormat.WEBP] if each is OutputFormat.AUTO else _NO_QUALITY,
             effort=preset.effort,
             sharpen=preset.sharpen,
             linear=preset.linear,

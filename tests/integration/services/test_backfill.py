@@ -1,4 +1,4 @@
-"""The backfill: reprocesses outdated images only, a limited number at a time."""
+"""The backfill: makes outputs again that were made with another recipe, of a limited number of images at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,21 +27,21 @@ async def recipes(env: ServiceHarness, images: list[UUID]) -> set[str]:
 
 
 async def waiting(env: ServiceHarness) -> int:
-    return await env.ask(lambda r: r.catalogue.open_count(limit=1000, lane=Lane.BACKFILL))
+    return await env.ask(lambda r: r.outputs.outputs_waiting(limit=1000))
 
 
 async def work(env: ServiceHarness, images: int = 1000) -> list[UUID]:
-    """Process the next images that are due."""
-    due = await env.ask(lambda r: r.scheduling.due(limit=images))
+    """Make the outputs of the next images that are due."""
+    due = await env.ask(lambda r: r.outputs.outputs_due(limit=images))
     for image in due:
-        await env.render(image.id)
+        await env.render(image.id, Lane.BACKFILL)
     return [image.id for image in due]
 
 
 async def test_the_oldest_outdated_images_are_queued_in_the_backfill_lane(env: ServiceHarness) -> None:
     images = await outdated(env, 3)
     assert await env.backfill().step(window=2) == Progress(marked=2, waiting=2)
-    assert [await env.status(image_id) for image_id in images] == [Status.NEW, Status.NEW, Status.DONE]
+    assert [await env.status(image_id) for image_id in images] == [Status.DONE] * 3
     assert await env.reconciler().run_once() == 2
     assert [(each.image_id, each.lane) for each in env.queue.published] == [
         (image_id, Lane.BACKFILL) for image_id in sorted(images[:2], key=published(env).index)
@@ -128,7 +128,7 @@ async def test_other_images_are_not_changed(
     (other,) = await outdated(env)
     backfill = env.backfill()
     assert await backfill.step(window=10) == Progress(marked=1, waiting=1)
-    await env.render(other)
+    await env.render(other, Lane.BACKFILL)
     assert await backfill.step(window=10) == NOTHING_LEFT
     assert await env.row(image_id) == before
 
@@ -137,7 +137,8 @@ async def test_images_without_a_recorded_recipe_are_outdated(env: ServiceHarness
     image_id = await env.done()
     await env.change(image_id, recipe=None)
     assert await env.backfill().step(window=10) == Progress(marked=1, waiting=1)
-    assert await env.status(image_id) is Status.NEW
+    assert await work(env) == [image_id]
+    assert await recipes(env, [image_id]) == {DEFAULT_RECIPE.fingerprint}
 
 
 async def test_images_uploaded_during_a_backfill_are_not_changed(env: ServiceHarness) -> None:
@@ -149,8 +150,7 @@ async def test_images_uploaded_during_a_backfill_are_not_changed(env: ServiceHar
     steps = count(1)
     while await backfill.step(window=1) != NOTHING_LEFT:
         assert next(steps) < 10
-        for image in await env.ask(lambda r: r.scheduling.due(limit=10)):
-            await env.render(image.id)
+        await work(env)
     assert [await env.row(image_id) for image_id in (uploaded, done)] == before
 
 
@@ -163,14 +163,16 @@ async def test_old_thumbnails_stay_until_the_new_ones_are_rendered(env: ServiceH
     assert {each.key for each in old} == set(await env.removals())
 
 
-async def test_a_failed_image_is_not_reprocessed_again(env: ServiceHarness) -> None:
+async def test_an_image_that_fails_stays_as_it_is_and_is_not_tried_again(env: ServiceHarness) -> None:
     (image_id,) = await outdated(env)
+    old = (await env.image(image_id)).thumbnails
     backfill = env.backfill()
     await backfill.step(window=10)
     await env.reconciler().run_once()
     env.script.fail("render", [CorruptImage])
     await env.processing().process(env.queue.published[0])
-    assert await env.status(image_id) is Status.ERROR
+    image = await env.image(image_id)
+    assert (image.status, image.thumbnails) == (Status.DONE, old)
     assert await backfill.step(window=10) == NOTHING_LEFT
     assert await env.backfill().step(window=10) == NOTHING_LEFT
 
@@ -188,7 +190,7 @@ async def test_an_interrupted_backfill_is_continued_by_the_next(env: ServiceHarn
     assert sorted(done) == images, "none was processed twice"
 
 
-@pytest.mark.parametrize("effect", ["open_count", "outdated", "reprocess"])
+@pytest.mark.parametrize("effect", ["outputs_waiting", "outdated", "mark_outputs_due"])
 async def test_a_backfill_continues_after_an_outage(env: ServiceHarness, effect: str) -> None:
     images = await outdated(env, 3)
     backfill = env.backfill()
@@ -203,7 +205,7 @@ async def test_a_backfill_continues_after_an_outage(env: ServiceHarness, effect:
 async def test_a_backfill_continues_after_a_lost_reply_to_a_commit(env: ServiceHarness) -> None:
     images = await outdated(env, 5)
     backfill = env.backfill(batch=2)
-    env.script.lose_replies("reprocess", [DatabaseUnavailable])
+    env.script.lose_replies("mark_outputs_due", [DatabaseUnavailable])
     with pytest.raises(DatabaseUnavailable):
         await backfill.step(window=4)
     assert await waiting(env) == 2
@@ -218,7 +220,7 @@ async def test_an_image_deleted_before_it_is_marked_does_not_count(env: ServiceH
     async def delete(_: object) -> None:
         await env.ask(lambda r: r.images.remove([images[0]]))
 
-    env.script.before("reprocess", delete)
+    env.script.before("mark_outputs_due", delete)
     assert await env.backfill().step(window=10) == Progress(marked=2, waiting=2)
     assert await env.count() == 2
 

@@ -1,10 +1,13 @@
 """The measurements for metrics, with and without outages."""
 
+import asyncio
+
 import pytest
 
 from harness.counted import counted
 from harness.service_harness import ServiceHarness
-from image_service.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
+from image_service.domain.lane import Lane
+from image_service.errors import CorruptImage, DatabaseUnavailable, QueueUnavailable, StorageUnavailable
 from image_service.ports import AttemptOutcome, Delivery
 
 
@@ -76,12 +79,18 @@ async def test_every_outcome_of_an_attempt_is_counted(sqlite_env: ServiceHarness
 
     env.script.before("render", delete)
     await processing.process(Delivery(image_id=deleted))
+    env.script.before("render", lambda _: asyncio.sleep(0))
+    await processing.process(Delivery(image_id=await env.queued(recipe="unknown"), lane=Lane.NORMAL))
+    late = await env.done("another recipe")
+    await env.backfill().step(window=1)
+    env.script.fail("render", [CorruptImage])
+    await processing.process(Delivery(image_id=late, lane=Lane.BACKFILL))
     assert {each: counted(env.metrics, "attempts_total", outcome=each) for each in AttemptOutcome} == dict.fromkeys(
         AttemptOutcome, 1
     )
     failures = {ending: ("attempts-exhausted", ending) for ending in ("retry", "error")}
     for code, ending in failures.values():
         assert counted(env.metrics, "attempt_failures_total", code=code, outcome=ending) == 1
-    assert counted(env.metrics, "claims_total", lane="normal", outcome="claimed") == 5
+    assert counted(env.metrics, "claims_total", lane="normal", outcome="claimed") == 6
     await processing.process(Delivery(image_id=deleted))
     assert counted(env.metrics, "claims_total", lane="normal", outcome="skipped") == 1
