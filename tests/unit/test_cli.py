@@ -23,7 +23,7 @@ from image_service.cli import app
 from image_service.config import Settings
 
 COMMANDS = [
-    *("standalone", "api", "worker", "migrate", "healthcheck", "render"),
+    *("standalone", "api", "worker", "migrate", "healthcheck", "render", "recipes"),
     *("check", "requeue", "backfill", "dead-letters"),
 ]
 
@@ -70,7 +70,8 @@ def test_without_a_command_help_is_shown() -> None:
         ("api", ["--host", "--port", "--migrate", "DATABASE_URL", "STORAGE_PATH", "RABBITMQ_URL"]),
         ("worker", ["STORAGE_PATH", "SIGTERM"]),
         ("migrate", ["tables"]),
-        ("render", ["--out", "thumbnails", "trust", "MAX_PIXELS"]),
+        ("render", ["--out", "--recipe", "--recipes-file", "thumbnails", "trust", "MAX_PIXELS", "RECIPES_FILE"]),
+        ("recipes", ["check", "list", "show", "docs/recipes.md"]),
         ("healthcheck", ["api", "worker"]),
         ("check", ["--repair", "--quick", "--data", "Exits with 0", "3"]),
         ("requeue", ["--failed", "--code", "--data", "in any state"]),

@@ -11,7 +11,14 @@ import pytest
 import yaml
 from pydantic import SecretStr, ValidationError
 
-from image_service.config import ConfigError, Settings, formats, load_settings, standalone_settings
+from image_service.config import (
+    ConfigError,
+    Settings,
+    formats,
+    load_settings,
+    settings_without_recipes,
+    standalone_settings,
+)
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
 
 ROOT = Path(__file__).parents[2]
@@ -531,10 +538,12 @@ def test_standalone_uses_what_the_environment_sets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    others = {key: setting for key, setting in standalone_settings(tmp_path) if key != name.lower()}
+    others = {
+        key: setting for key, setting in standalone_settings(tmp_path).model_dump().items() if key != name.lower()
+    }
     assert shown(getattr(standalone_settings(tmp_path), name.lower())) == value
     monkeypatch.setenv(name, "")
-    unset = dict(standalone_settings(tmp_path))
+    unset = standalone_settings(tmp_path).model_dump()
     assert shown(unset.pop(name.lower())) != value
     assert others == unset
 
@@ -599,6 +608,40 @@ def test_redirects_need_object_storage(monkeypatch: pytest.MonkeyPatch, url: str
         load_settings()
     monkeypatch.setenv("STORAGE_URL", "s3://bucket")
     assert load_settings().files_delivery == "redirect"
+
+
+def test_recipes_are_read_once_and_only_where_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "recipes.toml"
+    monkeypatch.setenv("RECIPES_FILE", str(file))
+    assert settings_without_recipes().recipes_file == file
+    message = rf"^RECIPES_FILE={file} is not usable: {file}: cannot be read: No such file or directory\.$"
+    with pytest.raises(ConfigError, match=message):
+        load_settings()
+    with pytest.raises(ConfigError, match=message):
+        standalone_settings(tmp_path)
+    file.write_text('[[recipes.one.presets]]\nname = "a"\nwidth = 1\n')
+    settings = load_settings()
+    file.unlink()
+    assert settings.recipes.names == ("default", "one")
+    assert settings == Settings()
+
+
+def test_without_a_file_there_is_only_the_default_recipe() -> None:
+    assert load_settings().recipes.names == ("default",)
+
+
+def test_compose_mounts_the_example_or_what_the_setting_names() -> None:
+    services = yaml.safe_load(COMPOSE)["services"]
+    for name in ("api", "worker"):
+        (mount,) = [each for each in services[name]["volumes"] if isinstance(each, dict)]
+        assert mount == {
+            "type": "bind",
+            "source": "${RECIPES_FILE:-./deploy/recipes.toml}",
+            "target": services[name]["environment"]["RECIPES_FILE"],
+            "read_only": True,
+            "bind": {"create_host_path": False},
+        }
+    assert (ROOT / "deploy/recipes.toml").exists()
 
 
 def test_every_setting_has_a_description() -> None:

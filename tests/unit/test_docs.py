@@ -7,9 +7,11 @@ import pytest
 
 from image_service import errors
 from image_service.api.problems import STATUS
-from image_service.config import Settings
+from image_service.config import Settings, load_recipes, recipe_rules, recipes_file
+from image_service.config.recipe_fields import MAX_SIDE, PRESET_FIELDS
 
 ROOT = Path(__file__).parents[2]
+RECIPES = (ROOT / "docs/recipes.md").read_text()
 
 
 def kinds(base: type[errors.ServiceError] = errors.ServiceError) -> list[type[errors.ServiceError]]:
@@ -45,7 +47,45 @@ def test_every_decision_is_listed() -> None:
     assert set(re.findall(r"\]\((0[^)]+)\)", (ROOT / "docs/decisions/README.md").read_text())) == pages
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/decisions/README.md"])
+def test_the_fields_of_recipes_are_documented_as_they_are() -> None:
+    rows = re.findall(r"^\| `([a-z]+)` \| (.+?) \| (?:`(.+?)`|) \| ", RECIPES, re.MULTILINE)
+    assert rows == [(name, field.allowed, field.default) for name, field in PRESET_FIELDS.items()]
+
+
+def test_the_bounds_of_recipes_are_documented_as_they_are() -> None:
+    (bounds,) = re.findall(r"^Bounds: (.*?)\n\n", RECIPES, re.MULTILINE | re.DOTALL)
+    megabytes, *numbers = (int(number) for number in re.findall(r"\d+", bounds.replace(" million", "000000")))
+    assert megabytes * 1_000_000 == recipes_file.MAX_BYTES
+    assert numbers == [
+        recipes_file.MAX_RECIPES,
+        recipes_file.MAX_PRESETS,
+        recipe_rules.MAX_OUTPUTS,
+        MAX_SIDE,
+        recipe_rules.MAX_PIXELS,
+        recipe_rules.MAX_PIXELS_OF_ALL,
+        recipe_rules.MAX_PIXELS,
+    ]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/recipes.md"])
+def test_recipes_in_documents_are_valid_and_those_of_the_example(document: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"^( *)```toml\n(.*?)^ *```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    example = load_recipes(ROOT / "deploy/recipes.toml")
+    shown = []
+    for indent, block in blocks:
+        file = tmp_path / "recipes.toml"
+        file.write_text(block.replace(f"\n{indent}", "\n"))
+        (name,) = set(load_recipes(file).names) - {"default"}
+        shown.append(load_recipes(file).find(name))
+    first, *others = shown
+    assert first is not None
+    assert first.name == "avatar"
+    assert others == (
+        [] if document == "README.md" else [example.find(n) for n in ("avatar", "product", "hero", "sticker")]
+    )
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/decisions/README.md", "docs/recipes.md"])
 def test_links_lead_somewhere(document: str) -> None:
     page = ROOT / document
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())

@@ -257,6 +257,18 @@ def test_files_are_stored_outside_the_pods(overlay: str) -> None:
         assert ("persistentVolumeClaim" in storage) == bool(of_kind(overlay, "PersistentVolumeClaim")), part
 
 
+def test_recipes_reach_all_pods_but_the_migration(overlay: str) -> None:
+    maps = of_kind(overlay, "ConfigMap")
+    (name,) = [each for each in maps if each.startswith("image-recipes-")]  # a hash follows: a change replaces the pods
+    assert maps[name]["data"] == {"recipes.toml": (ROOT / "deploy/recipes.toml").read_text()}
+    for part in PARTS - {"image-migrate"}:
+        volumes = [each["name"] for each in pods(overlay)[part]["volumes"] if each.get("configMap") == {"name": name}]
+        (mount,) = [each for each in containers(overlay)[part]["volumeMounts"] if each["name"] in volumes]
+        assert mount["readOnly"] is True
+        assert settings_of(overlay, part)["RECIPES_FILE"] == f"{mount['mountPath']}/recipes.toml", part
+    assert "RECIPES_FILE" not in settings_of(overlay, "image-migrate")
+
+
 def test_image_tags_are_this_version(overlay: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     names = {name: container["image"].rpartition("/")[2] for name, container in containers(overlay).items()}

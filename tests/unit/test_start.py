@@ -1,8 +1,9 @@
-"""What every process says of image formats at its start."""
+"""What every process says of image formats and recipes at its start."""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,16 @@ def test_log_names_formats_that_are_enabled_and_those_that_could_be(monkeypatch:
     (line,) = [each for each in map(json.loads, done.stdout.splitlines()) if each["event"] == "image formats"]
     found = (line["enabled"], line["available"], line["not_installed"])
     assert found == ("heic,png", "avif,bmp,gif,jpeg,tiff,webp", "jxl")
+
+
+def test_log_names_the_recipes_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "recipes.toml"
+    file.write_text('[[recipes.small.presets]]\nname = "a"\nwidth = 1\n')
+    monkeypatch.setenv("RECIPES_FILE", str(file))
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    done = subprocess.run([sys.executable, "-c", START], capture_output=True, check=True)  # noqa: S603 (this program)
+    (line,) = [each for each in map(json.loads, done.stdout.splitlines()) if each["event"] == "recipes"]
+    assert (line["file"], line["names"]) == (str(file), "default,small")
 
 
 def test_standalone_shows_formats(capsys: pytest.CaptureFixture[str]) -> None:

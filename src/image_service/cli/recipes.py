@@ -61,8 +61,8 @@ def find_recipe(recipes: Recipes, name: str) -> Recipe:
     if (recipe := recipes.find(name)) is None:
         near = get_close_matches(name, recipes.names, 1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        known = ", ".join(recipes.names)
-        exit_with_error(f"There is no recipe {name!r}.{meant} RECIPES_FILE defines them; known are {known}.", BAD_SETTING)
+        known = f"RECIPES_FILE defines them; known are {', '.join(recipes.names)}"
+        exit_with_error(f"There is no recipe {name!r}.{meant} {known}.", BAD_SETTING)
     return recipe
 
 

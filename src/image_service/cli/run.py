@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, build_opener
 import typer
 
 from image_service.cli.app import FAILED, app, report_errors
-from image_service.config import formats, load_settings, standalone_settings
+from image_service.config import formats, load_settings, settings_without_recipes, standalone_settings
 from image_service.config.decoders import Formats
 from image_service.worker.liveness import is_fresh
 
@@ -87,7 +87,7 @@ def migrate(
     from image_service.program.migrations import run_migrations  # noqa: PLC0415 — see __init__
 
     with report_errors():
-        settings = load_settings(with_recipes=False)
+        settings = settings_without_recipes()
         configure_logging("WARNING", settings.log_format, sys.stderr)
         run_migrations(settings, lock_timeout=lock_timeout)
         typer.echo("The database's tables are up to date.")
@@ -101,7 +101,7 @@ def healthcheck(part: Annotated[Part, typer.Argument(help="Which process on this
     """
     with report_errors():
         # A running process has read its recipes, and is healthy while their file is being edited.
-        settings = load_settings(with_recipes=False)
+        settings = settings_without_recipes()
     if part is Part.WORKER:
         healthy, reason = is_fresh(settings.liveness_file), f"{settings.liveness_file} was not updated lately"
     else:

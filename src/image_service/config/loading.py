@@ -23,26 +23,32 @@ class ConfigError(Exception):
     """
 
 
-def load_settings(*, with_recipes: bool = True, **given: object) -> Settings:
+def load_settings(**given: object) -> Settings:
     """Returns the settings from the environment; ``given`` values (command options) take precedence.
 
-    Args:
-        with_recipes: Whether RECIPES_FILE is read and checked now, as it is where images are rendered.
-        given: Values by the name of the setting; None: not given.
+    The recipes are read and checked, too.
+
+    Raises:
+        ConfigError: a value is invalid, or RECIPES_FILE cannot be used.
+    """
+    settings = settings_without_recipes(**given)
+    try:
+        _ = settings.recipes
+    except InvalidRecipesError as error:
+        raise ConfigError(_of_file(settings.recipes_file, str(error))) from None
+    return settings
+
+
+def settings_without_recipes(**given: object) -> Settings:
+    """Returns the same for what renders nothing: RECIPES_FILE is not read, and need not exist.
 
     Raises:
         ConfigError: a value is invalid.
     """
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic at run time
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked by pydantic at run time
     except ValidationError as error:
         raise ConfigError(_one_sentence(error)) from None
-    if with_recipes:
-        try:
-            _ = settings.recipes
-        except InvalidRecipesError as error:
-            raise ConfigError(_of_file(settings.recipes_file, str(error))) from None
-    return settings
 
 
 def standalone_settings(data: Path, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:

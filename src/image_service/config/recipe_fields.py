@@ -168,7 +168,7 @@ PRESET_FIELDS: Final[Mapping[str, Field]] = {
     "quality": Field(
         _quality,
         f"a whole number from 1 to {_BEST}, or a table of them by format, such as {{ jpeg = 82, webp = 78 }}",
-        "82",
+        "82 for jpeg, and what looks like it for the others",
     ),
     "effort": _word(Effort, Effort.FAST),
     "sharpen": _FLAG,

@@ -13,9 +13,8 @@ from image_service.domain.recipe import Animation, Fit, OutputFormat, Preset, Re
 
 MAX_OUTPUTS: Final = 64
 """Of a recipe."""
-MAX_PIXELS: Final = 25_000_000
-"""Of a box, at its highest pixel density. An encoder needs up to 20 bytes for each, half of the default
-DECODE_MEMORY."""
+MAX_PIXELS: Final = 16_000_000
+"""Of a box, at its highest pixel density: the renderer makes none larger."""
 MAX_PIXELS_OF_ALL: Final = 150_000_000
 """Of all boxes of a recipe, which are filled within DECODE_TIMEOUT."""
 
@@ -57,7 +56,7 @@ def of_recipe(recipe: Recipe) -> Iterator[Problem]:
         yield ("presets",), f"all presets of {recipe.name} are optional: at least one must not be"
     if (count := len(recipe.outputs)) > MAX_OUTPUTS:
         yield (), f"{recipe.name} has {count} outputs, one for each format and dpr; allowed are {MAX_OUTPUTS}"
-    pixels = sum(_pixels(each.width, each.height) for each in recipe.outputs)
+    pixels = sum(min(MAX_PIXELS, _square(each.width, each.height)) for each in recipe.outputs)
     if pixels > MAX_PIXELS_OF_ALL:
         yield (), f"the outputs of {recipe.name} have {pixels:,} pixels; allowed are {MAX_PIXELS_OF_ALL:,}"
 
@@ -76,7 +75,8 @@ def _of_box(preset: Preset, given: Mapping[str, object]) -> Iterator[Problem]:
         if side is not None and side * largest > MAX_SIDE:
             size = f"{side * largest} pixels at dpr {largest}"
             yield (name,), f"{name} = {side} makes {size}: allowed are {MAX_SIDE}"
-    pixels = _pixels(preset.width, preset.height) * largest**2
+    # Where a side is missing, the renderer keeps to the limit for each image.
+    pixels = (preset.width or 0) * (preset.height or 0) * largest**2
     if pixels > MAX_PIXELS:
         yield (), f"{preset.name} has {pixels:,} pixels at dpr {largest}: allowed are {MAX_PIXELS:,}"
 
@@ -92,6 +92,6 @@ def _of_formats(preset: Preset) -> Iterator[Problem]:
             yield place, missing
 
 
-def _pixels(width: int | None, height: int | None) -> int:
-    """Returns the pixels of a box; one with a side missing counts as a square."""
+def _square(width: int | None, height: int | None) -> int:
+    """Returns the pixels of a box; where a side is missing, those of a square."""
     return (width or height or 0) * (height or width or 0)

@@ -23,7 +23,8 @@ MAX_PRESETS: Final = 32
 _PROBLEMS_SHOWN: Final = 20
 _SHOWN: Final = 60
 """Characters of a value in a message."""
-_SYNTAX: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_PLACE: Final = re.compile(r"line (\d+), column (\d+)\)")
+"""How a message of ``tomllib`` ends, except at the end of the document."""
 
 
 class InvalidRecipesError(Exception):
@@ -164,10 +165,10 @@ class _Document:
             yield f"{self._file}: and {more} more"
 
     def _syntax(self, message: str, text: str) -> str:
-        found = _SYNTAX.fullmatch(message)
-        what, line, column = found.groups() if found else (message, None, None)
-        where = f", at column {column}" if column else ""
-        return f"{self._file}:{line or text.count(chr(10)) + 1}: is no TOML{where}: {what[0].lower()}{what[1:]}"
+        what, _, place = message.rpartition(" (at ")
+        found = _PLACE.fullmatch(place)
+        line, column = (found[1], f", at column {found[2]}") if found else (text.count("\n") + 1, "")
+        return f"{self._file}:{line}: is no TOML{column}: {what[:1].lower()}{what[1:]}"
 
 
 def _shown(value: object) -> str:

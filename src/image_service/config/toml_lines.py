@@ -25,7 +25,7 @@ class Lines:
     """The lines of a document's keys and values."""
 
     def __init__(self, document: str) -> None:
-        """Read a document that ``tomllib`` accepts, with line breaks as ``\\n``.
+        """Read a document that ``tomllib`` accepts, with the line breaks of Unix.
 
         Raises:
             ValueError: ``tomllib`` does not accept it.

@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 @contextmanager
 def logging_to_stderr(settings: Settings) -> Iterator[BackgroundStream]:
-    """Configure logging for the duration of the block, and log image formats, recipes and which settings may be wrong."""
+    """Configure logging for the duration of the block, and log formats, recipes and doubtful settings."""
     with background_logging(settings.log_level, settings.log_format) as log:
         _log.info("image formats", **formats(settings.enabled_formats)._asdict())
         if settings.recipes_file is not None:
