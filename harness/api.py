@@ -16,16 +16,16 @@ from harness.fakes import LONG_TIMEOUT, TRAITS
 from harness.images import encoded, gradient
 from image_service.api.dependencies import ApiContext
 from image_service.api.main import create_app
-from image_service.bootstrap import Resources, api_services
+from image_service.bootstrap import ApiServices, Resources, api_services
 from image_service.config import Settings, load_settings
 from image_service.database import Database
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
 from image_service.domain.keys import thumbnail_key
 from image_service.domain.lane import Lane
-from image_service.domain.recipe import DEFAULT_RECIPE
+from image_service.domain.recipe import DEFAULT_RECIPE, Recipes
 from image_service.errors import QueueUnavailable
 from image_service.observability.metrics import Metrics
-from image_service.ports import Delivery, TaskQueue
+from image_service.ports import Delivery, PresignedUrls, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.services.backlog import Backlog
 from image_service.storage.local import LocalStorage
@@ -90,6 +90,8 @@ async def api_on(
     queue: TaskQueue | None = None,
     *,
     backlog_refresh: float | None = None,
+    recipes: Recipes | None = None,
+    presigned_urls: PresignedUrls | None = None,
     **settings: object,
 ) -> AsyncIterator[Api]:
     """Runs the API on an existing database, with its files in ``folder/storage``.
@@ -99,6 +101,8 @@ async def api_on(
         folder: A directory for files.
         queue: A queue instead of the embedded one.
         backlog_refresh: Seconds between two counts of the backlog, instead of the default.
+        recipes: Recipes instead of those that the settings name.
+        presigned_urls: Where clients are redirected for files.
         settings: Settings that differ from the defaults.
     """
     chosen = load_settings(
@@ -113,10 +117,13 @@ async def api_on(
         database=Database(database_url),
         storage=LocalStorage(chosen.storage_path),
         queue=queue or EmbeddedQueue(),
+        presigned_urls=presigned_urls,
         metrics=Metrics(),
     )
     await resources.queue.start()
     services = api_services(chosen, resources)
+    if recipes is not None:
+        services = _with_recipes(services, recipes)
     if backlog_refresh is not None:
         backlog = Backlog(
             database=resources.database,
@@ -135,6 +142,13 @@ async def api_on(
         await resources.database.close()
 
 
+def _with_recipes(services: ApiServices, recipes: Recipes) -> ApiServices:
+    for service in (services.ingest, services.lookup, services.reprocessing):
+        if hasattr(service, "_recipes"):
+            service._recipes = recipes  # noqa: SLF001  (a file of recipes is for the tests of the settings)
+    return replace(services, recipes=recipes)
+
+
 class UnavailableQueue(EmbeddedQueue):
     """A queue whose broker cannot be reached."""
 
@@ -146,16 +160,23 @@ class UnavailableQueue(EmbeddedQueue):
 
 
 async def upload(
-    api: Api, content: bytes = PNG, name: str = "a.png", kind: str = "image/png", *, key: str | None = None
+    api: Api,
+    content: bytes = PNG,
+    name: str = "a.png",
+    kind: str = "image/png",
+    *,
+    key: str | None = None,
+    recipe: str | None = None,
 ) -> httpx.Response:
-    """Uploads a file, optionally under an idempotency key; returns the response."""
+    """Uploads a file, optionally under an idempotency key and with a recipe in the query; returns the response."""
     headers = {} if key is None else {"Idempotency-Key": key}
-    return await api.client.post("/images", files={"file": (name, content, kind)}, headers=headers)
+    query = {} if recipe is None else {"recipe": recipe}
+    return await api.client.post("/images", files={"file": (name, content, kind)}, headers=headers, params=query)
 
 
-async def accepted(api: Api, content: bytes = PNG, *, key: str | None = None) -> str:
+async def accepted(api: Api, content: bytes = PNG, *, key: str | None = None, recipe: str | None = None) -> str:
     """Uploads a file that must be accepted; returns the image's id."""
-    answer = await upload(api, content, key=key)
+    answer = await upload(api, content, key=key, recipe=recipe)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 

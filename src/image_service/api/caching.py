@@ -16,6 +16,8 @@ class CachePolicy:
     """Seconds for which it may be reused; None: only after revalidation."""
     immutable: bool = False
     """Whether the content at this URL never changes."""
+    vary: str | None = None
+    """The request header that decides about the content; None: there is none."""
 
     def at_most(self, seconds: int) -> "CachePolicy":
         """Returns the same policy for content that is valid for so many seconds only."""
@@ -30,10 +32,17 @@ class CachePolicy:
         age = "no-cache" if self.max_age is None else f"max-age={self.max_age}"
         return f"{scope}, {age}, immutable" if self.immutable else f"{scope}, {age}"
 
+    @property
+    def vary_header(self) -> dict[str, str]:
+        """The ``Vary`` header, where there is one."""
+        return {} if self.vary is None else {"Vary": self.vary}
+
 
 PRIVATE_IMMUTABLE: Final = CachePolicy(public=False, max_age=_YEAR, immutable=True)
 PUBLIC_IMMUTABLE: Final = CachePolicy(public=True, max_age=_YEAR, immutable=True)
 REVALIDATE: Final = CachePolicy(public=True)
+NEGOTIATED: Final = CachePolicy(public=True, vary="Accept")
+"""For a URL at which the client's ``Accept`` decides. Revalidated, because many shared caches handle ``Vary`` badly."""
 
 NO_STORE: Final = "no-store"
 """The ``Cache-Control`` header of responses that describe a momentary state."""

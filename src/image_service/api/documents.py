@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from image_service.api.markup import markup_of
 from image_service.api.schemas import ImageOutput, ImageProblem, ImageStatus
 from image_service.api.urls import Urls
-from image_service.domain.image import Image, ImageFormat, Thumbnail
+from image_service.domain.image import Image, Thumbnail
 from image_service.domain.outputs import parse_output_name
 from image_service.domain.recipe import DEFAULT_NAME, OutputFormat, Recipe, Recipes
 
@@ -20,17 +20,14 @@ def image_status(image: Image, urls: Urls, recipes: Recipes) -> ImageStatus:
     """
     traits = image.traits
     recipe = recipes.find(image.recipe_name)
-    explicit = {thumbnail.output: urls.explicit(image.id, thumbnail) for thumbnail in image.thumbnails}
+    files = urls.thumbnails(image.id)
+    explicit = {thumbnail.output: files.explicit(thumbnail) for thumbnail in image.thumbnails}
     markup = markup_of(image, recipe, lambda thumbnail: explicit[thumbnail.output])
     return ImageStatus(
         id=image.id,
         status=image.status,
         original_url=urls.original(image.id),
-        thumbnails={
-            thumbnail.output: urls.thumbnail(image.id, thumbnail)
-            for thumbnail in image.thumbnails
-            if _is_plain(thumbnail)
-        },
+        thumbnails={thumbnail.output: files.plain(thumbnail) for thumbnail in image.thumbnails if _is_plain(thumbnail)},
         content_type=image.header.format.content_type,
         size_bytes=image.size_bytes,
         sha256=image.sha256,
@@ -62,7 +59,7 @@ def _output(thumbnail: Thumbnail, urls: Mapping[str, str]) -> ImageOutput:
     return ImageOutput(
         preset=name.preset,
         dpr=name.dpr,
-        format=ImageFormat.of(thumbnail.content_type).value,
+        format=thumbnail.content_type.removeprefix("image/"),
         content_type=thumbnail.content_type,
         width=thumbnail.width,
         height=thumbnail.height,

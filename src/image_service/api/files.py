@@ -1,6 +1,6 @@
 """Responses that serve stored files."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
 from starlette.requests import Request
@@ -38,7 +38,6 @@ async def file_response(
     *,
     cache: CachePolicy,
     attachment: bool,
-    vary: str | None = None,
     location: str | None = None,
 ) -> Response:
     """Returns the response to a GET or HEAD request for a stored file.
@@ -49,8 +48,7 @@ async def file_response(
         source: Where the file is read from.
         cache: How the response may be cached.
         attachment: Whether browsers should save the file instead of showing it.
-        vary: The request headers that decided which file it is.
-        location: Another URL of the same file, for ``Content-Location``.
+        location: The path at which this file, and no other, is served; None: the one that was requested.
 
     Raises:
         PreconditionFailed: the client asked for another version of the file.
@@ -61,19 +59,19 @@ async def file_response(
     if is_other_version(request, etag):
         raise PreconditionFailed
     headers = _headers(file, etag, cache, attachment=attachment)
-    varies = {} if vary is None else {"Vary": vary}
-    headers |= varies
     if location is not None:
         headers["Content-Location"] = location
     if is_not_modified(request, etag):
         return Response(status_code=304, headers=headers)
     if (url := await source.presign(file, request.method)) is not None:
-        return _redirect(url, cache, varies)
+        return _redirect(url, cache)
     positions = requested_range(request, etag, file.size_bytes)
     if positions is None:
         status, positions = 200, range(file.size_bytes)
     elif positions.start >= file.size_bytes:
-        return problem_response(RangeNotSatisfiable(), {"Content-Range": f"bytes */{file.size_bytes}", **varies})
+        return problem_response(
+            RangeNotSatisfiable(), {"Content-Range": f"bytes */{file.size_bytes}"} | cache.vary_header
+        )
     else:
         status = 206
         headers["Content-Range"] = f"bytes {positions.start}-{positions.stop - 1}/{file.size_bytes}"
@@ -92,15 +90,16 @@ def _headers(file: StoredFile, etag: str, cache: CachePolicy, *, attachment: boo
     return {
         "ETag": etag,
         "Cache-Control": cache.header,
+        **cache.vary_header,
         "Accept-Ranges": "bytes",
         **INERT,  # the content is untrusted: browsers must treat it as an image only
         "Content-Disposition": f'{"attachment" if attachment else "inline"}; filename="{file.name}"',
     }
 
 
-def _redirect(presigned_url: str, cache: CachePolicy, varies: Mapping[str, str]) -> Response:
+def _redirect(presigned_url: str, cache: CachePolicy) -> Response:
     headers = {
-        **varies,
+        **cache.vary_header,
         # The URL expires: a cached redirect must expire before it does.
         "Cache-Control": cache.at_most(_REDIRECT_SECONDS).header,
         # The URL grants access: it must not reach other sites as a referrer.

@@ -31,7 +31,7 @@ def markup_of(image: Image, recipe: Recipe | None, url_of: Callable[[Thumbnail],
         return None
     widths = _by_width(family)
     defaults = [each.default for each in widths]
-    shown = max((each for each in family), key=lambda each: (-each.name.dpr, each.default.width)).default
+    shown = max(family, key=lambda each: (-each.name.dpr, each.default.width)).default
     srcset = _srcset(defaults, url_of)
     # Without it, browsers would take every picture to be as wide as the window.
     sizes = f"auto, (max-width: {shown.width}px) 100vw, {shown.width}px"
@@ -59,13 +59,15 @@ def _by_width(family: Iterable[Density]) -> Sequence[Density]:
 
 
 def _sources(widths: Sequence[Density]) -> Iterable[tuple[str, Sequence[Thumbnail]]]:
-    """Returns the types that there are of every width, with the files of each, from the fewest bytes on."""
+    """Returns the types that there are of every width and that save bytes, with their files, the smallest first."""
     by_type: Mapping[str, list[Thumbnail]] = defaultdict(list)
     for each in widths:
         for variant in each.variants:
             by_type[variant.content_type].append(variant)
-    complete = [(kind, files) for kind, files in by_type.items() if len(files) == len(widths)]
-    return sorted(complete, key=lambda source: sum(file.size_bytes for file in source[1]))
+    most = sum(each.default.size_bytes for each in widths)
+    sums = {kind: sum(file.size_bytes for file in files) for kind, files in by_type.items()}
+    complete = [kind for kind, files in by_type.items() if len(files) == len(widths) and sums[kind] < most]
+    return [(kind, by_type[kind]) for kind in sorted(complete, key=sums.__getitem__)]
 
 
 def _srcset(files: Iterable[Thumbnail], url_of: Callable[[Thumbnail], str]) -> str:

@@ -28,7 +28,7 @@ class UploadForm:
 
     recipe: str | None
     """The name of the recipe that the form gives."""
-    content: AsyncIterator[bytes]
+    content: AsyncGenerator[bytes]
     """The bytes of the file. After them the rest of the form is checked."""
 
 
@@ -57,9 +57,10 @@ class UploadReader:
             TooManyUploads: it found no slot.
         """
         form_file = FormFile()
-        async with aclosing(self._file(request, upload, form_file)) as content:
-            first = await anext(content, b"")
-            yield UploadForm(recipe=form_file.recipe, content=_chain(first, content))
+        async with aclosing(self._file(request, upload, form_file)) as pieces:
+            first = await anext(pieces, b"")
+            async with aclosing(_chain(first, pieces)) as content:
+                yield UploadForm(recipe=form_file.recipe, content=content)
 
     async def _file(self, request: Request, upload: Upload, form_file: FormFile) -> AsyncGenerator[bytes]:
         boundary = _boundary(request.headers.get("content-type", ""))
@@ -105,7 +106,7 @@ class UploadReader:
         )
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     if first:
         yield first
     async for piece in rest:

@@ -34,17 +34,28 @@ class Urls:
         """Returns the URL of an image's original."""
         return f"{self._base}/images/{image_id}/original"
 
-    def thumbnail(self, image_id: UUID, thumbnail: Thumbnail) -> str:
-        """Returns the URL of a thumbnail without the extension; a new version of it has a new URL."""
-        return f"{self._base}/images/{image_id}/thumbnails/{thumbnail.output}?v={version(thumbnail.sha256)}"
-
-    def explicit(self, image_id: UUID, thumbnail: Thumbnail) -> str:
-        """Returns the URL of a thumbnail that names its format: the file at it never changes."""
-        return f"{self._base}{_explicit(image_id, explicit_name(thumbnail), thumbnail.sha256)}"
+    def thumbnails(self, image_id: UUID) -> "ThumbnailUrls":
+        """Returns the URLs of an image's thumbnails."""
+        return ThumbnailUrls(f"{self._base}{_thumbnails(image_id)}")
 
     def content_location(self, image_id: UUID, name: str, sha256: str) -> str:
         """Returns the path of a thumbnail with this explicit name, for a ``Content-Location`` header."""
-        return f"{self._path}{_explicit(image_id, name, sha256)}"
+        return f"{self._path}{_thumbnails(image_id)}{name}?v={version(sha256)}"
+
+
+class ThumbnailUrls:
+    """The URLs of one image's thumbnails; a new version of one has a new URL."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def plain(self, thumbnail: Thumbnail) -> str:
+        """Returns the URL with the name of the output alone."""
+        return f"{self._prefix}{thumbnail.output}?v={version(thumbnail.sha256)}"
+
+    def explicit(self, thumbnail: Thumbnail) -> str:
+        """Returns the URL that names the format: the file at it never changes."""
+        return f"{self._prefix}{explicit_name(thumbnail)}?v={version(thumbnail.sha256)}"
 
 
 def urls_of(request: Request, public_url: str | None) -> Urls:
@@ -52,8 +63,8 @@ def urls_of(request: Request, public_url: str | None) -> Urls:
     return Urls(public_url or f"{request.scope['scheme']}://{_host(request)}")
 
 
-def _explicit(image_id: UUID, name: str, sha256: str) -> str:
-    return f"/images/{image_id}/thumbnails/{name}?v={version(sha256)}"
+def _thumbnails(image_id: UUID) -> str:
+    return f"/images/{image_id}/thumbnails/"
 
 
 def version(sha256: str) -> str:

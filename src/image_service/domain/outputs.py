@@ -11,10 +11,9 @@ from image_service.domain.recipe import Fit, OutputFormat, Preset, Recipe
 MAX_NAME: Final = 72
 """Characters of a name that can be one: those of its column, and an explicit extension."""
 
-_NAME: Final = re.compile(
-    rf"(?P<preset>[^@.]+)(?:@(?P<dpr>[1-9]\d?)x)?(?:\.(?P<extension>{'|'.join(filter(None, (each.extension for each in OutputFormat)))}))?",
-    re.ASCII,
-)
+_EXTENSIONS: Final = "|".join(each.extension for each in OutputFormat if each.extension)
+_NAME: Final = re.compile(rf"(?P<preset>[^@.]+)(?:@(?P<dpr>[1-9]\d?)x)?(?:\.(?P<extension>{_EXTENSIONS}))?", re.ASCII)
+_EXTENSION_OF: Final = {each.content_type: each.extension for each in ImageFormat}
 _REMEMBERED: Final = 4096
 """Names that are parsed once: images share the few of their recipes."""
 
@@ -53,7 +52,7 @@ def explicit_name(thumbnail: Thumbnail) -> str:
     """Returns the name of a file with the extension of its format: ``hero@2x.jpg`` for the output ``hero@2x``."""
     if parse_output_name(thumbnail.output).extension is not None:
         return thumbnail.output
-    return f"{thumbnail.output}.{ImageFormat.of(thumbnail.content_type).extension}"
+    return f"{thumbnail.output}.{_EXTENSION_OF[thumbnail.content_type]}"
 
 
 def densities(thumbnails: Iterable[Thumbnail]) -> Sequence[Density]:

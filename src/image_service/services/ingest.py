@@ -74,7 +74,7 @@ class Accepted:
 class Ingest:
     """Accepts uploads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — collaborators, all by keyword
         self,
         *,
         database: Database,

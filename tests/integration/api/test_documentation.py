@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from harness.api import BASE, Api, accepted, api_on, finish
 from image_service.api.problems import STATUS
-from image_service.api.routes import files, health, images, uploads
+from image_service.api.routes import files, health, images, recipes, uploads
 
 
 class References(HTMLParser):
@@ -54,7 +54,7 @@ async def test_every_operation_is_documented(small_api: Api) -> None:
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     }
-    modules = (uploads, images, files, health)
+    modules = (uploads, images, files, recipes, health)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     assert set(operations) == {(method, route.path) for route in routes for method in route.methods or ()} - {
         ("HEAD", route.path) for route in routes
@@ -67,6 +67,8 @@ async def test_every_operation_is_documented(small_api: Api) -> None:
         ("POST", "/images/{image_id}/reprocess"),
         ("GET", "/images/{image_id}/original"),
         ("GET", "/images/{image_id}/thumbnails/{size}"),
+        ("GET", "/recipes"),
+        ("GET", "/limits"),
         ("GET", "/health"),
         ("GET", "/health/ready"),
         ("GET", "/health/live"),
@@ -110,7 +112,7 @@ async def test_upload_form_is_documented(small_api: Api) -> None:
     assert form_schema["properties"]["file"]["format"] == "binary"
 
 
-@pytest.mark.parametrize("model", ["UploadAccepted", "ImageStatus", "HealthReport"])
+@pytest.mark.parametrize("model", ["UploadAccepted", "ImageStatus", "HealthReport", "RecipeList", "Limits"])
 async def test_responses_are_documented_with_examples(small_api: Api, model: str) -> None:
     described = (await small_api.client.get("/openapi.json")).json()["components"]["schemas"][model]
     (example,) = described["examples"]

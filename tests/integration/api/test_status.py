@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.api import BASE, JPEG, PNG, UNKNOWN, Api, accepted, api_on, fail, finish, is_recent, problem
+from harness.api import BASE, JPEG, PNG, SIZES, UNKNOWN, Api, accepted, api_on, fail, finish, is_recent, problem
 from harness.fakes import TRAITS
 
 
@@ -35,6 +35,10 @@ async def test_status_of_an_image_in_every_state(api: Api) -> None:
         "placeholder": None,
         "dominant_colour": None,
         "metadata_removed": None,
+        "recipe": "default",
+        "outputs": [],
+        "srcset": None,
+        "picture": None,
         "finished_at": None,
         "original_removed_at": None,
         "error": None,
@@ -43,7 +47,11 @@ async def test_status_of_an_image_in_every_state(api: Api) -> None:
     contents = await finish(api, image_id)
     done = await status()
     assert is_recent(done.pop("finished_at"))
-    del processing["finished_at"]
+    markup = [done.pop("srcset"), done.pop("picture")]
+    assert all(f"{BASE}/images/{image_id}/thumbnails/1200x1200.jpg?v=" in each for each in markup)
+    for name in ("finished_at", "srcset", "picture"):
+        del processing[name]
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     assert done == processing | {
         "status": "DONE",
         "width": 40,
@@ -52,9 +60,23 @@ async def test_status_of_an_image_in_every_state(api: Api) -> None:
         "dominant_colour": "#8b5a2b",
         "metadata_removed": ["exif", "gps"],
         "thumbnails": {
-            name: f"{BASE}/images/{image_id}/thumbnails/{name}?v={hashlib.sha256(content).hexdigest()[:16]}"
-            for name, content in contents.items()
+            name: f"{BASE}/images/{image_id}/thumbnails/{name}?v={digest[:16]}" for name, digest in digests.items()
         },
+        "outputs": [
+            {
+                "preset": name,
+                "dpr": 1,
+                "format": "jpeg",
+                "content_type": "image/jpeg",
+                "width": SIZES[name][0],
+                "height": SIZES[name][1],
+                "bytes": len(contents[name]),
+                "sha256": digest,
+                "url": f"{BASE}/images/{image_id}/thumbnails/{name}.jpg?v={digest[:16]}",
+                "status": "ready",
+            }
+            for name, digest in digests.items()
+        ],
     }
 
 

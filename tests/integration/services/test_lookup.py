@@ -7,8 +7,9 @@ import pytest
 from harness.fakes import IMAGE
 from harness.service_harness import ServiceHarness
 from image_service.domain.status import Status
-from image_service.errors import DatabaseUnavailable, ImageNotFound, OriginalRemoved, ThumbnailNotFound
+from image_service.errors import DatabaseUnavailable, ImageNotFound, OriginalRemoved
 from image_service.ports import Delivery
+from image_service.services.lookup import Lookup, StoredThumbnail, Thumbnails
 
 
 async def in_state(env: ServiceHarness, status: Status) -> UUID:
@@ -23,6 +24,11 @@ async def in_state(env: ServiceHarness, status: Status) -> UUID:
     image_id = await env.queued()
     await env.processing().process(Delivery(image_id=image_id))
     return image_id
+
+
+async def stored(lookup: Lookup, image_id: UUID, name: str) -> StoredThumbnail:
+    (file,) = (await lookup.thumbnails(image_id, name)).files
+    return file
 
 
 @pytest.mark.parametrize("status", Status)
@@ -42,7 +48,7 @@ async def test_thumbnails_of_a_done_image_are_found(sqlite_env: ServiceHarness) 
     image_id = await in_state(sqlite_env, Status.DONE)
     lookup = sqlite_env.lookup()
     for made in (await lookup.image(image_id)).thumbnails:
-        file = await lookup.thumbnail(image_id, made.output)
+        file = await stored(lookup, image_id, made.output)
         assert (file.name, file.content_type) == (f"{image_id}-{made.output}.jpg", "image/jpeg")
         content = b"".join([piece async for piece in lookup.read(file)])
         assert (len(content), file.sha256) == (file.size_bytes, made.sha256)
@@ -53,11 +59,10 @@ async def test_an_unknown_preset_or_an_image_never_done_has_no_thumbnail(
     sqlite_env: ServiceHarness,
 ) -> None:
     lookup = sqlite_env.lookup()
-    with pytest.raises(ThumbnailNotFound):
-        await lookup.thumbnail(await in_state(sqlite_env, Status.DONE), "99x99")
+    none = Thumbnails(files=(), negotiable=False)
+    assert await lookup.thumbnails(await in_state(sqlite_env, Status.DONE), "99x99") == none
     for status in (Status.NEW, Status.PROCESSING, Status.ERROR):
-        with pytest.raises(ThumbnailNotFound):
-            await lookup.thumbnail(await in_state(sqlite_env, status), "100x100")
+        assert await lookup.thumbnails(await in_state(sqlite_env, status), "100x100") == none
 
 
 @pytest.mark.parametrize("status", [Status.NEW, Status.PROCESSING, Status.ERROR])
@@ -69,7 +74,7 @@ async def test_thumbnails_of_an_earlier_rendering_are_found_in_every_state(env: 
         if status is Status.ERROR:
             await env.fail(claim)
     assert await env.status(image_id) is status
-    file = await env.lookup().thumbnail(image_id, "100x100")
+    file = await stored(env.lookup(), image_id, "100x100")
     assert b"".join([piece async for piece in env.lookup().read(file)]).startswith(b"100x100")
 
 
@@ -78,7 +83,7 @@ async def test_a_removed_original_differs_from_an_unknown_one(env: ServiceHarnes
     await env.ask(lambda r: r.images.remove_originals([image_id]))
     with pytest.raises(OriginalRemoved):
         await env.lookup().original(image_id)
-    assert (await env.lookup().thumbnail(image_id, "100x100")).sha256
+    assert (await stored(env.lookup(), image_id, "100x100")).sha256
     await env.deletion().delete(image_id)
     with pytest.raises(ImageNotFound):
         await env.lookup().original(image_id)
@@ -87,7 +92,7 @@ async def test_a_removed_original_differs_from_an_unknown_one(env: ServiceHarnes
 
 async def test_nothing_is_found_under_an_unknown_id(env: ServiceHarness) -> None:
     lookup = env.lookup()
-    for found in (lookup.image(uuid4()), lookup.original(uuid4()), lookup.thumbnail(uuid4(), "100x100")):
+    for found in (lookup.image(uuid4()), lookup.original(uuid4()), lookup.thumbnails(uuid4(), "100x100")):
         with pytest.raises(ImageNotFound):
             await found
 

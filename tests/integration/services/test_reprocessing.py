@@ -34,7 +34,7 @@ async def thumbnails(env: ServiceHarness, image_id: UUID) -> tuple[Thumbnail, ..
     """Returns the recorded thumbnails of an image, after reading each."""
     made = (await env.image(image_id)).thumbnails
     for each in made:
-        file = await env.lookup().thumbnail(image_id, each.output)
+        (file,) = (await env.lookup().thumbnails(image_id, each.output)).files
         content = b"".join([piece async for piece in env.lookup().read(file)])
         assert len(content) == each.size_bytes
     return made

@@ -1,7 +1,6 @@
 """The file is read from any valid form, however it arrives; every other body is refused with a reason."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
 from itertools import pairwise
 
 import pytest
@@ -19,6 +18,8 @@ from image_service.errors import (
     MalformedUpload,
     MissingFile,
     NotMultipart,
+    RecipeAfterFile,
+    RecipeConflict,
     TooManyFiles,
     UnsupportedEncoding,
     UploadRejected,
@@ -44,14 +45,26 @@ async def read(
     idle_timeout: float = 5.0,
     content_type: str = CONTENT_TYPE,
 ) -> bytes:
+    """Returns the file of a form."""
+    return (await read_form(body, headers, idle_timeout=idle_timeout, content_type=content_type))[0]
+
+
+async def read_form(
+    body: Body | bytes,
+    headers: Mapping[str, str] | None = None,
+    *,
+    idle_timeout: float = 5.0,
+    content_type: str = CONTENT_TYPE,
+) -> tuple[bytes, str | None]:
+    """Returns the file and the recipe of a form."""
     reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     body = body if isinstance(body, Body) else Body([body])
     given_headers = {"content-type": content_type, **(headers or {})}
     request = Request(scope("POST", "/images", given_headers), body)
     limit = UploadLimit(1, idle_timeout=idle_timeout, min_rate=4096)
     with limit.upload() as upload:
-        async with aclosing(reader.file(request, upload)) as content:
-            return b"".join([piece async for piece in content])
+        async with reader.form(request, upload) as opened:
+            return b"".join([piece async for piece in opened.content]), opened.recipe
 
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
@@ -353,6 +366,58 @@ async def test_file_is_streamed_as_it_arrives() -> None:
     reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
     with UploadLimit(1, idle_timeout=5, min_rate=4096).upload() as upload:
-        async with aclosing(reader.file(request, upload)) as content:
-            await anext(content)
+        async with reader.form(request, upload) as opened:
             assert body.received < 5
+            await anext(opened.content)
+            assert body.received < 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "recipe"),
+    [
+        ([part(b"avatar", b"recipe", None)], "avatar"),
+        ([part(b"avatar", b"recipe", b"blob")], "avatar"),
+        ([part(b"note", b"x", None), part("späť".encode(), b"recipe", None)], "späť"),
+        ([part(b"a", b"recipe", None), part(b"a", b"recipe", None)], "a"),
+        ([part(b"{}", b"file", None), part(b"a", b"recipe", None)], "a"),
+        ([part(b"a", b"recipe", None), part(b"{}", b"file", None)], "a"),
+        ([part(b"", b"recipe", None)], ""),
+        ([part(b"avatar", b"Recipe", None)], None),
+        ([], None),
+    ],
+)
+async def test_recipe_before_the_file_is_read(fields: list[bytes], recipe: str | None) -> None:
+    body = form(*fields, part(b"the file"))
+    assert await read_form(body) == (b"the file", recipe)
+    assert await read_form(Body([bytes([byte]) for byte in body])) == (b"the file", recipe)
+
+
+async def test_recipe_is_known_before_the_file_has_arrived() -> None:
+    body = Body([form(part(b"avatar", b"recipe", None), part(b"x" * 1000))[:500]], then="silence")
+    request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
+    with UploadLimit(1, idle_timeout=60, min_rate=4096, first=1).upload() as upload:
+        async with UploadReader(max_file_size=MAX_FILE_SIZE).form(request, upload) as opened:
+            assert opened.recipe == "avatar"
+
+
+@pytest.mark.parametrize("content", [b"x" * 64, b"x" * 65, b"x" * 60_000, b"\xff" * 100])
+async def test_recipe_is_kept_in_bounded_memory(content: bytes) -> None:
+    _, recipe = await read_form(form(part(content, b"recipe", None), part(b"the file")))
+    assert recipe == content[:65].decode(errors="replace")
+
+
+@pytest.mark.parametrize("size", [0, 10, MAX_HELD + 1])
+@pytest.mark.parametrize("file_name", [None, b"a.jpg"])
+async def test_recipe_after_the_file_is_refused(size: int, file_name: bytes | None) -> None:
+    with pytest.raises(RecipeAfterFile):
+        await read(form(part(bytes(size), b"file", file_name), part(b"avatar", b"recipe", None)))
+
+
+@pytest.mark.parametrize("position", [1, 2])
+async def test_two_recipes_are_refused(position: int) -> None:
+    parts = [part(b"a", b"recipe", None), part(b"b", b"recipe", None)]
+    parts.insert(position, part(b"x", b"file", None))
+    with pytest.raises((RecipeConflict, RecipeAfterFile)):
+        await read(form(*parts))
+    with pytest.raises(RecipeConflict):
+        await read(form(parts[0], part(b"b", b"recipe", None), part(b"the file")))

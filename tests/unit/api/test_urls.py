@@ -35,7 +35,11 @@ def test_urls_are_below_the_base(base: str, path: str) -> None:
     urls = Urls(base)
     assert urls.location(ID) == f"{path}/images/{ID}"
     assert urls.original(ID) == f"{base}/images/{ID}/original"
-    assert urls.thumbnail(ID, THUMBNAIL) == f"{base}/images/{ID}/thumbnails/300x300?v=0123456789abcdef"
+    thumbnails = urls.thumbnails(ID)
+    assert thumbnails.plain(THUMBNAIL) == f"{base}/images/{ID}/thumbnails/300x300?v=0123456789abcdef"
+    assert thumbnails.explicit(THUMBNAIL) == f"{base}/images/{ID}/thumbnails/300x300.jpg?v=0123456789abcdef"
+    location = urls.content_location(ID, "300x300.jpg", THUMBNAIL.sha256)
+    assert location == f"{path}/images/{ID}/thumbnails/300x300.jpg?v=0123456789abcdef"
 
 
 @pytest.mark.parametrize("base", ["http://localhost:8000", "https://example.org/images-api"])

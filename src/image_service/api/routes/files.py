@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 from fastapi import Path, Query, Request, Response
 
 from image_service import errors
-from image_service.api.caching import PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE
+from image_service.api.caching import NEGOTIATED, PRIVATE_IMMUTABLE, PUBLIC_IMMUTABLE, REVALIDATE
 from image_service.api.dependencies import context_of
 from image_service.api.files import file_response
 from image_service.api.negotiation import named_types
@@ -18,8 +18,6 @@ from image_service.errors import ObjectMissing
 from image_service.services.lookup import StoredFile, StoredThumbnail
 
 T = TypeVar("T")
-
-_VARY: Final = "Accept"
 
 router: Final = Router(prefix="/images", tags=["images"])
 
@@ -96,7 +94,7 @@ async def get_thumbnail(
     async def find() -> _Choice:
         found = await lookup.thumbnails(image_id, size)
         if found.negotiable:
-            request.scope["state"][VARY] = _VARY
+            request.scope["state"][VARY] = NEGOTIATED.vary
         if not found.files:
             raise errors.ThumbnailNotFound(found.missing)
         accepted = named_types(request) if len(found.files) > 1 else frozenset[str]()
@@ -106,9 +104,7 @@ async def get_thumbnail(
         file = choice.file
         if choice.negotiated:
             location = context.urls(request).content_location(image_id, file.explicit_name, file.sha256)
-            return file_response(
-                request, file, lookup, cache=REVALIDATE, attachment=False, vary=_VARY, location=location
-            )
+            return file_response(request, file, lookup, cache=NEGOTIATED, attachment=False, location=location)
         cache = PUBLIC_IMMUTABLE if v == version(file.sha256) else REVALIDATE
         return file_response(request, file, lookup, cache=cache, attachment=False)
 

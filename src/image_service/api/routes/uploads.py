@@ -26,7 +26,8 @@ _UPLOAD: Final[dict[str, Any]] = {
             "in": "header",
             "required": False,
             "description": "Makes it safe to repeat an upload whose response was lost: the same file sent again under "
-            "the same key is the same image, until that is deleted. Another file or recipe under the same key is refused.",
+            "the same key is the same image, until that is deleted. Another file or recipe under the same key is "
+            "refused.",
             "schema": {
                 "type": "string",
                 "minLength": 1,
