@@ -71,11 +71,15 @@ def _excused(row: Row, expected: Mapping[str, Expected]) -> set[str]:
 
 def _chosen(history: History, snapshot: Snapshot) -> Mapping[str, set[str]]:
     """Return the recipes that each image may have: what it was uploaded with, or what was requested since."""
-    by_content = {each.sent.sha256: each.sent for each in history.of(Operation.UPLOAD) if each.sent is not None}
-    chosen: dict[str, set[str]] = {}
-    for image_id, row in snapshot.images.items():
-        if sent := by_content.get(row["sha256"]):
-            chosen[image_id] = {sent.recipe or DEFAULT}
+    by_content: dict[str, set[str]] = defaultdict(set)
+    told: dict[str, set[str]] = defaultdict(set)
+    for each in history.of(Operation.UPLOAD):
+        if each.sent is not None:
+            by_content[each.sent.sha256].add(each.sent.recipe or DEFAULT)
+            if each.outcome == OK and each.image_id:
+                told[each.image_id].add(each.sent.recipe or DEFAULT)
+    sent = {image_id: by_content[row["sha256"]] for image_id, row in snapshot.images.items()}
+    chosen = {image_id: set(told.get(image_id, recipes)) for image_id, recipes in sent.items() if recipes}
     changes: dict[str, list[Exchange]] = defaultdict(list)
     for each in history.of(Operation.REPROCESS):
         if each.image_id in chosen and each.recipe is not None and (each.outcome == OK or each.in_doubt):
