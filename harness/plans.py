@@ -12,8 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from harness.fakes import TRAITS
 from image_service.database import Repositories
+from image_service.database.outputs import LackingImage
 from image_service.database.scheduling import UnfinishedImage
-from image_service.domain.image import Claim, ImageError, ImageFormat, ImageHeader, Original, Result, Thumbnail
+from image_service.domain.image import (
+    Claim,
+    ImageError,
+    ImageFormat,
+    ImageHeader,
+    LateResult,
+    Original,
+    Result,
+    Thumbnail,
+)
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
 from image_service.domain.status import Status
@@ -26,7 +36,8 @@ _FILL: Final = """
     INSERT INTO images (
         id, status, format, width, height, size_bytes, sha256, idempotency_key, lane, attempt, attempts_charged,
         lease_until, queued_at, publishes, due_at, error_code, error_detail, placeholder, dominant_colour,
-        metadata_removed, recipe, created_at, updated_at, finished_at, original_removed_at
+        metadata_removed, recipe, created_at, updated_at, finished_at, original_removed_at, outputs_due_at,
+        outputs_lease_until
     )
     SELECT
         (lpad(to_hex((extract(epoch FROM uploaded) * 1000)::bigint), 12, '0')
@@ -48,10 +59,13 @@ _FILL: Final = """
         uploaded,
         uploaded + interval '1 second',
         CASE WHEN reprocessed OR NOT unfinished THEN uploaded + interval '1 second' END,
-        CASE WHEN NOT unfinished AND n <= :count / 2 THEN uploaded + interval '90 days' END
+        CASE WHEN NOT unfinished AND n <= :count / 2 THEN uploaded + interval '90 days' END,
+        CASE WHEN lacking THEN clock_timestamp() + (CASE WHEN n % 2 = 0 THEN 60 ELSE -5 END) * interval '1 second' END,
+        CASE WHEN lacking AND n % 2 = 0 THEN clock_timestamp() + interval '60 seconds' END
     FROM (
         SELECT
             n, uploaded, reprocessed, unfinished,
+            NOT unfinished AND n > :count / 2 AND n % 125 = 33 AS lacking,
             CASE
                 WHEN reprocessed OR (unfinished AND n % 10 IN (0, 1)) THEN 'NEW'
                 WHEN unfinished THEN 'PROCESSING'
@@ -71,13 +85,14 @@ _FILL: Final = """
     ) AS described
     ORDER BY n
 """
-"""Half a year of images; the newest 0.6 % are unfinished in every way, and so are 0.4 % that are reprocessed."""
+"""Half a year of images; the newest 0.6 % are unfinished in every way, and so are 0.4 % that are reprocessed; another
+0.4 % lack outputs."""
 
 _THUMBNAILS: Final = """
     INSERT INTO thumbnails (image_id, preset, key, content_type, width, height, size_bytes, sha256)
     SELECT id, preset, 'thumbnails/' || right(id::text, 2) || '/' || id || '.1.' || preset, 'image/jpeg',
         100, 75, 3000, sha256
-    FROM images, unnest(array['100x100', '300x300', '1200x1200']) AS preset
+    FROM images, unnest(CAST(:outputs AS text[])) AS preset
     WHERE status = 'DONE' OR lane = 'backfill'
     ORDER BY created_at
 """
@@ -104,6 +119,11 @@ class Subjects:
     """A hundred images that are DONE."""
     key: str
     """An idempotency key."""
+    lacking: UUID
+    """Lacks outputs, which no worker makes."""
+    outputs_held: Claim
+    """A claim on outputs."""
+    outputs_due: LackingImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +219,13 @@ RESULT: Final = Result(
     traits=TRAITS,
     recipe=DEFAULT_RECIPE.fingerprint,
 )
+LATE_RESULT: Final = LateResult(
+    recipe=DEFAULT_RECIPE.fingerprint,
+    left_out={"300x300": "0" * 16},
+    made=RESULT.thumbnails[:1],
+    removed=("100x100",),
+    known={"300x300": "0" * 16},
+)
 DAYS: Final = 86_400.0
 
 QUERIES: Final = (
@@ -246,6 +273,37 @@ QUERIES: Final = (
         index=PRIMARY_KEY,
         or_index="ix_images_due_at",
     ),
+    Query(name="claim outputs", run=lambda r, s: r.outputs.claim_outputs(s.lacking, lease=60), index=PRIMARY_KEY),
+    Query(
+        name="extend outputs", run=lambda r, s: r.outputs.extend_outputs(s.outputs_held, lease=60), index=PRIMARY_KEY
+    ),
+    Query(
+        name="release outputs",
+        run=lambda r, s: r.outputs.release_outputs(s.outputs_held, rest=1, due_in=1, charge=True),
+        index=PRIMARY_KEY,
+    ),
+    Query(
+        name="complete outputs",
+        run=lambda r, s: r.outputs.complete_outputs(s.outputs_held, LATE_RESULT, superseded_for=60),
+        index=PRIMARY_KEY,
+    ),
+    Query(name="outputs due", run=lambda r, _: r.outputs.outputs_due(limit=100), index="ix_images_outputs_due_at"),
+    Query(
+        name="reserve outputs",
+        run=lambda r, s: r.outputs.reserve_outputs(s.outputs_due, due_in=300),
+        index=PRIMARY_KEY,
+        or_index="ix_images_outputs_due_at",
+    ),
+    Query(
+        name="outputs waiting", run=lambda r, _: r.outputs.outputs_waiting(limit=500), index="ix_images_outputs_due_at"
+    ),
+    Query(
+        name="outputs waiting, of older images",
+        run=lambda r, s: r.outputs.outputs_waiting(limit=500, until=s.middle),
+        index="ix_images_outputs_due_at",
+    ),
+    Query(name="resume outputs", run=lambda r, _: r.outputs.resume_outputs(), index="ix_images_outputs_due_at"),
+    Query(name="mark outputs due", run=lambda r, s: r.outputs.mark_outputs_due(s.page), index=PRIMARY_KEY),
     Query(name="list", run=lambda r, _: r.catalogue.newest(limit=100), index=PRIMARY_KEY),
     Query(name="list, next page", run=lambda r, s: r.catalogue.newest(limit=100, before=s.middle), index=PRIMARY_KEY),
     Query(
@@ -338,15 +396,27 @@ async def superuser(url: str) -> AsyncIterator[AsyncConnection]:
         await engine.dispose()
 
 
-async def fill(connection: AsyncConnection, count: int) -> Subjects:
-    """Fill empty tables with images and their thumbnails, and update PostgreSQL's statistics."""
+async def fill(connection: AsyncConnection, count: int, outputs: int = len(RESULT.thumbnails)) -> Subjects:
+    """Fill empty tables with images and their thumbnails, and update PostgreSQL's statistics.
+
+    Args:
+        connection: A superuser's, in autocommit mode.
+        count: How many images.
+        outputs: How many thumbnails each has.
+    """
     await connection.execute(text("SET session_replication_role = replica"))  # these foreign keys are right
     await connection.execute(text(_FILL), {"count": count, "recipe": DEFAULT_RECIPE.fingerprint})
-    await connection.execute(text(_THUMBNAILS))
+    await connection.execute(text(_THUMBNAILS), {"outputs": _names(outputs)})
     await connection.execute(text(_REMOVALS), {"count": count})
     await connection.execute(text("RESET session_replication_role"))
     await connection.execute(text("VACUUM (ANALYZE) images, thumbnails, removals"))
     return await _subjects(connection)
+
+
+def _names(outputs: int) -> list[str]:
+    """Names of thumbnails, those of the default recipe first."""
+    known = [each.output for each in RESULT.thumbnails]
+    return [*known, *(f"output-{number}" for number in range(len(known), outputs))][:outputs]
 
 
 async def _subjects(connection: AsyncConnection) -> Subjects:
@@ -356,6 +426,7 @@ async def _subjects(connection: AsyncConnection) -> Subjects:
 
     page = text("SELECT id FROM images WHERE status = 'DONE' AND original_removed_at IS NULL ORDER BY id LIMIT 100")
     held = await find("status = 'PROCESSING' AND lease_until > clock_timestamp()")
+    outputs_held = await find("outputs_lease_until IS NOT NULL")
     return Subjects(
         done=await find("status = 'DONE'"),
         failed=await find("status = 'ERROR'"),
@@ -368,6 +439,16 @@ async def _subjects(connection: AsyncConnection) -> Subjects:
         middle=await find("created_at > clock_timestamp() - interval '90 days'", order="created_at"),
         page=tuple((await connection.execute(page)).scalars()),
         key=await find("idempotency_key IS NOT NULL", "idempotency_key"),
+        lacking=await find("outputs_due_at IS NOT NULL AND outputs_lease_until IS NULL"),
+        outputs_held=Claim(
+            image_id=outputs_held,
+            attempt=1,
+            attempts_charged=1,
+            decoder_failures=0,
+            sha256="ab" * 32,
+            reprocessing=True,
+        ),
+        outputs_due=(await Repositories(connection).outputs.outputs_due(limit=1))[0],
     )
 
 

@@ -56,7 +56,8 @@ _OK: Final = 200
 _RATIOS: Final = ((TABLE, EMPTY), (DEEP, SHORT))
 _FINISH: Final = text(
     "UPDATE images SET status = 'DONE', due_at = NULL, lease_until = NULL, error_code = NULL, error_detail = NULL, "
-    "finished_at = coalesce(finished_at, updated_at) WHERE due_at IS NOT NULL"
+    "finished_at = coalesce(finished_at, updated_at), outputs_due_at = NULL, outputs_lease_until = NULL "
+    "WHERE due_at IS NOT NULL OR outputs_due_at IS NOT NULL"
 )
 _SOME: Final = text("SELECT id FROM images WHERE status = 'DONE' ORDER BY md5(id::text) LIMIT :count")
 _BACKLOG_DONE: Final = text(

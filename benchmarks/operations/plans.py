@@ -41,11 +41,11 @@ def _step(node: dict[str, Any]) -> str:
     return ""
 
 
-async def explained(url: str, images: int, full: str | None) -> bool:
+async def explained(url: str, images: int, outputs: int, full: str | None) -> bool:
     """Fill the tables and print each query's plan; returns whether all plans are as intended."""
     async with superuser(url) as connection:
         began = time.perf_counter()
-        subjects = await fill(connection, images)
+        subjects = await fill(connection, images, outputs)
         counts = [
             f"{(await connection.execute(text(f'SELECT count(*) FROM {table}'))).scalar_one():,} {table}"  # noqa: S608 — constant table names
             for table in ("images", "thumbnails", "removals")
@@ -77,11 +77,12 @@ def main() -> None:
     """Start a server, fill it, and print the plans."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images", type=int, default=1_000_000, help="rows of the table (default 1,000,000)")
+    options.add_argument("--outputs", type=int, default=3, help="thumbnails of each image (default 3)")
     options.add_argument("--full", metavar="QUERY", help="also print the whole plan of this query")
     given = options.parse_args()
     with PostgresServer(new_folder(), fsync=False) as server:
         upgrade(server.url)
-        if not asyncio.run(explained(server.url, given.images, given.full)):
+        if not asyncio.run(explained(server.url, given.images, given.outputs, given.full)):
             sys.exit("not every query has the intended plan")
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from harness.rows import (
     ERROR,
+    RECIPE,
     SUPERSEDED_FOR,
     due,
     recorded,
@@ -17,7 +18,7 @@ from harness.rows import (
     thumbnail,
 )
 from image_service.database import Database, Repositories
-from image_service.domain.image import Claim
+from image_service.domain.image import Claim, LateResult
 from image_service.domain.status import Status
 
 CHANGES: dict[str, Callable[[Repositories, UUID, Claim], Awaitable[object]]] = {
@@ -34,7 +35,19 @@ CHANGES: dict[str, Callable[[Repositories, UUID, Claim], Awaitable[object]]] = {
     "made due": lambda r, image_id, _: r.scheduling.make_due([image_id]),
     "reprocessed": lambda r, image_id, _: r.images.reprocess([image_id], due_in=-1),
     "original removed": lambda r, image_id, _: r.images.remove_originals([image_id]),
+    "outputs marked": lambda r, image_id, _: r.outputs.mark_outputs_due([image_id]),
+    "outputs claimed": lambda r, image_id, _: r.outputs.claim_outputs(image_id, lease=60),
+    "outputs claimed with an expired lease": lambda r, image_id, _: r.outputs.claim_outputs(image_id, lease=-1),
+    "outputs extended": lambda r, _, claim: r.outputs.extend_outputs(claim, lease=60),
+    "outputs released": lambda r, _, claim: r.outputs.release_outputs(claim, rest=-1, due_in=-1, charge=True),
+    "outputs completed": lambda r, _, claim: r.outputs.complete_outputs(
+        claim,
+        LateResult(recipe=RECIPE, left_out={}, made=(thumbnail(claim),), removed=("100x100",)),
+        superseded_for=SUPERSEDED_FOR,
+    ),
+    "outputs resumed": lambda r, _, __: r.outputs.resume_outputs(),
 }
+OF_OUTPUTS = {name for name in CHANGES if name.startswith("outputs")}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -73,10 +86,19 @@ async def test_no_sequence_of_changes_leaves_the_state_machine(
         assert after["attempt"] >= before["attempt"]
         was_done |= after["status"] is Status.DONE
         assert bool(after["thumbnails"]) == was_done
-        if not changed and name != "resumed":
+        async with database.transaction() as repositories:
+            recorded_keys = await repositories.images.thumbnail_keys([image_id])
+            assert not await repositories.removals.pending(recorded_keys)
+        if not changed and "resumed" not in name:
             assert after == before
         if before["status"].terminal:
-            assert name in {"reprocessed", "original removed"} or after == before
+            assert name in {"reprocessed", "original removed", *OF_OUTPUTS} or after == before
+            assert after["finished_at"] == before["finished_at"]
+        elif name in OF_OUTPUTS:
+            assert after == before
+        if after["status"] is not Status.DONE or after["original_removed_at"] is not None:
+            assert (after["outputs_due_at"], after["outputs_lease_until"]) == (None, None)
+        if before["status"].terminal:
             assert after["status"] is (Status.NEW if changed and name == "reprocessed" else before["status"])
         if name in {"reprocessed", "original removed"}:
             assert bool(changed) == (before["status"].terminal and before["original_removed_at"] is None)

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, event, func, insert, select
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from harness.rows import claimed, finished, queued, recorded, rendered, thumbnail, upload
+from harness.rows import claimed, done, finished, queued, recorded, rendered, thumbnail, upload
 from image_service.database import Database
 from image_service.database.failures import rejects_values
 from image_service.database.prepared import Prepared
@@ -84,6 +84,24 @@ async def _complete(database: Database) -> Query:
     return lambda r: r.claims.complete(claim, result)
 
 
+async def _complete_with_outputs_to_follow(database: Database) -> Query:
+    claim = await claimed(database, await queued(database))
+    result = rendered(thumbnail(claim), recipe=None, pending=("hero", "hero.webp"), left_out={"300x300": "0" * 16})
+    return lambda r: r.claims.complete(claim, result)
+
+
+async def _claim_outputs(database: Database) -> Query:
+    image_id = await done(database)
+    async with database.statement() as repositories:
+        assert await repositories.outputs.mark_outputs_due([image_id])
+    return lambda r: r.outputs.claim_outputs(image_id, lease=7.5)
+
+
+async def _claim_no_outputs(database: Database) -> Query:
+    image_id = await done(database)
+    return lambda r: r.outputs.claim_outputs(image_id, lease=7.5)
+
+
 async def _get(database: Database) -> Query:
     image_id = (await finished(database, Status.DONE)).image_id
     return lambda r: r.images.get(image_id)
@@ -100,7 +118,19 @@ async def _get_by_key(database: Database) -> Query:
     return lambda r: r.images.by_idempotency_key("known")
 
 
-QUERIES = [_add, _mark_queued, _claim, _claim_nothing, _complete, _get, _get_failed, _get_by_key]
+QUERIES = [
+    _add,
+    _mark_queued,
+    _claim,
+    _claim_nothing,
+    _complete,
+    _complete_with_outputs_to_follow,
+    _claim_outputs,
+    _claim_no_outputs,
+    _get,
+    _get_failed,
+    _get_by_key,
+]
 
 
 @pytest.mark.parametrize("prepare", QUERIES)

@@ -101,8 +101,15 @@ def test_quality_is_given_for_all_formats_or_for_each() -> None:
         preset = Preset(name="a", width=9, formats=(OutputFormat.AUTO, OutputFormat.AVIF), quality=quality)
         return [(each.quality, each.webp_quality) for each in Recipe(presets=(preset,)).outputs]
 
-    assert qualities(50) == [(50, 50), (50, 50)]
-    assert qualities(((OutputFormat.WEBP, 70), (OutputFormat.AVIF, 60))) == [(82, 70), (60, 70)]
+    assert qualities(50) == [(50, 50), (50, 82)]
+    assert qualities(((OutputFormat.WEBP, 70), (OutputFormat.AVIF, 60))) == [(82, 70), (60, 82)]
+
+
+def test_quality_of_one_format_changes_no_file_of_another() -> None:
+    formats = (OutputFormat.JPEG, OutputFormat.WEBP, OutputFormat.AVIF)
+    one, other = (replace(PRESET, formats=formats, quality=((OutputFormat.WEBP, quality),)) for quality in (60, 70))
+    same = [a == b for a, b in zip(fingerprint_of_outputs(one), fingerprint_of_outputs(other), strict=True)]
+    assert same == [True, False, True]
 
 
 def test_what_is_optional_or_in_another_preset_is_the_same_file() -> None:

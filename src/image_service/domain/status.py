@@ -22,7 +22,7 @@ class Status(StrEnum):
     """Queued, or being rendered."""
 
     DONE = "DONE"
-    """All thumbnails exist. Final until the image is reprocessed."""
+    """All required outputs exist. Final until the image is reprocessed."""
 
     ERROR = "ERROR"
     """The image cannot be processed; its error says why. Final until the image is reprocessed."""
