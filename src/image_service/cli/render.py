@@ -71,9 +71,12 @@ def _stem(output: str) -> str:
 
 def _report(photo: Path, rendering: Rendering) -> None:
     typer.echo(f"{photo}: {rendering.width}x{rendering.height}\n")
+    longest = max([10, *(len(made.output) for made in rendering.thumbnails)])
     for made in rendering.thumbnails:
         size = f"{made.width}x{made.height}"
-        typer.echo(f"  {made.output:10} {size:10} {made.size_bytes:>9,} bytes  {made.content_type:11} {made.path}")
+        typer.echo(
+            f"  {made.output:{longest}} {size:10} {made.size_bytes:>9,} bytes  {made.content_type:11} {made.path}"
+        )
     traits = rendering.traits
     removed = ", ".join(traits.metadata_removed) or "nothing"
     typer.echo(f"\n  placeholder {traits.placeholder}, dominant colour {traits.dominant_colour or 'none'}")

@@ -205,7 +205,7 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """Sixteen characters that change whenever an output would."""
-        return _fingerprint_of_all(self.outputs)
+        return _fingerprint_of_all(self.outputs, named=self.name != DEFAULT_NAME)
 
 
 class Recipes:
@@ -293,10 +293,10 @@ def _fingerprint(output: Output) -> str:
 
 
 @cache
-def _fingerprint_of_all(outputs: tuple[Output, ...]) -> str:
-    if outputs == DEFAULT_RECIPE.outputs:
+def _fingerprint_of_all(outputs: tuple[Output, ...], *, named: bool) -> str:
+    if outputs == DEFAULT_RECIPE.outputs and not named:
         return _BUILT_IN
-    # Never hex digits alone: see ``ImageRow.recipe``.
+    # Never hex digits alone, also of a named recipe with the outputs of the built-in one: see ``ImageRow.recipe``.
     return "r" + _digest(sorted((each.name, each.optional, each.fingerprint) for each in outputs))[1:]
 
 
