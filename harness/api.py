@@ -16,7 +16,7 @@ from harness.fakes import LONG_TIMEOUT, TRAITS
 from harness.images import encoded, gradient
 from image_service.api.dependencies import ApiContext
 from image_service.api.main import create_app
-from image_service.bootstrap import ApiServices, Resources, api_services
+from image_service.bootstrap import Resources, api_services
 from image_service.config import Settings, load_settings
 from image_service.database import Database
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
@@ -113,6 +113,8 @@ async def api_on(
             **settings,
         }
     )
+    if recipes is not None:
+        vars(chosen)["recipes"] = recipes  # as if the file had been read
     resources = Resources(
         database=Database(database_url),
         storage=LocalStorage(chosen.storage_path),
@@ -122,8 +124,6 @@ async def api_on(
     )
     await resources.queue.start()
     services = api_services(chosen, resources)
-    if recipes is not None:
-        services = _with_recipes(services, recipes)
     if backlog_refresh is not None:
         backlog = Backlog(
             database=resources.database,
@@ -140,13 +140,6 @@ async def api_on(
     finally:
         await resources.queue.close()
         await resources.database.close()
-
-
-def _with_recipes(services: ApiServices, recipes: Recipes) -> ApiServices:
-    for service in (services.ingest, services.lookup, services.reprocessing):
-        if hasattr(service, "_recipes"):
-            service._recipes = recipes  # noqa: SLF001  (a file of recipes is for the tests of the settings)
-    return replace(services, recipes=recipes)
 
 
 class UnavailableQueue(EmbeddedQueue):

@@ -13,10 +13,8 @@ import argparse
 import asyncio
 import itertools
 import os
-import re
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -31,7 +29,7 @@ import httpx
 import psutil
 
 from harness.images import encoded, noise
-from harness.processes import free_port, wait_until
+from harness.nginx import examples, nginx, nginx_program
 from harness.servers import new_folder
 from harness.service import Standalone, client
 
@@ -179,38 +177,11 @@ async def _half_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 @contextmanager
 def _nginx(url: str) -> Iterator[str]:
     """Run nginx with the configuration of docs/scaling.md in front of the service; yields its address."""
-    found = re.search(r"```nginx\n(.*?)```", _SCALING.read_text(), re.DOTALL)
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if found is None or program is None:
-        raise SystemExit("nginx is needed (Debian: apt-get install nginx-light), and its example in docs/scaling.md")
-    port = free_port()
-    servers = iter([f"server {url.partition('://')[2]};", ""])
-    sites = re.sub(r"server 127\.0\.0\.1:\d+;", lambda _: next(servers), found[1])
-    sites = re.sub(r"listen \d+;", f"listen 127.0.0.1:{port};", sites)
-    with tempfile.TemporaryDirectory() as folder:
-        configuration = Path(folder, "nginx.conf")
-        configuration.write_text(
-            f"daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_rlimit_nofile 8192;"
-            f"events {{ worker_connections 4096; }} http {{ access_log off;"
-            + "".join(
-                f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-            )
-            + f"{sites} }}"
-        )
-        with subprocess.Popen([program, "-c", configuration, "-e", f"{folder}/error.log"]) as server:  # noqa: S603 - our own configuration
-            try:
-                if not wait_until(lambda: _answers(port), timeout=10):
-                    raise SystemExit("nginx does not start")
-                yield f"http://127.0.0.1:{port}"
-            finally:
-                server.terminate()
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/live", trust_env=False).is_success
-    except httpx.TransportError:
-        return False
+    program = nginx_program()
+    if program is None:
+        raise SystemExit("nginx is needed (Debian: apt-get install nginx-light)")
+    with tempfile.TemporaryDirectory() as folder, nginx(program, url, examples()[0], Path(folder)) as address:
+        yield address
 
 
 if __name__ == "__main__":
