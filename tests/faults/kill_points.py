@@ -20,7 +20,7 @@ from tests.faults.recipes import CHANGED, LATE, write_recipes
 API, WORKER, STANDALONE = "api", "worker", "standalone"
 PHOTO = encoded(noise(160, 120), "JPEG")
 """Large enough for the sniffing of its first bytes to happen before the rest has arrived."""
-PATIENT: Final = {"MAX_ATTEMPTS": "1000", "MAX_DECODER_FAILURES": "1000"}
+MANY_ATTEMPTS: Final = {"MAX_ATTEMPTS": "1000", "MAX_DECODER_FAILURES": "1000"}
 """Settings under which an image may be attempted at many kill points."""
 GROUP: Final = 3
 """Uploads that are committed together."""
@@ -189,7 +189,7 @@ FOLLOWING: Final = _kill_points(
         "before ack": "the same",
     },
 )
-"""Of a DONE image whose optional outputs follow, one death after the other: the next attempt begins anew."""
+"""Of a DONE image whose optional outputs follow, one death after the other: the next attempt makes all again."""
 
 REPLACED: Final = _kill_points(
     WORKER,

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults import kill_points
 from tests.faults.host import Host
-from tests.faults.kill_points import DELETION, PATIENT, REPROCESSING, UPLOAD, KillPoint, for_distributed
+from tests.faults.kill_points import DELETION, MANY_ATTEMPTS, REPROCESSING, UPLOAD, KillPoint, for_distributed
 
 
 @pytest.mark.parametrize("kill_point", for_distributed(UPLOAD), ids=lambda kill_point: kill_point.name)
@@ -27,8 +27,8 @@ async def test_kill_during_reprocessing_replaces_all_thumbnails_or_none(
 
 
 async def test_kill_while_outputs_follow_loses_none(make_host: Callable[..., Host]) -> None:
-    await kill_points.die_while_outputs_follow(make_host(**PATIENT))
+    await kill_points.die_while_outputs_follow(make_host(**MANY_ATTEMPTS))
 
 
 async def test_kill_while_outputs_are_replaced_keeps_old_or_new_ones(make_host: Callable[..., Host]) -> None:
-    await kill_points.die_while_outputs_are_replaced(make_host(**PATIENT))
+    await kill_points.die_while_outputs_are_replaced(make_host(**MANY_ATTEMPTS))

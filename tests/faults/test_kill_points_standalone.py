@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults import kill_points
 from tests.faults.host import Host
-from tests.faults.kill_points import DELETION, GROUP, PATIENT, REPROCESSING, UPLOAD, KillPoint, for_standalone
+from tests.faults.kill_points import DELETION, GROUP, MANY_ATTEMPTS, REPROCESSING, UPLOAD, KillPoint, for_standalone
 
 
 @pytest.mark.parametrize("kill_point", for_standalone(UPLOAD), ids=lambda kill_point: kill_point.name)
@@ -34,10 +34,10 @@ async def test_standalone_kill_around_the_commit_of_a_group_keeps_all_or_none(
 
 
 async def test_standalone_kill_while_outputs_follow_loses_none(make_standalone: Callable[..., Host]) -> None:
-    await kill_points.die_while_outputs_follow(make_standalone(**PATIENT))
+    await kill_points.die_while_outputs_follow(make_standalone(**MANY_ATTEMPTS))
 
 
 async def test_standalone_kill_while_outputs_are_replaced_keeps_old_or_new_ones(
     make_standalone: Callable[..., Host],
 ) -> None:
-    await kill_points.die_while_outputs_are_replaced(make_standalone(**PATIENT))
+    await kill_points.die_while_outputs_are_replaced(make_standalone(**MANY_ATTEMPTS))

@@ -155,7 +155,7 @@ class OutputStatements(Repository):
         )
         return await self._lacking(waiting.limit(limit))
 
-    async def _lacking(self, statement: Select[Any]) -> Sequence[LackingImage]:
+    async def _lacking(self, statement: Select[UUID, datetime | None, int]) -> Sequence[LackingImage]:
         rows = (await self._connection.execute(statement)).all()
         return [LackingImage(id=row.id, due_at=row.outputs_due_at, publishes=row.publishes) for row in rows]
 
