@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from harness.api import JPEG, Api, accepted, api_on, fail, finish, remove_original
+from harness.outputs import RECIPES, finish_with
 
 # Coverage doubles the time that it takes to generate the requests; the tests of the API cover the same code.
 pytestmark = pytest.mark.no_cover
@@ -25,7 +26,7 @@ class PopulatedApi:
 
 
 async def populate(api: Api) -> tuple[str, ...]:
-    """Uploads five images: PROCESSING, DONE, ERROR, in reprocessing, and without original."""
+    """Uploads six images: PROCESSING, DONE, ERROR, in reprocessing, without original, and one of a recipe, DONE."""
     ids = [await accepted(api, JPEG, key=f"image: {number}") for number in range(5)]
     _, done, failed, again, without_original = ids
     for image_id in (done, again, without_original):
@@ -33,13 +34,15 @@ async def populate(api: Api) -> tuple[str, ...]:
     await fail(api, failed)
     assert (await api.client.post(f"/images/{again}/reprocess")).status_code == 202
     await remove_original(api, without_original)
-    return tuple(ids)
+    hero = await accepted(api, JPEG, recipe="hero")
+    await finish_with(api, hero, pending=["extra"])
+    return (*ids, hero)
 
 
 @pytest.fixture
 def populated(sqlite_url: str, tmp_path: Path) -> Iterator[PopulatedApi]:
     with asyncio.Runner() as runner:
-        context = api_on(sqlite_url, tmp_path, log_level="WARNING", upload_idle_timeout=1)
+        context = api_on(sqlite_url, tmp_path, recipes=RECIPES, log_level="WARNING", upload_idle_timeout=1)
         api = runner.run(context.__aenter__())
         yield PopulatedApi(api, runner.run(populate(api)))
         runner.run(context.__aexit__(None, None, None))
@@ -87,7 +90,7 @@ def statuses_of(populated: PopulatedApi, name: str, known: Mapping[str, str | No
 def test_responses_conform_to_the_openapi_description(populated: PopulatedApi, name: str) -> None:
     # Each image in turn: chance might leave out the only one that has an answer.
     images = [None, *populated.images] if "{image_id}" in name else [None]
-    sizes = [None, "300x300"] if "{size}" in name else [None]
+    sizes = [None, "300x300", "hero"] if "{size}" in name else [None]
     statuses = set[int]()
     for image_id, size in product(images, sizes):
         known = {"image_id": image_id, "size": size}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.outputs import AVATAR, HERO, HERO_FILES, Size, thumbnail
 from image_service.domain.image import Image, ImageFormat, ImageHeader
 from image_service.domain.outputs import OutputName, explicit_name, parse_output_name, same_picture
-from image_service.domain.recipe import DEFAULT_RECIPE, Animation, Fit, OutputFormat, Preset, Recipe
+from image_service.domain.recipe import DEFAULT_RECIPE, Animation, Fit, Gravity, OutputFormat, Preset, Recipe
 from image_service.domain.status import Status
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -111,8 +111,13 @@ def test_variants_are_those_of_the_preset_and_density() -> None:
         ({"fit": Fit.INSIDE}, {"fit": Fit.OUTSIDE}, True),
         ({"fit": Fit.INSIDE}, {"fit": Fit.COVER}, False),
         ({"fit": Fit.COVER}, {"fit": Fit.INSIDE}, False),
-        ({"fit": Fit.COVER}, {"fit": Fit.COVER}, False),
-        ({"fit": Fit.PAD}, {"fit": Fit.PAD}, False),
+        ({"fit": Fit.COVER}, {"fit": Fit.PAD}, False),
+        ({"fit": Fit.COVER}, {"fit": Fit.COVER, "width": 300, "height": 300}, True),
+        ({"fit": Fit.COVER}, {"fit": Fit.COVER, "width": 300, "height": 299}, False),
+        ({"fit": Fit.COVER}, {"fit": Fit.COVER, "gravity": Gravity.NORTH}, False),
+        ({"fit": Fit.COVER}, {"fit": Fit.COVER, "background": "#000000"}, True),
+        ({"fit": Fit.PAD, "width": 200}, {"fit": Fit.PAD, "width": 600, "height": 300}, True),
+        ({"fit": Fit.PAD}, {"fit": Fit.PAD, "background": "#000000"}, False),
         # With one side, every fit shows all of the image.
         ({"fit": Fit.COVER, "height": None}, {"fit": Fit.INSIDE}, True),
         ({"fit": Fit.PAD, "width": None}, {"fit": Fit.COVER, "height": None}, True),

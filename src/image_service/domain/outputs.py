@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from math import gcd
 from typing import Final, NamedTuple
 
 from image_service.domain.image import Image, ImageFormat, Thumbnail
@@ -71,8 +72,9 @@ def densities(thumbnails: Iterable[Thumbnail]) -> Sequence[Density]:
 def same_picture(image: Image, recipe: Recipe | None) -> Sequence[Density]:
     """Returns the files that show the same picture as the first preset of the recipe that the image has.
 
-    ``inside`` and ``outside`` show all of the image, so that all presets of these belong together; of the others, only
-    the pixel densities of one preset do. An animation and a single frame are different pictures.
+    ``inside`` and ``outside`` show all of the image, so that all presets of these belong together; of the others, those
+    whose boxes have the same shape, and that cut off or add the same. An animation and a single frame are different
+    pictures.
 
     Args:
         image: The image.
@@ -96,8 +98,13 @@ def _of_one_picture(found: Sequence[Density], presets: Mapping[str, Preset]) -> 
 
 
 def _picture(preset: Preset) -> tuple[object, ...]:
-    whole = preset.fit in {Fit.INSIDE, Fit.OUTSIDE} or preset.width is None or preset.height is None
-    return preset.animation, None if whole else preset.name
+    """Returns what decides which part of the image is shown, and how."""
+    width, height = preset.width, preset.height
+    if preset.fit in {Fit.INSIDE, Fit.OUTSIDE} or width is None or height is None:
+        return (preset.animation,)
+    common = gcd(width, height)
+    look = preset.gravity if preset.fit is Fit.COVER else preset.background
+    return preset.animation, preset.fit, look, width // common, height // common
 
 
 def _of_one_shape(found: Sequence[Density], image: Image) -> Sequence[Density]:

@@ -47,6 +47,19 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     ),
 }
 
+_NEGOTIATED: Final = {
+    "Vary": {"schema": {"type": "string"}, "description": "Accept, where the image's recipe negotiates."},
+    "Content-Location": {
+        "schema": {"type": "string", "format": "uri-reference"},
+        "description": "The URL of this very file, where the image's recipe negotiates.",
+    },
+}
+_THUMBNAIL: Final[dict[int | str, dict[str, Any]]] = {
+    **_RESPONSES,
+    200: {**_RESPONSES[200], "headers": {**_RESPONSES[200]["headers"], **_NEGOTIATED}},
+    206: {**_RESPONSES[206], "headers": _NEGOTIATED},
+}
+
 
 @router.get(
     "/{image_id}/original",
@@ -75,7 +88,7 @@ async def get_original(request: Request, image_id: ImageId) -> Response:
     "file of that and of the types that `Accept` names in full, with `Vary: Accept`. ETag, If-Match, If-None-Match and "
     "Range are supported.",
     response_class=Response,
-    responses=_RESPONSES | documented(errors.ImageNotFound, errors.ThumbnailNotFound),
+    responses=_THUMBNAIL | documented(errors.ImageNotFound, errors.ThumbnailNotFound),
 )
 async def get_thumbnail(
     request: Request,
