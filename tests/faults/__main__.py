@@ -19,9 +19,10 @@ from random import SystemRandom
 from shutil import copyfile
 from tempfile import mkdtemp
 
+from harness.service import Service
 from tests.faults.checker import Evidence, violations, violations_without_workers
 from tests.faults.client import Abilities
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import OLD_WORKER, Cluster
 from tests.faults.fault_injector import FaultInjector, schedule
 from tests.faults.history import History
 from tests.faults.pictures import Pictures
@@ -33,6 +34,10 @@ SECONDS = 60.0
 CONVERGENCE = 120.0
 """Seconds within which the service must become idle."""
 _POLL_INTERVAL = 1.0
+DONE = "image done"
+"""What a worker logs."""
+REFUSED = "ck_images_recipe_known"
+"""In the error of a claim that the database refuses: the name of the constraint."""
 POISONS = 4, 15
 """Minimum and maximum number of poison images in a run."""
 
@@ -70,6 +75,8 @@ async def _run(seed: int, seconds: float, beside: str | None) -> int:
         await _wait_for_acknowledgements(cluster)
         await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in cluster.workers))
         found += await violations_without_workers(evidence)
+        if beside is not None:
+            _print(_share_of(cluster.services[OLD_WORKER]))
         if found:
             for name in cluster.services:
                 copyfile(cluster.folder / name / "server.log", folder / f"{name}.log")
@@ -77,6 +84,12 @@ async def _run(seed: int, seconds: float, beside: str | None) -> int:
     for line in summary(seed, history, injector.left_out, found):
         _print(line)
     return 1 if found else 0
+
+
+def _share_of(old: Service) -> str:
+    """Return what a worker of another version did: without any, a run proves nothing about it."""
+    refused = sum(REFUSED in line for line in old.log.splitlines())
+    return f"{OLD_WORKER}: {len(old.lines(DONE))} images done, {refused} claims of named recipes refused"
 
 
 async def _wait_for_acknowledgements(cluster: Cluster) -> None:
