@@ -89,7 +89,8 @@ class ImageStatements(Repository):
         """
         changes: dict[str, Any] = {} if lane is None else {"lane": lane}
         if recipe is not None:
-            changes["recipe_name"] = None if recipe == DEFAULT_NAME else recipe
+            # The fingerprint belongs to the recipe before.
+            changes |= {"recipe_name": None if recipe == DEFAULT_NAME else recipe, "recipe": None}
         statement = transitions.reprocess(image_ids, due_in=due_in, changes=changes).returning(ImageRow.id)
         return set((await self._connection.execute(statement)).scalars())
 

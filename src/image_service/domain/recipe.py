@@ -296,7 +296,7 @@ def _fingerprint(output: Output) -> str:
 def _fingerprint_of_all(outputs: tuple[Output, ...], *, named: bool) -> str:
     if outputs == DEFAULT_RECIPE.outputs and not named:
         return _BUILT_IN
-    # Never hex digits alone, also of a named recipe with the outputs of the built-in one: see ``ImageRow.recipe``.
+    # Never that of the built-in recipe, which tells which files early versions made: also of a named copy of it.
     return "r" + _digest(sorted((each.name, each.optional, each.fingerprint) for each in outputs))[1:]
 
 

@@ -39,6 +39,24 @@ async def test_an_intact_service_has_no_findings(env: ServiceHarness) -> None:
     assert await audit(env, repair=True) == []
 
 
+async def test_an_image_that_lacks_outputs_is_intact_while_they_are_made(env: ServiceHarness) -> None:
+    waiting, claimed = await env.done(), await env.done()
+    await env.ask(lambda r: r.outputs.mark_outputs_due([waiting, claimed]))
+    claim = await env.ask(lambda r: r.outputs.claim_outputs(claimed, lease=60))
+    assert claim is not None
+    await env.put(thumbnail_key(claimed, claim.attempt, "hero"), age=GRACE + 60)
+    assert await audit(env, repair=True) == []
+
+
+async def test_a_missing_thumbnail_of_an_image_that_lacks_outputs_is_made_again(env: ServiceHarness) -> None:
+    image_id = await env.done()
+    await env.ask(lambda r: r.outputs.mark_outputs_due([image_id]))
+    (env.folder / small(image_id)).unlink()
+    assert by_subject(await audit(env, repair=True)) == {small(image_id): (FindingKind.MISSING, True)}
+    await env.render(image_id)
+    assert await audit(env) == []
+
+
 @pytest.mark.parametrize("repair", [False, True])
 async def test_missing_and_mismatched_thumbnails_are_reprocessed(env: ServiceHarness, repair: bool) -> None:  # noqa: FBT001  (a parameter)
     lost, changed, intact = [await env.done() for _ in range(3)]

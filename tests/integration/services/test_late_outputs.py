@@ -255,7 +255,8 @@ async def test_the_lease_is_extended_while_late_outputs_are_made(env: ServiceHar
     task = asyncio.create_task(env.processing(heartbeat=0.01).process(late(image_id)))
     await eventually(lambda: env.script.done.count("extend_outputs") >= 2)
     assert await env.ask(lambda r: r.outputs.claim_outputs(image_id, lease=LEASE)) is None
-    assert (await env.row(image_id))["outputs_due_at"] == (await env.row(image_id))["outputs_lease_until"]
+    row = await env.row(image_id)
+    assert row["outputs_due_at"] == row["outputs_lease_until"]
     env.renderer.gate.set()
     await task
     await is_settled(env, image_id)
@@ -368,6 +369,21 @@ async def test_outputs_are_left_out_after_too_many_failures(
     await processing.process(late(image_id))
     assert env.script.tried["render"] == len(failures)
     await left_out(env, image_id, before)
+
+
+async def test_nothing_is_left_out_of_an_image_that_was_deleted_meanwhile(env: ServiceHarness) -> None:
+    image_id = await done(env)
+
+    async def delete(*_: object) -> None:
+        await env.deletion().delete(image_id)
+
+    env.script.before("render", delete)
+    env.script.fail("render", [CorruptImage])
+    with capture_logs() as logs:
+        await env.processing().process(late(image_id))
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == [
+        "claim lost: claimed by another worker, or deleted"
+    ]
 
 
 async def test_outputs_are_left_out_after_too_many_killed_workers(env: ServiceHarness) -> None:
