@@ -3,9 +3,7 @@
 The body is never collected in memory, and reaches the disk only as far as the file was accepted.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -22,16 +20,6 @@ _MAX_DIGITS: Final = 19
 """Digits of a Content-Length: the HTTP parser refuses more, except for leading zeros."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadForm:
-    """A form, read up to the beginning of its file."""
-
-    recipe: str | None
-    """The name of the recipe that the form gives."""
-    content: AsyncGenerator[bytes]
-    """The bytes of the file. After them the rest of the form is checked."""
-
-
 class UploadReader:
     """Finds the file in a request's body.
 
@@ -43,26 +31,19 @@ class UploadReader:
         self._max_file_size = max_file_size
         self._max_body = max_file_size + _OVERHEAD
 
-    @asynccontextmanager
-    async def form(self, request: Request, upload: Upload) -> AsyncIterator[UploadForm]:
-        """Opens the form for the duration of the block. It and reading the content raise the same.
+    async def file(self, request: Request, upload: Upload, form_file: FormFile) -> AsyncGenerator[bytes]:
+        """Yields the bytes of the form's field `file`, then checks the rest of the form.
 
         Args:
             request: The request.
             upload: How long its bytes are waited for; takes its slot.
+            form_file: Takes the form's parts; has the recipe once the first bytes are yielded.
 
         Raises:
-            UploadRejected: the body is not a form with exactly one field `file`, is too large, or does not arrive.
+            UploadRejected: the body is not a form with exactly one such file, is too large, or does not arrive.
             UploadDisplaced: the upload gave way to another.
             TooManyUploads: it found no slot.
         """
-        form_file = FormFile()
-        async with aclosing(self._file(request, upload, form_file)) as pieces:
-            first = await anext(pieces, b"")
-            async with aclosing(_chain(first, pieces)) as content:
-                yield UploadForm(recipe=form_file.recipe, content=content)
-
-    async def _file(self, request: Request, upload: Upload, form_file: FormFile) -> AsyncGenerator[bytes]:
         boundary = _boundary(request.headers.get("content-type", ""))
         _check_encoding(request)
         if _content_length(request) > self._max_body:
@@ -104,13 +85,6 @@ class UploadReader:
             f"The upload is too large: this service accepts files of up to {self._max_file_size:,} bytes. "
             "Send a smaller one."
         )
-
-
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    if first:
-        yield first
-    async for piece in rest:
-        yield piece
 
 
 def _boundary(content_type: str) -> str:

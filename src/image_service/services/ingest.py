@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import structlog
@@ -31,9 +31,17 @@ _TOTAL_BUFFER: Final = 16 * 1024 * 1024
 _MIN_BUFFER: Final = 128 * 1024
 _MAX_BUFFER: Final = 512 * 1024
 
+RecipeChoice: TypeAlias = Callable[[], str | None]
+"""Gives the name of a recipe, None for the default one. Called when the first bytes of the file have arrived: a form
+names the recipe before the file."""
+
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
+
+
+def no_choice() -> None:
+    """The choice of a client that names no recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +106,7 @@ class Ingest:
         self,
         content: AsyncIterator[bytes],
         *,
-        recipe: str | None = None,
+        recipe: RecipeChoice = no_choice,
         request_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Accepted:
@@ -106,25 +114,24 @@ class Ingest:
         staged = await self.receive(content, recipe=recipe)
         return await self.commit(staged, request_id=request_id, idempotency_key=idempotency_key)
 
-    async def receive(self, content: AsyncIterator[bytes], *, recipe: str | None = None) -> Staged:
+    async def receive(self, content: AsyncIterator[bytes], *, recipe: RecipeChoice = no_choice) -> Staged:
         """Write a file to a scratch directory and check it. ``commit`` removes the directory.
 
         Args:
             content: The file's bytes. Reading stops as soon as the file is known to be unacceptable.
-            recipe: The name of the recipe for its thumbnails; None: the default one.
+            recipe: Gives the name of the recipe for its thumbnails.
 
         Raises:
-            UnknownRecipe: there is no such recipe; nothing was read.
+            UnknownRecipe: there is no such recipe; nothing of the file was written.
             UploadRejected: the file is unacceptable; nothing of it is kept.
             Outage: the scratch directory cannot be written to, or the disk is almost full.
         """
-        chosen = recipe_named(self._recipes, recipe)
         await self._storage.check_space()
         async with AsyncExitStack() as stack:
             scratch = await stack.enter_async_context(self._storage.scratch())
             path = scratch / "original"
-            original = await self._write(content, path, chosen)
-            lane = lane_of(original.header, original.size_bytes, chosen)
+            original = await self._write(content, path, recipe)
+            lane = lane_of(original.header, original.size_bytes, recipe_named(self._recipes, original.recipe_name))
             return Staged(original=original, lane=lane, path=path, scratch=stack.pop_all())
 
     async def commit(
@@ -169,16 +176,18 @@ class Ingest:
         self._observer.accepted(original, queued=queued)
         return Accepted(id=original.id, status=Status.PROCESSING if queued else Status.NEW)
 
-    async def _write(self, content: AsyncIterator[bytes], path: Path, recipe: Recipe) -> Original:
+    async def _write(self, content: AsyncIterator[bytes], path: Path, recipe: RecipeChoice) -> Original:
         """Write the content to a file and check it."""
         file = ScratchFile(path)
         max_size = self._limits.max_file_size
         buffer = bytearray()
         size = 0
         sniffed = False
+        chosen: Recipe | None = None
         self._receiving += 1
         try:
             async for piece in content:
+                chosen = chosen or recipe_named(self._recipes, recipe())
                 size += len(piece)
                 if size > max_size:
                     raise UploadTooLarge(
@@ -193,13 +202,13 @@ class Ingest:
                     await self._storage.check_space()
                     await asyncio.to_thread(file.write, buffer)
                     buffer = bytearray()
-            if not size:
+            if chosen is None or not size:
                 raise EmptyUpload
             header = await asyncio.to_thread(self._finish, file, buffer)
         finally:
             self._receiving -= 1
             file.close()
-        name = None if recipe is self._recipes.default else recipe.name
+        name = None if chosen is self._recipes.default else chosen.name
         return Original(id=uuid7(), header=header, size_bytes=size, sha256=file.sha256, recipe_name=name)
 
     def _buffer_size(self) -> int:

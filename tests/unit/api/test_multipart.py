@@ -1,6 +1,7 @@
 """The file is read from any valid form, however it arrives; every other body is refused with a reason."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from harness.asgi import Body, scope
 from harness.forms import BOUNDARY, CONTENT_TYPE, form, part
 from harness.pace import Stopwatch
-from image_service.api.form_file import MAX_HELD
+from image_service.api.form_file import MAX_HELD, FormFile
 from image_service.api.multipart import UploadReader
 from image_service.api.upload_limit import UploadLimit
 from image_service.errors import (
@@ -63,8 +64,9 @@ async def read_form(
     request = Request(scope("POST", "/images", given_headers), body)
     limit = UploadLimit(1, idle_timeout=idle_timeout, min_rate=4096)
     with limit.upload() as upload:
-        async with reader.form(request, upload) as opened:
-            return b"".join([piece async for piece in opened.content]), opened.recipe
+        chosen = FormFile()
+        async with aclosing(reader.file(request, upload, chosen)) as content:
+            return b"".join([piece async for piece in content]), chosen.recipe
 
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
@@ -366,9 +368,8 @@ async def test_file_is_streamed_as_it_arrives() -> None:
     reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
     with UploadLimit(1, idle_timeout=5, min_rate=4096).upload() as upload:
-        async with reader.form(request, upload) as opened:
-            assert body.received < 5
-            await anext(opened.content)
+        async with aclosing(reader.file(request, upload, FormFile())) as content:
+            await anext(content)
             assert body.received < 5
 
 
@@ -396,8 +397,10 @@ async def test_recipe_is_known_before_the_file_has_arrived() -> None:
     body = Body([form(part(b"avatar", b"recipe", None), part(b"x" * 1000))[:500]], then="silence")
     request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
     with UploadLimit(1, idle_timeout=60, min_rate=4096, first=1).upload() as upload:
-        async with UploadReader(max_file_size=MAX_FILE_SIZE).form(request, upload) as opened:
-            assert opened.recipe == "avatar"
+        chosen = FormFile()
+        async with aclosing(UploadReader(max_file_size=MAX_FILE_SIZE).file(request, upload, chosen)) as content:
+            await anext(content)
+            assert chosen.recipe == "avatar"
 
 
 @pytest.mark.parametrize("content", [b"x" * 64, b"x" * 65, b"x" * 60_000, b"\xff" * 100])

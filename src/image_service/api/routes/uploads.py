@@ -1,5 +1,6 @@
 """``POST /images``: uploads."""
 
+from contextlib import aclosing
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -7,7 +8,7 @@ from fastapi import Request, Response
 from image_service import errors
 from image_service.api.accepted import set_accepted_headers
 from image_service.api.dependencies import context_of
-from image_service.api.form_file import FIELD, RECIPE
+from image_service.api.form_file import FIELD, RECIPE, FormFile
 from image_service.api.idempotency import KEY_HEADER, MAX_KEY, idempotency_key_of
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
@@ -110,10 +111,11 @@ async def upload_image(request: Request, response: Response) -> UploadAccepted:
     recipe_named(services.recipes, recipe_of(request))
     with context.upload_limit.upload(request.client.host if request.client else "") as upload:
         await services.backlog.admit()
-        async with context.upload_reader.form(request, upload) as form:
+        form = FormFile()
+        async with aclosing(context.upload_reader.file(request, upload, form)) as content:
             accepted = await services.ingest.accept(
-                form.content,
-                recipe=recipe_of(request, form.recipe),
+                content,
+                recipe=lambda: recipe_of(request, form.recipe),
                 request_id=request_id_of(request),
                 idempotency_key=key,
             )
