@@ -275,6 +275,7 @@ def _limits(settings: Settings) -> RenderLimits:
         writable=(),
         require_sandbox=settings.require_sandbox,
         formats=_formats(settings),
+        outputs=settings.recipes.formats,
         truncated=settings.render_truncated,
     )
 

@@ -37,8 +37,8 @@ LIE = """
 import __main__, json
 honest = __main__.encode_rendering
 
-def encode_rendering(number, rendering):
-    fields = json.loads(honest(number, rendering))
+def encode_rendering(number, rendering, **options):
+    fields = json.loads(honest(number, rendering, **options))
     small = fields["thumbnails"]["100x100"]
     LIE
     return json.dumps(fields).encode() + b"\\n"
@@ -115,6 +115,8 @@ def names(folder: Path) -> list[str]:
         'fields["timings"] = [["decode", 1e9]]',
         'fields["thumbnails"]["../../original"] = small',
         'del fields["thumbnails"]["300x300"]',
+        'del fields["thumbnails"]["300x300"]; fields["left_out"] = ["300x300"]',
+        'fields["left_out"] = ["original"]',
         'fields["sha256"] = "ab\\r\\n"',
         'fields["job"] = "0" * 16',
         'del fields["job"]',
@@ -209,8 +211,9 @@ async def test_late_reply_to_the_former_job_is_refused(victim: Victim) -> None:
     code = (
         "import __main__\nhonest, former = __main__.encode_rendering, number\n"
         "made = result = render(source.with_name('good'), recipe, out, limits)\n"
-        "late = lambda number, rendering: honest(former, made)\n"
-        "__main__.encode_rendering = lambda *given: (setattr(__main__, 'encode_rendering', late), honest(*given))[1]"
+        "late = lambda number, rendering, busy: honest(former, made)\n"
+        "__main__.encode_rendering = lambda *given, busy: (\n"
+        "    setattr(__main__, 'encode_rendering', late), honest(*given))[1]"
     )
     assert (await victim.render(code)).width == 640
     before = children()

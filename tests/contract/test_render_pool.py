@@ -17,7 +17,16 @@ from PIL import Image
 from harness.images import encoded, gradient
 from harness.waiting import eventually
 from image_service.domain.image import ImageFormat, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE, Effort, OutputFormat, Preset, Recipe
+from image_service.domain.recipe import (
+    DEFAULT_RECIPE,
+    Animation,
+    Effort,
+    Fit,
+    Gravity,
+    OutputFormat,
+    Preset,
+    Recipe,
+)
 from image_service.errors import (
     CorruptImage,
     DecoderCrashed,
@@ -29,7 +38,8 @@ from image_service.errors import (
     StorageFull,
     UnsupportedFormat,
 )
-from image_service.imaging.isolation.protocol import Job, decode_reply
+from image_service.imaging.isolation.jobs import Job
+from image_service.imaging.isolation.protocol import decode_reply
 from image_service.imaging.limits import DEFAULT_LIMITS
 from tests.contract.rendering import GOOD, Give, MakePool, children, render, slow
 
@@ -69,6 +79,62 @@ async def test_makes_optional_outputs(make_pool: MakePool, give: Give) -> None:
     for _ in range(2):
         rendering = await render(pool, give(GOOD), recipe)
         assert [each.content_type for each in rendering.thumbnails] == ["image/avif"]
+    assert len(children()) == 1
+
+
+def everything(*, optional: bool = False) -> Recipe:
+    """Return a recipe of every fit and format, with densities, variants and an animation."""
+    shapes = tuple(
+        Preset(
+            name=fit.value,
+            width=160,
+            height=120,
+            fit=fit,
+            gravity=Gravity.ATTENTION,
+            formats=(OutputFormat.AUTO, OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF),
+            dpr=(1, 2, 5),
+            sharpen=fit is Fit.INSIDE,
+            linear=fit is Fit.OUTSIDE,
+            enlarge=fit is Fit.PAD,
+            optional=optional,
+        )
+        for fit in Fit
+    )
+    sticker = Preset(name="sticker", width=90, formats=(OutputFormat.WEBP, OutputFormat.GIF), animation=Animation.KEEP)
+    return Recipe(presets=(*shapes, sticker))
+
+
+def animation() -> bytes:
+    frames = [Image.new("RGB", (300, 200), colour) for colour in ("red", "lime", "blue")]
+    return encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=100)
+
+
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        animation(),
+        encoded(Image.new("RGBA", (400, 300), (255, 0, 0, 80)), "PNG"),
+        encoded(gradient(900, 2), "PNG"),
+    ],
+    ids=["photo", "animation", "transparent", "thin"],
+)
+async def test_replies_with_every_kind_of_output_are_accepted(
+    make_pool: MakePool, give: Give, content: bytes, *, optional: bool
+) -> None:
+    pool, recipe = make_pool(), everything(optional=optional)
+    for _ in range(2):
+        source, out = give(content)
+        rendering = await pool.render(source, recipe, out)
+        made = {each.output for each in rendering.thumbnails}
+        assert made | set(rendering.left_out) == {each.name for each in recipe.outputs}
+        assert {each.preset for each in recipe.outputs if each.name in made} == {*map(str, Fit), "sticker"}
+        for each in rendering.thumbnails:
+            assert each.path.stat().st_size == each.size_bytes
+            with Image.open(each.path) as image:
+                assert (image.size, image.get_format_mimetype()) == ((each.width, each.height), each.content_type)
+    # A process that has left out variants is kept.
     assert len(children()) == 1
 
 

@@ -4,19 +4,21 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import process_time
 from typing import Any
 
 import pytest
 
 import image_service
+from harness.animations import Part, apng, gif, riff_chunk, webp
 from harness.forms import BOUNDARY, part
 from harness.images import encoded, gradient, jpeg_segment, noise, png_chunk
 from image_service.api.form_parser import FormError, FormParser
 from image_service.api.parameters import parse_parameters
 from image_service.domain.image import ImageFormat, ImageHeader
 from image_service.errors import InvalidImage
-from image_service.imaging.formats import find_metadata, strip
+from image_service.imaging.formats import find_metadata, read_animation, read_frames, strip
 from image_service.imaging.formats.completeness import check_length
 from image_service.imaging.formats.jpeg_scans import check_scans, end_of_image, ends_in_scan, lacks_detail
 
@@ -127,6 +129,33 @@ def test_reading_gif_sub_blocks_takes_linear_time() -> None:
         ),
         40_000,
     )
+
+
+ANIMATED = {
+    ImageFormat.GIF: gif((2, 2), *[Part(image=gradient(2, 2).convert("RGBA"))] * 2),
+    ImageFormat.PNG: apng((2, 2), *[Part(image=gradient(2, 2).convert("RGBA"))] * 2),
+    ImageFormat.WEBP: webp((2, 2), *[Part(image=gradient(2, 2).convert("RGBA"))] * 2),
+}
+PARTS_OF_ANIMATIONS = {
+    ImageFormat.GIF: (b"!\xfe\0", b"\0", b"!\xf9\4\0\0\0\0\0", b",\0\0\0\0\1\0\1\0\0\2\0", b"\1a"),
+    ImageFormat.PNG: tuple(PNG_CHUNKS.values()),
+    ImageFormat.WEBP: (riff_chunk(b"ANMF", bytes(16)), riff_chunk(b"ALPH", b""), riff_chunk(b"ANIM", b"")),
+}
+
+
+@pytest.mark.parametrize(
+    ("image_format", "unit"), [(kind, unit) for kind, units in PARTS_OF_ANIMATIONS.items() for unit in units]
+)
+def test_reading_animations_takes_linear_time(image_format: ImageFormat, unit: bytes) -> None:
+    whole = ANIMATED[image_format]
+
+    def read(size: int) -> None:
+        content = whole[:60] + unit * (size // len(unit)) + whole[60:] + unit * (size // len(unit))
+        with suppress(InvalidImage):
+            read_animation(content, image_format, 1000)
+            list(read_frames(content, image_format))
+
+    assert_linear(read, 40_000)
 
 
 def _read_all(content: bytes, image_format: ImageFormat) -> None:

@@ -93,7 +93,7 @@ def test_outputs_are_named_by_preset_density_and_format() -> None:
         "hero@2x": (1000, None),
         "hero@2x.webp": (1000, None),
     }
-    assert [each.quality for each in hero.outputs] == [82] * 4
+    assert [each.quality for each in hero.outputs] == [82, 78, 82, 78]
 
 
 def test_quality_is_given_for_all_formats_or_for_each() -> None:
@@ -166,3 +166,9 @@ def test_only_the_default_recipe_can_have_the_fingerprint_of_the_built_in_one() 
     # The database refuses it for images with the name of a recipe: an older version would have made their outputs.
     assert Recipe(presets=DEFAULT_RECIPE.presets).fingerprint == DEFAULT_RECIPE.fingerprint
     assert Recipe(presets=DEFAULT_RECIPE.presets, name="copy").fingerprint.startswith("r")
+
+
+def test_formats_of_all_recipes_are_known_together() -> None:
+    assert Recipes().formats == (OutputFormat.AUTO,)
+    hero = Recipe(presets=(Preset(name="a", width=9, formats=(OutputFormat.WEBP, OutputFormat.JXL)),), name="hero")
+    assert Recipes(hero).formats == (OutputFormat.AUTO, OutputFormat.JXL, OutputFormat.WEBP)

@@ -197,10 +197,10 @@ class Rendering:
     height: int
     thumbnails: tuple[RenderedThumbnail, ...]
     traits: ImageTraits
-    left_out: tuple[str, ...] = ()
-    """The names of outputs that are not made, because they would be no use: see ``Image.left_out``."""
     timings: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     """Each step with its duration in seconds, in order."""
+    left_out: tuple[str, ...] = ()
+    """The names of the other outputs, which were not worth a file or, if optional, could not be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,19 @@ from typing import Final
 
 from image_service.domain import limits
 from image_service.domain.image import DEFAULT_FORMATS, ImageFormat
+from image_service.domain.recipe import OutputFormat
 
 MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
 """Larger ICC profiles are ignored; a press profile with fine tables has about 2 MB."""
+
+MAX_FRAMES: Final = 1000
+"""Of an animation that is kept. One that exceeds any of these is shown by its first frame."""
+MAX_FRAMES_PIXELS: Final = 400_000_000
+"""Pixels of all of its frames and, for each, of its canvas: what is decoded and drawn."""
+MAX_ANIMATION_PIXELS: Final = 50_000_000
+"""Pixels of all frames of an animated output."""
+MAX_ANIMATION_BYTES: Final = 16 << 20
+"""Size of an animated output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,10 @@ class RenderLimits:
     formats: tuple[ImageFormat, ...] = tuple(sorted(DEFAULT_FORMATS))
     """The only formats that reach a decoder, whatever was accepted before."""
 
+    outputs: tuple[OutputFormat, ...] = ()
+    """The formats of outputs whose encoders are loaded at the start, before the sandbox is entered: those of all
+    recipes. Others are loaded when they are needed."""
+
     truncated: bool = False
     """Whether an incomplete file is rendered as far as it goes."""
 
@@ -60,6 +74,7 @@ class RenderLimits:
     def __post_init__(self) -> None:
         # They travel as JSON, which turns formats into plain strings.
         object.__setattr__(self, "formats", tuple(map(ImageFormat, self.formats)))
+        object.__setattr__(self, "outputs", tuple(map(OutputFormat, self.outputs)))
 
 
 DEFAULT_LIMITS: Final = RenderLimits()

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from PIL import Image
 
+from image_service.domain import geometry
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Box: TypeAlias = tuple[float, float, float, float]
-"""Left, upper, right and lower edge in pixels."""
+Box: TypeAlias = geometry.Box
 
 _GAP: Final = 4
 """Very large reductions are averaged down to this many times the size first: the difference is invisible, and a filter
@@ -25,15 +26,15 @@ def resize(image: Image.Image, size: tuple[int, int], box: Box | None = None) ->
     Args:
         image: In mode L, RGB, RGBA or CMYK.
         size: Width and height in pixels.
-        box: The part of the image to take, which begins at its upper left corner; all of it if left out.
+        box: The part of the image to take; all of it if left out.
     """
     box = box or whole(image)
     if image.size == size and box == whole(image):
         return image
-    _, _, right, lower = box
-    factors = max(1, int(right / size[0] / _GAP)), max(1, int(lower / size[1] / _GAP))
-    if factors != (1, 1):
-        image, box = image.reduce(factors), (0, 0, right / factors[0], lower / factors[1])
+    left, upper, right, lower = box
+    across, down = max(1, int((right - left) / size[0] / _GAP)), max(1, int((lower - upper) / size[1] / _GAP))
+    if (across, down) != (1, 1):
+        image, box = image.reduce((across, down)), (left / across, upper / down, right / across, lower / down)
     return _resample(image, size, box)
 
 

@@ -6,16 +6,34 @@ once, in a number of steps that no file can raise, and on top of it:
 - ``dimensions``: width and height as stored, from the header of a file that may still be on disk;
 - ``metadata``: the metadata that the file carries;
 - ``colour`` and ``exif``: what it says about its colours, and how it is to be turned, where browsers look for that;
-- ``strip``: the file without what its picture does not need, for formats whose decoders would parse that.
+- ``strip``: the file without what its picture does not need, for formats whose decoders would parse that;
+- ``frames``: the frames of an animation, each as a file of its own.
 
 Nothing here imports an image library: the API process inspects uploads and must never load a decoder for it.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
+from types import ModuleType
 from typing import Final
 
 from image_service.domain.image import ImageFormat, MetadataKind
-from image_service.imaging.formats import bmp, gif, heif, heif_colour, heif_size, jpeg, jxl, png, tiff, webp
+from image_service.imaging.formats import (
+    apng,
+    bmp,
+    gif,
+    gif_frames,
+    heif,
+    heif_colour,
+    heif_size,
+    jpeg,
+    jxl,
+    png,
+    tiff,
+    webp,
+    webp_frames,
+)
+from image_service.imaging.formats.animation import Frame, Outline
 from image_service.imaging.formats.colour import Signal
 from image_service.imaging.formats.content import Content
 from image_service.imaging.formats.metadata import Metadata
@@ -61,6 +79,11 @@ _STRIP: Final[dict[ImageFormat, Callable[[bytes], bytes]]] = {
     ImageFormat.PNG: png.strip,
     ImageFormat.GIF: gif.strip,
     ImageFormat.TIFF: tiff.strip,
+}
+_ANIMATED: Final[dict[ImageFormat, ModuleType]] = {
+    ImageFormat.GIF: gif_frames,
+    ImageFormat.PNG: apng,
+    ImageFormat.WEBP: webp_frames,
 }
 _HIDDEN_IN_XMP: Final = {b"GPSLatitude": MetadataKind.GPS, b"xmpGImg:image": MetadataKind.THUMBNAIL}
 
@@ -137,3 +160,33 @@ def strip(content: bytes, image_format: ImageFormat) -> bytes:
         image_format: The format it was found to have.
     """
     return _STRIP[image_format](content) if image_format in _STRIP else content
+
+
+def read_animation(content: bytes, image_format: ImageFormat, max_frames: int) -> Outline | None:
+    """Return the outline of an animation; None if the file has only one frame.
+
+    Args:
+        content: A file whose header was inspected.
+        image_format: The format it was found to have.
+        max_frames: After one frame more than these, no more are looked for.
+
+    Raises:
+        ImageTooLarge: its container has more parts than are read.
+    """
+    if image_format not in _ANIMATED:
+        return None
+    module = _ANIMATED[image_format]
+    plays = module.plays(content)
+    places = () if plays is None else tuple(islice(module.places(content), max_frames + 1))
+    return Outline(plays=plays, places=places) if len(places) > 1 else None
+
+
+def read_frames(content: bytes, image_format: ImageFormat) -> Iterator[Frame]:
+    """Yield the frames of an animation, up to the first whose container is damaged.
+
+    Args:
+        content: A file that has an outline.
+        image_format: The format it was found to have.
+    """
+    frames: Iterator[Frame] = _ANIMATED[image_format].frames(content)
+    return frames

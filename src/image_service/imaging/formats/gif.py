@@ -88,7 +88,7 @@ def blocks(content: Content, max_steps: int) -> Iterator[Block]:
         if introducer == _IMAGE:
             descriptor = content[start : start + _DESCRIPTOR_LENGTH]
             # One byte more: the code size of the pixels.
-            position = start + _DESCRIPTOR_LENGTH + _colour_table(descriptor[-1:]) + 1
+            position = start + _DESCRIPTOR_LENGTH + colour_table(descriptor[-1:]) + 1
             yield Block(introducer, start, position)
         while steps < max_steps and (length := content[position : position + 1]) > b"\0":
             position, steps = position + 1 + length[0], steps + 1
@@ -100,11 +100,11 @@ def blocks(content: Content, max_steps: int) -> Iterator[Block]:
 
 def _first_block(content: Content) -> int:
     """Return where blocks can begin: after the logical screen descriptor and its colour table."""
-    return _SCREEN + _SCREEN_LENGTH + _colour_table(content[_SCREEN + 4 : _SCREEN + 5])
+    return _SCREEN + _SCREEN_LENGTH + colour_table(content[_SCREEN + 4 : _SCREEN + 5])
 
 
-def _colour_table(flags: bytes) -> int:
-    """Return the length in bytes of the colour table that follows a descriptor with these flags."""
+def colour_table(flags: bytes) -> int:
+    """Return the length in bytes of the colour table that follows a descriptor with these flags; zero if none does."""
     return 3 << (1 + (flags[0] & _COLOUR_TABLE_BITS)) if flags and flags[0] & _HAS_COLOUR_TABLE else 0
 
 

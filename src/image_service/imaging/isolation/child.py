@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,11 +25,13 @@ from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Recipe
 from image_service.errors import DecoderOutOfMemory, ServiceError, StorageUnavailable
 from image_service.imaging.decoders import heic, jxl
+from image_service.imaging.isolation.jobs import decode_job
 from image_service.imaging.isolation.malloc import keep_freed_memory, trim_excess
 from image_service.imaging.isolation.outputs import CollectedFiles
-from image_service.imaging.isolation.protocol import decode_job, encode_error, encode_ready, encode_rendering
+from image_service.imaging.isolation.protocol import encode_error, encode_ready, encode_rendering
 from image_service.imaging.isolation.sandbox import enter_sandbox
 from image_service.imaging.limits import RenderLimits
+from image_service.imaging.render import encoding
 from image_service.imaging.render.pipeline import render
 
 _REPLY_BUFFER: Final = 256 * 1024
@@ -52,6 +55,7 @@ def main() -> None:
     for image_format, prepare in _PREPARED.items():
         if image_format in limits.formats:
             prepare()
+    encoding.prepare(limits.outputs)
     _limit_resources(limits)
     _reply(replies, encode_ready(enter_sandbox(limits.readable, limits.writable)))
     for line in jobs:
@@ -79,7 +83,9 @@ def _render(number: str, source: Path, recipe: Recipe, limits: RenderLimits) -> 
     except OSError as error:
         # Errors of decoders are verdicts by now: this one is from reading the source.
         return (encode_error(number, StorageUnavailable(str(error))),)
-    return encode_rendering(number, rendering), *(files.contents[each.output] for each in rendering.thumbnails)
+    # The encoder of an optional output that took too long runs on in a thread.
+    line = encode_rendering(number, rendering, busy=threading.active_count() > 1)
+    return line, *(files.contents[each.output] for each in rendering.thumbnails)
 
 
 def _keep_stdout_for_replies() -> BinaryIO:

@@ -40,7 +40,7 @@ class _CollectedFile:
 
 
 def store(announced: Sequence[Announced], contents: Sequence[bytes], out: Path) -> Iterator[RenderedThumbnail]:
-    """Check thumbnails and write them to files named like their presets; yields each with its digest.
+    """Check thumbnails and write them to files named like their outputs; yields each with its digest.
 
     Args:
         announced: The thumbnails.

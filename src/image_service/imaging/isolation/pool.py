@@ -22,9 +22,10 @@ from image_service.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from image_service.imaging.isolation.jobs import Job
 from image_service.imaging.isolation.outputs import store
 from image_service.imaging.isolation.process import DecoderProcess, InvalidReply
-from image_service.imaging.isolation.protocol import Job, Reply, SourceUnreadable
+from image_service.imaging.isolation.protocol import Reply, SourceUnreadable
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -154,8 +155,7 @@ class _Slot:
                 reply, contents = await process.render(job)
             thumbnails = await _store(process, reply, contents, job.out)
             usable = True
-            if len(thumbnails) < len(job.recipe.outputs):
-                # The encoder of an optional output that took too long may still be running.
+            if reply.busy:
                 self._jobs = self._limits.jobs_per_child
         except TimeoutError:
             raise DecoderTimeout from None
@@ -181,7 +181,12 @@ class _Slot:
             elif self._jobs >= self._limits.jobs_per_child:
                 await self.stop()
         return Rendering(
-            width=reply.width, height=reply.height, thumbnails=thumbnails, traits=reply.traits, timings=reply.timings
+            width=reply.width,
+            height=reply.height,
+            thumbnails=thumbnails,
+            traits=reply.traits,
+            timings=reply.timings,
+            left_out=reply.left_out,
         )
 
     async def stop(self) -> None:

@@ -17,14 +17,13 @@ import structlog
 
 from image_service.domain.wellformed import one_line
 from image_service.errors import DecoderCrashed, DecoderTimeout, Outage, ServiceError, StartError
+from image_service.imaging.isolation.jobs import Job, encode_job
 from image_service.imaging.isolation.protocol import (
     MAX_LINE,
-    Job,
     Reply,
     SourceUnreadable,
     decode_ready,
     decode_reply,
-    encode_job,
 )
 from image_service.imaging.limits import RenderLimits
 

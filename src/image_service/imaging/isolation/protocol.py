@@ -9,16 +9,14 @@ is checked by ``outputs``.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from functools import cache, lru_cache
-from pathlib import Path
-from secrets import token_hex
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from image_service.domain.geometry import output_size
 from image_service.domain.image import ImageFormat, ImageTraits, MetadataKind, Rendering
-from image_service.domain.recipe import Animation, Effort, Fit, Gravity, Output, OutputFormat, Recipe
+from image_service.domain.recipe import Animation, Recipe
+from image_service.domain.variants import is_worth_a_file, repeats_lower_density
 from image_service.domain.wellformed import COLOUR, MAX_DETAIL, PLACEHOLDER, one_line, output_formats
 from image_service.errors import (
     CorruptImage,
@@ -28,46 +26,27 @@ from image_service.errors import (
     StorageUnavailable,
     UnsupportedFormat,
 )
+from image_service.imaging.isolation.jobs import RECIPES, Job, line
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render.steps import STEPS_OF_AN_IMAGE, STEPS_OF_AN_OUTPUT, label
 
 MAX_LINE: Final = 64 * 1024
-"""Bytes of a reply's line; the three default presets take one."""
+"""Bytes of a reply's line. The three default outputs take one KB, 64 with names of 64 characters some 30."""
 _BYTES_PER_PIXEL: Final = 5
 _BYTES_BESIDE_PIXELS: Final = 64 * 1024
-"""A thumbnail has at most so many bytes: PNG, which compresses least, needs four and a byte per row for noise."""
+"""A thumbnail has at most so many bytes: PNG, which compresses least, needs four and a byte per row for noise.
+An animation has more, as each frame is a picture."""
 
 _ERRORS: Final[dict[str, type[ServiceError]]] = {
     error.code: error for error in (UnsupportedFormat, CorruptImage, ImageTooLarge, DecoderOutOfMemory)
 }
 """What a process may say of a file. It is not believed that the storage fails: see ``SourceUnreadable``."""
 
-_ENUMERATIONS: Final[dict[str, type[StrEnum]]] = {
-    "format": OutputFormat,
-    "fit": Fit,
-    "gravity": Gravity,
-    "effort": Effort,
-    "animation": Animation,
-}
-"""The fields of an output whose values JSON has as text."""
-
 _T = TypeVar("_T")
 
 
 class SourceUnreadable(Exception):
     """The process says that it cannot read the source file. It may lie: the pool finds out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One image to render."""
-
-    source: Path
-    recipe: Recipe
-    out: Path
-    """An existing folder for the thumbnails. The process does not learn of it."""
-    number: str = field(default_factory=lambda: token_hex(8))
-    """Repeated in the reply. Random, so that a process cannot answer a job that it has not been given yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +70,15 @@ class Reply:
     thumbnails: tuple[Announced, ...]
     traits: ImageTraits
     timings: tuple[tuple[str, float], ...]
+    left_out: tuple[str, ...]
+    """The names of the other outputs."""
+    busy: bool
+    """Whether the process still works on an optional output that it has given up."""
 
 
 def encode_ready(lacking: Sequence[str]) -> bytes:
     """Return the first line of a process that is ready for jobs, with the protection it lacks."""
-    return _line({"lacking": lacking})
+    return line({"lacking": lacking})
 
 
 def decode_ready(line: bytes) -> tuple[str, ...]:
@@ -110,19 +93,14 @@ def decode_ready(line: bytes) -> tuple[str, ...]:
         raise ValueError(f"not ready: {line[:80]!r}") from error
 
 
-def encode_job(job: Job) -> bytes:
-    """Return the line for a job. JSON escapes line breaks and undecodable bytes in file names."""
-    return _line({"job": job.number, "source": str(job.source), "outputs": _encode_outputs(job.recipe)})
+def encode_rendering(number: str, rendering: Rendering, *, busy: bool = False) -> bytes:
+    """Return the line for a success, which the thumbnails' bytes must follow.
 
-
-def decode_job(line: bytes) -> tuple[str, Path, Recipe]:
-    """Return the number, source and recipe of a job, in the process."""
-    fields = json.loads(line)
-    return fields["job"], Path(fields["source"]), _decode_outputs(fields["outputs"])
-
-
-def encode_rendering(number: str, rendering: Rendering) -> bytes:
-    """Return the line for a success, which the thumbnails' bytes must follow."""
+    Args:
+        number: Of the job.
+        rendering: Its result.
+        busy: Whether the process still works on an optional output that it has given up.
+    """
     thumbnails = {
         each.output: [each.content_type, each.width, each.height, each.size_bytes] for each in rendering.thumbnails
     }
@@ -138,13 +116,15 @@ def encode_rendering(number: str, rendering: Rendering) -> bytes:
             "metadata_removed": traits.metadata_removed,
         },
         "timings": [(name, round(seconds, 6)) for name, seconds in rendering.timings],
+        "left_out": rendering.left_out,
+        "busy": busy,
     }
-    return _line(fields)
+    return line(fields)
 
 
 def encode_error(number: str, error: ServiceError) -> bytes:
     """Return the line for a verdict, or for a source that cannot be read."""
-    return _line({"job": number, "code": error.code, "detail": error.detail})
+    return line({"job": number, "code": error.code, "detail": error.detail})
 
 
 def decode_reply(line: bytes, job: Job, limits: RenderLimits) -> Reply:
@@ -181,32 +161,55 @@ def _reply(  # noqa: PLR0913 — the fields of a line
     thumbnails: dict[str, list[Any]],
     traits: dict[str, Any],
     timings: list[list[Any]],
+    left_out: list[str],
+    busy: bool,
 ) -> Reply:
     _check(_number(width) * _number(height) <= limits.max_pixels, "a size")
     announced = tuple(_announced(thumbnails, job.recipe, (width, height), limits.file_bytes))
     _check(len(announced) == len(thumbnails), "the outputs")
+    # The process has all of them in its memory at once.
+    _check(sum(each.size_bytes for each in announced) <= limits.memory_bytes, "a number of bytes")
+    missing = [output.name for output in job.recipe.outputs if output.name not in thumbnails]
+    _check(_typed(left_out, list) == missing, "what is left out")
     return Reply(
         width=width,
         height=height,
         thumbnails=announced,
         traits=_traits(**traits),
         timings=tuple(_timings(timings, job.recipe, limits.wall_seconds)),
+        left_out=tuple(missing),
+        busy=_typed(busy, bool),
     )
 
 
 def _announced(
     fields: dict[str, list[Any]], recipe: Recipe, original: tuple[int, int], most: int
 ) -> Iterator[Announced]:
+    """Yield the thumbnails in a reply: every output that the job asks for, except where it may or must be left out.
+
+    Whether a variant that is left out was worth a file cannot be known here.
+    """
+    defaults: dict[tuple[str, int], Announced] = {}
     for output in recipe.outputs:
-        if output.optional and output.name not in fields:
+        repeated = repeats_lower_density(output, recipe, *original)
+        if output.name not in fields and (repeated or output.optional or not output.default):
             continue
+        _check(not repeated, "an output")
         content_type, width, height, size_bytes = fields[output.name]
         image_format = ImageFormat.of(content_type)
         _check(image_format in output_formats(output.format), "a format")
         _check((_number(width), _number(height)) == output_size(*original, output), "a size")
         bound = min(most, width * height * _BYTES_PER_PIXEL + _BYTES_BESIDE_PIXELS)
-        _check(_number(size_bytes) <= bound, "a number of bytes")
-        yield Announced(output=output.name, format=image_format, width=width, height=height, size_bytes=size_bytes)
+        _check(_number(size_bytes) <= (most if output.animation is Animation.KEEP else bound), "a number of bytes")
+        made = Announced(output=output.name, format=image_format, width=width, height=height, size_bytes=size_bytes)
+        place = output.preset, output.dpr
+        if output.default:
+            defaults[place] = made
+        elif place in defaults:
+            default = defaults[place]
+            worth = is_worth_a_file(image_format, size_bytes, default.format, default.size_bytes)
+            _check(worth, "a variant")
+        yield made
 
 
 def _timings(fields: list[list[Any]], recipe: Recipe, longest: float) -> Iterator[tuple[str, float]]:
@@ -248,26 +251,7 @@ def _check(holds: object, what: str) -> None:
         raise ValueError(f"{what} in the reply is not possible for the job")
 
 
-@cache
+@lru_cache(maxsize=RECIPES)
 def _labels(recipe: Recipe) -> frozenset[str]:
     of_outputs = frozenset(label(step, output.name) for step in STEPS_OF_AN_OUTPUT for output in recipe.outputs)
     return of_outputs | {label(step) for step in STEPS_OF_AN_IMAGE}
-
-
-@cache
-def _encode_outputs(recipe: Recipe) -> str:
-    """Return the outputs as text, which is made and read once for all jobs of a recipe."""
-    return json.dumps([asdict(output) for output in recipe.outputs])
-
-
-@lru_cache(maxsize=64)
-def _decode_outputs(text: str) -> Recipe:
-    return Recipe.of(_output(**output) for output in json.loads(text))
-
-
-def _output(**fields: Any) -> Output:  # noqa: ANN401 — the types in JSON
-    return Output(**fields | {name: kind(fields[name]) for name, kind in _ENUMERATIONS.items()})
-
-
-def _line(content: object) -> bytes:
-    return json.dumps(content, separators=(",", ":")).encode() + b"\n"

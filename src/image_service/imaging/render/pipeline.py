@@ -2,17 +2,16 @@
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from PIL import Image, ImageFile
 
-from image_service.domain.geometry import fit_inside, output_size
-from image_service.domain.image import ImageFormat, ImageTraits, RenderedThumbnail, Rendering
-from image_service.domain.recipe import Output, OutputFormat, Recipe
+from image_service.domain.geometry import Box, needed_size
+from image_service.domain.image import ImageFormat, ImageTraits, Rendering
+from image_service.domain.recipe import Animation, Output, OutputFormat, Recipe
 from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.formats import find_metadata, read_colour, read_orientation, strip
 from image_service.imaging.formats.colour import Signal
@@ -20,19 +19,16 @@ from image_service.imaging.formats.completeness import check_length
 from image_service.imaging.formats.jpeg_scans import check_scans
 from image_service.imaging.inspect import HeaderInspector, check_size
 from image_service.imaging.limits import DEFAULT_LIMITS, RenderLimits
-from image_service.imaging.render import decode, high_depth
+from image_service.imaging.render import decode, high_depth, linear
 from image_service.imaging.render.colour.conversion import to_srgb
-from image_service.imaging.render.encoding import encode
+from image_service.imaging.render.fitting import Pictures
 from image_service.imaging.render.graphics import is_graphic
+from image_service.imaging.render.outputs import Animated, Maker
 from image_service.imaging.render.pixel_modes import normalise
 from image_service.imaging.render.placeholder import describe
 from image_service.imaging.render.steps import Step
 from image_service.imaging.render.stopwatch import Stopwatch
-from image_service.imaging.render.timebox import run_within
-from image_service.imaging.resizing import Box, resize, whole
-
-_OPTIONAL_SECONDS: Final = 2.0
-"""The most that one optional output may delay the others; half of what is left of the job, if that is less."""
+from image_service.imaging.resizing import resize, whole
 
 _TRANSPOSITIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,6 +41,10 @@ _TRANSPOSITIONS: Final = {
 }
 """The transposition that makes an image with an EXIF orientation upright."""
 _SIDES_SWAPPED: Final = frozenset({5, 6, 7, 8})
+_ANIMATED: Final = frozenset({ImageFormat.GIF, ImageFormat.WEBP, ImageFormat.PNG})
+"""Formats that may be an animation."""
+_LIGHT_MODES: Final = frozenset({"L", "RGB", "RGBA"})
+"""Pixel modes that can be reduced in linear light; inks cannot."""
 
 
 @dataclass(slots=True)
@@ -66,10 +66,8 @@ class _Work:
     """The part of ``image`` that the picture fills; a scaled decode may round its edges up."""
     size: tuple[int, int] = (0, 0)
     """Of the original in pixels; upright once the orientation is known."""
-    wanted: tuple[int, int] = (0, 0)
-    """The size of the largest thumbnail; not upright."""
-    targets: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """The upright size of each output."""
+    light: Image.Image | None = None
+    """The same picture, reduced in linear light, where an output is."""
     graphic: bool = False
     """Whether the picture is a graphic, where an output leaves the format open."""
 
@@ -77,8 +75,8 @@ class _Work:
 def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAULT_LIMITS) -> Rendering:
     """Make every output of the recipe from the file ``source``, as files in the folder ``out`` named like outputs.
 
-    Thumbnails are upright, in sRGB, never enlarged, and carry no metadata; of an animation the first frame is taken.
-    Optional outputs come last, and are left out where they fail or would take too long. No digest is computed.
+    Thumbnails are upright, in sRGB, and carry no metadata. Outputs that are not worth a file are left out. Optional
+    ones come last, and are left out where they fail or would take too long. No digest is computed.
 
     Runs codecs in the calling process: ``RenderPool`` is the safe way to call it for untrusted files.
 
@@ -104,6 +102,7 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
     metadata = find_metadata(content, header.format)
     signals, orientation = read_colour(content, header.format), read_orientation(content, header.format)
     watch.lap(Step.FIND_METADATA)
+    animated = Animated(content, header) if _keeps_animation(recipe, header.format) else None
     content = strip(content, header.format)
     if not limits.truncated:
         check_length(content, header)
@@ -122,21 +121,34 @@ def render(source: Path, recipe: Recipe, out: Path, limits: RenderLimits = DEFAU
         for step, run in _STEPS:
             run(work)
             watch.lap(step)
-    made = {}
-    for output, picture in _pictures(work):
-        watch.lap(Step.RESIZE, output.name)
-        allowed = min(_OPTIONAL_SECONDS, (limits.wall_seconds - watch.elapsed) / 2)
-        made[output.name] = _encode(picture, output, out, allowed, graphic=work.graphic)
-        watch.lap(Step.ENCODE, output.name)
-    placeholder, dominant_colour = describe(work.image)
+    pictures, size, graphic = Pictures(work.image, work.size, work.light), work.size, work.graphic
+    # The original's pixels are no longer needed: encoders may need the memory.
+    del work, opened
+    maker = Maker(
+        recipe=recipe,
+        pictures=pictures,
+        graphic=graphic,
+        animated=animated,
+        out=out,
+        limits=limits,
+        watch=watch,
+    )
+    thumbnails = maker.make()
+    placeholder, dominant_colour = describe(pictures.smallest)
     watch.lap(Step.PLACEHOLDER)
+    names = {each.output for each in thumbnails}
     return Rendering(
-        width=work.size[0],
-        height=work.size[1],
-        thumbnails=tuple(each for output in recipe.outputs if (each := made[output.name])),
+        width=size[0],
+        height=size[1],
+        thumbnails=thumbnails,
         traits=ImageTraits(placeholder=placeholder, dominant_colour=dominant_colour, metadata_removed=metadata),
         timings=watch.laps,
+        left_out=tuple(each.name for each in recipe.outputs if each.name not in names),
     )
+
+
+def _keeps_animation(recipe: Recipe, image_format: ImageFormat) -> bool:
+    return image_format in _ANIMATED and any(each.animation is Animation.KEEP for each in recipe.outputs)
 
 
 def _check_size(work: _Work) -> None:
@@ -147,15 +159,18 @@ def _check_size(work: _Work) -> None:
 
 def _scale_on_load(work: _Work) -> None:
     """Have the decoder scale the picture down while it decodes, where the format can and nothing is lost."""
-    longest = max(max(output.width or 0, output.height or 0) for output in work.recipe.outputs)
-    work.wanted = fit_inside(*work.size, longest, longest)
-    work.box = decode.scale_on_load(work.opened, *work.wanted)
+    # Decoders average encoded values, which are no light.
+    needed = (
+        work.size if any(each.linear for each in work.recipe.outputs) else _needed_as_stored(work, work.recipe.outputs)
+    )
+    work.box = decode.scale_on_load(work.opened, *needed)
 
 
 def _decode(work: _Work) -> None:
     """Decode the first frame."""
     expected = work.opened.size
-    precise = high_depth.render(work.file, work.format, work.opened, work.signals, work.wanted)
+    needed = _needed_as_stored(work, work.recipe.outputs)
+    precise = high_depth.render(work.file, work.format, work.opened, work.signals, needed)
     if precise:
         # Of decoders that know the orientation, it is already here.
         work.orientation = work.orientation or decode.orientation(work.opened)
@@ -167,12 +182,9 @@ def _decode(work: _Work) -> None:
 
 
 def _read_metadata(work: _Work) -> None:
-    """Read the orientation that only the decoder knows, and compute the thumbnails' sizes."""
+    """Read the orientation that only the decoder knows."""
     if not work.orientation:
         work.orientation = decode.orientation(work.image)
-    if work.orientation in _SIDES_SWAPPED:
-        work.size = work.size[1], work.size[0]
-    work.targets = {output.name: output_size(*work.size, output) for output in work.recipe.outputs}
 
 
 def _normalise(work: _Work) -> None:
@@ -182,21 +194,28 @@ def _normalise(work: _Work) -> None:
 
 
 def _shrink(work: _Work) -> None:
-    """Resize to the largest thumbnail before the costly steps; the picture is still oriented as stored."""
-    width, height = max(work.targets.values())
-    if work.orientation in _SIDES_SWAPPED:
-        width, height = height, width
-    work.image = resize(work.image, (width, height), work.box)
+    """Reduce to what the outputs need before the costly steps; the picture is still oriented as stored."""
+    whole, box = work.image, work.box
+    outputs = [each for each in work.recipe.outputs if not each.linear]
+    in_light = [each for each in work.recipe.outputs if each.linear]
+    if in_light and whole.mode in _LIGHT_MODES:
+        work.light = linear.resize(whole, _needed_as_stored(work, in_light), box)
+    else:
+        outputs = list(work.recipe.outputs)
+    work.image = resize(whole, _needed_as_stored(work, outputs), box) if outputs else work.light or whole
 
 
 def _convert_colour(work: _Work) -> None:
-    work.image = to_srgb(work.image, work.signals)
+    _replace(work, lambda picture: to_srgb(picture, work.signals))
 
 
 def _orient(work: _Work) -> None:
+    """Turn upright, which makes the size that of the upright original too."""
+    if work.orientation in _SIDES_SWAPPED:
+        work.size = work.size[1], work.size[0]
     transposition = _TRANSPOSITIONS.get(work.orientation)
     if transposition is not None:
-        work.image = work.image.transpose(transposition)
+        _replace(work, lambda picture: picture.transpose(transposition))
 
 
 def _classify(work: _Work) -> None:
@@ -219,34 +238,21 @@ _STEPS: Final[tuple[tuple[Step, Callable[[_Work], None]], ...]] = (
 """The steps from an opened file to the picture that all thumbnails are made from."""
 
 
-def _pictures(work: _Work) -> Iterator[tuple[Output, Image.Image]]:
-    """Yield each output with its picture, from the largest down, each made from the one before; optional ones last."""
-    optional = []
-    for output in sorted(work.recipe.outputs, key=lambda output: work.targets[output.name], reverse=True):
-        picture = resize(work.image, work.targets[output.name])
-        if output.optional:
-            optional.append((output, picture))
-        else:
-            work.image = picture
-            yield output, picture
-    yield from optional
+def _needed_as_stored(work: _Work, outputs: Iterable[Output]) -> tuple[int, int]:
+    """Return the size that the picture can be reduced to without a loss for the outputs, oriented as stored."""
+    width, height = work.size
+    sizes = []
+    # As long as only the decoder knows the orientation, both ways are possible.
+    if work.orientation not in _SIDES_SWAPPED:
+        sizes = [needed_size(width, height, output) for output in outputs]
+    if work.orientation in {0, *_SIDES_SWAPPED}:
+        sizes += [needed_size(height, width, output)[::-1] for output in outputs]
+    return max(wide for wide, _ in sizes), max(high for _, high in sizes)
 
 
-def _encode(
-    image: Image.Image, output: Output, out: Path, seconds: float, *, graphic: bool
-) -> RenderedThumbnail | None:
-    """Write the thumbnail; None for an optional one that fails or takes more than so many seconds."""
-    run = partial(encode, image, output, graphic=graphic)
-    encoded = run_within(run, seconds) if output.optional else run()
-    if encoded is None:
-        return None
-    path = out / output.name
-    path.write_bytes(encoded.content)
-    return RenderedThumbnail(
-        output=output.name,
-        path=path,
-        content_type=encoded.format.content_type,
-        width=image.width,
-        height=image.height,
-        size_bytes=len(encoded.content),
-    )
+def _replace(work: _Work, change: Callable[[Image.Image], Image.Image]) -> None:
+    """Change the picture, in both ways that it was reduced."""
+    same = work.light is work.image
+    work.image = change(work.image)
+    if work.light:
+        work.light = work.image if same else change(work.light)

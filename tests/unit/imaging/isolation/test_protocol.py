@@ -1,21 +1,21 @@
 """Jobs and replies survive the protocol, and replies that the service's own code would not give are rejected."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from image_service.domain.image import ImageFormat, ImageTraits, MetadataKind, RenderedThumbnail, Rendering
-from image_service.domain.recipe import Effort, OutputFormat, Preset, Recipe
+from image_service.domain.recipe import Animation, Effort, Fit, OutputFormat, Preset, Recipe
 from image_service.errors import CorruptImage, ServiceError, StorageFull, StorageUnavailable, UnsupportedFormat
+from image_service.imaging.isolation.jobs import Job, decode_job, encode_job
 from image_service.imaging.isolation.protocol import (
-    Job,
+    MAX_LINE,
     SourceUnreadable,
-    decode_job,
     decode_reply,
     encode_error,
-    encode_job,
     encode_rendering,
 )
 from image_service.imaging.limits import RenderLimits
@@ -58,6 +58,7 @@ def rendering(*presets: str, metadata: tuple[MetadataKind, ...] = (), colour: st
         ),
         traits=ImageTraits(placeholder="k0oGLQaSVsN0", dominant_colour=colour, metadata_removed=metadata),
         timings=(("decode", 0.1), ("resize box", 0.0), ("encode box", 0.25)),
+        left_out=tuple(sorted(MADE.keys() - set(presets))),
     )
 
 
@@ -100,6 +101,7 @@ def test_rendering_round_trip(made: Rendering) -> None:
         (each.output, each.content_type, each.width, each.height) for each in made.thumbnails
     ]
     assert [each.size_bytes for each in reply.thumbnails] == [999 for _ in made.thumbnails]
+    assert reply.left_out == made.left_out
 
 
 def test_numbers_of_jobs_cannot_be_foreseen() -> None:
@@ -135,6 +137,8 @@ LIES: dict[tuple[str | int, ...], list[object]] = {
     ("thumbnails", "box", 1): [0, -67, 66, 68, 67.0, "67", True, None, 100, 10**30],
     ("thumbnails", "box", 2): [0, 49, 51, 50.0],
     ("thumbnails", "box", 3): [0, -1, 1.5, "9", True, None, 67 * 50 * 5 + 64 * 1024 + 1, 10**30],
+    ("left_out",): [["extra"], ["box"], ["unknown"], "", None, 7, {}, [None]],
+    ("busy",): [None, 0, "yes", []],
     ("traits",): [None, {}, [], "AAAAAAAA", {"placeholder": "AAAAAAAA"}],
     ("traits", "unknown"): ["x"],
     ("traits", "placeholder"): ["", "AAA", "<b>", "AAAA AAAA", "AAAAAAAA\n", "A" * 68, 7, None, []],
@@ -158,9 +162,9 @@ def test_rejects_a_lie_in_any_field(place: tuple[str | int, ...], lie: object) -
 
 
 def test_rejects_more_pixels_than_allowed() -> None:
-    thumbnails = {"box": ["image/jpeg", 100, 25, 999]}
-    reject(fields() | {"width": 2004, "height": 500, "thumbnails": thumbnails})
-    allowed = fields() | {"width": 2000, "height": 500, "thumbnails": thumbnails}
+    made = {"thumbnails": {"box": ["image/jpeg", 100, 25, 999]}, "left_out": ["extra"]}
+    reject(fields() | made | {"width": 2004, "height": 500})
+    allowed = fields() | made | {"width": 2000, "height": 500}
     assert decode_reply(json.dumps(allowed).encode(), JOB, LIMITS).width == 2000
 
 
@@ -249,9 +253,123 @@ def test_formats_of_outputs_are_those_of_images() -> None:
         allowed = set()
         for image_format in ImageFormat:
             content = json.loads(encode_rendering(job.number, rendering("box")))
-            content["thumbnails"]["box"][0] = image_format.content_type
+            content["thumbnails"]["box"][0], content["left_out"] = image_format.content_type, []
             try:
                 allowed.add(decode_reply(json.dumps(content).encode(), job, LIMITS).thumbnails[0].format)
             except ValueError:
                 continue
         assert allowed == ({"jpeg", "webp"} if output is OutputFormat.AUTO else {output.value})
+
+
+HERO = Preset(
+    name="hero", width=400, height=400, dpr=(1, 2, 3), formats=(OutputFormat.AUTO, OutputFormat.WEBP, OutputFormat.AVIF)
+)
+ALL = Job(source=OUT, recipe=Recipe(presets=(HERO,)), out=OUT)
+
+
+def heroes(made: dict[str, list[Any]]) -> dict[str, Any]:
+    """Return a reply for an original of 640x480, whose third density has the size of the second."""
+    missing = [each.name for each in ALL.recipe.outputs if each.name not in made]
+    return fields() | {"job": ALL.number, "thumbnails": made, "left_out": missing, "timings": []}
+
+
+DEFAULTS: dict[str, list[Any]] = {"hero": ["image/jpeg", 400, 300, 90], "hero@2x": ["image/jpeg", 640, 480, 300]}
+
+
+def left_out(content: dict[str, Any], job: Job = ALL) -> tuple[str, ...]:
+    return decode_reply(json.dumps(content).encode(), job, LIMITS).left_out
+
+
+def test_variants_and_repeated_densities_may_be_left_out() -> None:
+    variants = {
+        "hero.webp": ["image/webp", 400, 300, 80],
+        "hero.avif": ["image/avif", 400, 300, 89],
+        "hero@2x.webp": ["image/webp", 640, 480, 299],
+        "hero@2x.avif": ["image/avif", 640, 480, 1],
+    }
+    assert left_out(heroes(DEFAULTS | variants)) == ("hero@3x", "hero@3x.webp", "hero@3x.avif")
+    assert len(left_out(heroes(DEFAULTS))) == 7
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"hero": None}, "not a valid reply"),
+        ({"hero@2x": None}, "not a valid reply"),
+        ({"hero@3x": ["image/jpeg", 640, 480, 300]}, "an output"),
+        ({"hero@3x.webp": ["image/webp", 640, 480, 3]}, "an output"),
+        ({"hero.webp": ["image/webp", 400, 300, 90]}, "a variant"),
+        ({"hero.webp": ["image/webp", 400, 300, 91]}, "a variant"),
+        ({"hero": ["image/webp", 400, 300, 90], "hero.webp": ["image/webp", 400, 300, 9]}, "a variant"),
+    ],
+    ids=str,
+)
+def test_rejects_what_is_left_out_or_made_against_the_rule(changed: dict[str, Any], reason: str) -> None:
+    made = {name: value for name, value in (DEFAULTS | changed).items() if value}
+    with pytest.raises(ValueError, match=reason):
+        left_out(heroes(made))
+
+
+def test_variant_alone_has_nothing_to_be_compared_with() -> None:
+    job = Job(source=OUT, recipe=Recipe.of(ALL.recipe.outputs[1:3]), out=OUT)
+    content = fields() | {
+        "job": job.number,
+        "thumbnails": {"hero.webp": ["image/webp", 400, 300, 90]},
+        "left_out": ["hero.avif"],
+        "timings": [],
+    }
+    assert left_out(content, job) == ("hero.avif",)
+
+
+def test_outputs_that_would_not_fit_the_process_s_memory_are_rejected() -> None:
+    noise = Preset(name="noise", width=4000, height=4000, fit=Fit.PAD, dpr=(1,), formats=(OutputFormat.PNG,))
+    recipe = Recipe(presets=tuple(replace(noise, name=f"noise{index}") for index in range(20)))
+    job = Job(source=OUT, recipe=recipe, out=OUT)
+    content = fields() | {"job": job.number, "left_out": [], "timings": []}
+    for size_bytes, most in ((40 << 20, False), (60 << 20, True)):
+        content["thumbnails"] = {each.name: ["image/png", 4000, 4000, size_bytes] for each in recipe.outputs}
+        if most:
+            with pytest.raises(ValueError, match="a number of bytes"):
+                left_out(content, job)
+        else:
+            assert left_out(content, job) == ()
+
+
+def test_an_animation_may_have_more_bytes_than_a_picture() -> None:
+    sticker = Preset(
+        name="box", width=100, height=50, formats=(OutputFormat.WEBP,), animation=Animation.KEEP, fit=Fit.PAD
+    )
+    job = Job(source=OUT, recipe=Recipe(presets=(sticker,)), out=OUT)
+    content = fields() | {"job": job.number, "left_out": [], "timings": []}
+    for size_bytes, allowed in ((LIMITS.file_bytes, True), (LIMITS.file_bytes + 1, False)):
+        content["thumbnails"] = {"box": ["image/webp", 100, 50, size_bytes]}
+        if allowed:
+            assert left_out(content, job) == ()
+        else:
+            with pytest.raises(ValueError, match="a number of bytes"):
+                left_out(content, job)
+
+
+def test_the_line_of_the_largest_recipe_is_within_the_bound() -> None:
+    presets = tuple(
+        Preset(name=f"{index}".rjust(64, "x"), width=1600, height=1600, formats=(OutputFormat.AUTO, OutputFormat.WEBP))
+        for index in range(32)
+    )
+    recipe = Recipe(presets=presets)
+    assert len(recipe.outputs) == 64
+    thumbnails = tuple(
+        RenderedThumbnail(
+            output=each.name,
+            path=OUT,
+            content_type="image/webp",
+            width=16_000,
+            height=16_000,
+            size_bytes=64 << 20,
+        )
+        for each in recipe.outputs
+    )
+    labels = [f"{step} {each.name}" for each in recipe.outputs for step in ("resize", "encode")]
+    made = replace(rendering(), thumbnails=thumbnails, timings=tuple((label, 12.345678) for label in labels))
+    none = replace(made, thumbnails=(), left_out=tuple(each.name for each in recipe.outputs))
+    for each in (made, none):
+        assert len(encode_rendering(JOB.number, each)) < MAX_LINE / 1.5

@@ -12,7 +12,8 @@ from PIL import Image
 from harness.images import display_p3, encoded, gradient, jpeg_segment, noise, oriented
 from harness.pace import Stopwatch
 from image_service.domain.image import ImageFormat, MetadataKind, RenderedThumbnail, Rendering
-from image_service.domain.recipe import DEFAULT_RECIPE, Effort, Output, OutputFormat, Recipe
+from image_service.domain.recipe import DEFAULT_RECIPE, Effort, Output, OutputFormat, Preset, Recipe
+from image_service.imaging.decoders.jxl import JpegXl
 from image_service.imaging.formats import find_metadata
 from image_service.imaging.limits import RenderLimits
 from image_service.imaging.render import encoding
@@ -40,9 +41,11 @@ def make(tmp_path: Path) -> Make:
 
 
 def opened(thumbnail: RenderedThumbnail) -> Image.Image:
-    image = Image.open(thumbnail.path)
+    jxl = thumbnail.content_type == ImageFormat.JXL.content_type
+    file = io.BytesIO(thumbnail.path.read_bytes())
+    image = JpegXl(file) if jxl else Image.open(file)
     image.load()
-    assert image.get_format_mimetype() == thumbnail.content_type
+    assert jxl or image.get_format_mimetype() == thumbnail.content_type
     assert image.size == (thumbnail.width, thumbnail.height)
     return image
 
@@ -55,6 +58,8 @@ def opened(thumbnail: RenderedThumbnail) -> Image.Image:
         (OutputFormat.PNG, "PNG", "PNG"),
         (OutputFormat.WEBP, "WEBP", "WEBP"),
         (OutputFormat.AVIF, "AVIF", "AVIF"),
+        (OutputFormat.JXL, "JXL", "JXL"),
+        (OutputFormat.GIF, "GIF", "GIF"),
     ],
 )
 def test_writes_the_requested_format(make: Make, wanted: OutputFormat, opaque: str, transparent: str) -> None:
@@ -63,19 +68,23 @@ def test_writes_the_requested_format(make: Make, wanted: OutputFormat, opaque: s
         assert opened(made).format == expected
 
 
-@pytest.mark.parametrize("wanted", [OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF])
+@pytest.mark.parametrize(
+    "wanted", [OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF, OutputFormat.JXL, OutputFormat.GIF]
+)
 def test_keeps_transparency_where_the_format_can(make: Make, wanted: OutputFormat) -> None:
     (made,) = make(TRANSPARENT, replace(BOX, format=wanted)).thumbnails
-    alpha = opened(made).getchannel("A")
+    alpha = opened(made).convert("RGBA").getchannel("A")
     assert (alpha.getpixel((10, 40)), alpha.getpixel((90, 40))) == (0, 255)
 
 
-def test_white_background_in_format_without_transparency(make: Make) -> None:
-    (made,) = make(TRANSPARENT, replace(BOX, format=OutputFormat.JPEG, quality=95)).thumbnails
+@pytest.mark.parametrize(("background", "expected"), [(None, (255, 255, 255)), ("#10a0f0", (16, 160, 240))])
+def test_background_in_format_without_transparency(
+    make: Make, background: str | None, expected: tuple[int, ...]
+) -> None:
+    output = replace(BOX, format=OutputFormat.JPEG, quality=95)
+    (made,) = make(TRANSPARENT, replace(output, background=background) if background else output).thumbnails
     left, right = (opened(made).getpixel((x, 40)) for x in (10, 90))
-    assert isinstance(left, tuple)
-    assert isinstance(right, tuple)
-    assert min(left) >= 250
+    assert left == pytest.approx(expected, abs=5)
     assert right == pytest.approx((255, 0, 0), abs=8)
 
 
@@ -173,7 +182,7 @@ def test_optional_output_is_left_out_when_it_takes_too_long(make: Make, monkeypa
             time.sleep(1)
         return encoding.encode(image, output, graphic=graphic)
 
-    monkeypatch.setattr("image_service.imaging.render.pipeline.encode", slowly)
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", slowly)
     watch = Stopwatch()
     rendering = make(OPAQUE, EXTRA, BOX, wall_seconds=0.4)
     assert watch.seconds < 0.9
@@ -190,13 +199,117 @@ def test_optional_output_is_left_out_when_it_fails(
             raise failure
         return encoding.encode(image, output, graphic=graphic)
 
-    monkeypatch.setattr("image_service.imaging.render.pipeline.encode", fail)
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", fail)
     assert [each.output for each in make(OPAQUE, EXTRA, BOX).thumbnails] == ["box"]
     with pytest.raises(type(failure)):
         make(OPAQUE, replace(EXTRA, optional=False), BOX)
+
+
+FORMATS = (OutputFormat.AUTO, OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF)
+SCENE = encoded(gradient(600, 450), "PNG")
+
+
+def recipe_of(**fields: object) -> Recipe:
+    return Recipe(presets=(Preset(**{"name": "hero", "width": 300, "height": 300, "formats": FORMATS} | fields),))  # type: ignore[arg-type]
+
+
+def names(rendering: Rendering) -> list[str]:
+    return [each.output for each in rendering.thumbnails]
+
+
+def test_variants_that_are_no_smaller_are_left_out(make: Make) -> None:
+    rendering = make(encoded(noise(300, 300), "PNG"), *recipe_of().outputs)
+    sizes = {each.output: each.size_bytes for each in rendering.thumbnails}
+    # Noise takes more bytes without loss.
+    assert "hero.png" in rendering.left_out
+    assert set(sizes) | set(rendering.left_out) == {each.name for each in recipe_of().outputs}
+    assert max(sizes.values()) == sizes["hero"]
+    assert not (rendering.thumbnails[0].path.parent / "hero.png").exists()
+
+
+def test_variant_of_the_same_format_as_the_default_is_left_out(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def noted(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        written.append(output.name)
+        return encoding.encode(image, output, graphic=graphic)
+
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", noted)
+    outputs = recipe_of(formats=(OutputFormat.AUTO, OutputFormat.WEBP), quality=((OutputFormat.WEBP, 5),)).outputs
+    assert make(TRANSPARENT, *outputs).left_out == ("hero.webp",)
+    assert written == ["hero"]
+    assert make(SCENE, *outputs).left_out == ()
+
+
+def test_densities_that_the_original_is_too_small_for_are_left_out(make: Make) -> None:
+    outputs = recipe_of(dpr=(1, 2, 3), formats=(OutputFormat.JPEG, OutputFormat.AVIF)).outputs
+    rendering = make(SCENE, *outputs)
+    assert names(rendering)[0] == "hero"
+    assert "hero@2x" in names(rendering)
+    assert rendering.left_out[-2:] == ("hero@3x", "hero@3x.avif")
+    small = make(encoded(gradient(200, 150), "PNG"), *outputs)
+    assert set(small.left_out) >= {"hero@2x", "hero@2x.avif", "hero@3x", "hero@3x.avif"}
+
+
+def test_variants_alone_are_all_made(make: Make) -> None:
+    variants = [each for each in recipe_of().outputs if not each.default]
+    rendering = make(encoded(noise(300, 300), "PNG"), *variants)
+    assert names(rendering) == ["hero.png", "hero.webp", "hero.avif"]
+    assert rendering.left_out == ()
+
+
+def test_variants_of_a_default_that_cannot_be_made_are_not_compared(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        if output.default:
+            raise ValueError
+        return encoding.encode(image, output, graphic=graphic)
+
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", fail)
+    rendering = make(SCENE, *recipe_of(optional=True).outputs)
+    assert names(rendering) == ["hero.png", "hero.webp", "hero.avif"]
+    assert rendering.left_out == ("hero",)
+
+
+def test_optional_output_is_left_out_when_its_picture_fails(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image) -> Image.Image:
+        raise MemoryError(image.size)
+
+    monkeypatch.setattr("image_service.imaging.render.sharpening.sharpen", fail)
+    rendering = make(OPAQUE, BOX, replace(EXTRA, sharpen=True))
+    assert (names(rendering), rendering.left_out) == (["box"], ("extra",))
+    with pytest.raises(MemoryError):
+        make(OPAQUE, replace(BOX, sharpen=True))
+
+
+@pytest.mark.parametrize(("others", "made"), [((BOX,), ["box"]), ((), ["extra"])], ids=["with others", "alone"])
+def test_optional_output_alone_may_take_longer(
+    make: Make, monkeypatch: pytest.MonkeyPatch, others: tuple[Output, ...], made: list[str]
+) -> None:
+    monkeypatch.setattr("image_service.imaging.render.outputs._OPTIONAL_SECONDS", 0)
+    rendering = make(OPAQUE, *others, EXTRA)
+    assert names(rendering) == made
+
+
+def test_optional_output_leaves_processor_time_to_end_the_job(make: Make) -> None:
+    assert make(OPAQUE, BOX, EXTRA, cpu_seconds=0).left_out == ("extra",)
 
 
 def test_reports_time_of_each_step(make: Make) -> None:
     timings = dict(make(OPAQUE, BOX).timings)
     assert {"inspect", "find_metadata", "decode", "shrink", "placeholder", "encode box"} <= timings.keys()
     assert all(seconds >= 0 for seconds in timings.values())
+
+
+@pytest.mark.parametrize(("available", "error"), [(False, MemoryError), (True, ValueError)])
+def test_encoder_that_lacks_memory_is_no_crash(
+    make: Make, monkeypatch: pytest.MonkeyPatch, error: type[Exception], *, available: bool
+) -> None:
+    def fail(image: Image.Image, output: Output, *, graphic: bool) -> encoding.Encoded:
+        raise ValueError(image.size, output.name, graphic)
+
+    monkeypatch.setattr("image_service.imaging.render.outputs.encode", fail)
+    monkeypatch.setattr("image_service.imaging.render.outputs.is_available", lambda size: available and size > 0)
+    with pytest.raises(error):
+        make(OPAQUE, BOX)

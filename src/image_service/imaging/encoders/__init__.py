@@ -1,0 +1,1 @@
+"""Encoders that Pillow lacks, or whose use of memory it does not bound."""
