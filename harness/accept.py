@@ -18,6 +18,10 @@ BROWSERS: Final[Mapping[str, tuple[str | None, set[str]]]] = {
         "image/jxl,image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",
         {"jxl", "avif", "webp", "apng", "svg+xml"},
     ),
+    "Chromium 156, page": (
+        _CHROME_PAGE.replace("image/avif", "image/jxl,image/avif"),
+        {"jxl", "avif", "webp", "apng"},
+    ),
     "Chrome 120, image": (_CHROME_IMAGE, {"avif", "webp", "apng", "svg+xml"}),
     "Chrome 120, page": (_CHROME_PAGE, {"avif", "webp", "apng"}),
     "Chrome 79, image": ("image/webp,image/apng,image/*,*/*;q=0.8", {"webp", "apng"}),
