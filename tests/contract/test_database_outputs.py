@@ -228,8 +228,9 @@ async def test_images_that_lack_outputs_are_due_in_their_order(database: Databas
 
 async def test_queued_outputs_are_unclaimed_until_a_worker_claims_them(database: Database) -> None:
     queued, claimed, due = [await lacking(database) for _ in range(3)]
-    for each in await in_transaction(database, lambda r: r.outputs.outputs_due(limit=10)):
-        assert await in_transaction(database, lambda r, each=each: r.outputs.reserve_outputs(each, due_in=60))
+    async with database.transaction() as repositories:
+        for each in await repositories.outputs.outputs_due(limit=10):
+            assert await repositories.outputs.reserve_outputs(each, due_in=60)
     assert await claim_outputs(database, claimed) is not None
     await shift(database, due, outputs_due_at=-1)
 
