@@ -54,8 +54,8 @@ colours: $(DEV) test-servers ## Show how thumbnails and Chromium differ in every
 	@$(BIN)/python -m tests.browser $(ARGS)
 
 .PHONY: faults
-faults: $(DEV) test-servers ## Run the service under random faults for a minute and check its invariants (SEED=… repeats a run; SECONDS=…)
-	@sh scripts/with-test-servers $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+faults: $(DEV) test-servers ## Run the service under random faults for a minute and check its invariants (SEED=… repeats a run; SECONDS=…; BESIDE=… adds a worker of that commit)
+	@sh scripts/with-test-servers $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(BESIDE),--beside $(BESIDE))
 
 .PHONY: faults-long
 faults-long: $(DEV) ## The same with five seeds, for ten minutes in all

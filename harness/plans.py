@@ -289,6 +289,11 @@ QUERIES: Final = (
     ),
     Query(name="outputs due", run=lambda r, _: r.outputs.outputs_due(limit=100), index="ix_images_outputs_due_at"),
     Query(
+        name="outputs unclaimed",
+        run=lambda r, _: r.outputs.outputs_unclaimed(queued_before=15, limit=100),
+        index="ix_images_outputs_due_at",
+    ),
+    Query(
         name="reserve outputs",
         run=lambda r, s: r.outputs.reserve_outputs(s.outputs_due, due_in=300),
         index=PRIMARY_KEY,

@@ -226,6 +226,24 @@ async def test_images_that_lack_outputs_are_due_in_their_order(database: Databas
     assert close_to(after["outputs_due_at"], (await row(database, later))["outputs_due_at"])
 
 
+async def test_queued_outputs_are_unclaimed_until_a_worker_claims_them(database: Database) -> None:
+    queued, claimed, due = [await lacking(database) for _ in range(3)]
+    async with database.transaction() as repositories:
+        for each in await repositories.outputs.outputs_due(limit=10):
+            assert await repositories.outputs.reserve_outputs(each, due_in=60)
+    assert await claim_outputs(database, claimed) is not None
+    await shift(database, due, outputs_due_at=-1)
+
+    async def unclaimed(queued_before: float) -> list[UUID]:
+        found = await in_transaction(
+            database, lambda r: r.outputs.outputs_unclaimed(queued_before=queued_before, limit=10)
+        )
+        return [each.id for each in found]
+
+    assert await unclaimed(-1) == [queued]
+    assert await unclaimed(10) == []
+
+
 async def test_resuming_ends_claims_on_outputs(database: Database) -> None:
     claim = await held(database)
     assert await in_transaction(database, lambda r: r.outputs.resume_outputs()) == 1

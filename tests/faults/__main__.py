@@ -1,9 +1,11 @@
 """Runs the service under random faults and checks its invariants.
 
-    python -m tests.faults [--seed N] [--seconds S]
+    python -m tests.faults [--seed N] [--seconds S] [--beside COMMIT]
 
 The same seed gives the same schedule of faults and the same client requests. Their exact interleaving depends on the
 machine, so a replay is likely, but not certain, to find the same violation.
+
+With ``--beside``, one more worker runs the version of a commit of this repository, as during an update.
 """
 
 import argparse
@@ -17,9 +19,10 @@ from random import SystemRandom
 from shutil import copyfile
 from tempfile import mkdtemp
 
+from harness.service import Service
 from tests.faults.checker import Evidence, violations, violations_without_workers
 from tests.faults.client import Abilities
-from tests.faults.cluster import WORKERS, Cluster
+from tests.faults.cluster import OLD_WORKER, Cluster
 from tests.faults.fault_injector import FaultInjector, schedule
 from tests.faults.history import History
 from tests.faults.pictures import Pictures
@@ -31,6 +34,10 @@ SECONDS = 60.0
 CONVERGENCE = 120.0
 """Seconds within which the service must become idle."""
 _POLL_INTERVAL = 1.0
+DONE = "image done"
+"""What a worker logs."""
+REFUSED = "ck_images_recipe_known"
+"""In the error of a claim that the database refuses: the name of the constraint."""
 POISONS = 4, 15
 """Minimum and maximum number of poison images in a run."""
 
@@ -40,16 +47,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1_000_000), help="repeat an earlier run")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long faults go on")
+    parser.add_argument("--beside", metavar="COMMIT", help="run a worker of that version beside the others")
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)  # the service logs to files; an unavailable broker is expected here
-    return asyncio.run(_run(options.seed, options.seconds))
+    return asyncio.run(_run(options.seed, options.seconds, options.beside))
 
 
-async def _run(seed: int, seconds: float) -> int:
+async def _run(seed: int, seconds: float, beside: str | None) -> int:
     folder = Path(mkdtemp(prefix="image-service-faults-"))
-    _print(f"seed {seed}, {seconds:.0f} s of faults; the history goes to {folder / 'history.jsonl'}")
+    others = "" if beside is None else f", beside a worker of {beside}"
+    _print(f"seed {seed}, {seconds:.0f} s of faults{others}; the history goes to {folder / 'history.jsonl'}")
     history = History(folder / "history.jsonl")
-    async with Cluster.running() as cluster:
+    async with Cluster.running(beside) as cluster:
         injector = await _inject_faults(cluster, history, seed, seconds)
         began = time.monotonic()
         evidence = Evidence(
@@ -64,8 +73,10 @@ async def _run(seed: int, seconds: float) -> int:
         found = await violations(evidence)
         _print(f"idle and checked after {time.monotonic() - began:.1f} s")
         await _wait_for_acknowledgements(cluster)
-        await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in WORKERS))
+        await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in cluster.workers))
         found += await violations_without_workers(evidence)
+        if beside is not None:
+            _print(_share_of(cluster.services[OLD_WORKER]))
         if found:
             for name in cluster.services:
                 copyfile(cluster.folder / name / "server.log", folder / f"{name}.log")
@@ -73,6 +84,12 @@ async def _run(seed: int, seconds: float) -> int:
     for line in summary(seed, history, injector.left_out, found):
         _print(line)
     return 1 if found else 0
+
+
+def _share_of(old: Service) -> str:
+    """Return what a worker of another version did: without any, a run proves nothing about it."""
+    refused = sum(REFUSED in line for line in old.log.splitlines())
+    return f"{OLD_WORKER}: {len(old.lines(DONE))} images done, {refused} claims of named recipes refused"
 
 
 async def _wait_for_acknowledgements(cluster: Cluster) -> None:

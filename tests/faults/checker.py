@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from harness.pace import Deadline
 from tests.faults.diagnostics import diagnostics_for
 from tests.faults.evidence import Evidence, Running, Snapshot, add_decoders, add_responses, take_snapshot
-from tests.faults.rules import IDLE_RULES, RULES, Rule
+from tests.faults.finding import Rule
+from tests.faults.rules import IDLE_RULES, RULES
 
 __all__ = ["Evidence", "Running", "Violation", "violations", "violations_without_workers"]
 

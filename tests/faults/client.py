@@ -18,6 +18,8 @@ from tests.faults.rules import ANSWER_LIMIT
 PROBLEM = "application/problem+json"
 KEY_HEADER = "Idempotency-Key"
 REQUEST_ID_HEADER = "X-Request-ID"
+RECIPE = "recipe"
+"""The query parameter."""
 _TIMEOUT = 20.0
 """Seconds; much longer than any response may take, so that the actual time is measured."""
 _PIECE = 256 * 1024
@@ -30,6 +32,7 @@ class Abilities:
     keys: bool
     delete: bool
     reprocess: bool
+    recipes: bool
 
     @classmethod
     async def of(cls, url: str) -> "Abilities":
@@ -41,6 +44,7 @@ class Abilities:
             keys=any(each["name"].lower() == KEY_HEADER.lower() for each in parameters),
             delete="delete" in paths["/images/{image_id}"],
             reprocess="/images/{image_id}/reprocess" in paths,
+            recipes=any(each["name"] == RECIPE for each in parameters),
         )
 
 
@@ -63,7 +67,8 @@ class Client:
 
     async def upload(self, server: str, content: bytes, sent: Sent) -> Exchange:
         """``POST /images``."""
-        return await self._ask(server, _Request(Operation.UPLOAD, "POST", "/images", content=content, sent=sent))
+        path = f"/images{_query(sent.recipe)}"
+        return await self._ask(server, _Request(Operation.UPLOAD, "POST", path, content=content, sent=sent))
 
     async def status(self, server: str, image_id: str) -> Exchange:
         """``GET /images/{id}``."""
@@ -73,19 +78,19 @@ class Client:
         """``GET /images/{id}/original``."""
         return await self._ask(server, _Request(Operation.ORIGINAL, "GET", f"/images/{image_id}/original", image_id))
 
-    async def thumbnail(self, server: str, image_id: str, preset: str) -> Exchange:
-        """``GET /images/{id}/thumbnails/{preset}``."""
-        path = f"/images/{image_id}/thumbnails/{preset}"
-        return await self._ask(server, _Request(Operation.THUMBNAIL, "GET", path, image_id, preset))
+    async def thumbnail(self, server: str, image_id: str, output: str) -> Exchange:
+        """``GET /images/{id}/thumbnails/{output}``."""
+        path = f"/images/{image_id}/thumbnails/{output}"
+        return await self._ask(server, _Request(Operation.THUMBNAIL, "GET", path, image_id, output))
 
     async def delete(self, server: str, image_id: str) -> Exchange:
         """``DELETE /images/{id}``."""
         return await self._ask(server, _Request(Operation.DELETE, "DELETE", f"/images/{image_id}", image_id))
 
-    async def reprocess(self, server: str, image_id: str) -> Exchange:
+    async def reprocess(self, server: str, image_id: str, recipe: str | None = None) -> Exchange:
         """``POST /images/{id}/reprocess``."""
-        path = f"/images/{image_id}/reprocess"
-        return await self._ask(server, _Request(Operation.REPROCESS, "POST", path, image_id))
+        path = f"/images/{image_id}/reprocess{_query(recipe)}"
+        return await self._ask(server, _Request(Operation.REPROCESS, "POST", path, image_id, recipe=recipe))
 
     async def _ask(self, server: str, request: "_Request") -> Exchange:
         body = _Body(request)
@@ -112,6 +117,7 @@ class Client:
             retry_after=answer is not None and "retry-after" in answer.headers,
             image_id=request.image_id or body_json.get("id"),
             sent=request.sent,
+            recipe=request.recipe,
             seen=None if answer is None or answer.is_error else _seen(request, answer, body_json),
             error=error,
             request_id=body.headers[REQUEST_ID_HEADER],
@@ -129,6 +135,7 @@ class _Request:
     preset: str | None = None
     content: bytes | None = None
     sent: Sent | None = None
+    recipe: str | None = None
 
 
 class _Body:
@@ -150,6 +157,10 @@ class _Body:
         for start in range(0, len(content), _PIECE):
             yield content[start : start + _PIECE]
         self.sent = Stopwatch()
+
+
+def _query(recipe: str | None) -> str:
+    return "" if recipe is None else f"?{RECIPE}={recipe}"
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:

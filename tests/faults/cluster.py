@@ -4,7 +4,10 @@ All connections between them go through proxies, one for each role and server. M
 """
 
 import asyncio
+import io
 import shutil
+import subprocess
+import tarfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ from image_service.database.migrations import upgrade
 from tests.faults.disk import Disk
 from tests.faults.evidence import Running
 from tests.faults.pictures import POISON_LIMIT, POISON_PIXELS
+from tests.faults.recipes import write_recipes
 
 PROCESS_FAULTS = Path(__file__).with_name("process_faults")
 DECODERS = 2
@@ -37,12 +41,21 @@ SETTINGS = {
     "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}",
 }
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2", "worker-3")
+OLD_WORKER = "worker-old"
+"""A worker of another version."""
 
 
 class Cluster:
     """All servers and processes of one run."""
 
-    def __init__(self, folder: Path, postgres: ReplicatedPostgres, rabbitmq: RabbitMQServer, disk: Disk) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        postgres: ReplicatedPostgres,
+        rabbitmq: RabbitMQServer,
+        disk: Disk,
+        beside: str | None,
+    ) -> None:
         self.folder = folder
         self.postgres = postgres
         self.rabbitmq = rabbitmq
@@ -55,18 +68,25 @@ class Cluster:
         """By client and server: ``api-broker``."""
         self.urls: dict[str, str] = {}
         self.services: dict[str, Service] = {}
+        self.workers = WORKERS if beside is None else (*WORKERS, OLD_WORKER)
+        self._recipes = write_recipes(folder)
+        self._old_source = None if beside is None else _source_of(beside, folder)
 
     @classmethod
     @asynccontextmanager
-    async def running(cls) -> AsyncIterator["Cluster"]:
-        """Start everything; stop and remove everything at the end."""
+    async def running(cls, beside: str | None = None) -> AsyncIterator["Cluster"]:
+        """Start everything; stop and remove everything at the end.
+
+        Args:
+            beside: A commit of this repository; one more worker runs its version.
+        """
         folder = new_folder()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder, ignore_errors=True)
             postgres = ReplicatedPostgres(fsync=False)  # processes are killed here, not machines
             rabbitmq = RabbitMQServer(new_folder())
             disk = Disk(folder / "disk")
-            cluster = cls(folder, postgres, rabbitmq, disk)
+            cluster = cls(folder, postgres, rabbitmq, disk, beside)
             for server in (postgres, rabbitmq, disk):
                 stack.push_async_callback(asyncio.to_thread, server.close)
             await asyncio.gather(*(asyncio.to_thread(server.start) for server in (postgres, rabbitmq, disk)))
@@ -80,7 +100,7 @@ class Cluster:
             yield cluster
 
     def _add_services(self) -> None:
-        for name in (*APIS, *WORKERS):
+        for name in (*APIS, *self.workers):
             role = name.partition("-")[0]
             command: tuple[str | Path, ...] = (*PROGRAM, role)
             if role == "api":
@@ -96,8 +116,11 @@ class Cluster:
             )
 
     def _environment(self, name: str, role: str) -> Mapping[str, str]:
+        other_version = {"PYTHONPATH": f"{PROCESS_FAULTS}:{self._old_source}"} if name == OLD_WORKER else {}
         return {
             **SETTINGS,
+            **other_version,
+            "RECIPES_FILE": str(self._recipes),
             "DATABASE_URL": self.links[f"{role}-database"].url(self.postgres.url),
             "RABBITMQ_URL": self.links[f"{role}-broker"].url(self.rabbitmq.url),
             "STORAGE_PATH": str(self.disk.folder / "storage"),
@@ -134,7 +157,7 @@ class Cluster:
                 name=name,
                 pid=service.process.pid,
                 log=self.folder / name / "server.log",
-                decoders=DECODERS if name in WORKERS else 0,
+                decoders=DECODERS if name in self.workers else 0,
             )
             for name, service in self.services.items()
         ]
@@ -142,3 +165,20 @@ class Cluster:
     def set_process_fault(self, name: str, what: str, seconds: float) -> None:
         """Set a process's clock error or fsync delay; see ``process_faults``. Zero ends the fault."""
         (self.folder / name / what).write_text(str(seconds))
+
+
+def _source_of(commit: str, folder: Path) -> Path:
+    """Export the program as it was in a commit of this repository; return the folder to import it from.
+
+    Raises:
+        SystemExit: the commit is unknown here.
+    """
+    target = folder / "source" / "src"
+    target.mkdir(parents=True)
+    command = ("git", "-C", SOURCE.parent, "archive", "--format=tar", commit, "src")
+    exported = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  (an argument of the developer's own)
+    if exported.returncode:
+        raise SystemExit(f"git cannot export the version to run beside:\n{exported.stderr.decode()}")
+    with tarfile.open(fileobj=io.BytesIO(exported.stdout)) as files:
+        files.extractall(target.parent, filter="data")
+    return target

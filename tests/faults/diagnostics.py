@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from tests.faults.evidence import Evidence, Snapshot
+from tests.faults.finding import Finding
 from tests.faults.history import Exchange, Fault
-from tests.faults.rules import Finding
 
 _MOST_LINES = 80
 _AROUND = 5.0

@@ -6,6 +6,7 @@ queues, so that a mistake in the service cannot hide in its checker.
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import re
@@ -40,6 +41,8 @@ OWNER = ".owner"
 PROBES = ".probe"
 """The folders in which health checks write files for a moment."""
 TABLES = {name: f"SELECT * FROM {name}" for name in ("images", "thumbnails", "removals")}  # noqa: S608  (constant names)
+EXTENSIONS = {"jpeg": "jpg"}
+"""Of file formats whose extension is another word."""
 DECODER = "image_service.imaging.isolation.child"
 """The module that a decoder process runs."""
 
@@ -107,7 +110,7 @@ class Snapshot:
     def has_leases(self) -> bool:
         """Whether a lease on an unfinished image, or on outputs, has not ended at the time of the snapshot."""
         ends = [moment(row["lease_until"]) for row in self.images.values() if row["due_at"] is not None]
-        ends += [moment(row.get("outputs_lease_until")) for row in self.images.values()]
+        ends += [moment(row["outputs_lease_until"]) for row in self.images.values()]
         return any(end is not None and end.timestamp() > self.seen_at for end in ends)
 
 
@@ -117,7 +120,8 @@ class Served:
 
     status: Row
     files: Mapping[str, str]
-    """SHA-256 digests of the original and of the thumbnails by preset; or a description of the failed response."""
+    """SHA-256 digests: of the original, of each output by name and extension, and of default formats by preset; or a
+    description of the failed response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +211,21 @@ def moment(value: object) -> datetime | None:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+def pending(row: Row) -> set[str]:
+    """Return the names of the outputs that a DONE image still lacks, as recorded."""
+    return set(_from_json(row["pending"]) or ())
+
+
+def left_out(row: Row) -> set[str]:
+    """Return the names of the outputs that an image is recorded not to have."""
+    return set(_from_json(row["left_out"]) or ())
+
+
+def _from_json(value: Any) -> Any:  # noqa: ANN401  (any JSON)
+    """Parse a JSON column, which both databases return as text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 def original_path(image_id: str) -> str:
     """Return the path of an image's original below the storage folder."""
     return f"originals/{image_id[-2:]}/{image_id}"
@@ -259,8 +278,15 @@ async def _served(client: httpx.AsyncClient, image_id: str) -> Served:
         return Served(status={"status": f"answer {answer.status_code}"}, files={})
     status: dict[str, Any] = answer.json()
     files = {name: await _digest(client, url) for name, url in status["thumbnails"].items()}
+    ready = {_file_name(output): output["url"] for output in status["outputs"] if output["status"] == "ready"}
+    files |= {name: await _digest(client, url) for name, url in ready.items()}
     files["original"] = await _digest(client, status["original_url"])
     return Served(status=status, files=files)
+
+
+def _file_name(output: Row) -> str:
+    density = "" if output["dpr"] == 1 else f"@{output['dpr']}x"
+    return f"{output['preset']}{density}.{EXTENSIONS.get(output['format'], output['format'])}"
 
 
 async def _digest(client: httpx.AsyncClient, url: str) -> str:

@@ -296,12 +296,12 @@ class FaultInjector:
 
     async def _step_database_clock(self, planned: Planned) -> str | None:
         """Shift all stored times: times are only compared, so this equals a jump of the clock."""
-        moved = ", ".join(
-            f"{name} = {name} - $1 * interval '1 second'" for name in ("lease_until", "due_at", "queued_at")
-        )
+        times = ("lease_until", "due_at", "queued_at", "outputs_lease_until", "outputs_due_at")
+        moved = ", ".join(f"{name} = {name} - $1 * interval '1 second'" for name in times)
+        unfinished = "due_at IS NOT NULL OR outputs_due_at IS NOT NULL"
         try:
             connection = await asyncpg.connect(self.cluster.database_url.replace("+asyncpg", ""), timeout=5)
-            await connection.execute(f"UPDATE images SET {moved} WHERE due_at IS NOT NULL", float(planned.subject))  # noqa: S608  (constant names)
+            await connection.execute(f"UPDATE images SET {moved} WHERE {unfinished}", float(planned.subject))  # noqa: S608  (constant names)
             await connection.close()
         except (OSError, asyncpg.PostgresError):
             return "the database is unavailable"

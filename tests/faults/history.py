@@ -48,10 +48,15 @@ class Sent:
     picture: Picture
     key: str | None = None
     """The Idempotency-Key, if one was sent."""
+    recipe: str | None = None
+    """The recipe that was chosen, if one was."""
 
     @classmethod
-    def of(cls, content: bytes, picture: Picture = Picture.VALID, key: str | None = None) -> "Sent":
-        return cls(sha256=hashlib.sha256(content).hexdigest(), size=len(content), picture=picture, key=key)
+    def of(
+        cls, content: bytes, picture: Picture = Picture.VALID, key: str | None = None, recipe: str | None = None
+    ) -> "Sent":
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(sha256=digest, size=len(content), picture=picture, key=key, recipe=recipe)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,8 @@ class Exchange:
     """Whether the response says when to try again."""
     image_id: str | None = None
     sent: Sent | None = None
+    recipe: str | None = None
+    """The recipe that a request for reprocessing chose."""
     seen: Seen | None = None
     error: str | None = None
     """The client's error if there was no response."""

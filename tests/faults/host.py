@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from harness.fork_server import PROGRAM as CLI
 from harness.fork_server import Order
 from harness.forked import ForkedProcess, fork
 from harness.pace import slowness
@@ -29,6 +30,8 @@ from tests.faults.client import Client
 from tests.faults.evidence import Snapshot, take_snapshot
 from tests.faults.failpoints import Failpoint
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
+from tests.faults.recipes import write_recipes
+from tests.faults.rules import IDLE_RULES
 
 SETTINGS = {
     "LOG_FORMAT": "json",
@@ -117,6 +120,7 @@ class Host:
             "DATABASE_URL": database_url,
             "RABBITMQ_URL": rabbitmq_url or "embedded://",
             "STORAGE_PATH": str(self.storage),
+            "RECIPES_FILE": str(write_recipes(folder)),
             "FAULT_DISK": str(self.disk),
             "FAULT_JOURNAL": str(self._journal),
             **settings,
@@ -167,22 +171,36 @@ class Host:
         }
         starts = _count_starts(folder / "server.log", role)
         born = time.time()
-        forked = await asyncio.to_thread(fork, self._fork_server, self._order(folder, role, name, env))
+        order = self._order(folder, PROGRAM, [role, *self._address(name, role)], env)
+        forked = await asyncio.to_thread(fork, self._fork_server, order)
         process = self.processes[name] = Process(name, folder, forked, born)
         await eventually(lambda: _count_starts(process.log, role) > starts or not process.alive, timeout=START_LIMIT)
         return process
 
-    def _order(self, folder: Path, role: str, name: str, env: Mapping[str, str]) -> Order:
+    def _order(self, folder: Path, program: str, arguments: list[str], env: Mapping[str, str]) -> Order:
         folder.mkdir(parents=True, exist_ok=True)
         return Order(
-            program=PROGRAM,
-            arguments=[role, *self._address(name, role)],
+            program=program,
+            arguments=arguments,
             environment={"PATH": os.environ["PATH"], "TMPDIR": str(folder), **env},
             folder=str(folder),
             output=str(folder / "server.log"),
             errors=str(folder / "server.log"),
             group=None,
         )
+
+    async def begin_backfill(self) -> None:
+        """Run the command ``backfill`` until it has marked every DONE image, and kill it."""
+        data = [] if self.distributed else ["--data", str(self.folder / "data")]
+        order = self._order(self.folder / "backfill", CLI, ["backfill", *data], self._settings)
+        process = await asyncio.to_thread(fork, self._fork_server, order)
+        await self.wait_for(
+            lambda snapshot: all(
+                row["outputs_due_at"] is not None for row in snapshot.images.values() if row["status"] == "DONE"
+            )
+        )
+        process.kill()
+        await asyncio.to_thread(process.wait)
 
     async def start_all(self) -> None:
         """Start API and worker, or the standalone process."""
@@ -257,11 +275,16 @@ class Host:
         await _execute(self.database_url, f'ALTER DATABASE "{name}" {change}')
 
     async def upload(
-        self, content: bytes, picture: Picture = Picture.VALID, key: str | None = None, server: str | None = None
+        self,
+        content: bytes,
+        picture: Picture = Picture.VALID,
+        key: str | None = None,
+        server: str | None = None,
+        recipe: str | None = None,
     ) -> Exchange:
         """Upload a file to the API, or to the named API process."""
         asked = server or next(iter(self._urls))
-        return await self._client.upload(asked, content, Sent.of(content, picture, key))
+        return await self._client.upload(asked, content, Sent.of(content, picture, key, recipe))
 
     async def upload_accepted(self, content: bytes, **options: Any) -> str:  # noqa: ANN401  (those of upload)
         """Upload a file that must be accepted; return the image's id."""
@@ -276,20 +299,8 @@ class Host:
     async def delete(self, image_id: str) -> Exchange:
         return await self._client.delete(next(iter(self._urls)), image_id)
 
-    async def reprocess(self, image_id: str) -> Exchange:
-        return await self._client.reprocess(next(iter(self._urls)), image_id)
-
-    async def outdate(self) -> None:
-        """Record that all images were made with another recipe, and have their outputs made again."""
-        changes = (
-            "UPDATE thumbnails SET fingerprint = NULL",
-            "UPDATE images SET recipe = NULL, outputs_due_at = created_at WHERE status = 'DONE'",
-        )
-        for change in changes:
-            if self.database_url.startswith("sqlite"):
-                await asyncio.to_thread(_execute_sqlite, self.database_url.partition(":///")[2], change)
-            else:
-                await _execute(self.database_url, change)
+    async def reprocess(self, image_id: str, recipe: str | None = None) -> Exchange:
+        return await self._client.reprocess(next(iter(self._urls)), image_id, recipe)
 
     async def snapshot(self) -> Snapshot:
         """Read database, disk and queues."""
@@ -328,9 +339,12 @@ class Host:
 
     async def assert_invariants(self) -> None:
         """Fail with all details if an invariant is violated."""
-        found = await self.violations()
-        if found:
-            pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.details}" for each in found), pytrace=False)
+        _assert_none(await self.violations())
+
+    async def assert_nothing_is_broken(self) -> None:
+        """Fail if an invariant is violated that holds at any moment, whatever is still to be done."""
+        evidence = replace(self._evidence(grace=0), api_url=None)
+        _assert_none([each for each in await violations(evidence) if each.invariant not in IDLE_RULES])
 
     def _evidence(self, grace: float) -> Evidence:
         living = [name for name in self._urls if name in self.processes]
@@ -355,6 +369,11 @@ class Host:
 
     async def _wait_until_gone(self, process: Process, decoders: list[psutil.Process]) -> None:
         await eventually(lambda: not process.alive and not any(map(_lives, decoders)), timeout=REACH_LIMIT)
+
+
+def _assert_none(found: list[Violation]) -> None:
+    if found:
+        pytest.fail("\n".join(f"{each.invariant} {each.subject}: {each.details}" for each in found), pytrace=False)
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -385,11 +404,6 @@ async def _execute(url: str, statement: str) -> Any:  # noqa: ANN401  (of the st
         return await connection.fetchval(statement)
     finally:
         await connection.close()
-
-
-def _execute_sqlite(path: str, statement: str) -> None:
-    with closing(sqlite3.connect(path, timeout=5)) as connection, connection:
-        connection.execute(statement)
 
 
 def _shift_sqlite(path: str, seconds: float) -> None:

@@ -1,8 +1,8 @@
 """The kill points in the life of an image: before and after every effect of its process.
 
 ``docs/reliability.md`` names the tests from this table: each row is one test of ``test_kill_points.py``, and of
-``test_kill_points_standalone.py`` unless it is about the broker. Each proves that nothing is lost, stuck or left over,
-and in addition what its row says.
+``test_kill_points_standalone.py`` unless it is about the broker; those of late outputs are one test together. Each
+proves that nothing is lost, stuck or left over, and in addition what its row says.
 """
 
 import asyncio
@@ -15,10 +15,13 @@ from harness.images import encoded, noise
 from tests.faults.failpoints import Action, Failpoint
 from tests.faults.history import OK, Exchange
 from tests.faults.host import Host
+from tests.faults.recipes import CHANGED, LATE, write_recipes
 
 API, WORKER, STANDALONE = "api", "worker", "standalone"
 PHOTO = encoded(noise(160, 120), "JPEG")
 """Large enough for the sniffing of its first bytes to happen before the rest has arrived."""
+MANY_ATTEMPTS: Final = {"MAX_ATTEMPTS": "1000", "MAX_DECODER_FAILURES": "1000"}
+"""Settings under which an image may be attempted at many kill points."""
 GROUP: Final = 3
 """Uploads that are committed together."""
 
@@ -165,24 +168,42 @@ REPROCESSING: Final = (
     ),
 )
 
-LATE_OUTPUTS: Final = _kill_points(
+FOLLOWING: Final = _kill_points(
     WORKER,
     kept=True,
     rows={
-        "after reserve_outputs.commit": "the outputs are due again later, and the image stays DONE meanwhile",
-        "before claim_outputs": "the same",
-        "after claim_outputs.commit": "a claim on outputs ends with its lease; the image stays DONE with what it has",
-        "after render": "the same",
-        "after adopt": "two sets of files, one with rows: the new one is swept, and its outputs are made again",
-        "before complete_outputs": "the same",
+        "after complete.commit": "the image is DONE, and its row says which outputs follow and since when",
+        "after reserve_outputs.commit": "they are due again, although no message was published",
+        "before publish": "the same",
+        "after publish": "a second message for them finds nothing to do",
+        "before claim_outputs": "their message is delivered again",
+        "after claim_outputs.commit": "a claim on them ends with its lease",
+        "before render": "the same",
+        "after render": "rendered outputs that were not stored are swept with their scratch folder",
+        "after thumbnail.rename": "an incomplete set of late outputs has no rows and is swept",
+        "after thumbnail.sync-shard": "a complete set without rows is swept, and rendered again",
+        "after adopt": "the same",
         "after complete_outputs": "uncommitted rows are rolled back",
         "before complete_outputs.commit": "the same",
-        "after complete_outputs.commit": "two sets of files, the new one with rows: the old one is removed",
+        "after complete_outputs.commit": "an image that lacks nothing is not rendered again",
+        "before ack": "the same",
     },
 )
-"""Outputs of a DONE image that are made again because its recipe has changed."""
+"""Of a DONE image whose optional outputs follow, one death after the other: the next attempt makes all again."""
 
-KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING + LATE_OUTPUTS
+REPLACED: Final = _kill_points(
+    WORKER,
+    kept=True,
+    rows={
+        "after claim_outputs.commit": "outputs of an earlier recipe stay until the new ones are complete",
+        "after adopt": "two files of an output, the earlier one with a row: the new one is swept",
+        "before complete_outputs.commit": "the same",
+        "after complete_outputs.commit": "two files of an output, the new one with a row: the earlier one is removed",
+    },
+)
+"""The same for outputs that are replaced because their recipe has changed."""
+
+KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING + FOLLOWING + REPLACED
 
 
 def for_distributed(kill_points: tuple[KillPoint, ...]) -> list[KillPoint]:
@@ -261,24 +282,48 @@ async def die_during_reprocessing(host: Host, kill_point: KillPoint) -> None:
     await host.assert_invariants()
 
 
-async def die_during_late_outputs(host: Host, kill_point: KillPoint) -> None:
-    """Do the same while outputs of a DONE image are made again."""
-    image_id = await _done(host)
-    await host.outdate()
-    before = (await host.snapshot()).thumbnails[image_id]
+async def die_while_outputs_follow(host: Host) -> None:
+    """Let the worker die at each kill point, and the power fail, while it makes the late outputs of one image."""
     if host.distributed:
         await host.start(API)
-    await host.start(WORKER if host.distributed else STANDALONE, kill_point.failpoint)
-    await host.wait_for_death(WORKER if host.distributed else STANDALONE, kill_point.failpoint)
-    await host.lose_power()
-    await host.advance_time()
+        await host.upload_accepted(PHOTO, recipe=LATE)
+    else:
+        await host.start(STANDALONE, *(point.failpoint for point in FOLLOWING[:1]))
+        await host.upload_accepted(PHOTO, recipe=LATE)
+    await _die_at_each(host, FOLLOWING)
+
+
+async def die_while_outputs_are_replaced(host: Host) -> None:
+    """Do the same for an image whose recipe has changed: only the output that it changes is replaced."""
     await host.start_all()
-    await host.wait_for(lambda snapshot: snapshot.images[image_id]["outputs_due_at"] is None)
-    await host.advance_time()
+    image_id = await host.upload_accepted(PHOTO, recipe=LATE)
     await host.assert_invariants()
-    after = (await host.snapshot()).thumbnails[image_id]
-    assert not {each["key"] for each in before} & {each["key"] for each in after}
-    assert len(before) == len(after)
+    before = await _keys(host, image_id)
+    await host.stop_all()
+    write_recipes(host.folder, CHANGED)
+    await host.begin_backfill()
+    await _die_at_each(host, REPLACED)
+    after = await _keys(host, image_id)
+    assert {name for name, key in after.items() if before[name] != key} == {"wide"}
+
+
+async def _die_at_each(host: Host, kill_points: tuple[KillPoint, ...]) -> None:
+    """Let the worker die at one kill point after the other; what is recorded must be there after each death."""
+    role = WORKER if host.distributed else STANDALONE
+    for point in for_distributed(kill_points) if host.distributed else for_standalone(kill_points):
+        if role not in host.processes:
+            others = [host.start(API)] if host.distributed and API not in host.processes else []
+            await asyncio.gather(host.start(role, point.failpoint), *others)
+        await host.wait_for_death(role, point.failpoint)
+        await host.lose_power()
+        await host.advance_time()
+        await host.assert_nothing_is_broken()
+    await host.start_all()
+    await host.assert_invariants()
+
+
+async def _keys(host: Host, image_id: str) -> dict[str, str]:
+    return {row["preset"]: row["key"] for row in (await host.snapshot()).thumbnails[image_id]}
 
 
 async def _die(host: Host, kill_point: KillPoint, ask: Callable[[], Awaitable[Exchange]]) -> None:

@@ -25,9 +25,9 @@ from harness.broker import purge_queues
 from harness.processes import SOURCE
 from harness.servers import ForkServer, PostgresServer, RabbitMQServer, new_folder
 from image_service.database.migrations import upgrade
+from tests.faults.all_scenarios import SCENARIOS
 from tests.faults.host import PROGRAM, Host
 from tests.faults.kill_points import STANDALONE
-from tests.faults.scenarios import SCENARIOS
 
 PATCHES: Final = Path(__file__).with_name("mutants")
 CONVERGENCE: Final = 8.0
@@ -57,7 +57,9 @@ MUTANTS: Final = (
     Mutant("failed-unit-undoes-its-group", "upload_fails_in_a_group_under_sqlite", "accepted-image-ends"),
     Mutant("finished-files-discarded", "reply_to_complete_is_lost", "done-is-complete"),
     Mutant("lease-ignored", "message_is_delivered_five_times", "valid-image-is-done"),
+    Mutant("left-out-forgotten", "outputs_kill_every_worker", "done-is-complete"),
     Mutant("lost-messages-not-looked-for", "broker_loses_all_messages", "accepted-image-ends"),
+    Mutant("lost-outputs-not-looked-for", "broker_loses_the_messages_of_late_outputs", "outputs-follow"),
     Mutant("no-fence", "worker_resumes_after_its_lease", "done-is-complete"),
     Mutant("no-file-sync", "power_fails_after_acceptance", "original-is-what-was-sent"),
     Mutant("no-folder-sync", "power_fails_after_acceptance", "original-is-what-was-sent"),
@@ -66,14 +68,20 @@ MUTANTS: Final = (
     Mutant("no-sweeper", "api_dies_before_it_records", "no-orphan-file"),
     Mutant("not-mandatory", "queue_is_deleted", "accepted-image-ends"),
     Mutant("outages-charged", "storage_is_unavailable", "valid-image-is-done"),
+    Mutant("outputs-apart", "worker_dies_after_done_with_outputs_to_follow", "outputs-follow"),
+    Mutant("outputs-never-queued", "worker_dies_after_done_with_outputs_to_follow", "outputs-follow"),
+    Mutant("outputs-not-charged", "outputs_kill_every_worker", "outputs-follow"),
+    Mutant("outputs-without-fence", "worker_resumes_after_its_lease_on_outputs", "done-is-complete"),
     Mutant("publish-before-commit", "commit_is_slow", "accepted-image-ends"),
     Mutant("read-only-charged", "database_is_read_only", "valid-image-is-done"),
     Mutant("read-only-sessions-kept", "read_only_sessions_outlive_the_failover", "uploads-are-accepted-again"),
     Mutant("removals-forgotten", "api_dies_during_deletion", "deleted-stays-deleted"),
+    Mutant("replaced-files-forgotten", "recipe_changes", "no-orphan-file"),
     Mutant("row-before-file", "api_dies_before_rename", "original-is-what-was-sent"),
     Mutant("sweeper-without-grace", "sweeper_runs_before_the_row_is_committed", "original-is-what-was-sent"),
     Mutant("thumbnails-apart", "worker_dies_after_done", "done-is-complete"),
     Mutant("unconditional-note", "image_is_done_before_it_is_marked_queued", "terminal-stays"),
+    Mutant("unknown-recipe-rendered", "worker_does_not_know_the_recipe", "recipe-is-kept"),
     Mutant("unrecorded-file-deleted", "reply_to_recording_is_lost", "original-is-what-was-sent"),
 )
 

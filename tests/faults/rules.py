@@ -4,24 +4,20 @@ Independent of the service's code; see ``evidence``.
 """
 
 import hashlib
-import io
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import TypeAlias
 
-from PIL import Image
-
-from tests.faults.evidence import Row, Served, Snapshot, image_in, moment, original_path
+from tests.faults.evidence import EXTENSIONS, Row, Served, Snapshot, image_in, moment, original_path
+from tests.faults.finding import DONE, ERROR, Finding, Rule
 from tests.faults.history import OK, UNKNOWN, Exchange, History, Operation, Picture, Sent
+from tests.faults.output_rules import IN_DOUBT, done_is_complete, outputs_follow, recipe_is_kept
+from tests.faults.recipes import DEFAULT
 
-DONE, ERROR = "DONE", "ERROR"
 TERMINAL = frozenset({DONE, ERROR})
-PRESETS = {"100x100": (100, 100), "300x300": (300, 300), "1200x1200": (1200, 1200)}
-"""The presets of every image, each with its bounding box."""
 VERDICTS = {Picture.CORRUPT: frozenset({"corrupt-image"}), Picture.POISON: frozenset({"decoder-timeout"})}
 """The accepted error codes of images that must end in ERROR."""
 FAULT_CODES = {
@@ -41,24 +37,6 @@ REFUSED_FROM, NOT_FOUND, UNAVAILABLE = 400, 404, 503
 RECOVERY = 15.0
 """Seconds after the last fault from which every valid upload is accepted."""
 KEY_REUSED = "idempotency-key-reused"
-ORIENTATION, SIDEWAYS = 0x0112, range(5, 9)
-"""The EXIF tag, and its values for images rotated by 90 degrees."""
-IN_DOUBT = 15.0
-"""Seconds for which a request without a response may still take effect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A violation found by a rule."""
-
-    subject: str
-    """An image's id, or another subject."""
-    what: str
-    exchange: Exchange | None = None
-    """The request that shows it, if it was a single one."""
-
-
-Rule: TypeAlias = Callable[[History, Snapshot], Iterator[Finding]]
 
 
 def accepted_ends(history: History, snapshot: Snapshot) -> Iterator[Finding]:
@@ -135,23 +113,16 @@ def original_is_what_was_sent(history: History, snapshot: Snapshot) -> Iterator[
             yield Finding(image_id, f"its original has the digest {sha256}, but {sent[image_id].sha256} was sent")
 
 
-def done_is_complete(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
-    """Every DONE image has all thumbnails: valid images of the right size that match their rows."""
-    for image_id, row in snapshot.images.items():
-        thumbnails = {thumbnail["preset"]: thumbnail for thumbnail in snapshot.thumbnails.get(image_id, ())}
-        if row["status"] == DONE and (missing := PRESETS.keys() - thumbnails.keys()):
-            yield Finding(image_id, f"it is DONE without {', '.join(sorted(missing))}")
-        upright = _upright_size(snapshot, image_id) if row["status"] == DONE else None
-        for preset, thumbnail in thumbnails.items():
-            for wrong in _wrong_with(snapshot, thumbnail, upright):
-                yield Finding(image_id, f"its thumbnail {preset} {wrong}")
-
-
 def served_is_stored(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
     """The API reports each image as recorded, and serves the recorded files."""
     for image_id, served in snapshot.served.items():
         row = snapshot.images[image_id]
-        files = {thumbnail["preset"]: thumbnail["sha256"] for thumbnail in snapshot.thumbnails.get(image_id, ())}
+        files: dict[str, str] = {}
+        for thumbnail in snapshot.thumbnails.get(image_id, ()):
+            name, kind = thumbnail["preset"], thumbnail["content_type"].removeprefix("image/")
+            if "." not in name and "@" not in name:
+                files[name] = thumbnail["sha256"]
+            files[f"{name.partition('.')[0]}.{EXTENSIONS.get(kind, kind)}"] = thumbnail["sha256"]
         if row.get("original_removed_at") is None:
             files["original"] = row["sha256"]
         for wrong in _differences(row, files, served):
@@ -306,14 +277,11 @@ def dead_letters_are_garbage(history: History, snapshot: Snapshot) -> Iterator[F
 
 
 def no_lease_is_held(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
-    """No lease is held on a finished image, and it lacks nothing."""
+    """No lease is held on a finished image, nor on its outputs."""
     for image_id, row in snapshot.images.items():
-        if row["lease_until"] is not None:
-            yield Finding(image_id, f"it is {row['status']} and leased until {row['lease_until']}")
-        if row.get("outputs_due_at") is not None:
-            yield Finding(image_id, f"it lacks outputs, which are due at {row['outputs_due_at']}")
-        if row.get("outputs_lease_until") is not None:
-            yield Finding(image_id, f"its outputs are leased until {row['outputs_lease_until']}")
+        for column in ("lease_until", "outputs_lease_until"):
+            if row[column] is not None:
+                yield Finding(image_id, f"it is {row['status']} and its {column} is {row[column]}")
 
 
 def decoders_rest(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
@@ -335,6 +303,7 @@ IDLE_RULES: dict[str, Rule] = {
     "deleted-stays-deleted": deleted_stays_deleted,
     "queues-return-to-zero": queues_are_empty,
     "leases-return-to-zero": no_lease_is_held,
+    "outputs-follow": outputs_follow,
     "decoders-return-to-zero": decoders_rest,
 }
 """The rules that may be violated while the service is busy."""
@@ -346,6 +315,7 @@ RULES: dict[str, Rule] = {
     "one-key-one-image": one_key_one_image,
     "original-is-what-was-sent": original_is_what_was_sent,
     "done-is-complete": done_is_complete,
+    "recipe-is-kept": recipe_is_kept,
     "served-is-stored": served_is_stored,
     "download-is-right": files_are_what_was_stored,
     "terminal-stays": terminal_stays,
@@ -458,49 +428,11 @@ def _not_in_error(
             yield Finding(image_id, f"it is {picture}, but ended in ERROR because of {row['error_code']}")
 
 
-def _upright_size(snapshot: Snapshot, image_id: str) -> tuple[int, int] | None:
-    """Return the upright size of an original; None if it cannot be read."""
-    try:
-        with Image.open(snapshot.storage / original_path(image_id)) as original:
-            width, height = original.size
-            sideways = original.getexif().get(ORIENTATION, 1) in SIDEWAYS
-    except OSError:
-        return None
-    return (height, width) if sideways else (width, height)
-
-
-def _wrong_with(snapshot: Snapshot, thumbnail: Row, upright: tuple[int, int] | None) -> Iterator[str]:
-    try:
-        content = (snapshot.storage / thumbnail["key"]).read_bytes()
-    except OSError as error:
-        yield f"cannot be read: {error}"
-        return
-    if (len(content), hashlib.sha256(content).hexdigest()) != (thumbnail["size_bytes"], thumbnail["sha256"]):
-        yield f"has {len(content)} bytes, or other bytes, than the {thumbnail['size_bytes']} that are recorded"
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
-    except (OSError, SyntaxError) as error:
-        yield f"is no valid image: {error}"
-        return
-    if picture.size != (thumbnail["width"], thumbnail["height"]):
-        yield f"is {picture.size}, but recorded as {thumbnail['width']}x{thumbnail['height']}"
-    if upright is not None and not _fits(picture.size, upright, PRESETS.get(thumbnail["preset"])):
-        yield f"is {picture.size}, the wrong size for an image of {upright}"
-
-
-def _fits(size: tuple[int, int], original: tuple[int, int], box: tuple[int, int] | None) -> bool:
-    """Whether a size has the original's aspect ratio, fits the box and is not enlarged, within one pixel."""
-    if box is None:
-        return True
-    scale = min(1.0, box[0] / original[0], box[1] / original[1])
-    wanted = [max(1.0, side * scale) for side in original]
-    return all(abs(is_ - should_be) <= 1 for is_, should_be in zip(size, wanted, strict=True))
-
-
 def _differences(row: Row, files: Mapping[str, str], served: Served) -> Iterator[str]:
     if served.status["status"] != row["status"]:
         yield f"it is recorded as {row['status']}, but reported as {served.status['status']}"
+    if "recipe" in served.status and served.status["recipe"] != (row["recipe_name"] or DEFAULT):
+        yield f"its recipe is recorded as {row['recipe_name']}, but reported as {served.status['recipe']}"
     for name in sorted(files.keys() | served.files.keys()):
         if files.get(name) != served.files.get(name):
             yield f"its {name} is recorded with the digest {files.get(name)} but served as {served.files.get(name)}"

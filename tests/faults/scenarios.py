@@ -1,12 +1,11 @@
-"""Fault scenarios that a single kill does not cover, each with its settings.
+"""Fault scenarios that a single kill does not cover, each with its settings; ``output_scenarios`` has more.
 
 Where a scenario tests one layer of defence, its settings disable the others.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Mapping
+from typing import Final
 
 from harness.broker import purge_queues
 from harness.images import encoded, gradient
@@ -16,6 +15,7 @@ from tests.faults.failpoints import ALWAYS, Action, Failpoint
 from tests.faults.history import OK, Picture
 from tests.faults.host import HOUR, Host
 from tests.faults.kill_points import PHOTO, STANDALONE, upload_group
+from tests.faults.scenario import on_sqlite, scenario
 from tests.faults.workload import CONNECTIONS
 
 NO_RECONCILER: Final = {"RECONCILE_INTERVAL": "3600", "UNQUEUED_AFTER": "3600", "UNCLAIMED_AFTER": "3600"}
@@ -34,51 +34,11 @@ POSTER: Final = encoded(gradient(1600, 1200), "PNG")
 """Too large for the express lane."""
 KEY: Final = "idempotency-key"
 
-Steps: TypeAlias = Callable[[Host], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """A scenario; at its end all processes run, and the checker checks the invariants."""
-
-    name: str
-    description: str
-    run: Steps
-    settings: Mapping[str, str]
-    standalone: bool
-    """Whether it is about one process on SQLite."""
-
-
-SCENARIOS: Final[dict[str, Scenario]] = {}
-
-
-def _registered(settings: Mapping[str, str], *, standalone: bool) -> Callable[[Steps], Steps]:
-    def register(run: Steps) -> Steps:
-        name = getattr(run, "__name__", "")
-        SCENARIOS[name] = Scenario(
-            name=name,
-            description=(run.__doc__ or "").splitlines()[0],
-            run=run,
-            settings=settings,
-            standalone=standalone,
-        )
-        return run
-
-    return register
-
-
-def _scenario(**settings: str) -> Callable[[Steps], Steps]:
-    return _registered(settings, standalone=False)
-
-
-def _on_sqlite() -> Callable[[Steps], Steps]:
-    return _registered({}, standalone=True)
-
 
 # The power fails.
 
 
-@_scenario()
+@scenario()
 async def power_fails_after_acceptance(host: Host) -> None:
     """The power fails as soon as an image is recorded."""
     await _die(host, "api", "after add.commit")
@@ -87,7 +47,7 @@ async def power_fails_after_acceptance(host: Host) -> None:
     await host.start_all()
 
 
-@_scenario()
+@scenario()
 async def power_fails_after_done(host: Host) -> None:
     """The power fails as soon as an image is DONE."""
     await _die(host, "worker", "after complete.commit")
@@ -96,7 +56,7 @@ async def power_fails_after_done(host: Host) -> None:
     await host.start_all()
 
 
-@_scenario()
+@scenario()
 async def power_fails_after_another_process_created_the_folders(host: Host) -> None:
     """A process creates the folders and dies before syncing them; later the power fails."""
     point = Failpoint.at("before disk.sync", Action.KILL)
@@ -108,7 +68,7 @@ async def power_fails_after_another_process_created_the_folders(host: Host) -> N
 # A process dies.
 
 
-@_scenario()
+@scenario()
 async def api_dies_before_it_publishes(host: Host) -> None:
     """The API dies after an image is recorded and before it is queued."""
     await _die(host, "api", "before publish")
@@ -116,7 +76,7 @@ async def api_dies_before_it_publishes(host: Host) -> None:
     await host.start_all()
 
 
-@_scenario()
+@scenario()
 async def api_dies_before_rename(host: Host) -> None:
     """The API dies after a file is received and before it is stored."""
     await _die(host, "api", "before original.rename")
@@ -124,7 +84,7 @@ async def api_dies_before_rename(host: Host) -> None:
     await host.start_all()
 
 
-@_scenario()
+@scenario()
 async def api_dies_before_it_records(host: Host) -> None:
     """The API dies after a file is stored and before it is recorded."""
     await _die(host, "api", "before add")
@@ -132,7 +92,7 @@ async def api_dies_before_it_records(host: Host) -> None:
     await host.start_all()
 
 
-@_scenario(SWEEP_INTERVAL="3600")
+@scenario(SWEEP_INTERVAL="3600")
 async def api_dies_during_deletion(host: Host) -> None:
     """The API dies after an image's rows are deleted and before its files are; the sweeper does not run."""
     await host.start_all()
@@ -147,14 +107,14 @@ async def api_dies_during_deletion(host: Host) -> None:
     assert (await host.delete(image_id)).status_code == 404
 
 
-@_scenario()
+@scenario()
 async def worker_dies_after_done(host: Host) -> None:
     """The worker dies after committing DONE."""
     await _die(host, "worker", "after complete.commit")
     await host.start("worker")
 
 
-@_scenario(**NO_RECONCILER)
+@scenario(**NO_RECONCILER)
 async def worker_dies_with_a_backlog(host: Host) -> None:
     """The worker dies as soon as it has acknowledged the last message of a backlog; no reconciler repairs losses."""
     backlog = 6
@@ -168,7 +128,7 @@ async def worker_dies_with_a_backlog(host: Host) -> None:
     await host.start("worker")
 
 
-@_scenario(MAX_ATTEMPTS="2")
+@scenario(MAX_ATTEMPTS="2")
 async def image_kills_every_worker(host: Host) -> None:
     """An image kills every worker that renders it."""
     point = Failpoint.at("before render", Action.KILL)
@@ -181,7 +141,7 @@ async def image_kills_every_worker(host: Host) -> None:
     await host.start("worker")
 
 
-@_scenario()
+@scenario()
 async def reconciler_dies_before_it_publishes(host: Host) -> None:
     """The reconciler dies after reserving an image and before publishing it."""
     await _die(host, "api", "before publish")
@@ -196,7 +156,7 @@ async def reconciler_dies_before_it_publishes(host: Host) -> None:
 # A process is stopped, or slow.
 
 
-@_scenario()
+@scenario()
 async def worker_resumes_after_its_lease(host: Host) -> None:
     """A worker is stopped between storing and recording thumbnails until they are swept and another has the claim."""
     stops = Failpoint.at("after adopt", Action.STOP)
@@ -215,7 +175,7 @@ async def worker_resumes_after_its_lease(host: Host) -> None:
     second.release(holds)
 
 
-@_scenario(**NO_RECONCILER)
+@scenario(**NO_RECONCILER)
 async def image_is_done_before_it_is_marked_queued(host: Host) -> None:
     """An image is DONE before the API marks it as queued."""
     holds = Failpoint.at("before mark_queued", Action.HOLD)
@@ -229,7 +189,7 @@ async def image_is_done_before_it_is_marked_queued(host: Host) -> None:
     await upload
 
 
-@_scenario(**NO_RECONCILER)
+@scenario(**NO_RECONCILER)
 async def commit_is_slow(host: Host) -> None:
     """Committing an image takes a second while a worker waits for messages."""
     await host.start("api", Failpoint.at("before add.commit", Action.DELAY, seconds=1))
@@ -237,7 +197,7 @@ async def commit_is_slow(host: Host) -> None:
     await host.upload_accepted(PHOTO)
 
 
-@_scenario(ORPHAN_GRACE="60")
+@scenario(ORPHAN_GRACE="60")
 async def sweeper_runs_before_the_row_is_committed(host: Host) -> None:
     """A file has no row for 1.5 seconds while the sweeper runs."""
     await host.start("worker")
@@ -245,7 +205,7 @@ async def sweeper_runs_before_the_row_is_committed(host: Host) -> None:
     await host.upload_accepted(PHOTO)
 
 
-@_scenario(ORPHAN_GRACE="60")
+@scenario(ORPHAN_GRACE="60")
 async def disk_is_slow(host: Host) -> None:
     """Every sync takes a second."""
     slow = [Failpoint.at(f"before {sync}", Action.DELAY, times=ALWAYS, seconds=1) for sync in SYNCS]
@@ -257,7 +217,7 @@ async def disk_is_slow(host: Host) -> None:
 # A reply is lost.
 
 
-@_scenario()
+@scenario()
 async def reply_to_recording_is_lost(host: Host) -> None:
     """The row is committed, but every reply to the API is lost; the client retries."""
     await host.start("api", Failpoint.at("after add.commit", Action.FAIL, times=ALWAYS))
@@ -269,7 +229,7 @@ async def reply_to_recording_is_lost(host: Host) -> None:
     await host.upload_accepted(PHOTO, key=KEY)
 
 
-@_scenario()
+@scenario()
 async def reply_to_recording_is_lost_once(host: Host) -> None:
     """The row is committed, but the first reply to the API is lost."""
     await host.start("worker")
@@ -277,7 +237,7 @@ async def reply_to_recording_is_lost_once(host: Host) -> None:
     await host.upload_accepted(PHOTO, key=KEY)
 
 
-@_scenario()
+@scenario()
 async def reply_to_claim_is_lost(host: Host) -> None:
     """The claim is committed, but the reply to the worker is lost."""
     point = Failpoint.at("after claim.commit", Action.FAIL)
@@ -288,7 +248,7 @@ async def reply_to_claim_is_lost(host: Host) -> None:
     await host.advance_time(LEASE)
 
 
-@_scenario()
+@scenario()
 async def reply_to_complete_is_lost(host: Host) -> None:
     """DONE is committed, but the reply is lost; on retry the worker learns only that its claim is over."""
     await host.start("api")
@@ -296,7 +256,7 @@ async def reply_to_complete_is_lost(host: Host) -> None:
     await host.upload_accepted(PHOTO)
 
 
-@_scenario()
+@scenario()
 async def reply_to_mark_queued_is_lost(host: Host) -> None:
     """The image is marked as queued, but the reply to the API is lost."""
     await host.start("worker")
@@ -304,7 +264,7 @@ async def reply_to_mark_queued_is_lost(host: Host) -> None:
     await host.upload_accepted(PHOTO)
 
 
-@_scenario()
+@scenario()
 async def confirm_is_lost(host: Host) -> None:
     """The broker has the message, but its confirm is lost."""
     await host.start("api", Failpoint.at("after publish", Action.FAIL))
@@ -316,7 +276,7 @@ async def confirm_is_lost(host: Host) -> None:
 # A dependency is unavailable for a while, or loses data.
 
 
-@_scenario(MAX_ATTEMPTS="1")
+@scenario(MAX_ATTEMPTS="1")
 async def storage_is_unavailable(host: Host) -> None:
     """The storage is unavailable during three tries of an image that may have one attempt."""
     holds = Failpoint.at("before local_path", Action.HOLD)
@@ -336,7 +296,7 @@ async def storage_is_unavailable(host: Host) -> None:
     aside.rename(host.storage)
 
 
-@_scenario(MAX_ATTEMPTS="1")
+@scenario(MAX_ATTEMPTS="1")
 async def database_is_read_only(host: Host) -> None:
     """The database is read-only while the result of an image that may have one attempt is recorded, but not later."""
     holds, fails = Failpoint.at("before render", Action.HOLD), Failpoint.at("before fail", Action.HOLD)
@@ -354,7 +314,7 @@ async def database_is_read_only(host: Host) -> None:
     worker.release(fails)
 
 
-@_scenario()
+@scenario()
 async def read_only_sessions_outlive_the_failover(host: Host) -> None:
     """The database is writable again, but in none of the sessions that the API's pool has opened meanwhile."""
     holds = Failpoint.at("before add", Action.HOLD, times=ALWAYS)
@@ -377,7 +337,7 @@ async def read_only_sessions_outlive_the_failover(host: Host) -> None:
     await host.start("worker")
 
 
-@_scenario(**NO_RECONCILER)
+@scenario(**NO_RECONCILER)
 async def queue_is_deleted(host: Host) -> None:
     """The queue is deleted just before an image is published. The reconciler would declare it again."""
     holds = Failpoint.at("before publish", Action.HOLD)
@@ -390,7 +350,7 @@ async def queue_is_deleted(host: Host) -> None:
     await host.start("worker")
 
 
-@_scenario()
+@scenario()
 async def queue_is_deleted_under_load(host: Host) -> None:
     """The queue is deleted while images are uploaded and processed."""
     await host.start_all()
@@ -401,7 +361,7 @@ async def queue_is_deleted_under_load(host: Host) -> None:
     await host.advance_time()
 
 
-@_scenario(UNCLAIMED_AFTER="7200")
+@scenario(UNCLAIMED_AFTER="7200")
 async def broker_loses_all_messages(host: Host) -> None:
     """The broker loses all messages before any image is due."""
     await host.start("api")
@@ -412,7 +372,7 @@ async def broker_loses_all_messages(host: Host) -> None:
     await host.start("worker")
 
 
-@_scenario(DECODE_SLOTS="4", MAX_ATTEMPTS="2")
+@scenario(DECODE_SLOTS="4", MAX_ATTEMPTS="2")
 async def message_is_delivered_five_times(host: Host) -> None:
     """The message of an image in progress is delivered four more times."""
     holds = Failpoint.at("before render", Action.HOLD, times=ALWAYS)
@@ -429,7 +389,7 @@ async def message_is_delivered_five_times(host: Host) -> None:
 # The database's clock jumps. Times are only compared, so shifting all stored times has the same effect.
 
 
-@_scenario()
+@scenario()
 async def clock_jumps_forward(host: Host) -> None:
     """The database's clock jumps forward by an hour, three times: every lease expires, and every image is due."""
     holds = Failpoint.at("before render", Action.HOLD, times=ALWAYS)
@@ -443,7 +403,7 @@ async def clock_jumps_forward(host: Host) -> None:
         worker.release(holds)
 
 
-@_scenario()
+@scenario()
 async def clock_jumps_back(host: Host) -> None:
     """The database's clock jumps back by an hour with one image in progress, one waiting, and one uploaded later."""
     holds = Failpoint.at("before render", Action.HOLD)
@@ -460,7 +420,7 @@ async def clock_jumps_back(host: Host) -> None:
 # An image is deleted while it is processed.
 
 
-@_scenario()
+@scenario()
 async def image_is_deleted_during_processing(host: Host) -> None:
     """An image is deleted after its thumbnails are stored and before they are recorded."""
     holds = Failpoint.at("after adopt", Action.HOLD)
@@ -473,7 +433,7 @@ async def image_is_deleted_during_processing(host: Host) -> None:
     await eventually(lambda: LOST in worker.log.read_text(), timeout=LIMIT)
 
 
-@_scenario()
+@scenario()
 async def image_is_deleted_while_its_worker_is_stopped(host: Host) -> None:
     """The same, and the worker is killed before it notices."""
     dies = Failpoint.at("after adopt", Action.STOP)
@@ -490,7 +450,7 @@ async def image_is_deleted_while_its_worker_is_stopped(host: Host) -> None:
 # SQLite commits what waits in one go.
 
 
-@_on_sqlite()
+@on_sqlite()
 async def power_fails_in_a_commit_under_sqlite(host: Host) -> None:
     """The COMMIT of an upload hangs until its client has an answer; then the power fails."""
     hangs = Failpoint.at("before add.commit", Action.HOLD)
@@ -502,14 +462,14 @@ async def power_fails_in_a_commit_under_sqlite(host: Host) -> None:
     await host.start_all()
 
 
-@_on_sqlite()
+@on_sqlite()
 async def commit_fails_under_sqlite(host: Host) -> None:
     """The first COMMIT of an upload fails."""
     await host.start(STANDALONE, Failpoint.at("before add.commit", Action.FAIL))
     await host.upload_accepted(PHOTO)
 
 
-@_on_sqlite()
+@on_sqlite()
 async def upload_fails_in_a_group_under_sqlite(host: Host) -> None:
     """Of several uploads whose COMMIT is one, the last cannot be recorded at first."""
     await upload_group(host, Failpoint.at("before add.work 4", Action.FAIL))

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import aio_pika
 import pytest
+from PIL import Image, ImageOps
 from sqlalchemy import Executable, delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -25,7 +26,8 @@ from image_service.models import ImageRow, RemovalRow, ThumbnailRow
 from tests.faults.checker import Evidence, Running, violations, violations_without_workers
 from tests.faults.evidence import DECODER, Snapshot, take_snapshot
 from tests.faults.history import Exchange, Fault, Garbage, History, Operation, Picture, Seen, Sent
-from tests.faults.rules import PRESETS, RECOVERY, RULES
+from tests.faults.recipes import AVATAR, DEFAULT, LATE, outputs_of
+from tests.faults.rules import RECOVERY, RULES
 
 SERVER = "api-1"
 BEGAN = time.time() - 100
@@ -37,6 +39,8 @@ UNAVAILABLE: dict[str, Any] = {
     "retry_after": True,
 }
 OTHER = encoded(gradient(640, 480), "PNG")
+HOW = "r123456789abcdef"
+"""The fingerprint of everything that is made here."""
 
 
 class SmallSystem:
@@ -49,12 +53,14 @@ class SmallSystem:
         self.storage.mkdir()
         self.history = History(folder / "history.jsonl")
         self._clock = BEGAN
-        self.done = self.corrupt = self.poison = self.deleted = ""
+        self.done = self.corrupt = self.poison = self.deleted = self.late = ""
 
     async def fill(self) -> None:
         """Add one image of each kind, each with a history."""
         self.done = await self.image(CONTENT, Picture.VALID, key="key-of-done")
-        await self.recorded(self.done, status="DONE")
+        await self.recorded(self.done, status="DONE", recipe=HOW)
+        self.late = await self.image(CONTENT + b"late", Picture.VALID, recipe=LATE)
+        await self.recorded(self.late, status="DONE", recipe=HOW)
         self.corrupt = await self.image(b"corrupt", Picture.CORRUPT)
         await self.recorded(self.corrupt, status="ERROR", error_code="corrupt-image", error_detail="It is.")
         self.poison = await self.image(b"poison", Picture.POISON)
@@ -67,10 +73,10 @@ class SmallSystem:
         self.asked(Operation.DELETE, self.deleted, status_code=204)
         self.asked(Operation.STATUS, self.deleted, status_code=404, code="image-not-found", problem=True)
 
-    async def image(self, content: bytes, picture: Picture, key: str | None = None) -> str:
+    async def image(self, content: bytes, picture: Picture, key: str | None = None, recipe: str | None = None) -> str:
         """Add an uploaded and stored image, with thumbnails if it is valid; return its id."""
         image_id = str(uuid4())
-        self.asked(Operation.UPLOAD, image_id, status_code=202, sent=Sent.of(content, picture, key))
+        self.asked(Operation.UPLOAD, image_id, status_code=202, sent=Sent.of(content, picture, key, recipe))
         self.put(f"originals/{image_id[-2:]}/{image_id}", content)
         now = datetime.now(UTC)
         row = {
@@ -81,34 +87,39 @@ class SmallSystem:
             "height": 480,
             "size_bytes": len(content),
             "sha256": Sent.of(content).sha256,
+            "recipe_name": recipe,
             "due_at": now,
             "created_at": now,
             "updated_at": now,
         }
         await self.execute(insert(ImageRow).values(row))
         if picture is Picture.VALID:
-            await self.thumbnails(image_id, content)
+            await self.thumbnails(image_id, content, recipe)
         return image_id
 
-    async def thumbnails(self, image_id: str, content: bytes) -> None:
-        for preset, box in PRESETS.items():
+    async def thumbnails(self, image_id: str, content: bytes, recipe: str | None = None) -> None:
+        for name, expected in outputs_of(recipe).items():
             picture = gradient(640, 480)
-            picture.thumbnail(box)
-            made = encoded(picture, "JPEG")
-            key = f"thumbnails/{image_id[-2:]}/{image_id}.1.{preset}"
+            if expected.cover:
+                picture = ImageOps.fit(picture, expected.box)
+            else:
+                picture.thumbnail(expected.box)
+            made = encoded(picture, min(expected.formats))
+            key = f"thumbnails/{image_id[-2:]}/{image_id}.1.{name}"
             self.put(key, made)
             row: dict[str, Any] = {
                 "image_id": _uuid(image_id),
-                "preset": preset,
+                "output": name,
                 "key": key,
                 "content_type": "image/jpeg",
                 "width": picture.width,
                 "height": picture.height,
                 "size_bytes": len(made),
                 "sha256": Sent.of(made).sha256,
+                "fingerprint": HOW,
             }
             await self.execute(insert(ThumbnailRow).values(row))
-            self.asked(Operation.THUMBNAIL, image_id, status_code=200, seen=Seen(preset=preset, sha256=row["sha256"]))
+            self.asked(Operation.THUMBNAIL, image_id, status_code=200, seen=Seen(preset=name, sha256=row["sha256"]))
         self.asked(Operation.ORIGINAL, image_id, status_code=200, seen=Seen(sha256=Sent.of(content).sha256))
 
     async def recorded(self, image_id: str, **values: Any) -> None:  # noqa: ANN401  (columns' own values)
@@ -146,8 +157,24 @@ class SmallSystem:
     def original(self, image_id: str) -> Path:
         return next(path for path in self.files(image_id) if path.name == image_id)
 
-    def thumbnail(self, preset: str) -> Path:
-        return next(path for path in self.files(self.done) if path.name.endswith(preset))
+    def thumbnail(self, output: str, of: str | None = None) -> Path:
+        return next(path for path in self.files(of or self.done) if path.name.endswith(f".1.{output}"))
+
+    async def replace(self, output: str, content: bytes) -> None:
+        """Put other content in the place of an output of the image with late outputs, and record it."""
+        path = self.thumbnail(output, self.late)
+        path.write_bytes(content)
+        with Image.open(path) as picture:
+            width, height = picture.size
+        values = {"width": width, "height": height, "size_bytes": len(content), "sha256": Sent.of(content).sha256}
+        key = path.relative_to(self.storage).as_posix()
+        await self.execute(update(ThumbnailRow).where(ThumbnailRow.key == key).values(**values))
+
+    async def lose(self, image_id: str, output: str) -> None:
+        """Remove an output with its row."""
+        path = self.thumbnail(output, image_id)
+        path.unlink()
+        await self.execute(delete(ThumbnailRow).where(ThumbnailRow.key == path.relative_to(self.storage).as_posix()))
 
     @property
     def evidence(self) -> Evidence:
@@ -216,7 +243,7 @@ async def two_rows_of_a_key(system: SmallSystem) -> None:
     system.history.exchanges = [
         each for each in system.history.exchanges if each.operation is not Operation.UPLOAD or each.image_id != twin
     ]
-    await system.recorded(twin, status="DONE")
+    await system.recorded(twin, status="DONE", recipe=HOW)
 
 
 async def other_original(system: SmallSystem) -> None:
@@ -243,18 +270,28 @@ async def damaged_thumbnail(system: SmallSystem) -> None:
 
 
 async def missing_preset(system: SmallSystem) -> None:
-    path = system.thumbnail("1200x1200")
-    path.unlink()
-    await system.execute(delete(ThumbnailRow).where(ThumbnailRow.key == path.relative_to(system.storage).as_posix()))
+    await system.lose(system.done, "1200x1200")
+
+
+async def required_output_left_out(system: SmallSystem) -> None:
+    await system.lose(system.late, "100x100")
+    await system.change(system.late, left_out={"100x100": HOW})
+
+
+async def optional_output_forgotten(system: SmallSystem) -> None:
+    await system.lose(system.late, "wide")
+
+
+async def other_format(system: SmallSystem) -> None:
+    await system.replace("wide", encoded(gradient(427, 320), "PNG"))
+
+
+async def not_covered(system: SmallSystem) -> None:
+    await system.replace("tile", encoded(gradient(200, 149), "WEBP"))
 
 
 async def wrong_size(system: SmallSystem) -> None:
-    content = encoded(gradient(100, 100), "JPEG")
-    path = system.thumbnail("100x100")
-    path.write_bytes(content)
-    values = {"width": 100, "height": 100, "size_bytes": len(content), "sha256": Sent.of(content).sha256}
-    key = path.relative_to(system.storage).as_posix()
-    await system.execute(update(ThumbnailRow).where(ThumbnailRow.key == key).values(**values))
+    await system.replace("100x100", encoded(gradient(100, 100), "JPEG"))
 
 
 async def no_picture(system: SmallSystem) -> None:
@@ -317,7 +354,7 @@ async def valid_refused(system: SmallSystem) -> None:
 async def corrupt_done(system: SmallSystem) -> None:
     image_id = await system.image(CONTENT + b"corrupt", Picture.CORRUPT)
     await system.thumbnails(image_id, CONTENT + b"corrupt")
-    await system.recorded(image_id, status="DONE")
+    await system.recorded(image_id, status="DONE", recipe=HOW)
 
 
 async def corrupt_for_the_wrong_reason(system: SmallSystem) -> None:
@@ -328,7 +365,7 @@ async def corrupt_for_the_wrong_reason(system: SmallSystem) -> None:
 async def poison_done(system: SmallSystem) -> None:
     image_id = await system.image(CONTENT + b"poison", Picture.POISON)
     await system.thumbnails(image_id, CONTENT + b"poison")
-    await system.recorded(image_id, status="DONE")
+    await system.recorded(image_id, status="DONE", recipe=HOW)
 
 
 async def poison_for_the_wrong_reason(system: SmallSystem) -> None:
@@ -378,6 +415,46 @@ async def held(system: SmallSystem) -> None:
     await system.change(system.done, lease_until=datetime.now(UTC))
 
 
+async def outputs_held(system: SmallSystem) -> None:
+    await system.change(system.late, outputs_lease_until=datetime.now(UTC))
+
+
+async def outputs_due(system: SmallSystem) -> None:
+    await system.change(system.late, outputs_due_at=datetime.now(UTC))
+
+
+async def outputs_pending(system: SmallSystem) -> None:
+    await system.lose(system.late, "wide")
+    await system.change(system.late, pending=["wide"])
+
+
+async def never_complete(system: SmallSystem) -> None:
+    await system.change(system.late, recipe=None)
+
+
+async def other_recipe(system: SmallSystem) -> None:
+    await system.change(system.done, recipe_name=AVATAR)
+
+
+async def no_longer_the_requested_recipe(system: SmallSystem) -> None:
+    """Of two requests one after the other, the first decides."""
+    for recipe in (LATE, DEFAULT):
+        system.asked(Operation.REPROCESS, system.late, status_code=202, recipe=recipe)
+
+
+async def output_of_another_recipe(system: SmallSystem) -> None:
+    await system.execute(
+        update(ThumbnailRow)
+        .where(ThumbnailRow.image_id == _uuid(system.done), ThumbnailRow.output == "300x300")
+        .values(output="square")
+    )
+
+
+async def made_differently(system: SmallSystem) -> None:
+    twin = await system.image(CONTENT + b"twin", Picture.VALID, recipe=LATE)
+    await system.recorded(twin, status="DONE", recipe="r-another")
+
+
 VIOLATIONS: list[tuple[str, Callable[[SmallSystem], Awaitable[None]]]] = [
     ("accepted-image-ends", lost_row),
     ("accepted-image-ends", stuck),
@@ -392,6 +469,10 @@ VIOLATIONS: list[tuple[str, Callable[[SmallSystem], Awaitable[None]]]] = [
     ("done-is-complete", lost_thumbnail),
     ("done-is-complete", damaged_thumbnail),
     ("done-is-complete", missing_preset),
+    ("done-is-complete", required_output_left_out),
+    ("done-is-complete", optional_output_forgotten),
+    ("done-is-complete", other_format),
+    ("done-is-complete", not_covered),
     ("done-is-complete", wrong_size),
     ("done-is-complete", no_picture),
     ("download-is-right", wrong_original_served),
@@ -419,6 +500,15 @@ VIOLATIONS: list[tuple[str, Callable[[SmallSystem], Awaitable[None]]]] = [
     ("answer-is-clean", no_time_to_try_again),
     ("uploads-are-accepted-again", refused_after_the_faults),
     ("leases-return-to-zero", held),
+    ("leases-return-to-zero", outputs_held),
+    ("outputs-follow", outputs_held),
+    ("outputs-follow", outputs_due),
+    ("outputs-follow", outputs_pending),
+    ("outputs-follow", never_complete),
+    ("recipe-is-kept", other_recipe),
+    ("recipe-is-kept", no_longer_the_requested_recipe),
+    ("recipe-is-kept", output_of_another_recipe),
+    ("recipe-is-kept", made_differently),
 ]
 TESTED_BELOW = {
     "served-is-stored",
@@ -430,7 +520,9 @@ TESTED_BELOW = {
 
 
 @pytest.mark.parametrize(
-    ("invariant", "corruption"), VIOLATIONS, ids=[corruption.__name__ for _, corruption in VIOLATIONS]
+    ("invariant", "corruption"),
+    VIOLATIONS,
+    ids=[f"{corruption.__name__}-{invariant}" for invariant, corruption in VIOLATIONS],
 )
 async def test_violation_is_detected(
     system: SmallSystem, invariant: str, corruption: Callable[[SmallSystem], Awaitable[None]]
@@ -469,11 +561,30 @@ async def test_requested_reprocessing_may_change_a_terminal_state(system: SmallS
     assert await system.violated() == set()
 
 
+async def test_output_that_is_not_required_may_be_left_out(system: SmallSystem) -> None:
+    await system.lose(system.late, "wide")
+    await system.change(system.late, left_out={"wide": HOW})
+    assert await system.violated() == set()
+
+
+async def test_requested_recipe_replaces_the_one_of_the_upload(system: SmallSystem) -> None:
+    content = CONTENT + b"changed"
+    image_id = await system.image(content, Picture.VALID)
+    await system.execute(delete(ThumbnailRow).where(ThumbnailRow.image_id == _uuid(image_id)))
+    await system.thumbnails(image_id, content, AVATAR)
+    for path in [path for path in system.files(image_id) if path.name.endswith("0")]:
+        path.unlink()
+    await system.recorded(image_id, status="DONE", recipe="r-of-avatars", recipe_name=AVATAR)
+    assert await system.violated() == {"recipe-is-kept"}
+    system.asked(Operation.REPROCESS, image_id, status_code=202, recipe=AVATAR)
+    assert await system.violated() == set()
+
+
 async def test_upload_without_answer_may_or_may_not_create_an_image(system: SmallSystem) -> None:
     down = Fault(kind="kill-api", subject=SERVER, began=BEGAN, ended=BEGAN + 99)
     system.history.append(down)
     image_id = await system.image(CONTENT + b"in doubt", Picture.VALID)
-    await system.recorded(image_id, status="DONE")
+    await system.recorded(image_id, status="DONE", recipe=HOW)
     system.history.exchanges = [
         replace(each, status_code=None, image_id=None, error="gone")
         if each.operation is Operation.UPLOAD and each.image_id == image_id
@@ -544,8 +655,8 @@ async def test_served_files_are_compared_with_stored_files(system: SmallSystem, 
         assert await violations(evidence) == []
         system.thumbnail("100x100").write_bytes(system.thumbnail("300x300").read_bytes())
         system.original(system.corrupt).write_bytes(b"CORRUPT")
-        wrong = [each.subject for each in await violations(evidence) if each.invariant == "served-is-stored"]
-    assert sorted(wrong) == sorted([system.done, system.corrupt])
+        wrong = {each.subject for each in await violations(evidence) if each.invariant == "served-is-stored"}
+    assert wrong == {system.done, system.corrupt}
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Kills the API or the worker at every kill point and cuts the power, on PostgreSQL and RabbitMQ."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.faults import kill_points
 from tests.faults.host import Host
-from tests.faults.kill_points import DELETION, LATE_OUTPUTS, REPROCESSING, UPLOAD, KillPoint, for_distributed
+from tests.faults.kill_points import DELETION, MANY_ATTEMPTS, REPROCESSING, UPLOAD, KillPoint, for_distributed
 
 
 @pytest.mark.parametrize("kill_point", for_distributed(UPLOAD), ids=lambda kill_point: kill_point.name)
@@ -24,6 +26,9 @@ async def test_kill_during_reprocessing_replaces_all_thumbnails_or_none(
     await kill_points.die_during_reprocessing(distributed, kill_point)
 
 
-@pytest.mark.parametrize("kill_point", for_distributed(LATE_OUTPUTS), ids=lambda kill_point: kill_point.name)
-async def test_kill_while_outputs_are_made_again_loses_none(kill_point: KillPoint, distributed: Host) -> None:
-    await kill_points.die_during_late_outputs(distributed, kill_point)
+async def test_kill_while_outputs_follow_loses_none(make_host: Callable[..., Host]) -> None:
+    await kill_points.die_while_outputs_follow(make_host(**MANY_ATTEMPTS))
+
+
+async def test_kill_while_outputs_are_replaced_keeps_old_or_new_ones(make_host: Callable[..., Host]) -> None:
+    await kill_points.die_while_outputs_are_replaced(make_host(**MANY_ATTEMPTS))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.all_scenarios import SCENARIOS
 from tests.faults.mutants import MUTANTS, PATCHES, Mutant, mutated
 from tests.faults.rules import RULES
-from tests.faults.scenarios import SCENARIOS
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

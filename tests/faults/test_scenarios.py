@@ -1,11 +1,11 @@
-"""Runs every scenario of ``scenarios``: faults that a single kill does not show."""
+"""Runs every scenario of ``scenarios`` and ``output_scenarios``: faults that a single kill does not show."""
 
 from collections.abc import Callable
 
 import pytest
 
+from tests.faults.all_scenarios import SCENARIOS, Scenario
 from tests.faults.host import Host
-from tests.faults.scenarios import SCENARIOS, Scenario
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name)

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from tests.faults.client import Abilities, Client
+from tests.faults.finding import DONE
 from tests.faults.history import OK, Exchange, History, Picture, Sent
 from tests.faults.pictures import Pictures, Upload
-from tests.faults.rules import DONE, PRESETS, RECOVERY
+from tests.faults.recipes import NAMED, outputs_of
+from tests.faults.rules import RECOVERY
 
 CLIENTS = 6
 PAUSE = (0.05, 0.35)
 """Minimum and maximum seconds between two actions of a client."""
 CORRUPT_SHARE = 0.04
+RECIPE_SHARE = 0.5
+"""Of uploads and of requests for reprocessing: those that name a recipe."""
 CONNECTIONS = 10
 """Connections to the database that each API process keeps: as many uploads at a time use all of them."""
 TRIES = 12
@@ -117,7 +121,7 @@ class _User:
     async def upload(self, upload: Upload) -> Known | None:
         """Upload a file; with idempotency keys, retry until the outcome is known."""
         keys = self._workload.abilities.keys
-        sent = Sent.of(upload.content, upload.picture, self._key() if keys else None)
+        sent = Sent.of(upload.content, upload.picture, self._key() if keys else None, self._recipe())
         for _ in range(TRIES if keys else 1):
             answer = await self.client.upload(self._server(), upload.content, sent)
             if answer.outcome == OK and answer.image_id is not None:
@@ -132,6 +136,11 @@ class _User:
 
     def _key(self) -> str:
         return str(UUID(int=self.rng.getrandbits(128)))
+
+    def _recipe(self) -> str | None:
+        """Choose a recipe; None names none."""
+        named = self.rng.random() < RECIPE_SHARE and self._workload.abilities.recipes
+        return self.rng.choice(NAMED) if named else None
 
     def _server(self) -> str:
         return self.rng.choice([*self._workload.urls])
@@ -154,7 +163,9 @@ class _User:
             if answer.seen is None:
                 return
             if answer.seen.state == DONE and self.rng.random() < 0.7:
-                await self.client.thumbnail(self._server(), known.image_id, self.rng.choice([*PRESETS]))
+                await self.client.thumbnail(
+                    self._server(), known.image_id, self.rng.choice([*outputs_of(known.sent.recipe)])
+                )
             else:
                 await self.client.original(self._server(), known.image_id)
 
@@ -173,14 +184,14 @@ class _User:
     async def _race(self) -> None:
         """Upload the same file under the same key to all servers concurrently."""
         upload = self._workload.pictures.valid(self.rng)
-        sent = Sent.of(upload.content, upload.picture, self._key())
+        sent = Sent.of(upload.content, upload.picture, self._key(), self._recipe())
         await asyncio.gather(*(self.client.upload(server, upload.content, sent) for server in self._workload.urls))
 
     async def _reuse_key(self) -> None:
         """Upload another file under a used key."""
         if known := self._any(lambda each: each.kept):
             upload = self._workload.pictures.valid(self.rng)
-            sent = Sent.of(upload.content, upload.picture, known.sent.key)
+            sent = Sent.of(upload.content, upload.picture, known.sent.key, self._recipe())
             await self.client.upload(self._server(), upload.content, sent)
 
     async def _delete(self) -> None:
@@ -191,7 +202,7 @@ class _User:
 
     async def _reprocess(self) -> None:
         if known := self._any(lambda each: each.sent.picture is not Picture.POISON):
-            await self.client.reprocess(self._server(), known.image_id)
+            await self.client.reprocess(self._server(), known.image_id, self._recipe())
             await self.client.status(self._server(), known.image_id)
 
     async def _retry(self, ask: Callable[[], Awaitable[Exchange]]) -> None:

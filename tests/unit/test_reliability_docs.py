@@ -24,7 +24,7 @@ WINDOWS = sorted({text.strip("`") for text, _ in PROOFS if text.startswith("`")}
 def test_every_proof_is_a_test_or_a_scenario(text: str, path: str) -> None:
     name = text.replace(" ", "_")
     named = functions_of(RELIABILITY.parent / path)
-    assert name in named if path.endswith("/scenarios.py") else f"test_{name}" in named
+    assert name in named if path.endswith("scenarios.py") else f"test_{name}" in named
 
 
 @pytest.mark.parametrize("window", WINDOWS)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Update, and_, bindparam, case, func, null, or_, select, update
+from sqlalchemy import Select, Update, and_, bindparam, case, func, null, or_, select, update
 
 from image_service.database.claims import insert_thumbnails
 from image_service.database.clock import in_seconds, now
@@ -62,6 +62,9 @@ _CLAIM: Final = Prepared(
     .returning(ImageRow.attempt, ImageRow.outputs_attempts, ImageRow.sha256, ImageRow.recipe_name)
 )
 """Claim the outputs that a DONE image lacks, under a new attempt. Parameters: image, lease."""
+
+_LACKING: Final = select(ImageRow.id, ImageRow.outputs_due_at, ImageRow.publishes).order_by(ImageRow.outputs_due_at)
+"""The columns of a ``LackingImage``, the longest due first."""
 
 _EXTEND: Final[Update] = (
     update(ImageRow)
@@ -141,12 +144,18 @@ class OutputStatements(Repository):
 
     async def outputs_due(self, *, limit: int) -> Sequence[LackingImage]:
         """Images whose lacking outputs are due, the longest due first."""
-        statement = (
-            select(ImageRow.id, ImageRow.outputs_due_at, ImageRow.publishes)
-            .where(ImageRow.outputs_due_at <= now())
-            .order_by(ImageRow.outputs_due_at)
-            .limit(limit)
+        return await self._lacking(_LACKING.where(ImageRow.outputs_due_at <= now()).limit(limit))
+
+    async def outputs_unclaimed(self, *, queued_before: float, limit: int) -> Sequence[LackingImage]:
+        """Images whose outputs were queued more than ``queued_before`` seconds ago, and claimed by no worker since."""
+        waiting = _LACKING.where(
+            ImageRow.outputs_due_at > now(),
+            ImageRow.outputs_lease_until.is_(None),
+            ImageRow.queued_at <= in_seconds(-queued_before),
         )
+        return await self._lacking(waiting.limit(limit))
+
+    async def _lacking(self, statement: Select[UUID, datetime | None, int]) -> Sequence[LackingImage]:
         rows = (await self._connection.execute(statement)).all()
         return [LackingImage(id=row.id, due_at=row.outputs_due_at, publishes=row.publishes) for row in rows]
 
@@ -170,6 +179,7 @@ class OutputStatements(Repository):
                 outputs_lease_until=None,
                 pending=case((possible, ImageRow.pending), else_=null()),
                 publishes=ImageRow.publishes + 1,
+                queued_at=now(),
             )
             .returning(ImageRow.outputs_due_at)
         )

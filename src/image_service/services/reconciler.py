@@ -84,6 +84,9 @@ class Reconciler:
             # Images wait but no message does: the broker lost its data, or its queue was deleted.
             while batch := await self._lost(lane, before=began):
                 published += await self._publish_all(batch)
+        if waiting[Lane.BACKFILL] == 0:
+            while lacking := await self._lost_outputs(before=began):
+                published += sum([await self._publish_outputs(image) for image in lacking])
         published += await self._queue_outputs(room=self._window - waiting[Lane.BACKFILL])
         if published:
             _log.info("images queued again", images=published)
@@ -141,6 +144,12 @@ class Reconciler:
             room -= len(due)
             published += sum([await self._publish_outputs(image) for image in due])
         return published
+
+    async def _lost_outputs(self, *, before: float) -> Sequence[LackingImage]:
+        """Returns images whose outputs were queued long enough before ``before``, while their lane is empty."""
+        age = self._timing.unqueued_after + time.monotonic() - before
+        async with self._database.statement() as repositories:
+            return await repositories.outputs.outputs_unclaimed(queued_before=age, limit=self._batch)
 
     async def _publish_outputs(self, image: LackingImage) -> bool:
         async with self._database.statement() as repositories:

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
 from harness.fakes import Failure
-from harness.service_harness import GRACE, LEASE, UNCLAIMED_AFTER, ServiceHarness
+from harness.service_harness import GRACE, LEASE, UNCLAIMED_AFTER, UNQUEUED_AFTER, ServiceHarness
 from harness.waiting import eventually
 from image_service.database.clock import now
 from image_service.domain.image import Image
@@ -677,6 +677,28 @@ async def test_lost_messages_of_late_outputs_are_published_again_with_growing_de
     assert await env.reconciler().run_once() == 1
     await env.processing().process(env.queue.published[-1])
     await is_settled(env, image_id)
+
+
+async def test_a_lost_message_of_late_outputs_is_replaced_once_the_lane_is_empty(env: ServiceHarness) -> None:
+    image_id = await done(env)
+    assert await env.reconciler().run_once() == 1
+    await env.time_passes(image_id, UNQUEUED_AFTER + 1)
+    assert await env.reconciler().run_once() == 0  # its message waits
+    env.queue.lose_everything()
+    assert await env.reconciler().run_once() == 1
+    assert await env.reconciler().run_once() == 0
+    await env.processing().process(env.queue.published[-1])
+    await is_settled(env, image_id)
+    assert await env.reconciler().run_once() == 0
+
+
+async def test_late_outputs_of_a_claim_are_not_queued_although_the_lane_is_empty(env: ServiceHarness) -> None:
+    image_id = await done(env)
+    await env.reconciler().run_once()
+    env.queue.lose_everything()
+    await env.time_passes(image_id, UNQUEUED_AFTER + 1)
+    assert await env.ask(lambda r: r.outputs.claim_outputs(image_id, lease=LEASE))
+    assert await env.reconciler().run_once() == 0
 
 
 async def test_two_reconcilers_publish_late_outputs_once(env: ServiceHarness) -> None:
