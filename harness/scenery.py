@@ -62,18 +62,29 @@ def product(side: int) -> Image.Image:
 
 
 def sticker(side: int) -> bytes:
-    """Return an animated GIF of a bouncing ball with a shadow, on a transparent ground."""
+    """Return an animated WebP of a bouncing ball with a shadow, on a transparent ground."""
+    ball = _ball(side * 2 // 5)
     frames = []
     for number in range(_FRAMES):
         high = abs(math.sin(math.pi * number / _FRAMES))
         picture = Image.new("RGBA", (side, side))
-        draw = ImageDraw.Draw(picture)
         flat = 0.22 + 0.1 * (1 - high)
-        draw.ellipse((side * (0.5 - flat), side * 0.86, side * (0.5 + flat), side * 0.94), (60, 60, 70, 255))
-        top = side * (0.5 - 0.42 * high)
-        draw.ellipse((side * 0.3, top, side * 0.7, top + side * 0.4), (222, 74, 62, 255))
-        draw.ellipse((side * 0.4, top + side * 0.06, side * 0.5, top + side * 0.14), (255, 214, 205, 255))
+        shadow = (side * (0.5 - flat), side * 0.86, side * (0.5 + flat), side * 0.94)
+        ImageDraw.Draw(picture).ellipse(shadow, (60, 60, 70, 255))
+        picture.paste(ball, (round(side * 0.3), round(side * (0.5 - 0.42 * high))), ball)
         frames.append(picture)
     data = io.BytesIO()
-    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:], duration=40, loop=0, disposal=2)
+    frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], duration=40, loop=0, lossless=True)
     return data.getvalue()
+
+
+def _ball(side: int) -> Image.Image:
+    """Return a ball that is lit from the upper left."""
+    light = np.asarray(Image.radial_gradient("L").resize((side * 2, side * 2)), np.float64) / 255
+    light = light[side // 2 : side // 2 + side, side * 5 // 8 : side * 5 // 8 + side]
+    shade = (1.05 - light)[..., None] * np.array((255.0, 96.0, 72.0))
+    ball = Image.fromarray(np.clip(shade, 0, 255).astype(np.uint8)).convert("RGBA")
+    outline = Image.new("L", (side, side))
+    ImageDraw.Draw(outline).ellipse((0, 0, side - 1, side - 1), 255)
+    ball.putalpha(outline)
+    return ball

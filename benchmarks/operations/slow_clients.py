@@ -29,7 +29,7 @@ import httpx
 import psutil
 
 from harness.images import encoded, noise
-from harness.nginx import examples, nginx, nginx_program
+from harness.nginx import examples, nginx
 from harness.servers import new_folder
 from harness.service import Standalone, client
 
@@ -177,10 +177,7 @@ async def _half_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 @contextmanager
 def _nginx(url: str) -> Iterator[str]:
     """Run nginx with the configuration of docs/scaling.md in front of the service; yields its address."""
-    program = nginx_program()
-    if program is None:
-        raise SystemExit("nginx is needed (Debian: apt-get install nginx-light)")
-    with tempfile.TemporaryDirectory() as folder, nginx(program, url, examples()[0], Path(folder)) as address:
+    with tempfile.TemporaryDirectory() as folder, nginx(url, examples()[0], Path(folder)) as address:
         yield address
 
 
