@@ -59,15 +59,22 @@ def _by_width(family: Iterable[Density]) -> Sequence[Density]:
 
 
 def _sources(widths: Sequence[Density]) -> Iterable[tuple[str, Sequence[Thumbnail]]]:
-    """Returns the types that there are of every width and that save bytes, with their files, the smallest first."""
-    by_type: Mapping[str, list[Thumbnail]] = defaultdict(list)
+    """Returns the further types that save bytes, with their files, the one with the smallest widest file first.
+
+    A browser that takes a type can choose among its widths only. So it has the widest, and at least half of all.
+    """
+    found: Mapping[str, list[tuple[Thumbnail, Thumbnail]]] = defaultdict(list)
     for each in widths:
         for variant in each.variants:
-            by_type[variant.content_type].append(variant)
-    most = sum(each.default.size_bytes for each in widths)
-    sums = {kind: sum(file.size_bytes for file in files) for kind, files in by_type.items()}
-    complete = [kind for kind, files in by_type.items() if len(files) == len(widths) and sums[kind] < most]
-    return [(kind, by_type[kind]) for kind in sorted(complete, key=sums.__getitem__)]
+            found[variant.content_type].append((variant, each.default))
+    by_type = {
+        kind: [variant for variant, _ in pairs]
+        for kind, pairs in found.items()
+        if pairs[-1][1] is widths[-1].default
+        and 2 * len(pairs) >= len(widths)
+        and sum(variant.size_bytes - default.size_bytes for variant, default in pairs) < 0
+    }
+    return sorted(by_type.items(), key=lambda item: item[1][-1].size_bytes)
 
 
 def _srcset(files: Iterable[Thumbnail], url_of: Callable[[Thumbnail], str]) -> str:

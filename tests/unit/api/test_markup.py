@@ -66,7 +66,7 @@ def test_of_two_files_of_one_width_the_smaller_is_listed() -> None:
     assert urls_in(markup.srcset) == [("300x300.jpg", "80w")]
 
 
-def test_picture_has_a_source_for_each_format_that_has_every_width() -> None:
+def test_picture_has_a_source_for_each_format_that_has_the_widest() -> None:
     files: dict[str, Size] = {
         "square": (256, 256, 1000),
         "square.webp": (256, 256, 900),
@@ -100,6 +100,20 @@ def test_picture_has_a_source_for_each_format_that_has_every_width() -> None:
     }
     assert re.fullmatch("background-color:#[0-9a-f]{6}", img["style"] or "")
     assert {attributes["sizes"] for _, attributes in sources} == {sizes}
+
+
+def test_a_source_may_lack_narrow_widths_but_not_the_widest_or_more_than_half() -> None:
+    def types(files: dict[str, Size]) -> list[tuple[str, str]]:
+        markup = made(files, HERO)
+        assert markup is not None
+        return [
+            (each["type"] or "", each["srcset"] or "") for tag, each in Parsed(markup.picture).tags if tag == "source"
+        ]
+
+    ((kind, srcset),) = types(dict(HERO_FILES))
+    assert kind == "image/webp"
+    assert urls_in(srcset) == [("hero.webp", "800w"), ("hero@2x.webp", "1600w")]
+    assert not types({name: size for name, size in HERO_FILES.items() if name != "hero.webp"})
 
 
 def test_formats_that_save_nothing_in_all_are_left_out() -> None:
