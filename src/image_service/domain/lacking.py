@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from image_service.domain.image import Image
+from image_service.domain.image import Image, ImageFormat
 from image_service.domain.recipe import Output, Recipe, made_with
+from image_service.domain.variants import is_worth_a_file
 
 
 class File(Protocol):
@@ -65,7 +66,8 @@ def _is_no_smaller(output: Output, file: File, defaults: Mapping[tuple[str, int]
     default = defaults.get((output.preset, output.dpr))
     if output.default or default is None:
         return False
-    return file.size_bytes >= default.size_bytes or file.content_type == default.content_type
+    made, standard = ImageFormat.of(file.content_type), ImageFormat.of(default.content_type)
+    return not is_worth_a_file(made, file.size_bytes, standard, default.size_bytes)
 
 
 def _is_no_larger(output: Output, file: File, outputs: Sequence[Output], files: Mapping[str, File]) -> bool:
