@@ -10,15 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from harness.processes import free_port, wait_until
+from harness.processes import ServerError, free_port, wait_until
+from harness.servers import ADVICE
 
 _SCALING: Final = Path(__file__).parents[1] / "docs/scaling.md"
 _TEMPORARY: Final = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
-def nginx_program() -> str | None:
-    """Returns the path of nginx, which TEST_NGINX may name; None if it is not installed."""
-    return os.environ.get("TEST_NGINX") or shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+def _program() -> str:
+    """Returns the path of nginx, which TEST_NGINX may name.
+
+    Raises:
+        ServerError: it is not installed.
+    """
+    found = os.environ.get("TEST_NGINX") or shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if found is None:
+        raise ServerError(f"nginx is not installed. {ADVICE['nginx']}.")
+    return found
 
 
 def examples() -> list[str]:
@@ -40,17 +48,16 @@ def with_cache(location: str | None = None) -> str:
 
 
 @contextmanager
-def nginx(program: str, url: str, sites: str, folder: Path) -> Iterator[str]:
+def nginx(url: str, sites: str, folder: Path) -> Iterator[str]:
     """Runs nginx for the duration of the block; yields its address.
 
     Args:
-        program: Its path.
         url: The address of the service.
         sites: Its configuration, with the addresses of the examples.
         folder: Where it may write.
 
     Raises:
-        RuntimeError: it does not start.
+        ServerError: it is not installed, or does not start.
     """
     port = free_port()
     servers = iter([f"server {url.partition('://')[2]};"])
@@ -65,10 +72,10 @@ def nginx(program: str, url: str, sites: str, folder: Path) -> Iterator[str]:
         f"daemon off; {user} pid {folder}/pid; error_log {folder}/error.log; worker_rlimit_nofile 8192;"
         f"events {{ worker_connections 4096; }} http {{ access_log off; {temporary} {sites} }}"
     )
-    with subprocess.Popen([program, "-c", configuration, "-e", f"{folder}/error.log"]) as server:  # noqa: S603 - our own configuration
+    with subprocess.Popen([_program(), "-c", configuration, "-e", f"{folder}/error.log"]) as server:  # noqa: S603 - our own configuration
         try:
             if not wait_until(lambda: _listens(port), timeout=10):
-                raise RuntimeError("nginx does not start")
+                raise ServerError("nginx does not start")
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()

@@ -21,7 +21,14 @@ _MODERN: Final = (OutputFormat.JPEG, OutputFormat.WEBP, OutputFormat.AVIF, Outpu
 AVATAR: Final = Recipe(
     name="avatar",
     presets=(
-        Preset(name="square", width=256, height=256, fit=Fit.COVER, formats=(OutputFormat.JPEG, OutputFormat.WEBP)),
+        Preset(
+            name="square",
+            width=256,
+            height=256,
+            fit=Fit.COVER,
+            formats=(OutputFormat.JPEG, OutputFormat.WEBP),
+            quality=((OutputFormat.JPEG, 82), (OutputFormat.WEBP, 78)),
+        ),
     ),
 )
 HERO: Final = Recipe(

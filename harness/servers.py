@@ -42,6 +42,7 @@ ADVICE = {
     "PgBouncer": "`make test-servers` installs it",
     "RabbitMQ": "`make test-servers` installs it, or set TEST_RABBITMQ_URL (amqp://user:password@host:port/)",
     "Prometheus": "`make test-servers` installs it (Debian, Ubuntu: apt-get install prometheus)",
+    "nginx": "`make test-servers` installs it (Debian, Ubuntu: apt-get install nginx-light), or set TEST_NGINX",
     "The fork server": "Its log says which module cannot be imported",
 }
 

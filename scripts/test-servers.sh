@@ -20,6 +20,10 @@ have_prometheus() {
     command -v prometheus >/dev/null && command -v promtool >/dev/null
 }
 
+have_nginx() {
+    [ -n "${TEST_NGINX:-}" ] || command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]
+}
+
 have_azurite() {
     [ -n "${TEST_AZURE_URL:-}" ] || {
         command -v node >/dev/null &&
@@ -42,6 +46,7 @@ missing_packages() {
     have_pgbouncer || missing="$missing pgbouncer"
     have_rabbitmq || missing="$missing rabbitmq-server"
     have_prometheus || missing="$missing prometheus"
+    have_nginx || missing="$missing nginx-light"
     have_chromium || missing="$missing chromium"
     command -v openssl >/dev/null || missing="$missing openssl"
     have_azurite || command -v npm >/dev/null || missing="$missing nodejs npm"

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-import pytest
 
 from harness.accept import BROWSERS
 from harness.api import Api, accepted, api_on
-from harness.nginx import nginx, nginx_program, with_cache
+from harness.nginx import nginx, with_cache
 from harness.outputs import HERO_FILES, RECIPES, content_of, finish_with, thumbnail
 from image_service.api.server import serve
 
-PROGRAM: Final = nginx_program()
 EVERYTHING: Final = """
     location ~ /thumbnails/ {
         proxy_cache thumbnails;
@@ -29,8 +27,6 @@ EVERYTHING: Final = """
     }
 """
 """A cache that keeps negotiated responses too, which the service asks it not to: only ``Vary`` tells them apart."""
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed (Debian: nginx-light)")
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ async def cached(database_url: str, folder: Path, location: str | None = None) -
         await started.wait()
         try:
             (folder / "nginx").mkdir()
-            with nginx(PROGRAM or "", address, with_cache(location), folder / "nginx") as url:
+            with nginx(address, with_cache(location), folder / "nginx") as url:
                 async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
                     yield Cached(client, api, image_id)
         finally:

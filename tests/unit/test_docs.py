@@ -9,6 +9,7 @@ from image_service import errors
 from image_service.api.problems import STATUS
 from image_service.config import Settings, load_recipes, recipe_rules, recipes_file
 from image_service.config.recipe_fields import MAX_SIDE, PRESET_FIELDS
+from image_service.domain import geometry
 
 ROOT = Path(__file__).parents[2]
 RECIPES = (ROOT / "docs/recipes.md").read_text()
@@ -61,9 +62,9 @@ def test_the_bounds_of_recipes_are_documented_as_they_are() -> None:
         recipes_file.MAX_PRESETS,
         recipe_rules.MAX_OUTPUTS,
         MAX_SIDE,
-        recipe_rules.MAX_PIXELS,
+        geometry.MAX_OUTPUT_PIXELS,
         recipe_rules.MAX_PIXELS_OF_ALL,
-        recipe_rules.MAX_PIXELS,
+        geometry.MAX_OUTPUT_PIXELS,
     ]
 
 

@@ -404,7 +404,7 @@ def presets() -> st.SearchStrategy[Preset]:
     animated = st.lists(
         st.sampled_from([OutputFormat.AUTO, OutputFormat.WEBP, OutputFormat.GIF]), min_size=1, unique=True
     )
-    side = st.integers(1, 1000)
+    side = st.integers(1, 800)
 
     def preset(draw: st.DrawFn) -> Preset:
         animation = draw(st.sampled_from(Animation))

@@ -77,6 +77,8 @@ def _report(photo: Path, rendering: Rendering) -> None:
         typer.echo(
             f"  {made.output:{longest}} {size:10} {made.size_bytes:>9,} bytes  {made.content_type:11} {made.path}"
         )
+    if rendering.left_out:
+        typer.echo(f"  not worth a file: {', '.join(rendering.left_out)}")
     traits = rendering.traits
     removed = ", ".join(traits.metadata_removed) or "nothing"
     typer.echo(f"\n  placeholder {traits.placeholder}, dominant colour {traits.dominant_colour or 'none'}")

@@ -9,12 +9,11 @@ from typing import Final
 
 from image_service.config.decoders import explain_missing
 from image_service.config.recipe_fields import MAX_SIDE, has_quality
+from image_service.domain.geometry import MAX_OUTPUT_PIXELS
 from image_service.domain.recipe import Animation, Fit, OutputFormat, Preset, Recipe
 
 MAX_OUTPUTS: Final = 64
 """Of a recipe."""
-MAX_PIXELS: Final = 16_000_000
-"""Of a box, at its highest pixel density: the renderer makes none larger."""
 MAX_PIXELS_OF_ALL: Final = 150_000_000
 """Of all boxes of a recipe, which are filled within DECODE_TIMEOUT."""
 
@@ -56,7 +55,7 @@ def of_recipe(recipe: Recipe) -> Iterator[Problem]:
         yield ("presets",), f"all presets of {recipe.name} are optional: at least one must not be"
     if (count := len(recipe.outputs)) > MAX_OUTPUTS:
         yield (), f"{recipe.name} has {count} outputs, one for each format and dpr; allowed are {MAX_OUTPUTS}"
-    pixels = sum(min(MAX_PIXELS, _square(each.width, each.height)) for each in recipe.outputs)
+    pixels = sum(min(MAX_OUTPUT_PIXELS, _square(each.width, each.height)) for each in recipe.outputs)
     if pixels > MAX_PIXELS_OF_ALL:
         yield (), f"the outputs of {recipe.name} have {pixels:,} pixels; allowed are {MAX_PIXELS_OF_ALL:,}"
 
@@ -77,8 +76,8 @@ def _of_box(preset: Preset, given: Mapping[str, object]) -> Iterator[Problem]:
             yield (name,), f"{name} = {side} makes {size}: allowed are {MAX_SIDE}"
     # Where a side is missing, the renderer keeps to the limit for each image.
     pixels = (preset.width or 0) * (preset.height or 0) * largest**2
-    if pixels > MAX_PIXELS:
-        yield (), f"{preset.name} has {pixels:,} pixels at dpr {largest}: allowed are {MAX_PIXELS:,}"
+    if pixels > MAX_OUTPUT_PIXELS:
+        yield (), f"{preset.name} has {pixels:,} pixels at dpr {largest}: allowed are {MAX_OUTPUT_PIXELS:,}"
 
 
 def _of_formats(preset: Preset) -> Iterator[Problem]:

@@ -4,8 +4,8 @@ A preset's outputs show the same picture. A variant, which is one in another for
 is no smaller than the default of the same pixel density, or would have the same file format: clients gain nothing by
 it. One of a higher pixel density is left out if it has the size of the next lower one: the original is too small.
 
-Where only some outputs are made, they are compared with each other only. ``lacking.superfluous`` compares them with the
-files that the image has already.
+Where only some outputs are made, they are compared with each other only. The worker that records them compares them
+with those that the image has already.
 """
 
 from image_service.domain.geometry import output_size

@@ -166,7 +166,7 @@ async def test_recipes_are_listed(sqlite_api: Api) -> None:
         "background": "#ffffff",
         "enlarge": False,
         "formats": ["jpeg", "webp"],
-        "quality": {"jpeg": 82, "webp": 82},
+        "quality": {"jpeg": 82, "webp": 78},
         "effort": "fast",
         "sharpen": False,
         "linear": False,

@@ -27,7 +27,7 @@ from image_service.errors import (
     UnsupportedFormat,
 )
 from image_service.imaging.isolation.jobs import RECIPES, Job, line
-from image_service.imaging.limits import RenderLimits
+from image_service.imaging.limits import MAX_ANIMATION_BYTES, RenderLimits
 from image_service.imaging.render.steps import STEPS_OF_AN_IMAGE, STEPS_OF_AN_OUTPUT, label
 
 MAX_LINE: Final = 64 * 1024
@@ -199,8 +199,10 @@ def _announced(
         image_format = ImageFormat.of(content_type)
         _check(image_format in output_formats(output.format), "a format")
         _check((_number(width), _number(height)) == output_size(*original, output), "a size")
-        bound = min(most, width * height * _BYTES_PER_PIXEL + _BYTES_BESIDE_PIXELS)
-        _check(_number(size_bytes) <= (most if output.animation is Animation.KEEP else bound), "a number of bytes")
+        bound = width * height * _BYTES_PER_PIXEL + _BYTES_BESIDE_PIXELS
+        if output.animation is Animation.KEEP:
+            bound = max(bound, MAX_ANIMATION_BYTES)
+        _check(_number(size_bytes) <= min(most, bound), "a number of bytes")
         made = Announced(output=output.name, format=image_format, width=width, height=height, size_bytes=size_bytes)
         place = output.preset, output.dpr
         if output.default:

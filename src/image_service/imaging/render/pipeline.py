@@ -159,10 +159,9 @@ def _check_size(work: _Work) -> None:
 
 def _scale_on_load(work: _Work) -> None:
     """Have the decoder scale the picture down while it decodes, where the format can and nothing is lost."""
+    outputs = work.recipe.outputs
     # Decoders average encoded values, which are no light.
-    needed = (
-        work.size if any(each.linear for each in work.recipe.outputs) else _needed_as_stored(work, work.recipe.outputs)
-    )
+    needed = work.size if any(each.linear for each in outputs) else _needed_as_stored(work, outputs)
     work.box = decode.scale_on_load(work.opened, *needed)
 
 

@@ -18,7 +18,7 @@ from image_service.imaging.isolation.protocol import (
     encode_error,
     encode_rendering,
 )
-from image_service.imaging.limits import RenderLimits
+from image_service.imaging.limits import MAX_ANIMATION_BYTES, RenderLimits
 
 OUT = Path("/scratch/job")
 RECIPE = Recipe(
@@ -341,7 +341,7 @@ def test_an_animation_may_have_more_bytes_than_a_picture() -> None:
     )
     job = Job(source=OUT, recipe=Recipe(presets=(sticker,)), out=OUT)
     content = fields() | {"job": job.number, "left_out": [], "timings": []}
-    for size_bytes, allowed in ((LIMITS.file_bytes, True), (LIMITS.file_bytes + 1, False)):
+    for size_bytes, allowed in ((MAX_ANIMATION_BYTES, True), (MAX_ANIMATION_BYTES + 1, False)):
         content["thumbnails"] = {"box": ["image/webp", 100, 50, size_bytes]}
         if allowed:
             assert left_out(content, job) == ()

@@ -89,7 +89,7 @@ def test_format_left_open_is_webp_with_its_quality() -> None:
     assert kept(content, automatic) == kept(content)
     assert kept(content).format is ImageFormat.WEBP
     assert len(kept(content, replace(OUTPUT, quality=10)).content) < len(kept(content).content) / 2
-    assert len(kept(content, replace(OUTPUT, effort=Effort.SMALL)).content) < len(kept(content).content)
+    assert bytes(kept(content, replace(OUTPUT, effort=Effort.SMALL)).content) != bytes(kept(content).content)
 
 
 @pytest.mark.parametrize("kind", KINDS)
