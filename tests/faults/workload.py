@@ -20,6 +20,8 @@ PAUSE = (0.05, 0.35)
 CORRUPT_SHARE = 0.04
 RECIPE_SHARE = 0.5
 """Of uploads and of requests for reprocessing: those that name a recipe."""
+RECENT, FINISHED = 20, 80
+"""How many images ago one was uploaded that is probably still processed, and one that probably is not."""
 CONNECTIONS = 10
 """Connections to the database that each API process keeps: as many uploads at a time use all of them."""
 TRIES = 12
@@ -145,10 +147,10 @@ class _User:
     def _server(self) -> str:
         return self.rng.choice([*self._workload.urls])
 
-    def _any(self, condition: Callable[[Known], bool] = lambda _: True) -> Known | None:
-        """Choose an image, preferably a recent one."""
+    def _any(self, condition: Callable[[Known], bool] = lambda _: True, near: float = RECENT) -> Known | None:
+        """Choose an image, preferably a recent one: on average the one uploaded ``near`` images ago."""
         known = [each for each in self._workload.known[-200:] if condition(each)]
-        back = int(self.rng.expovariate(1 / 20))
+        back = int(self.rng.expovariate(1 / near))
         return known[-1 - back % len(known)] if known else None
 
     async def _upload(self) -> None:
@@ -201,7 +203,7 @@ class _User:
             await self.client.status(self._server(), known.image_id)
 
     async def _reprocess(self) -> None:
-        if known := self._any(lambda each: each.sent.picture is not Picture.POISON):
+        if known := self._any(lambda each: each.sent.picture is not Picture.POISON, near=FINISHED):
             await self.client.reprocess(self._server(), known.image_id, self._recipe())
             await self.client.status(self._server(), known.image_id)
 
