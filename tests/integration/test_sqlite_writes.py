@@ -169,7 +169,7 @@ async def test_unit_that_fails_does_not_affect_the_others_of_its_group(database:
 
 async def test_failing_commit_fails_its_whole_group_and_the_next_one_succeeds(database: Database) -> None:
     orphan = {"image_id": upload().id, "width": 1, "height": 1, "size_bytes": 1}
-    orphan |= dict.fromkeys(("preset", "key", "content_type", "sha256"), "")
+    orphan |= dict.fromkeys(("output", "key", "content_type", "sha256"), "")
     first, before, after = upload(), upload(), upload()
     with held(database) as gate:
         tasks = adding(database, first)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Final
+from typing import Final, cast
 
 import asyncpg
 from sqlalchemy import event
@@ -26,9 +26,9 @@ class FastCloseConnection(asyncpg.Connection):  # type: ignore[misc]  # it carri
 
 
 def check_idle_connections(engine: AsyncEngine, after: float) -> None:
-    """Check a connection before use if it has been idle: the server may have been restarted since.
+    """Check a connection before use: the server may have been restarted since.
 
-    A connection that has just been used is not checked: at high load that would be a round trip for each transaction.
+    The server is asked only for one that has been idle: at high load that would be a round trip for each transaction.
 
     Args:
         engine: The engine whose pool is to check.
@@ -39,6 +39,9 @@ def check_idle_connections(engine: AsyncEngine, after: float) -> None:
         record.info[_RETURNED_AT] = time.monotonic()
 
     def check(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+        # The server may have ended it a moment ago, as at a failover: the event loop knows without asking.
+        if cast("asyncpg.Connection", connection.driver_connection).is_closed():
+            raise InvalidatePoolError
         if time.monotonic() - record.info.get(_RETURNED_AT, math.inf) < after:
             return
         try:

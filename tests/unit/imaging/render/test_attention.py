@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +41,8 @@ def disc(colour: tuple[int, int, int], ground: tuple[int, int, int] = GREY) -> I
 
 def texture(strength: float) -> Image.Image:
     """Irregular spots in grey."""
-    soft = noise(WIDTH // 6, HEIGHT // 6).convert("L").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    spots = np.random.default_rng(5).integers(0, 256, (HEIGHT // 6, WIDTH // 6), np.uint8)
+    soft = Image.fromarray(spots).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     return Image.blend(plain("L"), soft, strength).convert("RGB")
 
 
