@@ -104,6 +104,7 @@ async def back_fill(cluster: LocalCluster, database: AsyncConnection, old: list[
         if not left:
             sys.exit("the back-fill finished before the uploads: use more images")
         await _until(database, 0)
+        print(f"  back-fill: all {outdated} after {time.monotonic() - began:.0f} s")
         if status := await asyncio.to_thread(program.wait, FINISH_LIMIT):
             sys.exit(f"image-service backfill ended with {status}:\n{group.tail()}")
     finally:
@@ -175,6 +176,8 @@ async def measure(cluster: LocalCluster, given: argparse.Namespace) -> float:
             async with back_fill(cluster, database, old):
                 for name, times in (await uploads(api, database, pictures, given.uploads, given.pause)).items():
                     busy[name] += times
+        made = {preset: int(times) for preset, times in await database.execute(MADE)}
+        print(f"\nrendered again: {', '.join(f'{preset} {times:,} times' for preset, times in made.items())}")
         return table(idle, busy)
 
 
