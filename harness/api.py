@@ -27,6 +27,7 @@ from image_service.errors import QueueUnavailable
 from image_service.observability.metrics import Metrics
 from image_service.ports import Delivery, PresignedUrls, TaskQueue
 from image_service.queue.embedded import EmbeddedQueue
+from image_service.queue.signal import LocalSignal
 from image_service.services.backlog import Backlog
 from image_service.storage.local import LocalStorage
 
@@ -119,6 +120,7 @@ async def api_on(
         database=Database(database_url),
         storage=LocalStorage(chosen.storage_path),
         queue=queue or EmbeddedQueue(),
+        signal=LocalSignal(),
         presigned_urls=presigned_urls,
         metrics=Metrics(),
     )

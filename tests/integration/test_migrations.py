@@ -77,7 +77,7 @@ def schema(connection: Connection) -> dict[str, Any]:
                 for column in inspector.get_columns(table)
             ),
             "primary key": inspector.get_pk_constraint(table),
-            "foreign keys": inspector.get_foreign_keys(table),
+            "foreign keys": sorted(inspector.get_foreign_keys(table), key=lambda key: str(key["name"])),
             "unique": inspector.get_unique_constraints(table),
             "checks": sorted(
                 (check["name"], plain(check["sqltext"]))
@@ -150,7 +150,7 @@ def versions(checkout: Path) -> set[Path]:
 def test_upgrade_downgrade_and_upgrade_give_the_same_schema(empty_database_url: str) -> None:
     url = empty_database_url
     upgrade(url)
-    assert tables(url) == {"images", "thumbnails", "removals", "identity", "alembic_version"}
+    assert tables(url) == {*Base.metadata.tables, "alembic_version"}
     assert revision(url) == newest_revision()
     up = ask(url, schema)
     downgrade(url)

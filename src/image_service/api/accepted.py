@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import Response
 
-from image_service.api.urls import Urls
+from image_service.documents.urls import Urls
 
 _RETRY_AFTER: Final = "1"
 """Seconds: most images are DONE by then."""

@@ -10,8 +10,9 @@ from fastapi import FastAPI, Request
 from image_service.api.fixed_document import FixedDocument
 from image_service.api.multipart import UploadReader
 from image_service.api.upload_limit import UploadLimit
-from image_service.api.urls import Urls, urls_of
+from image_service.api.urls import urls_of
 from image_service.bootstrap import ApiServices
+from image_service.documents.urls import Urls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

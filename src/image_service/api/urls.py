@@ -1,75 +1,18 @@
-"""The URLs in responses, as clients can use them."""
+"""The base of the URLs in a response: the configured one, or the address that the request was sent to."""
 
 import re
-from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlencode, urlsplit
-from uuid import UUID
 
 from starlette.requests import Request
 
-from image_service.domain.image import Thumbnail
-from image_service.domain.outputs import explicit_name
+from image_service.documents.urls import Urls
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
-_VERSION_LENGTH: Final = 16
-
-
-class Urls:
-    """Builds URLs below one base, such as ``https://img.example.org``."""
-
-    def __init__(self, base: str) -> None:
-        self._base = base
-        self._path = urlsplit(base).path
-
-    def location(self, image_id: UUID) -> str:
-        """Returns the path of an image's status, for a ``Location`` header."""
-        return f"{self._path}/images/{image_id}"
-
-    def after(self, image_id: UUID, query: Mapping[str, str]) -> str:
-        """Returns the URL of the page that starts after an image, in a list with this query."""
-        return f"{self._base}/images?{urlencode({**query, 'before': image_id})}"
-
-    def original(self, image_id: UUID) -> str:
-        """Returns the URL of an image's original."""
-        return f"{self._base}/images/{image_id}/original"
-
-    def thumbnails(self, image_id: UUID) -> "ThumbnailUrls":
-        """Returns the URLs of an image's thumbnails."""
-        return ThumbnailUrls(f"{self._base}{_thumbnails(image_id)}")
-
-    def content_location(self, image_id: UUID, name: str, sha256: str) -> str:
-        """Returns the path of a thumbnail with this explicit name, for a ``Content-Location`` header."""
-        return f"{self._path}{_thumbnails(image_id)}{name}?v={version(sha256)}"
-
-
-class ThumbnailUrls:
-    """The URLs of one image's thumbnails; a new version of one has a new URL."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-
-    def plain(self, thumbnail: Thumbnail) -> str:
-        """Returns the URL with the name of the output alone."""
-        return f"{self._prefix}{thumbnail.output}?v={version(thumbnail.sha256)}"
-
-    def explicit(self, thumbnail: Thumbnail) -> str:
-        """Returns the URL that names the format: the file at it never changes."""
-        return f"{self._prefix}{explicit_name(thumbnail)}?v={version(thumbnail.sha256)}"
 
 
 def urls_of(request: Request, public_url: str | None) -> Urls:
     """Returns URLs below the configured base, or below the address that the request was sent to."""
     return Urls(public_url or f"{request.scope['scheme']}://{_host(request)}")
-
-
-def _thumbnails(image_id: UUID) -> str:
-    return f"/images/{image_id}/thumbnails/"
-
-
-def version(sha256: str) -> str:
-    """Returns the part of a file's hash that identifies its version in a URL."""
-    return sha256[:_VERSION_LENGTH]
 
 
 def _host(request: Request) -> str:

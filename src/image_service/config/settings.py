@@ -9,9 +9,10 @@ from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from image_service.config import types
+from image_service.config.event_settings import EventSettings
 from image_service.config.raw_values import cleaned
 from image_service.config.recipes_file import load_recipes
 from image_service.config.server_urls import EMBEDDED_QUEUE, SQLITE
@@ -20,7 +21,7 @@ from image_service.domain.image import DEFAULT_FORMATS
 from image_service.domain.recipe import Recipes
 
 
-class Settings(BaseSettings):
+class Settings(EventSettings):
     """The settings. The environment variable of each has its name in upper case."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, allow_inf_nan=False)

@@ -9,9 +9,18 @@ from sqlalchemy import Update, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.clock import in_seconds, now
+from image_service.database.event_log import record_events
 from image_service.database.removals import remove_thumbnails
 from image_service.database.repository import Repository
-from image_service.database.transitions import CLAIM, COMPLETE, COMPLETE_WITH_THUMBNAILS, FAIL, HELD_BY_CLAIM
+from image_service.database.transitions import (
+    CLAIM,
+    COMPLETE,
+    COMPLETE_WITH_THUMBNAILS,
+    FAIL,
+    FAIL_WITH_EVENT,
+    HELD_BY_CLAIM,
+)
+from image_service.domain.event import EventType
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
 from image_service.domain.lane import Lane
 from image_service.domain.status import CLAIMABLE
@@ -71,16 +80,22 @@ class ClaimStatements(Repository):
             raise ValueError("Replacing an image's thumbnails takes a transaction and superseded_for.")
         if self._connection.dialect.name == "postgresql":
             parameters = {**_held(claim), **_made(result), **_by_column(result.thumbnails)}
-            (row,) = await COMPLETE_WITH_THUMBNAILS.rows(self._connection, parameters)
-            return bool(row.done)
+            return bool(await COMPLETE_WITH_THUMBNAILS.rows(self._connection, parameters))
         done = await self._changed(COMPLETE, {**_held(claim), **_made(result)})
         if done:
             await self._insert_thumbnails(claim, result)
+            await record_events(self._connection, EventType.DONE, [claim.image_id])
         return done
 
     async def fail(self, claim: Claim, error: ImageError) -> bool:
         """PROCESSING → ERROR. False: the claim is lost, and nothing was changed."""
-        return await self._changed(FAIL, {**_held(claim), "failed_code": error.code, "failed_detail": error.detail})
+        parameters = {**_held(claim), "failed_code": error.code, "failed_detail": error.detail}
+        if self._connection.dialect.name == "postgresql":
+            return bool(await FAIL_WITH_EVENT.rows(self._connection, parameters))
+        failed = await self._changed(FAIL, parameters)
+        if failed:
+            await record_events(self._connection, EventType.FAILED, [claim.image_id])
+        return failed
 
     async def release(
         self,
@@ -156,6 +171,7 @@ class ClaimRepository(ClaimStatements):
         if done:
             await remove_thumbnails(self._connection, [claim.image_id], due_in=superseded_for)
             await self._insert_thumbnails(claim, result)
+            await record_events(self._connection, EventType.DONE, [claim.image_id])
         return done
 
 

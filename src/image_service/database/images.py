@@ -8,10 +8,12 @@ from sqlalchemy import bindparam, false, insert, select, update
 
 from image_service.database import transitions
 from image_service.database.clock import now
+from image_service.database.event_log import record_events
 from image_service.database.prepared import Prepared
 from image_service.database.removals import RemovalRepository, remove_thumbnails
 from image_service.database.repository import Repository
 from image_service.database.rows import SELECT_IMAGES, image_from_rows
+from image_service.domain.event import EventType
 from image_service.domain.image import Image, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
@@ -47,18 +49,24 @@ class ImageStatements(Repository):
             idempotency_key: The client's key, by which a repeated upload is recognised.
         """
         values = {
-            "id": original.id,
-            "format": original.header.format,
-            "width": original.header.width,
-            "height": original.header.height,
-            "size_bytes": original.size_bytes,
-            "sha256": original.sha256,
-            "idempotency_key": idempotency_key,
-            "recipe_name": original.recipe_name,
-            "lane": lane,
+            "new_id": original.id,
+            "new_format": original.header.format,
+            "new_width": original.header.width,
+            "new_height": original.header.height,
+            "new_size_bytes": original.size_bytes,
+            "new_sha256": original.sha256,
+            "new_idempotency_key": idempotency_key,
+            "new_recipe_name": original.recipe_name,
+            "new_client_metadata": original.metadata,
+            "new_webhook_id": original.webhook_id,
+            "new_lane": lane,
             "due_in": due_in,
         }
-        await transitions.ADD[self._connection.dialect.name].count(self._connection, values)
+        statement = transitions.ADD[self._connection.dialect.name]
+        if self._connection.dialect.name == "postgresql":
+            await statement.rows(self._connection, values)
+        elif await statement.count(self._connection, values):
+            await record_events(self._connection, EventType.ACCEPTED, [original.id])
 
     async def get(self, image_id: UUID) -> Image | None:
         """An image with its thumbnails."""
@@ -67,6 +75,26 @@ class ImageStatements(Repository):
     async def by_idempotency_key(self, idempotency_key: str) -> Image | None:
         """The image that was uploaded under an idempotency key, with its thumbnails."""
         return await self._one(_IMAGE_BY_KEY, {"key": idempotency_key})
+
+    async def existing(self, image_ids: Collection[UUID]) -> set[UUID]:
+        """Which of these images are recorded."""
+        result = await self._connection.execute(select(ImageRow.id).where(ImageRow.id.in_(image_ids)))
+        return set(result.scalars())
+
+    async def thumbnail_keys(self, image_ids: Collection[UUID]) -> set[str]:
+        """The storage keys of these images' thumbnails."""
+        result = await self._connection.execute(
+            select(ThumbnailRow.key).where(ThumbnailRow.image_id.in_(image_ids)),
+        )
+        return set(result.scalars())
+
+    async def _one(self, statement: Prepared, parameters: dict[str, Any]) -> Image | None:
+        rows = await statement.rows(self._connection, parameters)
+        return image_from_rows(rows) if rows else None
+
+
+class ImageRepository(ImageStatements):
+    """All queries on images."""
 
     async def reprocess(
         self,
@@ -92,27 +120,9 @@ class ImageStatements(Repository):
             # The fingerprint belongs to the recipe before.
             changes |= {"recipe_name": None if recipe == DEFAULT_NAME else recipe, "recipe": None}
         statement = transitions.reprocess(image_ids, due_in=due_in, changes=changes).returning(ImageRow.id)
-        return set((await self._connection.execute(statement)).scalars())
-
-    async def existing(self, image_ids: Collection[UUID]) -> set[UUID]:
-        """Which of these images are recorded."""
-        result = await self._connection.execute(select(ImageRow.id).where(ImageRow.id.in_(image_ids)))
-        return set(result.scalars())
-
-    async def thumbnail_keys(self, image_ids: Collection[UUID]) -> set[str]:
-        """The storage keys of these images' thumbnails."""
-        result = await self._connection.execute(
-            select(ThumbnailRow.key).where(ThumbnailRow.image_id.in_(image_ids)),
-        )
-        return set(result.scalars())
-
-    async def _one(self, statement: Prepared, parameters: dict[str, Any]) -> Image | None:
-        rows = await statement.rows(self._connection, parameters)
-        return image_from_rows(rows) if rows else None
-
-
-class ImageRepository(ImageStatements):
-    """All queries on images."""
+        changed = set((await self._connection.execute(statement)).scalars())
+        await record_events(self._connection, EventType.REPROCESSING, changed)
+        return changed
 
     async def remove(self, image_ids: Collection[UUID], *, only_finished: bool = False) -> list[str]:
         """Delete images, in whatever state, and record their files for removal; returns the files' keys.
@@ -135,6 +145,7 @@ class ImageRepository(ImageStatements):
         originals = list(map(original_key, found))
         await RemovalRepository(self._connection).add(originals, due_in=0)
         thumbnails = await remove_thumbnails(self._connection, found, due_in=0)
+        await record_events(self._connection, EventType.DELETED, found)
         await self._connection.execute(transitions.remove(found))
         return [*originals, *thumbnails]
 

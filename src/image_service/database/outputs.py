@@ -14,11 +14,13 @@ from sqlalchemy import Select, Update, and_, bindparam, case, func, null, or_, s
 
 from image_service.database.claims import insert_thumbnails
 from image_service.database.clock import in_seconds, now
+from image_service.database.event_log import record_events
 from image_service.database.prepared import Prepared
 from image_service.database.removals import remove_thumbnails
 from image_service.database.repository import Repository
 from image_service.database.states import in_state
 from image_service.database.transitions import NO_LATE_OUTPUTS
+from image_service.domain.event import EventType
 from image_service.domain.image import Claim, LateResult
 from image_service.domain.status import Status
 from image_service.models import ImageRow, ThumbnailRow
@@ -230,6 +232,7 @@ class OutputRepository(OutputStatements):
                 .where(ThumbnailRow.image_id == claim.image_id, ThumbnailRow.output == output)
                 .values(fingerprint=fingerprint)
             )
+        await record_events(self._connection, EventType.OUTPUT, [claim.image_id])
         return True
 
 

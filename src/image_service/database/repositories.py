@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.catalogue import CatalogueRepository, CatalogueStatements
 from image_service.database.claims import ClaimRepository, ClaimStatements
+from image_service.database.events import EventRepository, EventStatements
 from image_service.database.images import ImageRepository, ImageStatements
 from image_service.database.outputs import OutputRepository, OutputStatements
 from image_service.database.removals import RemovalRepository
@@ -18,6 +19,7 @@ class SingleStatements:
     outputs: OutputStatements
     scheduling: SchedulingStatements
     catalogue: CatalogueStatements
+    events: EventStatements
     removals: RemovalRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -26,6 +28,7 @@ class SingleStatements:
         self.outputs = OutputStatements(connection)
         self.scheduling = SchedulingStatements(connection)
         self.catalogue = CatalogueStatements(connection)
+        self.events = EventStatements(connection)
         self.removals = RemovalRepository(connection)
         self.connection = connection
         """For statements that no repository has: those of tests and benchmarks."""
@@ -39,6 +42,7 @@ class Repositories(SingleStatements):
     outputs: OutputRepository
     scheduling: SchedulingRepository
     catalogue: CatalogueRepository
+    events: EventRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection)
@@ -47,3 +51,4 @@ class Repositories(SingleStatements):
         self.outputs = OutputRepository(connection)
         self.scheduling = SchedulingRepository(connection)
         self.catalogue = CatalogueRepository(connection)
+        self.events = EventRepository(connection)

@@ -1,7 +1,8 @@
 """The statements that change an image's state: the only place that spells them.
 
-Whatever is written together with a change of state belongs in these statements. Those that every image needs are
-built once: SQLAlchemy takes longer to build one than to run it.
+Whatever is written together with a change of state belongs in these statements. So does the event that tells of it;
+where a change takes several statements, its event is recorded by the last one of the transaction. Those that every
+image needs are built once: SQLAlchemy takes longer to build one than to run it.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     Delete,
+    Insert,
     Select,
     Update,
     bindparam,
@@ -26,7 +28,9 @@ from sqlalchemy import (
 
 from image_service.database.clock import in_seconds, now
 from image_service.database.dialect import insert_if_new
+from image_service.database.event_log import SNAPSHOT_COLUMNS, with_event
 from image_service.database.prepared import Prepared
+from image_service.domain.event import EventType
 from image_service.domain.status import CLAIMABLE, TERMINAL, Status
 from image_service.models import ImageRow, ThumbnailRow
 
@@ -46,24 +50,46 @@ NO_LATE_OUTPUTS: Final[dict[str, Any]] = {
 }
 """What is set when an image lacks no outputs any more, or is to be rendered as a whole; it ends claims on them, too."""
 
-ADD: Final = {
-    dialect: Prepared(
-        insert_if_new(dialect, ImageRow).values(
-            status=Status.NEW,
-            attempt=0,
-            attempts_charged=0,
-            decoder_failures=0,
-            publishes=0,
-            outputs_attempts=0,
-            recipe_attempt=0,
-            due_at=in_seconds(bindparam("due_in")),
-            created_at=now(),
-            updated_at=now(),
-        )
+_ADDED: Final = (
+    "id",
+    "format",
+    "width",
+    "height",
+    "size_bytes",
+    "sha256",
+    "idempotency_key",
+    "recipe_name",
+    "client_metadata",
+    "webhook_id",
+    "lane",
+)
+"""The columns that an upload gives."""
+
+
+def _add(dialect: str) -> Insert:
+    return insert_if_new(dialect, ImageRow).values(
+        **{name: bindparam(f"new_{name}", type_=ImageRow.__table__.c[name].type) for name in _ADDED},
+        status=Status.NEW,
+        attempt=0,
+        attempts_charged=0,
+        decoder_failures=0,
+        publishes=0,
+        outputs_attempts=0,
+        recipe_attempt=0,
+        due_at=in_seconds(bindparam("due_in")),
+        created_at=now(),
+        updated_at=now(),
     )
-    for dialect in ("sqlite", "postgresql")
+
+
+ADD: Final = {
+    "sqlite": Prepared(_add("sqlite")),
+    "postgresql": Prepared(with_event(_add("postgresql").returning(*SNAPSHOT_COLUMNS), EventType.ACCEPTED)),
 }
-"""Record an image as NEW, unless it is recorded already. Parameters: its known columns, and due_in."""
+"""Record an image as NEW, unless it is recorded already; on PostgreSQL with its event, and the id is returned.
+
+Parameters: new_ with each column that an upload gives, and due_in.
+"""
 
 _MARK_QUEUED: Final[Update] = (
     update(ImageRow)
@@ -145,20 +171,25 @@ _THUMBNAIL: Final = {
 }
 
 
-def _complete_with_thumbnails() -> Select[int]:
-    done = COMPLETE.returning(ImageRow.id).cte("done")
+def _complete_with_thumbnails() -> Select[UUID]:
+    done = COMPLETE.returning(*SNAPSHOT_COLUMNS)
     lists = [bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _THUMBNAIL.items()]
     each = func.unnest(*lists).table_valued(*_THUMBNAIL, name="each").render_derived()
-    rows = select(done.c.id, *(each.c[name] for name in _THUMBNAIL)).select_from(done.join(each, true()))
-    made = insert(ThumbnailRow).from_select(["image_id", *_THUMBNAIL], rows).cte("made")
-    return select(func.count().label("done")).select_from(done).add_cte(made)
+    return with_event(
+        done,
+        EventType.DONE,
+        thumbnails=lambda changed: insert(ThumbnailRow).from_select(
+            ["image_id", *_THUMBNAIL],
+            select(changed.c.id, *(each.c[name] for name in _THUMBNAIL)).select_from(changed.join(each, true())),
+        ),
+    )
 
 
 COMPLETE_WITH_THUMBNAILS: Final = Prepared(_complete_with_thumbnails())
-"""The same for an image that has no thumbnails yet, with its thumbnails, in one statement of PostgreSQL.
+"""The same for an image that has no thumbnails yet, with its thumbnails and its event, in one statement of PostgreSQL.
 
-Returns 1, or 0 if the claim is lost. Parameters: those of ``COMPLETE``, and each_ with each column of a thumbnail: a
-list of its values.
+Returns the id, or nothing if the claim is lost. Parameters: those of ``COMPLETE``, and each_ with each column of a
+thumbnail: a list of its values.
 """
 
 FAIL: Final[Update] = (
@@ -172,6 +203,9 @@ FAIL: Final[Update] = (
     )
 )
 """PROCESSING → ERROR. Parameters: those of ``HELD_BY_CLAIM``, failed_code, failed_detail."""
+
+FAIL_WITH_EVENT: Final = Prepared(with_event(FAIL.returning(*SNAPSHOT_COLUMNS), EventType.FAILED))
+"""The same with its event, in one statement of PostgreSQL. Returns the id, or nothing if the claim is lost."""
 
 
 def reprocess(image_ids: Collection[UUID], *, due_in: float, changes: Mapping[str, Any]) -> Update:

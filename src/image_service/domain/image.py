@@ -67,6 +67,10 @@ class Original:
     """64 lower-case hex digits."""
     recipe_name: str | None = None
     """None: the default recipe."""
+    metadata: str | None = None
+    """What the client gave with the upload, for its events."""
+    webhook_id: UUID | None = None
+    """The only webhook endpoint that gets its events; None: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

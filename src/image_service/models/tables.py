@@ -84,6 +84,10 @@ class ImageRow(Base):
     """The end of the lease of the worker that makes them, or of the rest before the next attempt."""
     outputs_attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """Claims on them that count; see ``attempts_charged``."""
+    client_metadata: Mapped[str | None] = mapped_column(Text)
+    """What the client gave with the upload, for its events."""
+    webhook_id: Mapped[UUID | None] = mapped_column(Uuid)
+    """The only webhook endpoint that gets its events, which may be deleted since; empty: all."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

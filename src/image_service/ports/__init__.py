@@ -3,6 +3,7 @@
 ``tests/contract`` tests what the docstrings here require, with the same suite for every adapter.
 """
 
+from image_service.ports.events import EncodedEvent, EventExchange, EventSignal
 from image_service.ports.observer import NULL_OBSERVER, AttemptOutcome, NullObserver, Observer
 from image_service.ports.queue import DeadLetter, DeadLetters, Delivery, Drain, Handler, RetryResult, TaskQueue
 from image_service.ports.renderer import Inspector, Renderer
@@ -15,6 +16,9 @@ __all__ = [
     "DeadLetters",
     "Delivery",
     "Drain",
+    "EncodedEvent",
+    "EventExchange",
+    "EventSignal",
     "Handler",
     "Inspector",
     "NullObserver",

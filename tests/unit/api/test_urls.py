@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.asgi import request
-from image_service.api.urls import Urls, urls_of, version
+from image_service.api.urls import urls_of
+from image_service.documents.urls import Urls, version
 from image_service.domain.image import Thumbnail
 
 ID = UUID("01900000-0000-7000-8000-000000000001")

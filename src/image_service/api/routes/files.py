@@ -13,7 +13,7 @@ from image_service.api.negotiation import named_types
 from image_service.api.problems import VARY, documented
 from image_service.api.routes.images import ImageId
 from image_service.api.routing import Router
-from image_service.api.urls import version
+from image_service.documents.urls import version
 from image_service.errors import ObjectMissing
 from image_service.services.lookup import StoredFile, StoredThumbnail
 

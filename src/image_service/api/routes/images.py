@@ -9,12 +9,12 @@ from image_service import errors
 from image_service.api.accepted import set_accepted_headers
 from image_service.api.caching import NO_STORE
 from image_service.api.dependencies import context_of
-from image_service.api.documents import image_status
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
 from image_service.api.recipe_choice import PARAMETER, recipe_of
 from image_service.api.routing import Router
-from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, ImageStatus, UploadAccepted
+from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, UploadAccepted
+from image_service.documents.image import ImageStatus, image_status
 from image_service.domain.status import Status
 from image_service.services.recipes import recipe_named
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from harness.fakes import TRAITS
 from harness.outputs import AVATAR, HERO, HERO_FILES, Size
-from image_service.api.documents import image_status
-from image_service.api.markup import Markup, markup_of
-from image_service.api.urls import ThumbnailUrls, Urls
+from image_service.documents.image import image_status
+from image_service.documents.markup import Markup, markup_of
+from image_service.documents.urls import ThumbnailUrls, Urls
 from image_service.domain.image import Image
 from image_service.domain.recipe import DEFAULT_RECIPE, Recipe, Recipes
 from tests.unit.test_outputs import image

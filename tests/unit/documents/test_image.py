@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from harness.outputs import HERO_FILES, RECIPES
-from image_service.api.documents import image_status
-from image_service.api.schemas import ImageStatus
-from image_service.api.urls import Urls
+from image_service.documents.image import ImageStatus, image_status
+from image_service.documents.urls import Urls
 from image_service.domain.image import Image
 from image_service.domain.recipe import Recipes
 from tests.unit.test_outputs import image

@@ -1,0 +1,60 @@
+"""The use cases of the API."""
+
+from dataclasses import dataclass
+
+from image_service.bootstrap.resources import Resources
+from image_service.bootstrap.shared import formats, make_deletion, make_health, make_publisher, make_reprocessing
+from image_service.config import Settings
+from image_service.domain.recipe import Recipes
+from image_service.imaging.inspect import HeaderInspector
+from image_service.services.backlog import Backlog
+from image_service.services.deletion import Deletion
+from image_service.services.health import HealthCheck
+from image_service.services.ingest import Ingest, IngestLimits
+from image_service.services.lookup import Lookup
+from image_service.services.reprocessing import Reprocessing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServices:
+    """The use cases of the API."""
+
+    ingest: Ingest
+    backlog: Backlog
+    lookup: Lookup
+    reprocessing: Reprocessing
+    deletion: Deletion
+    health: HealthCheck
+    recipes: Recipes
+
+
+def api_services(settings: Settings, resources: Resources) -> ApiServices:
+    """Returns the use cases of the API."""
+    publisher = make_publisher(settings, resources)
+    recipes = settings.recipes
+    if resources.metrics is not None:
+        resources.metrics.expect_api(backlog_limit=settings.max_backlog)
+    return ApiServices(
+        ingest=Ingest(
+            database=resources.database,
+            storage=resources.storage,
+            publisher=publisher,
+            inspector=HeaderInspector(
+                max_pixels=settings.max_pixels, max_memory=settings.decode_memory, allowed=formats(settings)
+            ),
+            limits=IngestLimits(max_file_size=settings.max_file_size),
+            recipes=recipes,
+            observer=resources.observer,
+        ),
+        backlog=Backlog(database=resources.database, limit=settings.max_backlog),
+        lookup=Lookup(
+            database=resources.database,
+            storage=resources.storage,
+            recipes=recipes,
+            presigned_urls=resources.presigned_urls,
+        ),
+        reprocessing=make_reprocessing(settings, resources),
+        deletion=make_deletion(resources),
+        health=make_health(resources),
+        recipes=recipes,
+    )

@@ -1,0 +1,87 @@
+"""Records events: in the statement that makes the change, or in its transaction."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import CTE, BigInteger, ColumnElement, Insert, Select, String, insert, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+from sqlalchemy.sql.functions import GenericFunction
+
+from image_service.database.clock import now
+from image_service.database.snapshots import COLUMNS, image_snapshot, snapshot_of, thumbnails_of
+from image_service.domain.event import EventType
+from image_service.models import EventRow, ImageRow, ThumbnailRow
+
+SNAPSHOT_COLUMNS: Final = (ImageRow.id, *(getattr(ImageRow, name) for name in COLUMNS))
+"""What a change must return for ``with_event``."""
+
+
+class current_transaction(GenericFunction[Any]):  # noqa: N801 — SQLAlchemy names functions in lower case
+    """The number of the transaction; see ``domain.event.Position``."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+def with_event(
+    change: ReturningInsert[Any] | ReturningUpdate[Any],
+    event: EventType,
+    *,
+    thumbnails: Callable[[CTE], Insert] | None = None,
+) -> Select[Any]:
+    """A change of images and their events in one statement of PostgreSQL. It returns the ids of the changed images.
+
+    Args:
+        change: Returns ``SNAPSHOT_COLUMNS``.
+        event: What happened.
+        thumbnails: Gives the statement that records the thumbnails of the one changed image; None: there are only those
+            recorded before.
+    """
+    changed = change.cte("changed")
+    if thumbnails is None:
+        recorded = select(thumbnails_of(ThumbnailRow.__table__.c)).where(ThumbnailRow.image_id == changed.c.id)
+        files = recorded.correlate(changed)
+    else:
+        made = thumbnails(changed).returning(*ThumbnailRow.__table__.c).cte("made")
+        files = select(thumbnails_of(made.c))
+    snapshot = snapshot_of(changed.c, files.scalar_subquery())
+    recording = _record(_event(event, changed.c.id, snapshot).select_from(changed))
+    return select(changed.c.id).add_cte(recording.cte("recorded"))
+
+
+async def record_events(connection: AsyncConnection, event: EventType, image_ids: Collection[UUID]) -> None:
+    """Record an event of images as they are now, in the transaction that changed them."""
+    images = _event(event, ImageRow.id, image_snapshot()).where(ImageRow.id.in_(image_ids)).order_by(ImageRow.id)
+    await connection.execute(_record(images))
+
+
+async def record_fact(connection: AsyncConnection, event: EventType, facts: Mapping[str, Any]) -> None:
+    """Record an event that is about no image, in the transaction that made it true."""
+    await connection.execute(
+        insert(EventRow).values(
+            type=event.value, happened_at=now(), transaction_id=current_transaction(), snapshot=dict(facts)
+        )
+    )
+
+
+def _event(event: EventType, image_id: Any, snapshot: ColumnElement[Any]) -> Select[Any]:  # noqa: ANN401 — a column of any table
+    return select(literal_column(f"'{event}'", String), image_id, now(), current_transaction(), snapshot)
+
+
+def _record(events: Select[Any]) -> Insert:
+    columns = ["type", "image_id", "happened_at", "transaction_id", "snapshot"]
+    return insert(EventRow).from_select(columns, events, include_defaults=False)
+
+
+@compiles(current_transaction, "postgresql")
+def _postgresql(element: current_transaction, compiler: SQLCompiler, **options: object) -> str:  # noqa: ARG001 — SQLAlchemy's signature
+    return "pg_current_xact_id()::text::bigint"
+
+
+@compiles(current_transaction, "sqlite")
+def _sqlite(element: current_transaction, compiler: SQLCompiler, **options: object) -> str:  # noqa: ARG001 — the same
+    return "0"

@@ -1,0 +1,45 @@
+"""Passing events on: to other processes, and to other services."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class EventSignal(Protocol):
+    """Tells the processes of the service that events have been recorded.
+
+    It is a hint without a guarantee: those who wait for events also look for them from time to time.
+    """
+
+    def notify(self) -> None:
+        """Tell all processes, this one included, soon. Never blocks or raises; many calls may become one."""
+        ...
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener``, which must not block, after each notification; returns what ends that."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedEvent:
+    """An event as other services receive it."""
+
+    id: str
+    topic: str
+    """Its type, such as ``image.done``, by which receivers choose."""
+    content_type: str
+    body: bytes
+
+
+class EventExchange(Protocol):
+    """Publishes events to other services, which take those that they want."""
+
+    async def publish(self, events: Sequence[EncodedEvent]) -> None:
+        """Publish events in this order.
+
+        When this returns, the broker has taken all of them.
+
+        Raises:
+            QueueUnavailable: the broker did not confirm all of them; some may be published.
+        """
+        ...
