@@ -11,6 +11,7 @@ from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedStorage
 from image_service.ports import (
     NULL_OBSERVER,
+    EventExchange,
     EventSignal,
     Observer,
     PresignedUrls,
@@ -18,7 +19,7 @@ from image_service.ports import (
     TaskQueue,
 )
 from image_service.queue.embedded import EmbeddedQueue
-from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.queue.rabbitmq import RabbitMQExchange, RabbitMQQueue
 from image_service.queue.signal import LocalSignal
 from image_service.storage.local import LocalStorage
 
@@ -35,6 +36,8 @@ class Resources:
     queue: TaskQueue
     signal: EventSignal
     """Tells all processes that events have been recorded."""
+    exchange: EventExchange | None = None
+    """Where events are published to other services, not connected yet; None if they are not."""
     presigned_urls: PresignedUrls | None = None
     """The storage, if clients download files directly from it."""
     metrics: Metrics | None = None
@@ -71,6 +74,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
             storage=storage,
             queue=queue,
             signal=LocalSignal(),
+            exchange=_exchange(settings),
             presigned_urls=presigned_urls,
             metrics=metrics,
         )
@@ -103,3 +107,9 @@ def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
     if metrics is not None:
         metrics.track_dead_letters(lambda: queue.dead_letters)
     return queue
+
+
+def _exchange(settings: Settings) -> EventExchange | None:
+    if settings.events_exchange is None:
+        return None
+    return RabbitMQExchange(settings.rabbitmq_url.get_secret_value(), settings.events_exchange)

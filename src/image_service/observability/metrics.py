@@ -154,6 +154,11 @@ class Metrics:
             "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
+        self._exchange_events = self._counter("exchange_events", "Events published to the exchange.")
+        self._exchange_lag = self._gauge(
+            "exchange_lag_seconds", "Age of the oldest event still to be published; 0 if none."
+        )
+
         self._lines_lost = self._counter("log_lines_lost", "Log lines dropped because nothing read them in time.")
         self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
         self._decoders = self._gauge("decoders", "Decoder processes, by state.", "pool", "state")
@@ -196,6 +201,11 @@ class Metrics:
         self._task_runs.labels(name, "ok" if succeeded else "failed").inc()
         if succeeded:
             self._task_succeeded.labels(name).set_to_current_time()
+
+    def relayed(self, events: int, *, lag: float) -> None:
+        """See ``Observer``."""
+        self._exchange_events.inc(events)
+        self._exchange_lag.set(lag)
 
     # --- HTTP requests -----------------------------------------------------------------------------------------------
 

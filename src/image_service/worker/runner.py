@@ -75,6 +75,8 @@ class Worker:
             asyncio.create_task(every(sweep, self._services.retention.run_once, "retention")),
             asyncio.create_task(every(self._liveness_interval, liveness.refresh, "liveness")),
         ]
+        if self._services.event_relay is not None:
+            jobs.append(asyncio.create_task(self._services.event_relay.run()))
         try:
             if self._settings.decode_slots:
                 await self._consume(Drain(stop.wait, self._settings.drain_timeout))
