@@ -16,7 +16,7 @@ from image_service.queue.rabbitmq.timeouts import now, within
 class RabbitMQExchange:
     """``ports.EventExchange`` on a RabbitMQ broker.
 
-    Events that no queue is bound for are dropped by the broker: nobody wants them.
+    The broker drops events that no queue is bound for.
 
     Args:
         url: ``amqp://`` or ``amqps://``, with credentials and virtual host. A wrong one is retried and logged.
