@@ -154,6 +154,11 @@ class Metrics:
             "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
+        self._events = self._counter("events_read", "Events read for requests and streams that wait for them.")
+        self._event_lag = self._histogram(
+            "event_lag_seconds", "Time from an event until it is read for those who wait for it.", _STEP_BUCKETS
+        )
+
         self._lines_lost = self._counter("log_lines_lost", "Log lines dropped because nothing read them in time.")
         self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
         self._decoders = self._gauge("decoders", "Decoder processes, by state.", "pool", "state")
@@ -196,6 +201,11 @@ class Metrics:
         self._task_runs.labels(name, "ok" if succeeded else "failed").inc()
         if succeeded:
             self._task_succeeded.labels(name).set_to_current_time()
+
+    def events_read(self, number: int, *, lag: float) -> None:
+        """See ``Observer``."""
+        self._events.inc(number)
+        self._event_lag.observe(lag)
 
     # --- HTTP requests -----------------------------------------------------------------------------------------------
 
