@@ -147,7 +147,7 @@ class EventStatements(Repository):
         return bool((await self._connection.execute(statement)).scalar_one())
 
     async def can_resume(self, position: Position) -> bool:
-        """Whether there is a settled event at a position, or the last purged one was there: none after it is missing."""
+        """Whether there is a settled event at a position, or the last purged one was: none after it is missing."""
         this = tuple_(*map(_number, position))
         settled = exists().where(this == _POSITION, _SETTLED)
         purged = tuple_(PositionRow.transaction_id, PositionRow.number)
