@@ -376,7 +376,8 @@ QUERIES: Final = (
     ),
     Query(name="reprocess", run=lambda r, s: r.images.reprocess(s.page, due_in=0), index=PRIMARY_KEY),
     Query(name="make due", run=lambda r, s: r.scheduling.make_due([s.unclaimed, s.done]), index=PRIMARY_KEY),
-    Query(name="remove", run=lambda r, s: r.images.remove(s.page), index=PRIMARY_KEY),
+    # Locked, shown in their events with their thumbnails, and removed.
+    Query(name="remove", run=lambda r, s: r.images.remove(s.page), index=PRIMARY_KEY, examines=1200),
     Query(name="remove originals", run=lambda r, s: r.images.remove_originals(s.page), index=PRIMARY_KEY),
     Query(name="sweep originals", run=lambda r, s: r.images.existing(s.page), index=PRIMARY_KEY),
     Query(name="sweep thumbnails", run=lambda r, s: r.images.thumbnail_keys(s.page), index="pk_thumbnails"),
