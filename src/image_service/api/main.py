@@ -1,5 +1,6 @@
 """Builds the HTTP application."""
 
+import asyncio
 from typing import Final
 
 from fastapi import FastAPI
@@ -41,8 +42,13 @@ _TELEMETRY: Final[TelemetryConfig] = {
 }
 
 
-def create_app(services: ApiServices, settings: Settings, metrics: Metrics | None = None) -> FastAPI:
-    """Returns the application, ready to be served; with metrics, requests are measured."""
+def create_app(
+    services: ApiServices, settings: Settings, metrics: Metrics | None = None, stop: asyncio.Event | None = None
+) -> FastAPI:
+    """Returns the application, ready to be served; with metrics, requests are measured.
+
+    Once ``stop`` is set, requests do not wait for events any more.
+    """
     app = FastAPI(
         title="Image Processing Service",
         version=__version__,
@@ -69,6 +75,7 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
             limits=FixedDocument.of(limits_of(settings, services.recipes)),
             public_url=settings.public_url,
             standalone=settings.embedded_queue,
+            stopping=stop or asyncio.Event(),
         ),
     )
     install_handlers(app)

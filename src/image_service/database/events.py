@@ -9,9 +9,11 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
+    and_,
     delete,
     exists,
     literal,
+    or_,
     select,
     tuple_,
     union_all,
@@ -29,6 +31,7 @@ from image_service.domain.event import START, Event, EventType, Position, event_
 from image_service.models import DeliveryRow, EventRow, IdentityRow, PositionRow
 
 _NAMES: Final = tuple(EventType)
+"""A version may meet types that a later one has recorded: it leaves such events out."""
 
 
 class oldest_transaction(GenericFunction[Any]):  # noqa: N801 — SQLAlchemy names functions in lower case
@@ -103,12 +106,10 @@ class EventStatements(Repository):
         """
         conditions: list[ColumnElement[bool]] = [tuple_(*map(_number, position)) < _POSITION]
         conditions += [] if image_id is None else [EventRow.image_id == image_id]
-        conditions += [] if types is None else [EventRow.type.in_([each.value for each in types])]
+        conditions += [EventRow.type.in_([each.value for each in (_NAMES if types is None else types)])]
         rows = (await self._connection.execute(_EVENTS.where(*conditions).limit(limit))).all()
         settled = [row for row in rows if row.settled]
-        # A version may meet types that a later one has recorded.
-        known = [_event(row) for row in settled if row.type in _NAMES]
-        return EventPage(events=known, unsettled=len(settled) < len(rows))
+        return EventPage(events=[_event(row) for row in settled], unsettled=len(settled) < len(rows))
 
     async def head(self) -> Position:
         """The position of the newest settled event, or of the last purged one."""
@@ -145,6 +146,16 @@ class EventStatements(Repository):
         """
         statement = select(literal(position.transaction, BigInteger) < oldest_transaction())
         return bool((await self._connection.execute(statement)).scalar_one())
+
+    async def can_resume(self, position: Position) -> bool:
+        """Whether there is a settled event at a position, or the last purged one was: none after it is missing."""
+        this = tuple_(*map(_number, position))
+        settled = exists().where(this == _POSITION, _SETTLED)
+        purged = tuple_(PositionRow.transaction_id, PositionRow.number)
+        statement = select(PositionRow.name).where(
+            PositionRow.name == "purged", purged <= this, or_(purged == this, settled)
+        )
+        return (await self._connection.execute(statement)).first() is not None
 
     async def lease(self, name: str, *, seconds: float) -> Lease | None:
         """Lease the right to pass events on. None: another process holds it."""
@@ -191,33 +202,53 @@ class EventRepository(EventStatements):
         Args:
             older_than: Seconds since they happened.
             kept_after: Events after this position are kept however old they are; None: none are.
-            limit: The most to delete.
+            limit: The most to delete, roughly.
         """
-        conditions = [EventRow.happened_at <= in_seconds(-older_than), _SETTLED]
-        conditions += [] if kept_after is None else [tuple_(*map(_number, kept_after)) >= _POSITION]
-        needed = exists().where(DeliveryRow.event_number == EventRow.number, DeliveryRow.due_at.is_not(None))
-        old = (
-            select(EventRow.transaction_id, EventRow.number)
-            .where(*conditions, ~needed)
+        deleted = 0
+        last = START
+        while deleted < limit:
+            page = await self._oldest(last, older_than=older_than, limit=limit)
+            old = [row for row in page if row.old and (kept_after is None or _position_of(row) <= kept_after)]
+            if unneeded := [row.number for row in old if not row.needed]:
+                await self._connection.execute(delete(EventRow).where(EventRow.number.in_(unneeded)))
+                deleted += len(unneeded)
+                await self._note_purged(_position_of(old[-1]))
+            if len(old) < limit:
+                break
+            last = _position_of(page[-1])
+        return deleted
+
+    async def _oldest(self, after: Position, *, older_than: float, limit: int) -> Sequence[AnyRow]:
+        """The next events after a position: whether each is old, and still needed. No index is on their time."""
+        delivery = exists().where(DeliveryRow.event_number == EventRow.number, DeliveryRow.due_at.is_not(None))
+        statement = (
+            select(
+                EventRow.transaction_id,
+                EventRow.number,
+                and_(EventRow.happened_at <= in_seconds(-older_than), _SETTLED).label("old"),
+                delivery.label("needed"),
+            )
+            .where(tuple_(*map(_number, after)) < _POSITION)
             .order_by(EventRow.transaction_id, EventRow.number)
             .limit(limit)
         )
-        rows = (await self._connection.execute(old)).all()
-        if not rows:
-            return 0
-        last = Position(*rows[-1])
+        return (await self._connection.execute(statement)).all()
+
+    async def _note_purged(self, last: Position) -> None:
         purged = tuple_(PositionRow.transaction_id, PositionRow.number)
         await self._connection.execute(
             update(PositionRow)
             .where(PositionRow.name == "purged", purged < tuple_(*map(_number, last)))
             .values(transaction_id=last.transaction, number=last.number)
         )
-        await self._connection.execute(delete(EventRow).where(EventRow.number.in_([row.number for row in rows])))
-        return len(rows)
+
+
+def _position_of(row: AnyRow) -> Position:
+    return Position(row.transaction_id, row.number)
 
 
 def _event(row: AnyRow) -> Event:
-    position = Position(row.transaction_id, row.number)
+    position = _position_of(row)
     snapshot: Mapping[str, Any] = row.snapshot
     about = row.image_id is not None
     webhook_id = snapshot.get("webhook_id") if about else None

@@ -34,6 +34,7 @@ from image_service.errors import (
     ObjectUnreadable,
     UnsupportedFormat,
 )
+from image_service.observability.exchange_metrics import ExchangeMetrics
 from image_service.ports import AttemptOutcome
 
 _STEP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -154,10 +155,12 @@ class Metrics:
             "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
-        self._exchange_events = self._counter("exchange_events", "Events published to the exchange.")
-        self._exchange_lag = self._gauge(
-            "exchange_lag_seconds", "Age of the oldest event still to be published; 0 if none."
+        self._events = self._counter("events_read", "Events read for requests and streams that wait for them.")
+        self._event_lag = self._histogram(
+            "event_lag_seconds", "Time from an event until it is read for those who wait for it.", _STEP_BUCKETS
         )
+
+        self.relayed = ExchangeMetrics(_NAMESPACE, self.registry).relayed
 
         self._lines_lost = self._counter("log_lines_lost", "Log lines dropped because nothing read them in time.")
         self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
@@ -202,10 +205,10 @@ class Metrics:
         if succeeded:
             self._task_succeeded.labels(name).set_to_current_time()
 
-    def relayed(self, events: int, *, lag: float) -> None:
+    def events_read(self, number: int, *, lag: float) -> None:
         """See ``Observer``."""
-        self._exchange_events.inc(events)
-        self._exchange_lag.set(lag)
+        self._events.inc(number)
+        self._event_lag.observe(lag)
 
     # --- HTTP requests -----------------------------------------------------------------------------------------------
 

@@ -73,6 +73,15 @@ class Observer(Protocol):
         """
         ...
 
+    def events_read(self, number: int, *, lag: float) -> None:
+        """Events were read for those who wait for them.
+
+        Args:
+            number: How many.
+            lag: Seconds since the oldest of them happened, by the clocks of two machines.
+        """
+        ...
+
 
 class NullObserver:
     """An ``Observer`` that does nothing."""
@@ -96,6 +105,9 @@ class NullObserver:
         """Do nothing."""
 
     def relayed(self, events: int, *, lag: float) -> None:
+        """Do nothing."""
+
+    def events_read(self, number: int, *, lag: float) -> None:
         """Do nothing."""
 
 
