@@ -5,6 +5,7 @@
 
 from image_service.ports.events import PUBLISH_LIMIT, EncodedEvent, EventExchange, EventSignal
 from image_service.ports.observer import NULL_OBSERVER, AttemptOutcome, NullObserver, Observer
+from image_service.ports.outbound import Answer, Outbound, OutboundFailed
 from image_service.ports.queue import DeadLetter, DeadLetters, Delivery, Drain, Handler, RetryResult, TaskQueue
 from image_service.ports.renderer import Inspector, Renderer
 from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage, StoredObject, no_links
@@ -12,6 +13,7 @@ from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage
 __all__ = [
     "NULL_OBSERVER",
     "PUBLISH_LIMIT",
+    "Answer",
     "AttemptOutcome",
     "DeadLetter",
     "DeadLetters",
@@ -25,6 +27,8 @@ __all__ = [
     "NullObserver",
     "ObjectAttributes",
     "Observer",
+    "Outbound",
+    "OutboundFailed",
     "PresignedUrls",
     "Renderer",
     "RetryResult",
