@@ -220,7 +220,7 @@ def _event(row: AnyRow) -> Event:
     position = Position(row.transaction_id, row.number)
     snapshot: Mapping[str, Any] = row.snapshot
     about = row.image_id is not None
-    webhook_id = snapshot.get("webhook_id") if about else None
+    webhook_id = snapshot.get("webhook_id")
     return Event(
         id=event_id(row.database, position),
         position=position,

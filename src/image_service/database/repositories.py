@@ -9,6 +9,7 @@ from image_service.database.images import ImageRepository, ImageStatements
 from image_service.database.outputs import OutputRepository, OutputStatements
 from image_service.database.removals import RemovalRepository
 from image_service.database.scheduling import SchedulingRepository, SchedulingStatements
+from image_service.database.webhooks import WebhookRepository, WebhookStatements
 
 
 class SingleStatements:
@@ -20,6 +21,7 @@ class SingleStatements:
     scheduling: SchedulingStatements
     catalogue: CatalogueStatements
     events: EventStatements
+    webhooks: WebhookStatements
     removals: RemovalRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -29,6 +31,7 @@ class SingleStatements:
         self.scheduling = SchedulingStatements(connection)
         self.catalogue = CatalogueStatements(connection)
         self.events = EventStatements(connection)
+        self.webhooks = WebhookStatements(connection)
         self.removals = RemovalRepository(connection)
         self.connection = connection
         """For statements that no repository has: those of tests and benchmarks."""
@@ -43,6 +46,7 @@ class Repositories(SingleStatements):
     scheduling: SchedulingRepository
     catalogue: CatalogueRepository
     events: EventRepository
+    webhooks: WebhookRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection)
@@ -52,3 +56,4 @@ class Repositories(SingleStatements):
         self.scheduling = SchedulingRepository(connection)
         self.catalogue = CatalogueRepository(connection)
         self.events = EventRepository(connection)
+        self.webhooks = WebhookRepository(connection)
