@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import update
 
-from harness.rows import execute, in_transaction
+from harness.rows import execute, in_transaction, recorded_events
 from image_service.database import Database
 from image_service.database.clock import in_seconds
-from image_service.domain.event import Event, EventType
+from image_service.domain.event import EventType
 from image_service.domain.webhook import MAX_WEBHOOKS, Webhook, WebhookChange
 from image_service.models import WebhookRow
 
@@ -42,11 +42,6 @@ async def disable(database: Database, webhook: Webhook, failing_for: float | Non
     return await in_transaction(
         database, lambda r: r.webhooks.disable(webhook.id, "It answered 410.", failing_for=failing_for)
     )
-
-
-async def events(database: Database) -> list[Event]:
-    """All events, settled or not."""
-    return list((await in_transaction(database, lambda r: r.events.by_number(range(1, 10)))).values())
 
 
 async def test_endpoints_are_read_as_they_were_added(database: Database) -> None:
@@ -92,7 +87,7 @@ async def test_disabled_on_request_keeps_its_first_reason_and_records_no_event(d
     assert await in_transaction(database, lambda r: r.webhooks.all(enabled=True)) == []
     enabled = await change(database, webhook, enabled=True)
     assert (enabled.enabled, enabled.disabled_reason) == (True, None)
-    assert await events(database) == []
+    assert await recorded_events(database) == []
 
 
 async def test_previous_secret_signs_until_its_time_is_over(database: Database) -> None:
@@ -130,7 +125,7 @@ async def test_disabling_what_does_not_work_records_one_event(database: Database
     assert not await disable(database, webhook, failing_for)
     disabled = await found(database, webhook.id)
     assert (disabled.enabled, disabled.disabled_reason) == (False, "It answered 410.")
-    [event] = await events(database)
+    [event] = await recorded_events(database)
     assert event.type is EventType.WEBHOOK_DISABLED
     assert event.facts == {"id": str(webhook.id), "url": URL, "reason": "It answered 410."}
     assert (other.wants(event), disabled.wants(event)) == (True, False)
@@ -139,13 +134,13 @@ async def test_disabling_what_does_not_work_records_one_event(database: Database
 async def test_test_is_for_one_endpoint_whatever_its_types(database: Database) -> None:
     chosen, everything = await add(database, [EventType.DONE]), await add(database)
     assert await in_transaction(database, lambda r: r.webhooks.test(chosen.id)) == chosen
-    [event] = await events(database)
+    [event] = await recorded_events(database)
     assert (event.type, event.webhook_id) == (EventType.WEBHOOK_TEST, chosen.id)
     assert (chosen.wants(event), everything.wants(event)) == (True, False)
     disabled = await change(database, chosen, enabled=False)
     assert await in_transaction(database, lambda r: r.webhooks.test(chosen.id)) == disabled
     assert await in_transaction(database, lambda r: r.webhooks.test(uuid4())) is None
-    assert await events(database) == [event]
+    assert await recorded_events(database) == [event]
 
 
 async def test_removed_endpoint_is_gone(database: Database) -> None:

@@ -85,7 +85,7 @@ class WebhookStatements(Repository):
         return bool(removed.rowcount)
 
     async def change(self, webhook_id: UUID, change: WebhookChange, *, reason: str = "") -> Webhook | None:
-        """Change an endpoint; what it fails for is counted anew. None: there is no such endpoint.
+        """Change an endpoint. None: there is no such endpoint.
 
         Args:
             webhook_id: The endpoint.

@@ -37,7 +37,7 @@ class EventType(StrEnum):
     WEBHOOK_DISABLED = "webhook.disabled"
     """A webhook endpoint gets no events any more, because deliveries to it failed for too long or it answered 410."""
     WEBHOOK_TEST = "webhook.test"
-    """Somebody tests a webhook endpoint, which alone gets it."""
+    """Deliveries to a webhook endpoint are tested; only that endpoint gets it."""
 
 
 ENDS: Final = frozenset({EventType.DONE, EventType.FAILED, EventType.DELETED})
