@@ -1,7 +1,7 @@
 """Signatures of webhooks, by Standard Webhooks 1.0.0: ``v1`` (HMAC-SHA256) and ``v1a`` (Ed25519).
 
-A secret's prefix says its kind, so that an endpoint may rotate from one kind to the other. The package `cryptography`, an
-optional dependency, is loaded only where a ``v1a`` secret is used.
+A secret's prefix says its kind, so that an endpoint may rotate from one kind to the other. The package `cryptography`,
+an optional dependency, is loaded only where a ``v1a`` secret is used.
 """
 
 import hashlib
