@@ -27,6 +27,7 @@
     ├── OriginNotAllowed         origin-not-allowed
     ├── InvalidRequest           invalid-request
     ├── UnknownRecipe            unknown-recipe
+    ├── UrlNotAllowed            url-not-allowed
     ├── MalformedRequest         malformed-request
     ├── UrlTooLong               url-too-long
     ├── HeadTooLarge             head-too-large
@@ -215,6 +216,12 @@ class UnknownRecipe(ServiceError):
     """There is no recipe of this name. Send one of those that GET /recipes lists, or none for the default recipe."""
 
     code = "unknown-recipe"
+
+
+class UrlNotAllowed(ServiceError):
+    """Nothing is sent to this URL. Send one like https://hooks.example.org/images, which is a public address."""
+
+    code = "url-not-allowed"
 
 
 class MalformedRequest(ServiceError):
