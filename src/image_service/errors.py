@@ -37,6 +37,7 @@
     ├── BodyTooLarge             body-too-large
     ├── BodyTimeout              body-timeout
     ├── UnknownRecipe            unknown-recipe
+    ├── UrlNotAllowed            url-not-allowed
     ├── MalformedRequest         malformed-request
     ├── UrlTooLong               url-too-long
     ├── HeadTooLarge             head-too-large
@@ -287,6 +288,12 @@ class UnknownRecipe(ServiceError):
     """There is no recipe of this name. Send one of those that GET /recipes lists, or none for the default recipe."""
 
     code = "unknown-recipe"
+
+
+class UrlNotAllowed(ServiceError):
+    """Nothing is sent to this URL. Send one like https://hooks.example.org/images, which is a public address."""
+
+    code = "url-not-allowed"
 
 
 class MalformedRequest(ServiceError):

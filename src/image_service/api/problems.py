@@ -70,6 +70,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.RecipeConflict.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownRecipe.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownWebhook.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.UrlNotAllowed.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,

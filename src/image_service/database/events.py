@@ -110,6 +110,13 @@ class EventStatements(Repository):
         known = [_event(row) for row in settled if row.type in _NAMES]
         return EventPage(events=known, unsettled=len(settled) < len(rows))
 
+    async def before(self, position: Position | None, *, limit: int) -> Sequence[Event]:
+        """The last settled events before a position, the newest first; None: before the end of the log."""
+        conditions = [_SETTLED] + ([] if position is None else [tuple_(*map(_number, position)) > _POSITION])
+        newest_first = _EVENTS.order_by(None).order_by(EventRow.transaction_id.desc(), EventRow.number.desc())
+        rows = (await self._connection.execute(newest_first.where(*conditions).limit(limit))).all()
+        return [_event(row) for row in rows if row.type in _NAMES]
+
     async def head(self) -> Position:
         """The position of the newest settled event, or of the last purged one."""
         newest = (

@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.catalogue import CatalogueRepository, CatalogueStatements
 from image_service.database.claims import ClaimRepository, ClaimStatements
+from image_service.database.deliveries import DeliveryRepository, DeliveryStatements
 from image_service.database.events import EventRepository, EventStatements
 from image_service.database.images import ImageRepository, ImageStatements
 from image_service.database.outputs import OutputRepository, OutputStatements
@@ -22,6 +23,7 @@ class SingleStatements:
     catalogue: CatalogueStatements
     events: EventStatements
     webhooks: WebhookStatements
+    deliveries: DeliveryStatements
     removals: RemovalRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -32,6 +34,7 @@ class SingleStatements:
         self.catalogue = CatalogueStatements(connection)
         self.events = EventStatements(connection)
         self.webhooks = WebhookStatements(connection)
+        self.deliveries = DeliveryStatements(connection)
         self.removals = RemovalRepository(connection)
         self.connection = connection
         """For statements that no repository has: those of tests and benchmarks."""
@@ -47,6 +50,7 @@ class Repositories(SingleStatements):
     catalogue: CatalogueRepository
     events: EventRepository
     webhooks: WebhookRepository
+    deliveries: DeliveryRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection)
@@ -57,3 +61,4 @@ class Repositories(SingleStatements):
         self.catalogue = CatalogueRepository(connection)
         self.events = EventRepository(connection)
         self.webhooks = WebhookRepository(connection)
+        self.deliveries = DeliveryRepository(connection)

@@ -30,7 +30,8 @@ _COLUMNS: Final = (
 )
 _ALL: Final = select(*_COLUMNS).order_by(WebhookRow.created_at, WebhookRow.id)
 _NAMES: Final = frozenset(EventType)
-_ENABLED: Final[dict[str, Any]] = {"disabled_at": None, "disabled_reason": None, "failing_since": None}
+_WORKING: Final[dict[str, Any]] = {"failing_since": None, "paused_until": None}
+_ENABLED: Final[dict[str, Any]] = {"disabled_at": None, "disabled_reason": None, **_WORKING}
 
 
 class WebhookStatements(Repository):
@@ -93,7 +94,7 @@ class WebhookStatements(Repository):
         """
         values: dict[str, Any] = {}
         if change.url is not None:
-            values |= {"url": change.url, "failing_since": None}
+            values |= {"url": change.url, **_WORKING}
         if change.all_types or change.types is not None:
             values["types"] = null() if change.all_types else _types(change.types)
         if change.enabled is True:

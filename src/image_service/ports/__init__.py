@@ -5,12 +5,14 @@
 
 from image_service.ports.events import EncodedEvent, EventExchange, EventSignal
 from image_service.ports.observer import NULL_OBSERVER, AttemptOutcome, NullObserver, Observer
+from image_service.ports.outbound import Answer, Outbound, OutboundFailed
 from image_service.ports.queue import DeadLetter, DeadLetters, Delivery, Drain, Handler, RetryResult, TaskQueue
 from image_service.ports.renderer import Inspector, Renderer
 from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage, StoredObject, no_links
 
 __all__ = [
     "NULL_OBSERVER",
+    "Answer",
     "AttemptOutcome",
     "DeadLetter",
     "DeadLetters",
@@ -24,6 +26,8 @@ __all__ = [
     "NullObserver",
     "ObjectAttributes",
     "Observer",
+    "Outbound",
+    "OutboundFailed",
     "PresignedUrls",
     "Renderer",
     "RetryResult",
