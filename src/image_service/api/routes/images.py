@@ -11,9 +11,9 @@ from image_service.api.caching import NO_STORE
 from image_service.api.dependencies import context_of
 from image_service.api.middleware import request_id_of
 from image_service.api.problems import documented
-from image_service.api.recipe_choice import PARAMETER, recipe_of
 from image_service.api.routing import Router
 from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, UploadAccepted
+from image_service.api.upload_options import RECIPE_PARAMETER, recipe_of
 from image_service.documents.image import ImageStatus, image_status
 from image_service.domain.status import Status
 from image_service.services.recipes import recipe_named
@@ -98,7 +98,7 @@ async def delete_image(request: Request, image_id: ImageId) -> None:
         errors.OriginalRemoved,
         errors.DatabaseUnavailable,
     ),
-    openapi_extra={"parameters": [PARAMETER]},
+    openapi_extra={"parameters": [RECIPE_PARAMETER]},
 )
 async def reprocess_image(request: Request, response: Response, image_id: ImageId) -> UploadAccepted:
     """Queues a finished image for reprocessing."""
