@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from image_service.bootstrap.resources import Resources
-from image_service.bootstrap.shared import make_reconciler, make_reprocessing, make_sweeper, make_webhook_replay, make_webhooks
+from image_service.bootstrap.shared import (
+    make_reconciler,
+    make_reprocessing,
+    make_sweeper,
+    make_webhook_replay,
+    make_webhooks,
+)
 from image_service.config import Settings
 from image_service.ports import DeadLetters
 from image_service.queue.rabbitmq import RabbitMQDeadLetters

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 
 from image_service.bootstrap.resources import Resources
-from image_service.bootstrap.shared import formats, make_deletion, make_health, make_publisher, make_reprocessing, make_webhook_replay, make_webhooks
+from image_service.bootstrap.shared import (
+    formats,
+    make_deletion,
+    make_health,
+    make_publisher,
+    make_reprocessing,
+    make_webhook_replay,
+    make_webhooks,
+)
 from image_service.config import Settings
 from image_service.domain.recipe import Recipes
 from image_service.imaging.inspect import HeaderInspector

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from image_service.bootstrap.outbound import make_outbound
 from image_service.config import Settings
 from image_service.database import Database
 from image_service.observability.metrics import Metrics
@@ -14,6 +15,7 @@ from image_service.ports import (
     EventExchange,
     EventSignal,
     Observer,
+    Outbound,
     PresignedUrls,
     Storage,
     TaskQueue,
@@ -36,6 +38,8 @@ class Resources:
     queue: TaskQueue
     signal: EventSignal
     """Tells all processes that events have been recorded."""
+    outbound: Outbound
+    """Sends to addresses that users chose; it connects to nothing before it is used."""
     exchange: EventExchange | None = None
     """Where events are published to other services, not connected yet; None if they are not."""
     presigned_urls: PresignedUrls | None = None
@@ -67,6 +71,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
         metrics.track_connections("in-use", lambda: database.connections[0])
         metrics.track_connections("idle", lambda: database.connections[1])
+    outbound = make_outbound(settings)
     await queue.start()
     try:
         yield Resources(
@@ -75,10 +80,12 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
             queue=queue,
             signal=LocalSignal(),
             exchange=_exchange(settings),
+            outbound=outbound,
             presigned_urls=presigned_urls,
             metrics=metrics,
         )
     finally:
+        await outbound.close()
         await queue.close()
         await database.close()
 

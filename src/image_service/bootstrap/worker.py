@@ -16,6 +16,7 @@ from image_service.bootstrap.shared import (
 )
 from image_service.config import Settings
 from image_service.documents.cloudevent import encode_cloudevent
+from image_service.documents.event import encode_event
 from image_service.documents.urls import Urls
 from image_service.domain.lane import Lane
 from image_service.imaging.isolation.pool import RenderPool
@@ -31,6 +32,9 @@ from image_service.services.reconciler import Reconciler
 from image_service.services.retention import Retention
 from image_service.services.storage_binding import StorageBinding
 from image_service.services.sweeper import Sweeper
+from image_service.services.webhook_dispatch import WebhookDispatcher
+from image_service.services.webhook_loop import WebhookLoop
+from image_service.services.webhook_sending import WebhookSender
 
 _DAY: Final = 86_400.0
 
@@ -45,6 +49,7 @@ class WorkerServices:
     retention: Retention
     health: HealthCheck
     storage_binding: StorageBinding
+    webhooks: WebhookLoop
     event_relay: EventRelay | None
     """None if there is no exchange for other services."""
 
@@ -64,6 +69,7 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
         ),
         health=make_health(resources),
         storage_binding=storage_binding(resources),
+        webhooks=_webhooks(settings, resources),
         event_relay=_event_relay(settings, resources),
     )
 
@@ -76,6 +82,22 @@ def _event_relay(settings: Settings, resources: Resources) -> EventRelay | None:
         database=resources.database,
         exchange=resources.exchange,
         encode=partial(encode_cloudevent, urls=urls, recipes=settings.recipes, source=source),
+        signal=resources.signal,
+        observer=resources.observer,
+    )
+
+
+def _webhooks(settings: Settings, resources: Resources) -> WebhookLoop:
+    sender = WebhookSender(
+        database=resources.database,
+        outbound=resources.outbound,
+        encode=partial(encode_event, urls=Urls(settings.public_url or ""), recipes=settings.recipes),
+        timeout=settings.webhook_timeout,
+        observer=resources.observer,
+    )
+    return WebhookLoop(
+        dispatcher=WebhookDispatcher(database=resources.database),
+        sender=sender,
         signal=resources.signal,
         observer=resources.observer,
     )

@@ -32,8 +32,9 @@ async def list_deliveries(
     webhook_id: WebhookId,
     *,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Deliveries per page.")] = 50,
-    before: Annotated[int | None, Query(ge=1, le=_MAX_ID, description="Only deliveries after this one in the list.")]
-    = None,
+    before: Annotated[
+        int | None, Query(ge=1, le=_MAX_ID, description="Only deliveries after this one in the list.")
+    ] = None,
 ) -> DeliveryList:
     """Returns one page; one delivery more is read to know whether another page follows."""
     context = context_of(request)
