@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
-from image_service.documents.event import DisabledWebhook, EventImage, event_document
+from image_service.documents.event import DisabledWebhook, EventImage, EventWebhook, event_document
 from image_service.documents.urls import Urls
 from image_service.domain.event import Event, EventType
 from image_service.domain.recipe import Recipes
@@ -27,7 +27,7 @@ class CloudEventDocument(BaseModel):
     subject: str
     time: datetime
     datacontenttype: Literal["application/json"]
-    data: EventImage | DisabledWebhook
+    data: EventImage | DisabledWebhook | EventWebhook
 
 
 def encode_cloudevent(event: Event, urls: Urls, recipes: Recipes, *, source: str | None) -> EncodedEvent:

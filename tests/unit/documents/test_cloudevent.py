@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from uuid import UUID
 
+import pytest
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.rabbitmq import RabbitMQMessage, from_rabbitmq_event
 
@@ -47,10 +48,15 @@ def test_service_without_a_public_url_has_a_source_too() -> None:
     assert data["original_url"].startswith("/images/")
 
 
-def test_event_about_an_endpoint_has_its_id_as_subject() -> None:
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [(EventType.WEBHOOK_DISABLED, {"reason": "It answered 410."}), (EventType.WEBHOOK_TEST, {})],
+)
+def test_event_about_an_endpoint_has_its_id_as_subject(kind: EventType, facts: dict[str, str]) -> None:
     webhook_id = UUID(int=7)
-    facts = {"id": str(webhook_id), "url": "https://x.example", "reason": "It answered 410."}
-    disabled = replace(event(), type=EventType.WEBHOOK_DISABLED, image=None, image_id=None, facts=facts)
-    encoded = encode_cloudevent(disabled, Urls(""), Recipes(), source=None)
-    assert (encoded.topic, encoded.subject) == ("webhook.disabled", str(webhook_id))
-    assert received(encoded).get_data() == facts
+    told = {"id": str(webhook_id), "url": "https://x.example", **facts}
+    encoded = encode_cloudevent(
+        replace(event(), type=kind, image=None, image_id=None, facts=told), Urls(""), Recipes(), source=None
+    )
+    assert (encoded.topic, encoded.subject) == (kind, str(webhook_id))
+    assert received(encoded).get_data() == told
