@@ -1,5 +1,6 @@
 """Builds the HTTP application."""
 
+import asyncio
 from typing import Final
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from image_service.api.problems import install_handlers
 from image_service.api.recipe_documents import limits_of, recipe_list
 from image_service.api.routes import files, health, images, recipes, uploads
 from image_service.api.upload_limit import UploadLimit
+from image_service.api.waiting import Waiting
 from image_service.bootstrap import ApiServices
 from image_service.config import Settings
 from image_service.observability.metrics import Metrics
@@ -41,8 +43,13 @@ _TELEMETRY: Final[TelemetryConfig] = {
 }
 
 
-def create_app(services: ApiServices, settings: Settings, metrics: Metrics | None = None) -> FastAPI:
-    """Returns the application, ready to be served; with metrics, requests are measured."""
+def create_app(
+    services: ApiServices, settings: Settings, metrics: Metrics | None = None, stop: asyncio.Event | None = None
+) -> FastAPI:
+    """Returns the application, ready to be served; with metrics, requests are measured.
+
+    Once ``stop`` is set, requests do not wait for events any more.
+    """
     app = FastAPI(
         title="Image Processing Service",
         version=__version__,
@@ -55,6 +62,16 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
         redirect_slashes=False,
         telemetry=_TELEMETRY,
     )
+    stopping = stop or asyncio.Event()
+    waiting = Waiting(
+        feed=services.feed,
+        lookup=services.lookup,
+        max_wait=settings.max_wait,
+        max_waiting=settings.max_waiting,
+        stopping=stopping,
+    )
+    if metrics is not None:
+        metrics.track_waiting_requests(lambda: waiting.number)
     set_context(
         app,
         ApiContext(
@@ -69,6 +86,8 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
             limits=FixedDocument.of(limits_of(settings, services.recipes)),
             public_url=settings.public_url,
             standalone=settings.embedded_queue,
+            waiting=waiting,
+            stopping=stopping,
         ),
     )
     install_handlers(app)

@@ -63,6 +63,15 @@ class Observer(Protocol):
         """A run of a periodic job ended."""
         ...
 
+    def events_read(self, number: int, *, lag: float) -> None:
+        """Events were read for those who wait for them.
+
+        Args:
+            number: How many.
+            lag: Seconds since the oldest of them happened, by the clocks of two machines.
+        """
+        ...
+
 
 class NullObserver:
     """An ``Observer`` that does nothing."""
@@ -83,6 +92,9 @@ class NullObserver:
         """Do nothing."""
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:
+        """Do nothing."""
+
+    def events_read(self, number: int, *, lag: float) -> None:
         """Do nothing."""
 
 
