@@ -274,7 +274,7 @@ class OriginalRemoved(ServiceError):
 
 
 class EventsExpired(ServiceError):
-    """Events are missing after this one: it is too old, or of another database. Read the state of your images anew."""
+    """Events are missing after this one: it is too old, or unknown. Ask for the state of your images, and begin without it."""
 
     code = "events-expired"
 

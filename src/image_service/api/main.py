@@ -29,8 +29,8 @@ Upload an image, and get thumbnails of it: 100x100, 300x300 and 1200x1200, or th
 lists; upright, in sRGB, without metadata. `GET /limits` says what may be sent.
 
 `POST /images` answers **202** once the image is stored. `GET /images/{id}` returns its status: **NEW** (stored, not
-yet queued), **PROCESSING**, **DONE** (all thumbnails exist) or **ERROR** (`error` gives the reason). Nobody has to ask
-again and again: `GET /images/{id}/events` and `GET /events` tell what becomes of images, as a stream of Server-Sent
+yet queued), **PROCESSING**, **DONE** (all thumbnails exist) or **ERROR** (`error` gives the reason). Instead of asking
+again and again, follow `GET /images/{id}/events` or `GET /events`: what happens to images, as a stream of Server-Sent
 Events or in JSON pages. Every error is a problem document (RFC 9457) with a stable `code`.
 """
 

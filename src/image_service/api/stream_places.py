@@ -1,7 +1,7 @@
 """Limits how many event streams are open at the same time, and for how long; ends them all when the process stops.
 
 When all places are in use, a network that holds more than half of them gives the one of its newest stream to a network
-that holds less, as with uploads. Whoever loses a stream resumes it after its last event.
+that holds less, as with uploads. The client resumes the stream after its last event, in this process or another.
 """
 
 import asyncio

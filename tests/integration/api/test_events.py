@@ -131,7 +131,7 @@ async def test_after_an_event_that_is_too_old_or_unknown_returns_410(api: Api) -
     await purge(api)
     for after in (first, TOO_OLD, first.rpartition("_")[0] + "_" + "9" * 19):
         answer = await api.client.get("/events", params={"after": after})
-        assert "Read the state of your images" in problem(answer, 410, "events-expired")["detail"]
+        assert "Ask for the state of your images" in problem(answer, 410, "events-expired")["detail"]
         assert answer.headers["vary"] == "Accept"
 
 

@@ -1,4 +1,4 @@
-"""``/events`` and ``/images/{image_id}/events``: what becomes of images, as a stream or in pages."""
+"""``/events`` and ``/images/{image_id}/events``: what happens to images, as a stream or in pages."""
 
 from collections.abc import Sequence
 from functools import partial
