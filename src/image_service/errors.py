@@ -274,7 +274,7 @@ class OriginalRemoved(ServiceError):
 
 
 class EventsExpired(ServiceError):
-    """Events are missing after this one: it is too old, or unknown. Ask for the state of your images, and begin without it."""
+    """Later events are missing: this one is too old, or unknown. Ask for your images' state, and begin without it."""
 
     code = "events-expired"
 

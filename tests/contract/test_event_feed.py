@@ -114,7 +114,7 @@ async def test_signal_makes_it_read_at_once(database: Database) -> None:
     await feed.close()
 
 
-async def test_subscriber_that_is_too_slow_loses_its_events_and_delays_nobody(database: Database) -> None:
+async def test_subscriber_that_is_too_slow_loses_its_events_and_delays_no_other(database: Database) -> None:
     feed = feed_of(database)
     async with feed.subscribe(buffer=2) as slow, feed.subscribe() as other:
         for _ in range(3):
@@ -126,7 +126,7 @@ async def test_subscriber_that_is_too_slow_loses_its_events_and_delays_nobody(da
     await feed.close()
 
 
-async def test_it_reads_only_while_somebody_subscribes(database: Database) -> None:
+async def test_it_reads_only_while_there_are_subscribers(database: Database) -> None:
     metrics = Metrics()
     feed = EventFeed(database=database, signal=LocalSignal(), observer=metrics, poll=POLL)
 

@@ -242,15 +242,17 @@ async def test_comment_is_sent_while_nothing_happens(server: Server) -> None:
     await blocks.aclose()
 
 
-async def test_streams_are_measured_when_they_begin(server: Server) -> None:
+async def test_duration_of_a_stream_is_the_time_until_it_begins(server: Server) -> None:
     labels = {"method": "GET", "route": "/events", "status": "200"}
     async with server.connection() as connection:
         await begun(connection)
-        assert shown(server, "http_requests_in_progress") == 0
-        assert shown(server, "http_request_duration_seconds_count", **labels) == 1
-    await eventually(lambda: shown(server, "http_sent_bytes_total", route="/events"))
-    assert shown(server, "http_request_duration_seconds_count", **labels) == 1
-    assert shown(server, "http_requests_in_progress") == 0
+        assert shown(server, "event_streams") == 1
+        await asyncio.sleep(2)
+    await eventually(lambda: shown(server, "http_request_duration_seconds_count", **labels) == 1)
+    seconds = shown(server, "http_request_duration_seconds_sum", **labels)
+    assert seconds is not None
+    assert 0 < seconds < 2
+    assert shown(server, "event_streams") == 0
 
 
 async def test_documents_for_many_streams_are_made_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,12 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from image_service.api.idempotency import KEY_HEADER
+from image_service.api.prefer import APPLIED, HEADER
 
 _METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 _REQUEST_HEADERS: Final = (
     KEY_HEADER,
+    HEADER,
     "X-Request-ID",
     "If-Match",
     "If-None-Match",
@@ -27,6 +29,7 @@ _RESPONSE_HEADERS: Final = (
     "ETag",
     "Idempotent-Replayed",
     "Location",
+    APPLIED,
     "Retry-After",
     "X-Request-ID",
 )

@@ -6,6 +6,7 @@ more, and each stream takes it three tasks and two queues.
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from image_service.api.middleware import ENDLESS
 from image_service.api.stream_places import StreamPlaces
+from image_service.api.waiting import WAITED
 from image_service.documents.event import encode_event
 from image_service.documents.urls import Urls
 from image_service.domain.event import Event, EventType, Position
@@ -210,7 +211,6 @@ class EventStream(Response):
             TooManyEventStreams: all places are in use.
             DatabaseUnavailable: the database cannot be reached.
         """
-        scope["state"][ENDLESS] = True
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         async with aclosing(self._blocks):
             if scope["method"] == "HEAD":
@@ -219,11 +219,13 @@ class EventStream(Response):
                 with self._places.place(self._client) as place:
                     first = await anext(self._blocks)
                     await send(start)
+                    began = time.perf_counter()
                     gone = asyncio.create_task(_when_gone(receive, place.end))
                     try:
                         await place.run(self._send(first, send))
                     finally:
                         gone.cancel()
+                        scope["state"][WAITED] = time.perf_counter() - began
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, first: bytes, send: Send) -> None:

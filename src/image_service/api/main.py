@@ -20,6 +20,7 @@ from image_service.api.recipe_documents import limits_of, recipe_list
 from image_service.api.routes import events, files, health, images, recipes, uploads
 from image_service.api.stream_places import StreamPlaces
 from image_service.api.upload_limit import UploadLimit
+from image_service.api.waiting import Waiting
 from image_service.bootstrap import ApiServices
 from image_service.config import Settings
 from image_service.observability.metrics import Metrics
@@ -66,6 +67,16 @@ def create_app(
     )
     stopping = stop or asyncio.Event()
     stream_places = StreamPlaces(settings.max_event_streams, stopping)
+    waiting = Waiting(
+        feed=services.feed,
+        lookup=services.lookup,
+        max_wait=settings.max_wait,
+        max_waiting=settings.max_waiting,
+        stopping=stopping,
+    )
+    if metrics is not None:
+        metrics.track_waiting_requests(lambda: waiting.number)
+        metrics.track_event_streams(lambda: stream_places.in_use)
     set_context(
         app,
         ApiContext(
@@ -83,6 +94,7 @@ def create_app(
             stopping=stopping,
             stream_places=stream_places,
             event_documents=EventDocuments(services.recipes),
+            waiting=waiting,
         ),
     )
     install_handlers(app)
@@ -102,5 +114,4 @@ def create_app(
     app.add_middleware(ForwardedHeaders, trusted=settings.trusted_proxies)
     if metrics is not None:
         app.add_middleware(RequestMetrics, metrics=metrics)
-        metrics.track_event_streams(lambda: stream_places.in_use)
     return app

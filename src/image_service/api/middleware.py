@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from image_service.api.problems import refusal
+from image_service.api.waiting import WAITED
 from image_service.errors import ServiceError
 from image_service.observability.metrics import Metrics
 
@@ -20,8 +21,6 @@ _HEADER: Final = "X-Request-ID"
 _ACCEPTABLE_ID: Final = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
 RECEIVED_HOSTS: Final = "received_hosts"
 """The key in a request's state of the values of ``Host`` that a forwarded one has replaced."""
-ENDLESS: Final = "endless"
-"""The key in a request's state that says that its response goes on for as long as the client wants."""
 _SCHEMES: Final = frozenset({"http", "https"})
 _QUIET: Final = ("/health", "/docs-assets")
 """Paths whose requests are logged at debug level and not traced: probes, and static files."""
@@ -104,10 +103,7 @@ class RequestContext:
 
 
 class RequestMetrics:
-    """Measures each request: duration, status, and bytes received and sent.
-
-    An endless response counts as answered, and as no longer in progress, when it begins.
-    """
+    """Measures each request: duration, status, and bytes received and sent."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -120,8 +116,6 @@ class RequestMetrics:
             return
         status = _CONNECTION_CLOSED
         received = sent = 0
-        in_progress = self._metrics.requests_in_progress
-        endless = False
 
         async def count_received() -> Message:
             nonlocal received
@@ -130,30 +124,24 @@ class RequestMetrics:
             return message
 
         async def count_sent(message: Message) -> None:
-            nonlocal status, sent, endless
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                endless = ENDLESS in scope.get("state", {})
-                if endless:
-                    ended()
             sent += len(message.get("body", b""))
             await send(message)
 
-        def ended() -> None:
-            in_progress.dec()
-            method = scope["method"] if scope["method"] in _METHODS else _OTHER
-            problem = scope.get("state", {}).get("problem")
-            seconds = time.perf_counter() - began
-            self._metrics.answered(method, _route_template(scope), status, seconds, problem=problem)
-
         began = time.perf_counter()
-        in_progress.inc()
-        try:
-            await self._app(scope, count_received, count_sent)
-        finally:
-            if not endless:
-                ended()
-            self._metrics.transferred(_route_template(scope), received=received, sent=sent)
+        with self._metrics.requests_in_progress.track_inprogress():
+            try:
+                await self._app(scope, count_received, count_sent)
+            finally:
+                method = scope["method"] if scope["method"] in _METHODS else _OTHER
+                state = scope.get("state", {})
+                # What a client wants to wait for says nothing of how fast the service is.
+                route, seconds = _route_template(scope), time.perf_counter() - began - state.get(WAITED, 0)
+                problem = state.get("problem")
+                self._metrics.answered(method, route, status, seconds, problem=problem)
+                self._metrics.transferred(route, received=received, sent=sent)
 
 
 def is_quiet(scope: Scope) -> bool:

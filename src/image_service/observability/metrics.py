@@ -154,6 +154,7 @@ class Metrics:
             "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
+        self._waiting_requests = self._gauge("waiting_requests", "Requests whose answer waits for an image to end.")
         self._events = self._counter("events_read", "Events read for requests and streams that wait for them.")
         self._event_streams = self._gauge("event_streams", "Open event streams.")
         self._event_lag = self._histogram(
@@ -285,6 +286,10 @@ class Metrics:
     def track_event_streams(self, number: Callable[[], int]) -> None:
         """Show the number of open event streams, read at every scrape; the function must not block."""
         self._event_streams.set_function(number)
+
+    def track_waiting_requests(self, number: Callable[[], int]) -> None:
+        """Show the requests that wait for an image to end, read at every scrape; the function must not block."""
+        self._waiting_requests.set_function(number)
 
     def track_dead_letters(self, number: Callable[[], int]) -> None:
         """Show the number of dead letters, read at every scrape; the function must not block."""
