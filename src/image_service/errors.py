@@ -37,10 +37,12 @@
     ├── RangeNotSatisfiable      range-not-satisfiable
     ├── StillProcessing          still-processing
     ├── OriginalRemoved          original-removed
+    ├── EventsExpired            events-expired
     ├── Busy                     try again later; nothing is broken
     │   ├── TooManyConnections       too-many-connections
     │   ├── TooManyUploads           too-many-uploads
     │   ├── UploadDisplaced          upload-displaced
+    │   ├── TooManyEventStreams      too-many-event-streams
     │   └── BacklogFull              backlog-full
     ├── Outage                   a dependency is unavailable: try again later; never counts against an image
     │   ├── DatabaseUnavailable      database-unavailable
@@ -278,6 +280,12 @@ class OriginalRemoved(ServiceError):
     code = "original-removed"
 
 
+class EventsExpired(ServiceError):
+    """Later events are missing: this one is too old, or unknown. Ask for your images' state, and begin without it."""
+
+    code = "events-expired"
+
+
 class Busy(ServiceError):
     """The service is busy at the moment. Try again in a few seconds."""
 
@@ -303,6 +311,13 @@ class UploadDisplaced(Busy):
 
     code = "upload-displaced"
     retry_after = 5
+
+
+class TooManyEventStreams(Busy):
+    """The service has as many event streams as it can have at the moment. Try again later, or ask for JSON pages."""
+
+    code = "too-many-event-streams"
+    retry_after = 10
 
 
 class BacklogFull(Busy):

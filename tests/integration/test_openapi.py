@@ -60,6 +60,8 @@ OPERATIONS: Final = {
     "POST /images/{image_id}/reprocess": (VALID_AND_INVALID, {202, 404, 409, 410, 422}),
     "GET /images/{image_id}/original": (VALID_AND_INVALID, {200, 404, 410, 422}),
     "GET /images/{image_id}/thumbnails/{size}": (VALID_AND_INVALID, {200, 404, 422}),
+    "GET /events": (VALID_AND_INVALID, {200, 410, 422}),
+    "GET /images/{image_id}/events": (VALID_AND_INVALID, {200, 404, 410, 422}),
     "GET /recipes": (VALID, {200}),
     "GET /limits": (VALID, {200}),
     "GET /health": (VALID, {200}),
