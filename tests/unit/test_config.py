@@ -490,6 +490,14 @@ def test_tracing_is_enabled_only_where_its_packages_are_installed(monkeypatch: p
         load_settings()
 
 
+def test_signatures_v1a_are_made_only_where_their_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_SIGNATURES", "v1a")
+    assert load_settings().webhook_signatures == "v1a"
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(ConfigError, match=r"^WEBHOOK_SIGNATURES=v1a .*install image-processing-service\[ed25519\]\.$"):
+        load_settings()
+
+
 @pytest.mark.parametrize("value", ["collector:4318", "grpc://collector:4317", "http://"])
 def test_an_invalid_collector_url_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", value)
