@@ -63,10 +63,7 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.RecipeAfterFile.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RecipeConflict.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownRecipe.code: HTTPStatus.UNPROCESSABLE_ENTITY,
-<<<<<<< HEAD
     errors.UnknownWebhook.code: HTTPStatus.UNPROCESSABLE_ENTITY,
-=======
->>>>>>> origin/main
     errors.UrlNotAllowed.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
