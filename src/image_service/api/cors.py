@@ -8,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from image_service.api.idempotency import KEY_HEADER
 
-_METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
+_METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 _REQUEST_HEADERS: Final = (KEY_HEADER, "X-Request-ID", "If-Match", "If-None-Match", "If-Range", "Range")
 """Headers that a page may send, besides those that it always may."""
 _RESPONSE_HEADERS: Final = (

@@ -15,7 +15,7 @@ from image_service.api.middleware import ForwardedHeaders, RequestContext, Reque
 from image_service.api.multipart import UploadReader
 from image_service.api.problems import install_handlers
 from image_service.api.recipe_documents import limits_of, recipe_list
-from image_service.api.routes import files, health, images, recipes, uploads
+from image_service.api.routes import deliveries, files, health, images, recipes, uploads, webhooks
 from image_service.api.upload_limit import UploadLimit
 from image_service.bootstrap import ApiServices
 from image_service.config import Settings
@@ -72,7 +72,7 @@ def create_app(services: ApiServices, settings: Settings, metrics: Metrics | Non
         ),
     )
     install_handlers(app)
-    for module in (uploads, images, files, recipes, health):
+    for module in (uploads, images, files, webhooks, deliveries, recipes, health):
         app.include_router(module.router)
     install_docs(app)
     # The middleware that is added last runs first.

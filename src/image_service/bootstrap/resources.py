@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from image_service.bootstrap.outbound import make_outbound
 from image_service.config import Settings
 from image_service.database import Database
 from image_service.observability.metrics import Metrics
@@ -13,6 +14,7 @@ from image_service.ports import (
     NULL_OBSERVER,
     EventSignal,
     Observer,
+    Outbound,
     PresignedUrls,
     Storage,
     TaskQueue,
@@ -35,6 +37,8 @@ class Resources:
     queue: TaskQueue
     signal: EventSignal
     """Tells all processes that events have been recorded."""
+    outbound: Outbound
+    """Sends to addresses that users chose; it connects to nothing before it is used."""
     presigned_urls: PresignedUrls | None = None
     """The storage, if clients download files directly from it."""
     metrics: Metrics | None = None
@@ -64,6 +68,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
         metrics.track_connections("in-use", lambda: database.connections[0])
         metrics.track_connections("idle", lambda: database.connections[1])
+    outbound = make_outbound(settings)
     await queue.start()
     try:
         yield Resources(
@@ -71,10 +76,12 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
             storage=storage,
             queue=queue,
             signal=LocalSignal(),
+            outbound=outbound,
             presigned_urls=presigned_urls,
             metrics=metrics,
         )
     finally:
+        await outbound.close()
         await queue.close()
         await database.close()
 
