@@ -14,6 +14,7 @@ from harness.fakes import TRAITS
 from image_service.database import Repositories
 from image_service.database.outputs import LackingImage
 from image_service.database.scheduling import UnfinishedImage
+from image_service.domain.event import START, Position
 from image_service.domain.image import (
     Claim,
     ImageError,
@@ -101,6 +102,32 @@ _REMOVALS: Final = """
     SELECT 'originals/' || n, clock_timestamp() + (n % 100 - 10) * interval '1 second'
     FROM generate_series(1, :count / 100) AS n
 """
+_EVENTS: Final = """
+    INSERT INTO events (transaction_id, type, image_id, happened_at, snapshot)
+    SELECT
+        3 + row_number() OVER (ORDER BY created_at) * 500 / :count, type, id, created_at,
+        json_build_object('status', 'NEW', 'format', 'jpeg')
+    FROM images, unnest(ARRAY['image.accepted', 'image.done']) AS type
+    ORDER BY created_at
+"""
+"""Two of each image, whose transactions are older than any that runs."""
+_WEBHOOKS: Final = """
+    INSERT INTO webhooks (id, url, secret, created_at, updated_at)
+    SELECT md5(n::text)::uuid, 'https://example.org/' || n, 'whsec_', clock_timestamp(), clock_timestamp()
+    FROM generate_series(1, 10) AS n
+"""
+_DELIVERIES: Final = """
+    INSERT INTO deliveries (webhook_id, event_number, status, attempt, tries, due_at, created_at)
+    SELECT
+        md5((1 + number % 10)::text)::uuid, number,
+        CASE WHEN number % 250 = 0 THEN 'pending' ELSE 'delivered' END, 1, 1,
+        CASE WHEN number % 250 = 0 THEN clock_timestamp() + (number % 100 - 10) * interval '1 second' END,
+        happened_at
+    FROM events
+"""
+"""One of each event, to one of ten endpoints; 0.4 % are pending."""
+_ONE_PAGE: Final = frozenset({"identity", "event_positions", "webhooks"})
+"""Tables of a few rows: no index makes reading them cheaper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +151,8 @@ class Subjects:
     outputs_held: Claim
     """A claim on outputs."""
     outputs_due: LackingImage
+    position: Position
+    """Of an event in the middle of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +170,7 @@ class Query:
 
     def complaint(self, plans: list["Plan"]) -> str | None:
         """What is wrong with its plans, or None."""
-        if whole := {table for plan in plans for table in plan.read_whole}:
+        if whole := {table for plan in plans for table in plan.read_whole} - _ONE_PAGE:
             return f"scans the whole of {whole}"
         used = {index for plan in plans for index in plan.indexes}
         if self.index and not used & {self.index, self.or_index}:
@@ -376,7 +405,8 @@ QUERIES: Final = (
     ),
     Query(name="reprocess", run=lambda r, s: r.images.reprocess(s.page, due_in=0), index=PRIMARY_KEY),
     Query(name="make due", run=lambda r, s: r.scheduling.make_due([s.unclaimed, s.done]), index=PRIMARY_KEY),
-    Query(name="remove", run=lambda r, s: r.images.remove(s.page), index=PRIMARY_KEY),
+    # Locked, shown in their events with their thumbnails, and removed.
+    Query(name="remove", run=lambda r, s: r.images.remove(s.page), index=PRIMARY_KEY, examines=1200),
     Query(name="remove originals", run=lambda r, s: r.images.remove_originals(s.page), index=PRIMARY_KEY),
     Query(name="sweep originals", run=lambda r, s: r.images.existing(s.page), index=PRIMARY_KEY),
     Query(name="sweep thumbnails", run=lambda r, s: r.images.thumbnail_keys(s.page), index="pk_thumbnails"),
@@ -385,6 +415,29 @@ QUERIES: Final = (
         run=lambda r, s: r.claims.attempts_in_progress(s.page),
         index=PRIMARY_KEY,
         or_index="ix_images_not_done",
+    ),
+    Query(
+        name="events after",
+        run=lambda r, s: r.events.after(s.position, limit=100),
+        index="ix_events_position",
+    ),
+    Query(
+        name="events of an image",
+        run=lambda r, s: r.events.after(START, limit=100, image_id=s.done),
+        index="ix_events_image",
+        examines=10,
+    ),
+    Query(name="newest event", run=lambda r, _: r.events.head(), index="ix_events_position", examines=10),
+    Query(
+        name="purge events",
+        run=lambda r, _: r.events.purge(older_than=100 * DAYS, kept_after=None, limit=100),
+        index="ix_events_position",
+    ),
+    Query(
+        name="purge events: none",
+        run=lambda r, _: r.events.purge(older_than=400 * DAYS, kept_after=None, limit=100),
+        index="ix_events_position",
+        examines=400,
     ),
     Query(name="removals due", run=lambda r, _: r.removals.due(limit=100), index="ix_removals_due_at"),
 )
@@ -413,8 +466,12 @@ async def fill(connection: AsyncConnection, count: int, outputs: int = len(RESUL
     await connection.execute(text(_FILL), {"count": count, "recipe": DEFAULT_RECIPE.fingerprint})
     await connection.execute(text(_THUMBNAILS), {"outputs": _names(outputs)})
     await connection.execute(text(_REMOVALS), {"count": count})
+    await connection.execute(text(_EVENTS), {"count": 2 * count})
+    await connection.execute(text(_WEBHOOKS))
+    await connection.execute(text(_DELIVERIES))
     await connection.execute(text("RESET session_replication_role"))
-    await connection.execute(text("VACUUM (ANALYZE) images, thumbnails, removals"))
+    tables = "images, thumbnails, removals, events, webhooks, deliveries"
+    await connection.execute(text(f"VACUUM (ANALYZE) {tables}"))
     return await _subjects(connection)
 
 
@@ -430,6 +487,9 @@ async def _subjects(connection: AsyncConnection) -> Subjects:
         return (await connection.execute(text(query))).scalar_one()
 
     page = text("SELECT id FROM images WHERE status = 'DONE' AND original_removed_at IS NULL ORDER BY id LIMIT 100")
+    middle = (
+        "SELECT transaction_id, number FROM events ORDER BY number OFFSET (SELECT count(*) / 2 FROM events) LIMIT 1"
+    )
     held = await find("status = 'PROCESSING' AND lease_until > clock_timestamp()")
     outputs_held = await find("outputs_lease_until IS NOT NULL")
     return Subjects(
@@ -454,6 +514,7 @@ async def _subjects(connection: AsyncConnection) -> Subjects:
             reprocessing=True,
         ),
         outputs_due=(await Repositories(connection).outputs.outputs_due(limit=1))[0],
+        position=Position(*(await connection.execute(text(middle))).one()),
     )
 
 

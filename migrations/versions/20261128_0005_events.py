@@ -1,4 +1,4 @@
-"""Events: the log of what became of images, webhook endpoints, and deliveries to them.
+"""Events: the log of what happened to images, webhook endpoints, and deliveries to them.
 
 Only adds tables, columns and indexes. What the version before changes while it runs beside this one has no events.
 

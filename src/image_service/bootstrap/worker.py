@@ -15,6 +15,8 @@ from image_service.bootstrap.shared import (
     storage_binding,
 )
 from image_service.config import Settings
+from image_service.documents.event import encode_event
+from image_service.documents.urls import Urls
 from image_service.domain.lane import Lane
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
@@ -28,6 +30,9 @@ from image_service.services.reconciler import Reconciler
 from image_service.services.retention import Retention
 from image_service.services.storage_binding import StorageBinding
 from image_service.services.sweeper import Sweeper
+from image_service.services.webhook_dispatch import WebhookDispatcher
+from image_service.services.webhook_loop import WebhookLoop
+from image_service.services.webhook_sending import WebhookSender
 
 _DAY: Final = 86_400.0
 
@@ -42,6 +47,7 @@ class WorkerServices:
     retention: Retention
     health: HealthCheck
     storage_binding: StorageBinding
+    webhooks: WebhookLoop
 
 
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
@@ -59,6 +65,23 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
         ),
         health=make_health(resources),
         storage_binding=storage_binding(resources),
+        webhooks=_webhooks(settings, resources),
+    )
+
+
+def _webhooks(settings: Settings, resources: Resources) -> WebhookLoop:
+    sender = WebhookSender(
+        database=resources.database,
+        outbound=resources.outbound,
+        encode=partial(encode_event, urls=Urls(settings.public_url or ""), recipes=settings.recipes),
+        timeout=settings.webhook_timeout,
+        observer=resources.observer,
+    )
+    return WebhookLoop(
+        dispatcher=WebhookDispatcher(database=resources.database),
+        sender=sender,
+        signal=resources.signal,
+        observer=resources.observer,
     )
 
 

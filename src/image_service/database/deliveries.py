@@ -1,8 +1,4 @@
-"""Queries on deliveries of events to webhook endpoints: creating, claiming, finishing and repeating them.
-
-Where a transaction changes an endpoint and its deliveries, it changes the endpoint first: so does its removal, and two
-that lock the same rows in another order would wait for each other.
-"""
+"""Queries on deliveries of events to webhook endpoints: creating, claiming, finishing and repeating them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +6,16 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, String, Text, literal, or_, select, update
+from sqlalchemy import BigInteger, literal, or_, select, update
 
-from image_service.database.clock import in_seconds, now
+from image_service.database.clock import now
 from image_service.database.delivery_claims import (
     CLAIM_OF_ALL,
     CLAIM_OF_ENDPOINT,
     ENDPOINTS_WITH_DUE,
     sending_parameters,
 )
+from image_service.database.delivery_results import Finished, record_result
 from image_service.database.delivery_views import (
     BACKLOG,
     WORK,
@@ -34,7 +31,6 @@ from image_service.database.events import EventStatements
 from image_service.database.repository import Repository
 from image_service.database.rows import AnyRow
 from image_service.database.webhooks import WebhookRepository
-from image_service.domain.delivery_schedule import DISABLED_AFTER
 from image_service.domain.event import Event, Position
 from image_service.domain.webhook import Webhook
 from image_service.domain.webhook_delivery import (
@@ -44,7 +40,7 @@ from image_service.domain.webhook_delivery import (
     DeliveryStatus,
     WebhookDelivery,
 )
-from image_service.models import DeliveryAttemptRow, DeliveryRow, PositionRow, WebhookRow
+from image_service.models import DeliveryRow, PositionRow, WebhookRow
 
 MAX_EVENTS: Final = 200
 """Events that one transaction passes on."""
@@ -76,16 +72,6 @@ class Dispatched:
 
     events: int
     deliveries: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """What was recorded of an attempt."""
-
-    held: bool
-    """Whether the delivery has its result. Otherwise the claim was lost: another process makes the delivery."""
-    disabled: str | None
-    """Why its endpoint was disabled; None: it was not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,29 +193,8 @@ class DeliveryRepository(DeliveryStatements):
         ]
 
     async def finish(self, claim: ClaimedDelivery, attempt: DeliveryAttempt, result: DeliveryResult) -> Finished:
-        """Record an attempt and what follows from it. A second call changes nothing.
-
-        An endpoint that is gone, or has failed for ``DISABLED_AFTER``, is disabled.
-        """
-        disabled = await self._note(claim.webhook.id, attempt, result)
-        pending = result.status is DeliveryStatus.PENDING
-        held = await self._changed(
-            update(DeliveryRow)
-            .where(
-                DeliveryRow.id == claim.id,
-                DeliveryRow.attempt == claim.attempt,
-                DeliveryRow.lease_until.is_not(None),
-            )
-            .values(
-                status=result.status.value,
-                tries=claim.tries + 1,
-                due_at=in_seconds(result.retry_in or 0) if pending else None,
-                lease_until=None,
-                finished_at=None if pending else now(),
-            )
-        )
-        await self._log(claim, attempt)
-        return Finished(held=held, disabled=disabled)
+        """Record an attempt and what follows from it; see ``record_result``."""
+        return await record_result(self._connection, claim, attempt, result)
 
     async def of_webhook(
         self, webhook_id: UUID, *, limit: int, before: int | None = None, status: DeliveryStatus | None = None
@@ -302,37 +267,6 @@ class DeliveryRepository(DeliveryStatements):
                 parameters = {"webhook": row.id, "room": room, "lease": lease}
                 claimed += (await self._connection.execute(CLAIM_OF_ENDPOINT, parameters)).all()
         return claimed
-
-    async def _note(self, webhook_id: UUID, attempt: DeliveryAttempt, result: DeliveryResult) -> str | None:
-        """Record what an attempt says about its endpoint; returns why it was disabled, if it was."""
-        webhooks = WebhookRepository(self._connection)
-        if result.status is DeliveryStatus.DELIVERED:
-            await webhooks.mark_working(webhook_id)
-            return None
-        await webhooks.mark_failing(webhook_id)
-        if result.pause is not None:
-            await self._connection.execute(
-                update(WebhookRow).where(WebhookRow.id == webhook_id).values(paused_until=in_seconds(result.pause))
-            )
-        last = f"status {attempt.status}" if attempt.error is None else attempt.error
-        reason = "It answered 410 (Gone)." if result.gone else f"It has failed for three days, the last time: {last}."
-        disabled = await webhooks.disable(webhook_id, reason, failing_for=None if result.gone else DISABLED_AFTER)
-        return reason if disabled else None
-
-    async def _log(self, claim: ClaimedDelivery, attempt: DeliveryAttempt) -> None:
-        """Record an attempt, unless it is recorded or its delivery is deleted."""
-        values = {
-            "delivery_id": DeliveryRow.id,
-            "attempt": literal(claim.attempt),
-            "made_at": now(),
-            "milliseconds": literal(attempt.milliseconds),
-            "status": literal(attempt.status, Integer),
-            "error": literal(attempt.error, String),
-            "answer": literal(attempt.answer, Text),
-        }
-        new = select(*values.values()).where(DeliveryRow.id == claim.id)
-        statement = insert_if_new(self._connection.dialect.name, DeliveryAttemptRow)
-        await self._connection.execute(statement.from_select(list(values), new, include_defaults=False))
 
 
 def _wanted(

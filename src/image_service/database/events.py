@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
+    and_,
     delete,
     exists,
     literal,
@@ -198,33 +199,53 @@ class EventRepository(EventStatements):
         Args:
             older_than: Seconds since they happened.
             kept_after: Events after this position are kept however old they are; None: none are.
-            limit: The most to delete.
+            limit: The most to delete, roughly.
         """
-        conditions = [EventRow.happened_at <= in_seconds(-older_than), _SETTLED]
-        conditions += [] if kept_after is None else [tuple_(*map(_number, kept_after)) >= _POSITION]
-        needed = exists().where(DeliveryRow.event_number == EventRow.number, DeliveryRow.due_at.is_not(None))
-        old = (
-            select(EventRow.transaction_id, EventRow.number)
-            .where(*conditions, ~needed)
+        deleted = 0
+        last = START
+        while deleted < limit:
+            page = await self._oldest(last, older_than=older_than, limit=limit)
+            old = [row for row in page if row.old and (kept_after is None or _position_of(row) <= kept_after)]
+            if unneeded := [row.number for row in old if not row.needed]:
+                await self._connection.execute(delete(EventRow).where(EventRow.number.in_(unneeded)))
+                deleted += len(unneeded)
+                await self._note_purged(_position_of(old[-1]))
+            if len(old) < limit:
+                break
+            last = _position_of(page[-1])
+        return deleted
+
+    async def _oldest(self, after: Position, *, older_than: float, limit: int) -> Sequence[AnyRow]:
+        """The next events after a position: whether each is old, and still needed. No index is on their time."""
+        delivery = exists().where(DeliveryRow.event_number == EventRow.number, DeliveryRow.due_at.is_not(None))
+        statement = (
+            select(
+                EventRow.transaction_id,
+                EventRow.number,
+                and_(EventRow.happened_at <= in_seconds(-older_than), _SETTLED).label("old"),
+                delivery.label("needed"),
+            )
+            .where(tuple_(*map(_number, after)) < _POSITION)
             .order_by(EventRow.transaction_id, EventRow.number)
             .limit(limit)
         )
-        rows = (await self._connection.execute(old)).all()
-        if not rows:
-            return 0
-        last = Position(*rows[-1])
+        return (await self._connection.execute(statement)).all()
+
+    async def _note_purged(self, last: Position) -> None:
         purged = tuple_(PositionRow.transaction_id, PositionRow.number)
         await self._connection.execute(
             update(PositionRow)
             .where(PositionRow.name == "purged", purged < tuple_(*map(_number, last)))
             .values(transaction_id=last.transaction, number=last.number)
         )
-        await self._connection.execute(delete(EventRow).where(EventRow.number.in_([row.number for row in rows])))
-        return len(rows)
+
+
+def _position_of(row: AnyRow) -> Position:
+    return Position(row.transaction_id, row.number)
 
 
 def _event(row: AnyRow) -> Event:
-    position = Position(row.transaction_id, row.number)
+    position = _position_of(row)
     snapshot: Mapping[str, Any] = row.snapshot
     about = row.image_id is not None
     webhook_id = snapshot.get("webhook_id")

@@ -1,4 +1,4 @@
-"""Events: what became of an image, for clients and services that wait for it.
+"""Events: what happened to an image, for clients and services that wait for it.
 
 An event is recorded together with the change that it tells of. Its position is where it comes in the log of all
 events; its id names that position, and is the same wherever the event is sent.

@@ -34,6 +34,7 @@ from image_service.errors import (
     ObjectUnreadable,
     UnsupportedFormat,
 )
+from image_service.observability.webhook_metrics import WebhookMetrics
 from image_service.ports import AttemptOutcome
 
 _STEP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -131,6 +132,10 @@ class Metrics:
         self._task_succeeded = self._gauge(
             "task_last_success_timestamp_seconds", "When a periodic task last succeeded.", "task"
         )
+
+        self._webhooks = WebhookMetrics(_NAMESPACE, self.registry)
+        self.webhook_attempted = self._webhooks.attempted
+        self.webhooks_measured = self._webhooks.measured
 
         self.storage = self._histogram(
             "storage_operation_seconds", "Duration of storage operations.", _STEP_BUCKETS, "operation", "outcome"
@@ -246,6 +251,7 @@ class Metrics:
             for outcome in ("claimed", "skipped"):
                 self._claims.labels(lane.value, outcome)
             self.deliveries_in_progress.labels(lane.value)
+        self._webhooks.expect()
         for ended in AttemptOutcome:
             self._attempts.labels(ended.value)
         for failure in _FAILURES:

@@ -63,6 +63,26 @@ class Observer(Protocol):
         """A run of a periodic job ended."""
         ...
 
+    def webhook_attempted(self, outcome: str, status: int | None, seconds: float) -> None:
+        """An event was sent to a webhook endpoint.
+
+        Args:
+            outcome: The status of the delivery: ``delivered``, ``pending`` or ``failed``.
+            status: Of the answer; None: there was none.
+            seconds: How long that took.
+        """
+        ...
+
+    def webhooks_measured(self, endpoints: Mapping[str, int], *, pending: int, overdue: float) -> None:
+        """Webhook endpoints and deliveries were counted.
+
+        Args:
+            endpoints: How many are ``working``, ``failing`` and ``disabled``.
+            pending: Deliveries that are to be sent, up to a limit.
+            overdue: Seconds for which the first delivery to a working endpoint waits.
+        """
+        ...
+
 
 class NullObserver:
     """An ``Observer`` that does nothing."""
@@ -83,6 +103,12 @@ class NullObserver:
         """Do nothing."""
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:
+        """Do nothing."""
+
+    def webhook_attempted(self, outcome: str, status: int | None, seconds: float) -> None:
+        """Do nothing."""
+
+    def webhooks_measured(self, endpoints: Mapping[str, int], *, pending: int, overdue: float) -> None:
         """Do nothing."""
 
 
