@@ -181,7 +181,7 @@ class InvalidMetadata(UploadRejected):
 
 
 class UnsupportedEncoding(UploadRejected):
-    """The request's body is compressed, as its Content-Encoding says. Send it without: images are compressed anyway."""
+    """The request's body is compressed, as its Content-Encoding says. Send it uncompressed."""
 
     code = "unsupported-encoding"
 
