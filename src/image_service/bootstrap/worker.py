@@ -15,6 +15,7 @@ from image_service.bootstrap.shared import (
     storage_binding,
 )
 from image_service.config import Settings
+from image_service.documents.cloudevent import encode_cloudevent
 from image_service.documents.event import encode_event
 from image_service.documents.urls import Urls
 from image_service.domain.lane import Lane
@@ -24,6 +25,7 @@ from image_service.observability.observed import ObservedRenderer
 from image_service.ports import Renderer
 from image_service.services.attempts import ProcessingPolicy
 from image_service.services.deletion import Deletion
+from image_service.services.event_relay import EventRelay
 from image_service.services.health import HealthCheck
 from image_service.services.processing import Processing
 from image_service.services.reconciler import Reconciler
@@ -48,6 +50,8 @@ class WorkerServices:
     health: HealthCheck
     storage_binding: StorageBinding
     webhooks: WebhookLoop
+    event_relay: EventRelay | None
+    """None if there is no exchange for other services."""
 
 
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
@@ -67,6 +71,20 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
         health=make_health(resources),
         storage_binding=storage_binding(resources),
         webhooks=_webhooks(settings, resources),
+        event_relay=_event_relay(settings, resources),
+    )
+
+
+def _event_relay(settings: Settings, resources: Resources) -> EventRelay | None:
+    if resources.exchange is None:
+        return None
+    urls, source = Urls(settings.public_url or ""), settings.public_url
+    return EventRelay(
+        database=resources.database,
+        exchange=resources.exchange,
+        encode=partial(encode_cloudevent, urls=urls, recipes=settings.recipes, source=source),
+        signal=resources.signal,
+        observer=resources.observer,
     )
 
 

@@ -34,6 +34,7 @@ from image_service.errors import (
     ObjectUnreadable,
     UnsupportedFormat,
 )
+from image_service.observability.exchange_metrics import ExchangeMetrics
 from image_service.observability.webhook_metrics import WebhookMetrics
 from image_service.ports import AttemptOutcome
 
@@ -165,6 +166,8 @@ class Metrics:
         self._event_lag = self._histogram(
             "event_lag_seconds", "Time from an event until it is read for those who wait for it.", _STEP_BUCKETS
         )
+
+        self.relayed = ExchangeMetrics(_NAMESPACE, self.registry).relayed
 
         self._lines_lost = self._counter("log_lines_lost", "Log lines dropped because nothing read them in time.")
         self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
