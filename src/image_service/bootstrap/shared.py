@@ -79,21 +79,6 @@ def make_webhook_replay(resources: Resources) -> WebhookReplay:
     return WebhookReplay(database=resources.database, signal=resources.signal)
 
 
-def make_webhooks(settings: Settings, resources: Resources) -> Webhooks:
-    """Returns the use cases of webhook endpoints."""
-    return Webhooks(
-        database=resources.database,
-        outbound=resources.outbound,
-        signatures=settings.webhook_signatures,
-        signal=resources.signal,
-    )
-
-
-def make_webhook_replay(resources: Resources) -> WebhookReplay:
-    """Returns the use cases of deliveries to webhook endpoints."""
-    return WebhookReplay(database=resources.database, signal=resources.signal)
-
-
 def make_health(resources: Resources) -> HealthCheck:
     """Returns the check of the dependencies."""
     return HealthCheck(

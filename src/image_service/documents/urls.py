@@ -37,15 +37,7 @@ class Urls:
 
     def deliveries(self, webhook_id: UUID, *, before: int, limit: int) -> str:
         """Returns the URL of the page of an endpoint's deliveries that comes after one."""
-        return f"{self._base}/webhooks/{webhook_id}/deliveries?{urlencode({'limit': limit, 'before': before})}"
-
-    def webhook(self, webhook_id: UUID) -> str:
-        """Returns the path of a webhook endpoint, for a ``Location`` header."""
-        return f"{self._path}/webhooks/{webhook_id}"
-
-    def deliveries(self, webhook_id: UUID, *, before: int, limit: int) -> str:
-        """Returns the URL of the page of an endpoint's deliveries that comes after one."""
-        return f"{self._base}/webhooks/{webhook_id}/deliveries?{urlencode({'limit': limit, 'before': before})}"
+        return f"{self.base}/webhooks/{webhook_id}/deliveries?{urlencode({'limit': limit, 'before': before})}"
 
     def original(self, image_id: UUID) -> str:
         """Returns the URL of an image's original."""
