@@ -38,6 +38,10 @@ _RESET: Final = "UPDATE event_positions SET transaction_id = 0, number = 0, leas
 """Makes rows that the template has like the template's again."""
 
 
+_RESET: Final = "UPDATE event_positions SET transaction_id = 0, number = 0, lease_until = NULL, lease = 0"
+"""Restores the rows that the migrations make and the service changes."""
+
+
 class Databases:
     """Copies of a template database, which tests use one after the other: to empty one is faster than to make one."""
 
@@ -76,6 +80,7 @@ class Databases:
             await connection.execute(_END_OTHER_SESSIONS)
             if await connection.fetchval(_DEFINITION) != self._definition:
                 return False
+            await connection.execute(_RESET)
             rows = await _rows(connection)
             for table in rows:
                 if not self._rows[table]:

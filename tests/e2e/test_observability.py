@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -253,9 +254,16 @@ async def remove_storage(watched: Watched) -> None:
 
 
 async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
-    """Upload without a worker until uploads are refused."""
+    """Upload without a worker until uploads are refused, with one webhook endpoint that works and one that fails."""
     began = time.monotonic()
     watched.worker.kill()
+    endpoint = text(
+        "INSERT INTO webhooks (id, url, secret, failing_since, created_at, updated_at) "
+        "VALUES (gen_random_uuid(), 'https://example.org/', 'whsec_', :since, now(), now())"
+    )
+    async with superuser(watched.database_url) as connection:
+        await connection.execute(endpoint, {"since": None})
+        await connection.execute(endpoint, {"since": datetime.now(UTC)})
     answers: set[int] = set()
 
     async def go_on() -> None:
@@ -270,6 +278,8 @@ async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
             "ImageServiceImagesStuck",
             "ImageServiceBacklogNearLimit",
             "ImageServiceUploadsRefused",
+            "ImageServiceWebhooksOverdue",
+            "ImageServiceWebhookFailing",
             since=began,
         )
     finally:

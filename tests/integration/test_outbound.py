@@ -320,17 +320,17 @@ async def test_tls_checks_the_name_and_tells_it_to_the_server(authority: Authori
     async with (
         receiving(OK, tls) as receiver,
         trusting(authority, Names("127.0.0.1")) as client,
-        GuardedClient(LOOPBACK, resolve=Names("127.0.0.1")) as stranger,
+        GuardedClient(LOOPBACK, resolve=Names("127.0.0.1")) as untrusting,
     ):
         assert (await post(client, receiver.url("hooks.example.org", "https"))).status == 200
         assert await failure(client, receiver.url("other.example.org", "https")) == "certificate-invalid"
-        assert await failure(stranger, receiver.url("hooks.example.org", "https")) == "certificate-invalid"
+        assert await failure(untrusting, receiver.url("hooks.example.org", "https")) == "certificate-invalid"
         assert await failure(client, receiver.url("127.0.0.1", "https")) == "certificate-invalid"
     assert names == ["hooks.example.org", "other.example.org", "hooks.example.org", None]
     assert len(receiver.requests) == 1
 
 
-async def test_a_server_without_tls_is_told_apart(client: GuardedClient) -> None:
+async def test_a_server_without_tls_has_a_reason_of_its_own(client: GuardedClient) -> None:
     async def answer_anything(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

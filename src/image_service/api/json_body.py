@@ -1,4 +1,4 @@
-"""Reads JSON bodies within bounds, before FastAPI validates them: it would read a body of any size, and wait for ever."""
+"""Reads JSON bodies within bounds of size and time, which FastAPI, that validates them, does not have."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
@@ -85,7 +85,7 @@ class WebhookDocument(BaseModel):
         description="`whpk_…`: verifies its deliveries, if they are signed by v1a; null if by v1, with the secret."
     )
     previous_secret_until: datetime | None = Field(
-        description="Until then deliveries are signed with the secret before the last rotation, too; null: they are not."
+        description="Until then the secret before the last rotation signs deliveries, too; null: it does not."
     )
     created_at: datetime
     updated_at: datetime
@@ -195,7 +195,7 @@ def delivery_document(delivery: WebhookDelivery) -> DeliveryDocument:
     )
 
 
-def _fields(webhook: Webhook) -> dict[str, object]:
+def _fields(webhook: Webhook) -> dict[str, Any]:
     return {
         "id": webhook.id,
         "url": webhook.url,

@@ -21,7 +21,7 @@ from image_service.ports import (
     TaskQueue,
 )
 from image_service.queue.embedded import EmbeddedQueue
-from image_service.queue.rabbitmq import RabbitMQExchange, RabbitMQQueue
+from image_service.queue.rabbitmq import RabbitMQExchange, RabbitMQQueue, RabbitMQSignal
 from image_service.queue.signal import LocalSignal
 from image_service.storage.local import LocalStorage
 
@@ -71,6 +71,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
         metrics.track_connections("in-use", lambda: database.connections[0])
         metrics.track_connections("idle", lambda: database.connections[1])
+    signal = LocalSignal() if settings.embedded_queue else RabbitMQSignal(settings.rabbitmq_url.get_secret_value())
     outbound = make_outbound(settings)
     await queue.start()
     try:
@@ -78,13 +79,14 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
             database=database,
             storage=storage,
             queue=queue,
-            signal=LocalSignal(),
+            signal=signal,
             exchange=_exchange(settings),
             outbound=outbound,
             presigned_urls=presigned_urls,
             metrics=metrics,
         )
     finally:
+        await signal.close()
         await outbound.close()
         await queue.close()
         await database.close()

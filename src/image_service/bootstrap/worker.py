@@ -66,6 +66,7 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
             database=resources.database,
             originals_for=_seconds(settings.retain_originals_days),
             images_for=_seconds(settings.retain_images_days),
+            signal=resources.signal,
         ),
         health=make_health(resources),
         storage_binding=storage_binding(resources),
@@ -111,6 +112,7 @@ def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane
         renderers=renderers,
         recipes=settings.recipes,
         observer=resources.observer,
+        signal=resources.signal,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,
             heartbeat=settings.heartbeat_seconds,

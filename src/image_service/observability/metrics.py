@@ -160,7 +160,9 @@ class Metrics:
             "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
+        self._waiting_requests = self._gauge("waiting_requests", "Requests whose answer waits for an image to end.")
         self._events = self._counter("events_read", "Events read for requests and streams that wait for them.")
+        self._event_streams = self._gauge("event_streams", "Open event streams.")
         self._event_lag = self._histogram(
             "event_lag_seconds", "Time from an event until it is read for those who wait for it.", _STEP_BUCKETS
         )
@@ -289,6 +291,14 @@ class Metrics:
         self._http_connection_limit.set(limit)
         for reason in reasons:
             self._http_connections_closed.labels(reason)
+
+    def track_event_streams(self, number: Callable[[], int]) -> None:
+        """Show the number of open event streams, read at every scrape; the function must not block."""
+        self._event_streams.set_function(number)
+
+    def track_waiting_requests(self, number: Callable[[], int]) -> None:
+        """Show the requests that wait for an image to end, read at every scrape; the function must not block."""
+        self._waiting_requests.set_function(number)
 
     def track_dead_letters(self, number: Callable[[], int]) -> None:
         """Show the number of dead letters, read at every scrape; the function must not block."""

@@ -23,6 +23,20 @@ class EventSignal(Protocol):
         ...
 
 
+class NullSignal:
+    """An ``EventSignal`` that does nothing: those who wait for events find them when they look for them."""
+
+    def notify(self) -> None:
+        """Do nothing."""
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002 — as the protocol has it
+        """Do nothing; returns what does nothing."""
+        return lambda: None
+
+
+NULL_SIGNAL: Final[EventSignal] = NullSignal()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedEvent:
     """An event as other services receive it."""

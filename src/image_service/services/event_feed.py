@@ -156,6 +156,7 @@ class EventFeed:
 
     async def _run(self) -> None:
         """Read until there are no users any more, which is noticed after the pause."""
+        self._recorded = asyncio.Event()
         stop_listening = self._signal.listen(self._recorded.set)
         pause = 0.0
         try:

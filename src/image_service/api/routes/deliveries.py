@@ -70,7 +70,7 @@ async def replay_delivery(
     "/replay",
     status_code=202,
     summary="Send events again",
-    description="Sends all events again that happened since a time and that the endpoint gets, also those that happened "
+    description="Sends all events of the endpoint's types again that happened since a time, also those that happened "
     "while it was disabled, the newest first. Events are kept for EVENTS_RETENTION_HOURS.",
     responses=documented(*WITH_BODY, errors.WebhookNotFound, errors.WebhookDisabled),
 )
