@@ -140,8 +140,12 @@ class WebhookSender:
         return attempt, _result(claim, answer)
 
     async def _record(self, claim: ClaimedDelivery, attempt: DeliveryAttempt, result: DeliveryResult) -> None:
+        if result.status is DeliveryStatus.DELIVERED:
+            async with self._database.statement() as statements:
+                await statements.deliveries.complete(claim, attempt)
+            return
         async with self._database.transaction() as repositories:
-            finished = await repositories.deliveries.finish(claim, attempt, result)
+            finished = await repositories.deliveries.fail(claim, attempt, result)
         if finished.disabled is not None:
             _log.warning("webhook endpoint disabled", webhook_id=str(claim.webhook.id), reason=finished.disabled)
 
