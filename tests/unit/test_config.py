@@ -326,6 +326,15 @@ def test_a_standalone_service_needs_a_decoder(monkeypatch: pytest.MonkeyPatch) -
         standalone_settings(Path("data"))
 
 
+def test_a_standalone_service_has_no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTS_EXCHANGE", "image.events")
+    assert load_settings().events_exchange == "image.events"
+    with pytest.raises(
+        ConfigError, match=r"^EVENTS_EXCHANGE=image\.events is on a broker, and there is none: unset it"
+    ):
+        standalone_settings(Path("data"))
+
+
 def test_retention_is_off_by_default() -> None:
     settings = load_settings()
     assert (settings.retain_originals_days, settings.retain_images_days) == (None, None)

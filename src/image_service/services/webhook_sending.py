@@ -115,7 +115,7 @@ class WebhookSender:
         began = time.monotonic()
         try:
             attempt, result = await self._attempt(claim)
-        except Exception:  # noqa: BLE001 — the schedule bounds how often that is repeated
+        except Exception:
             log.exception("webhook not sent: a defect")
             attempt, result = DeliveryAttempt(milliseconds=0, error=_DEFECT), _retry(claim, None)
         seconds = time.monotonic() - began
@@ -123,7 +123,7 @@ class WebhookSender:
             await retry_on_outage(lambda: self._record(claim, attempt, result), budget=_RECORDING)
         except Outage:
             log.warning("webhook's attempt not recorded; it will be repeated")
-        except Exception:  # noqa: BLE001 — it is repeated when its lease ends
+        except Exception:
             log.exception("webhook's attempt not recorded: a defect")
         self._observer.webhook_attempted(result.status.value, attempt.status, seconds)
 
