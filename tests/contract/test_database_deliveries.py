@@ -85,7 +85,7 @@ async def finish(
     if result.status is DeliveryStatus.DELIVERED:
         async with database.statement() as repositories:
             return Finished(held=await repositories.deliveries.complete(claimed, attempt), disabled=None)
-    return await in_transaction(database, lambda r: r.deliveries.fail(claimed, attempt, result))
+    return await in_transaction(database, lambda r: r.deliveries.finish(claimed, attempt, result))
 
 
 async def deliveries(

@@ -196,11 +196,13 @@ class DeliveryRepository(DeliveryStatements):
             if row.webhook_id in webhooks and row.event_number in events
         ]
 
-    async def fail(self, claim: ClaimedDelivery, attempt: DeliveryAttempt, result: DeliveryResult) -> Finished:
-        """Record a failed attempt and what follows from it. A second call changes nothing.
+    async def finish(self, claim: ClaimedDelivery, attempt: DeliveryAttempt, result: DeliveryResult) -> Finished:
+        """Record an attempt and what follows from it. A second call changes nothing.
 
         An endpoint that is gone, or has failed for ``DISABLED_AFTER``, is disabled.
         """
+        if result.status is DeliveryStatus.DELIVERED:
+            return Finished(held=await self.complete(claim, attempt), disabled=None)
         return await record_failure(self._connection, claim, attempt, result)
 
     async def of_webhook(

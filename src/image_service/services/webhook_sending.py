@@ -147,7 +147,7 @@ class WebhookSender:
                 await statements.deliveries.complete(claim, attempt)
             return
         async with self._recording, self._database.transaction() as repositories:
-            finished = await repositories.deliveries.fail(claim, attempt, result)
+            finished = await repositories.deliveries.finish(claim, attempt, result)
         if finished.disabled is not None:
             _log.warning("webhook endpoint disabled", webhook_id=str(claim.webhook.id), reason=finished.disabled)
 
