@@ -454,7 +454,7 @@ QUERIES: Final = (
     ),
     Query(
         name="deliveries of an endpoint",
-        run=lambda r, _: r.deliveries.of_webhook(_WEBHOOK, limit=50),
+        run=lambda r, _: r.deliveries.of_webhook(_WEBHOOK, limit=20),
         index="uq_deliveries_webhook_id",
         or_index="ix_deliveries_event",  # if an endpoint has many of all events
     ),
