@@ -43,7 +43,7 @@ _RESET: Final = text("SELECT pg_stat_statements_reset()")
 _OURS: Final = "FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'"
 _QUERIES: Final = text(
     f"SELECT coalesce(sum(calls), 0) {_OURS} AND query NOT IN ('BEGIN;', 'COMMIT;', 'BEGIN', 'COMMIT')"
-)  # noqa: E501 — constants
+)
 _READS: Final = text(f"SELECT coalesce(sum(calls), 0) {_OURS} AND query LIKE 'SELECT events.%'")
 
 Ask = Callable[[], Awaitable[httpx.Response]]
@@ -58,7 +58,7 @@ async def answered(ask: Ask) -> Answers:
     answer = await ask()
     at = time.time()  # the database's clock is this machine's
     image = answer.json()
-    if answer.status_code != 200 or image["status"] != "DONE":
+    if answer.status_code != httpx.codes.OK or image["status"] != "DONE":
         sys.exit(f"answered {answer.status_code}: {image}")
     return {image["id"]: (_time(image["finished_at"]), at)}
 

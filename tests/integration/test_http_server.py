@@ -152,7 +152,7 @@ async def serving(
     async with api_on(database_url, folder, **{**usual, **settings}) as api:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        stop, started = asyncio.Event(), asyncio.Event()
+        stop, started = api.stop, asyncio.Event()
         connections = OpenConnections(limits or ConnectionLimits(), api.resources.metrics)
         task = asyncio.create_task(
             serve(api.app, listener, stop, drain_timeout=10, started=started.set, connections=connections)
@@ -459,6 +459,28 @@ async def test_disconnect_releases_the_upload_slot(single_upload_server: Server,
                 await connection.close()
         await eventually(lambda: not single_upload_server.api.scratch)
     await single_upload_server.assert_nothing_stored()
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_disconnect_ends_the_wait_of_a_request(server: Server, *, cut: bool) -> None:
+    waiting = server.api.app.state.context.waiting
+    async with server.connection() as connection:
+        await connection.send(upload(FORM, "Prefer: wait=20"))
+        await eventually(lambda: waiting.number == 1)
+        if cut:
+            connection.cut()
+        else:
+            await connection.close()
+        await eventually(lambda: waiting.number == 0)
+
+
+async def test_drain_answers_requests_that_wait(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM, "Prefer: wait=20"))
+        await eventually(lambda: server.api.originals)
+        server.stop.set()
+        assert (await connection.reply()).status == 202
+    await wait_for(server.task)
 
 
 async def test_upload_repeated_after_a_disconnect_creates_one_image(server: Server) -> None:

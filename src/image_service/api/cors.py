@@ -9,8 +9,17 @@ from starlette.middleware.cors import CORSMiddleware
 from image_service.api.idempotency import KEY_HEADER
 from image_service.api.prefer import APPLIED, HEADER
 
-_METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
-_REQUEST_HEADERS: Final = (KEY_HEADER, HEADER, "X-Request-ID", "If-Match", "If-None-Match", "If-Range", "Range")
+_METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+_REQUEST_HEADERS: Final = (
+    KEY_HEADER,
+    HEADER,
+    "X-Request-ID",
+    "If-Match",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Range",
+)
 """Headers that a page may send, besides those that it always may."""
 _RESPONSE_HEADERS: Final = (
     "Accept-Ranges",

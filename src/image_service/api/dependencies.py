@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 
+from image_service.api.event_stream import EventDocuments
 from image_service.api.fixed_document import FixedDocument
 from image_service.api.multipart import UploadReader
+from image_service.api.stream_places import StreamPlaces
 from image_service.api.upload_limit import UploadLimit
 from image_service.api.urls import urls_of
 from image_service.api.waiting import Waiting
@@ -26,6 +28,8 @@ class ApiContext:
     upload_limit: UploadLimit
     recipe_list: FixedDocument
     limits: FixedDocument
+    stream_places: StreamPlaces
+    event_documents: EventDocuments
     public_url: str | None
     """The base of the URLs in responses; None: the address that the request was sent to."""
     standalone: bool

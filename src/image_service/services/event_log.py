@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from image_service.database import Database
-from image_service.domain.event import Event, EventType, Position, position_of
+from image_service.domain.event import Event, EventType, Position, event_id, position_of
 
 
 class EventLog:
@@ -18,11 +18,11 @@ class EventLog:
         self._database = database
         self._identity: UUID | None = None
 
-    async def resume(self, event_id: str | None) -> Position | None:
+    async def resume(self, last: str | None) -> Position | None:
         """Return the position of an event after which nothing is missing.
 
         Args:
-            event_id: The last event that the client has got; None: none, so that it gets all there are.
+            last: The id of the last event that the client has got; None: none, so that it gets all there are.
 
         Returns:
             None if later events may be missing, because they are purged, or because it is no event of this database.
@@ -31,13 +31,10 @@ class EventLog:
         Raises:
             DatabaseUnavailable: the database cannot be reached.
         """
-        if event_id is None:
+        if last is None:
             async with self._database.statement() as repositories:
                 return await repositories.events.position("purged")
-        if self._identity is None:
-            async with self._database.statement() as repositories:
-                self._identity = await repositories.catalogue.identity()
-        position = position_of(event_id, self._identity)
+        position = position_of(last, await self._database_id())
         if position is None:
             return None
         async with self._database.statement() as repositories:
@@ -67,3 +64,26 @@ class EventLog:
         async with self._database.statement() as repositories:
             page = await repositories.events.after(after, limit=limit, image_id=image_id, types=types)
         return [event for event in page.events if until is None or event.position <= until]
+
+    async def head(self) -> Position:
+        """Return the position up to which all events are there to be read.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached.
+        """
+        async with self._database.statement() as repositories:
+            return await repositories.events.head()
+
+    async def id_of(self, position: Position) -> str:
+        """Return the id of the event at a position, by which a client resumes after it.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached.
+        """
+        return event_id(await self._database_id(), position)
+
+    async def _database_id(self) -> UUID:
+        if self._identity is None:
+            async with self._database.statement() as repositories:
+                self._identity = await repositories.catalogue.identity()
+        return self._identity
