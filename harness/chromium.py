@@ -4,8 +4,8 @@
         shown = browser.show(content, "image/png")
 
 Pictures need no web server and no network: the address of one contains it. Playwright's own browsers are never
-downloaded. The browser runs in a thread of its own, because Playwright's blocking interface leaves an event loop running
-in the thread that uses it, where no other could run.
+downloaded. The browser runs in a thread of its own, because Playwright's blocking interface leaves an event loop
+running in the thread that uses it, where no other could run.
 """
 
 import os

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -118,20 +118,23 @@ class Follower:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the client can resume: it must miss nothing from then on."""
 
-    async def follow(self, complete: Callable[[Sequence[Block]], bool]) -> None:
-        """Collect events until they are complete."""
+    async def follow(self, number: int) -> None:
+        """Collect events until there are so many different ones."""
         chance = random.Random(self.seed)  # noqa: S311 — repeatable
         last_id, cuts = None, self.cuts
-        while not complete(self.events):
+        seen = set[str | None]()
+        while len(seen) < number:
             try:
                 async with stream(chance.choice(self.urls), last_id) as opened:
                     opened.answer.raise_for_status()
                     self.connections += 1
                     opened.lines_left = chance.randint(_FIRST_LINES, self.lines) if cuts else None
                     try:
-                        while not complete(self.events) and (block := await opened.block()):
+                        while len(seen) < number and (block := await opened.block()):
                             self.begun.set()
-                            self.events += [block] if block.data is not None else []
+                            if block.data is not None:
+                                self.events.append(block)
+                                seen.add(block.id)
                     finally:
                         last_id = opened.last_id
                 if opened.lines_left is not None:

@@ -15,7 +15,6 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import psutil
@@ -23,7 +22,7 @@ import psutil
 from benchmarks.operations.local_cluster import LocalCluster, local_cluster
 from harness.images import encoded, gradient
 from harness.service import Api, client, upload, upload_all
-from harness.sse import Block, Comparison, Follower, logged
+from harness.sse import Comparison, Follower, logged
 
 _IMAGE: Final = encoded(gradient(16, 16), "PNG")
 _LIMIT: Final = 1800.0
@@ -63,10 +62,6 @@ async def _run(cluster: LocalCluster, images: int, cuts: int, streams: int, seed
 
 async def _cut(cluster: LocalCluster, images: int, cuts: int, seed: int) -> None:
     """Follow all events with a client that is cut, and compare what it received with the log."""
-
-    def done(events: Sequence[Block]) -> bool:
-        return len(events) >= 2 * images and sum(block.event == "image.done" for block in events) >= images
-
     with Api(cluster.folder / "other", cluster.env) as other:
         follower = Follower(
             urls=[f"{api.url}/events" for api in (cluster.api, other)],
@@ -75,7 +70,7 @@ async def _cut(cluster: LocalCluster, images: int, cuts: int, seed: int) -> None
             seed=seed,
         )
         began = time.perf_counter()
-        following = asyncio.create_task(follower.follow(done))
+        following = asyncio.create_task(follower.follow(2 * images))
         await follower.begun.wait()
         async with client(cluster.api.url) as http:
             parts = [images // (_DEATHS + 1)] * _DEATHS
