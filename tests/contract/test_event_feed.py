@@ -7,13 +7,17 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import update
+from structlog.testing import capture_logs
 
+from harness.fakes import LONG_TIMEOUT
+from harness.proxy import Mode, Proxy
 from harness.rows import add, done, execute, in_transaction, recorded, remove, upload
 from harness.waiting import eventually, wait_for
 from image_service.database import Database
 from image_service.database.clock import in_seconds
 from image_service.domain.event import ENDS, START, Event, EventType, event_id
 from image_service.domain.lane import Lane
+from image_service.errors import DatabaseUnavailable
 from image_service.models import EventRow
 from image_service.observability.metrics import Metrics
 from image_service.queue.signal import LocalSignal
@@ -145,6 +149,35 @@ async def test_it_reads_only_while_there_are_subscribers(database: Database) -> 
         assert [event.image_id for event in await taken(subscription, 1)] == [image_id]
     assert read() == 2
     await feed.close()
+
+
+async def test_outage_delays_events_and_loses_none(postgresql: Database, postgres_database_url: str) -> None:
+    async with Proxy.before(postgres_database_url) as proxy:
+        database = Database(proxy.url(postgres_database_url), time_limit=LONG_TIMEOUT)
+        signal = LocalSignal()
+        feed = feed_of(database, signal)
+        with capture_logs() as logs:
+            async with feed.subscribe() as subscription:
+                first = await recorded(postgresql)
+                assert [event.image_id for event in await taken(subscription, 1)] == [first]
+                proxy.switch(Mode.RESET)
+                second = await recorded(postgresql)
+                await eventually(lambda: any(line["event"] == "event feed interrupted" for line in logs))
+                signal.notify()
+                assert await subscription.next(4 * POLL) is None
+                proxy.switch(Mode.PASS)
+                third = await recorded(postgresql)
+                assert [event.image_id for event in await taken(subscription, 2)] == [second, third]
+        assert [line["event"] for line in logs if "feed" in line["event"]] == [
+            "event feed interrupted",
+            "event feed resumed",
+        ]
+        proxy.switch(Mode.RESET)
+        await feed.close()
+        with pytest.raises(DatabaseUnavailable):
+            async with feed_of(database).subscribe():
+                pass
+        await database.close()
 
 
 async def purge_all(database: Database) -> None:

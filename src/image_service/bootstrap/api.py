@@ -49,6 +49,7 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
             limits=IngestLimits(max_file_size=settings.max_file_size),
             recipes=recipes,
             observer=resources.observer,
+            signal=resources.signal,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
         lookup=Lookup(

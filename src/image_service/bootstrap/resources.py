@@ -18,7 +18,7 @@ from image_service.ports import (
     TaskQueue,
 )
 from image_service.queue.embedded import EmbeddedQueue
-from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.queue.rabbitmq import RabbitMQQueue, RabbitMQSignal
 from image_service.queue.signal import LocalSignal
 from image_service.storage.local import LocalStorage
 
@@ -64,17 +64,19 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
         metrics.track_connections("in-use", lambda: database.connections[0])
         metrics.track_connections("idle", lambda: database.connections[1])
+    signal = LocalSignal() if settings.embedded_queue else RabbitMQSignal(settings.rabbitmq_url.get_secret_value())
     await queue.start()
     try:
         yield Resources(
             database=database,
             storage=storage,
             queue=queue,
-            signal=LocalSignal(),
+            signal=signal,
             presigned_urls=presigned_urls,
             metrics=metrics,
         )
     finally:
+        await signal.close()
         await queue.close()
         await database.close()
 

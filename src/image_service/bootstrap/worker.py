@@ -22,6 +22,7 @@ from image_service.observability.observed import ObservedRenderer
 from image_service.ports import Renderer
 from image_service.services.attempts import ProcessingPolicy
 from image_service.services.deletion import Deletion
+from image_service.services.event_retention import EventRetention
 from image_service.services.health import HealthCheck
 from image_service.services.processing import Processing
 from image_service.services.reconciler import Reconciler
@@ -29,7 +30,8 @@ from image_service.services.retention import Retention
 from image_service.services.storage_binding import StorageBinding
 from image_service.services.sweeper import Sweeper
 
-_DAY: Final = 86_400.0
+_HOUR: Final = 3600.0
+_DAY: Final = 24 * _HOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class WorkerServices:
     sweeper: Sweeper
     deletion: Deletion
     retention: Retention
+    event_retention: EventRetention
     health: HealthCheck
     storage_binding: StorageBinding
 
@@ -56,6 +59,12 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
             database=resources.database,
             originals_for=_seconds(settings.retain_originals_days),
             images_for=_seconds(settings.retain_images_days),
+            signal=resources.signal,
+        ),
+        event_retention=EventRetention(
+            database=resources.database,
+            kept_for=settings.events_retention_hours * _HOUR,
+            published=settings.events_exchange is not None,
         ),
         health=make_health(resources),
         storage_binding=storage_binding(resources),
@@ -70,6 +79,7 @@ def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane
         renderers=renderers,
         recipes=settings.recipes,
         observer=resources.observer,
+        signal=resources.signal,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,
             heartbeat=settings.heartbeat_seconds,

@@ -3,7 +3,7 @@
 ``tests/contract`` tests what the docstrings here require, with the same suite for every adapter.
 """
 
-from image_service.ports.events import EncodedEvent, EventExchange, EventSignal
+from image_service.ports.events import NULL_SIGNAL, EncodedEvent, EventExchange, EventSignal
 from image_service.ports.observer import NULL_OBSERVER, AttemptOutcome, NullObserver, Observer
 from image_service.ports.queue import DeadLetter, DeadLetters, Delivery, Drain, Handler, RetryResult, TaskQueue
 from image_service.ports.renderer import Inspector, Renderer
@@ -11,6 +11,7 @@ from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage
 
 __all__ = [
     "NULL_OBSERVER",
+    "NULL_SIGNAL",
     "AttemptOutcome",
     "DeadLetter",
     "DeadLetters",

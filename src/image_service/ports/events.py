@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class EventSignal(Protocol):
@@ -18,6 +18,20 @@ class EventSignal(Protocol):
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener``, which must not block, after each notification; returns what ends that."""
         ...
+
+
+class NullSignal:
+    """An ``EventSignal`` that does nothing: those who wait for events find them when they look for them."""
+
+    def notify(self) -> None:
+        """Do nothing."""
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002 — as the protocol has it
+        """Do nothing; returns what does nothing."""
+        return lambda: None
+
+
+NULL_SIGNAL: Final[EventSignal] = NullSignal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
