@@ -1,5 +1,6 @@
 """The API as the program builds it, on a database and a folder of the test's own, and requests to it."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -49,6 +50,8 @@ class Api:
     client: httpx.AsyncClient
     settings: Settings
     resources: Resources
+    stop: asyncio.Event
+    """Set it as the process does when it begins to end."""
 
     @property
     def database(self) -> Database:
@@ -136,12 +139,14 @@ async def api_on(
             count_timeout=LONG_TIMEOUT,
         )
         services = replace(services, backlog=backlog)
-    app = create_app(services, chosen, resources.metrics)
+    stop = asyncio.Event()
+    app = create_app(services, chosen, resources.metrics, stop)
     transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
     try:
         async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
-            yield Api(app=app, client=client, settings=chosen, resources=resources)
+            yield Api(app=app, client=client, settings=chosen, resources=resources, stop=stop)
     finally:
+        await services.feed.close()
         await resources.queue.close()
         await resources.database.close()
 

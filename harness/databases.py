@@ -34,6 +34,13 @@ _END_OTHER_SESSIONS: Final = """
     WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
+_RESET: Final = "UPDATE event_positions SET transaction_id = 0, number = 0, lease_until = NULL, lease = 0"
+"""Makes rows that the template has like the template's again."""
+
+
+_RESET: Final = "UPDATE event_positions SET transaction_id = 0, number = 0, lease_until = NULL, lease = 0"
+"""Restores the rows that the migrations make and the service changes."""
+
 
 class Databases:
     """Copies of a template database, which tests use one after the other: to empty one is faster than to make one."""
@@ -73,10 +80,12 @@ class Databases:
             await connection.execute(_END_OTHER_SESSIONS)
             if await connection.fetchval(_DEFINITION) != self._definition:
                 return False
+            await connection.execute(_RESET)
             rows = await _rows(connection)
             for table in rows:
                 if not self._rows[table]:
                     await connection.execute(f"DELETE FROM {table}")  # noqa: S608  (a name from the catalogue)
+            await connection.execute(_RESET)
             return sum(rows.values()) <= _MOST_ROWS and await _rows(connection) == self._rows
         except asyncpg.PostgresError:
             return False

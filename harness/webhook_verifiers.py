@@ -23,10 +23,17 @@ class Received(TypedDict):
 
 def javascript_verdicts(received: Sequence[Received]) -> list[str]:
     """Return for each webhook ``ok``, or why it is refused."""
-    if not (_INSTALLED / "node_modules" / "standardwebhooks").exists():
-        raise ServerError("the library standardwebhooks for JavaScript is missing: `make test-servers` installs it")
+    javascript_library()
     answer = subprocess.run(  # noqa: S603 — a program of this repository
         [program("node"), _SCRIPT, _INSTALLED], input=json.dumps(received).encode(), capture_output=True, check=True
     )
     verdicts: list[str] = json.loads(answer.stdout)
     return verdicts
+
+
+def javascript_library() -> Path:
+    """Return the folder ``node_modules`` that has the official library."""
+    installed = _INSTALLED / "node_modules"
+    if not (installed / "standardwebhooks").exists():
+        raise ServerError("the library standardwebhooks for JavaScript is missing: `make test-servers` installs it")
+    return installed

@@ -47,12 +47,14 @@
     ├── RangeNotSatisfiable      range-not-satisfiable
     ├── StillProcessing          still-processing
     ├── OriginalRemoved          original-removed
+    ├── EventsExpired            events-expired
     ├── TooManyWebhooks          too-many-webhooks
     ├── WebhookDisabled          webhook-disabled
     ├── Busy                     try again later; nothing is broken
     │   ├── TooManyConnections       too-many-connections
     │   ├── TooManyUploads           too-many-uploads
     │   ├── UploadDisplaced          upload-displaced
+    │   ├── TooManyEventStreams      too-many-event-streams
     │   └── BacklogFull              backlog-full
     ├── Outage                   a dependency is unavailable: try again later; never counts against an image
     │   ├── DatabaseUnavailable      database-unavailable
@@ -350,6 +352,12 @@ class OriginalRemoved(ServiceError):
     code = "original-removed"
 
 
+class EventsExpired(ServiceError):
+    """Later events are missing: this one is too old, or unknown. Ask for your images' state, and begin without it."""
+
+    code = "events-expired"
+
+
 class TooManyWebhooks(ServiceError):
     """There are 100 webhook endpoints already. Look for one that can be deleted, or let one serve several receivers."""
 
@@ -387,6 +395,13 @@ class UploadDisplaced(Busy):
 
     code = "upload-displaced"
     retry_after = 5
+
+
+class TooManyEventStreams(Busy):
+    """The service has as many event streams as it can have at the moment. Try again later, or ask for JSON pages."""
+
+    code = "too-many-event-streams"
+    retry_after = 10
 
 
 class BacklogFull(Busy):

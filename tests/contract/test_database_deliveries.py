@@ -13,7 +13,7 @@ from harness.rows import concurrently, done, execute, in_transaction, recorded, 
 from harness.waiting import eventually
 from image_service.database import Database
 from image_service.database.clock import in_seconds
-from image_service.database.deliveries import Finished
+from image_service.database.delivery_results import Finished
 from image_service.domain.delivery_schedule import DISABLED_AFTER
 from image_service.domain.event import START, EventType
 from image_service.domain.webhook import Webhook, WebhookChange

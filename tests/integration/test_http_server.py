@@ -152,7 +152,7 @@ async def serving(
     async with api_on(database_url, folder, **{**usual, **settings}) as api:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        stop, started = asyncio.Event(), asyncio.Event()
+        stop, started = api.stop, asyncio.Event()
         connections = OpenConnections(limits or ConnectionLimits(), api.resources.metrics)
         task = asyncio.create_task(
             serve(api.app, listener, stop, drain_timeout=10, started=started.set, connections=connections)

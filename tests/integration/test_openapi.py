@@ -56,7 +56,9 @@ async def register(api: Api) -> tuple[str, ...]:
 @pytest.fixture
 def populated(sqlite_url: str, tmp_path: Path) -> Iterator[PopulatedApi]:
     with asyncio.Runner() as runner:
-        context = api_on(sqlite_url, tmp_path, recipes=RECIPES, log_level="WARNING", upload_idle_timeout=1)
+        context = api_on(
+            sqlite_url, tmp_path, recipes=RECIPES, log_level="WARNING", upload_idle_timeout=1, max_wait=0.05
+        )
         api = runner.run(context.__aenter__())
         yield PopulatedApi(api, runner.run(populate(api)), runner.run(register(api)))
         runner.run(context.__aexit__(None, None, None))
@@ -73,6 +75,8 @@ OPERATIONS: Final = {
     "POST /images/{image_id}/reprocess": (VALID_AND_INVALID, {202, 404, 409, 410, 422}),
     "GET /images/{image_id}/original": (VALID_AND_INVALID, {200, 404, 410, 422}),
     "GET /images/{image_id}/thumbnails/{size}": (VALID_AND_INVALID, {200, 404, 422}),
+    "GET /events": (VALID_AND_INVALID, {200, 410, 422}),
+    "GET /images/{image_id}/events": (VALID_AND_INVALID, {200, 404, 410, 422}),
     "POST /webhooks": (VALID_AND_INVALID, {201, 422}),
     "GET /webhooks": (VALID, {200}),
     "GET /webhooks/{webhook_id}": (VALID_AND_INVALID, {200, 404, 422}),

@@ -9,6 +9,7 @@ from image_service import errors
     ("error", "seconds"),
     [
         (errors.TooManyUploads, 2),
+        (errors.TooManyEventStreams, 10),
         (errors.TooManyConnections, 5),
         (errors.BacklogFull, 5),
         (errors.DatabaseUnavailable, 5),

@@ -7,9 +7,19 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from image_service.api.idempotency import KEY_HEADER
+from image_service.api.prefer import APPLIED, HEADER
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "DELETE")
-_REQUEST_HEADERS: Final = (KEY_HEADER, "X-Request-ID", "If-Match", "If-None-Match", "If-Range", "Range")
+_REQUEST_HEADERS: Final = (
+    KEY_HEADER,
+    HEADER,
+    "X-Request-ID",
+    "If-Match",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Range",
+)
 """Headers that a page may send, besides those that it always may."""
 _RESPONSE_HEADERS: Final = (
     "Accept-Ranges",
@@ -19,6 +29,7 @@ _RESPONSE_HEADERS: Final = (
     "ETag",
     "Idempotent-Replayed",
     "Location",
+    APPLIED,
     "Retry-After",
     "X-Request-ID",
 )

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from image_service.api.problems import refusal
+from image_service.api.waiting import WAITED
 from image_service.errors import ServiceError
 from image_service.observability.metrics import Metrics
 
@@ -135,8 +136,10 @@ class RequestMetrics:
                 await self._app(scope, count_received, count_sent)
             finally:
                 method = scope["method"] if scope["method"] in _METHODS else _OTHER
-                route, seconds = _route_template(scope), time.perf_counter() - began
-                problem = scope.get("state", {}).get("problem")
+                state = scope.get("state", {})
+                # What a client wants to wait for says nothing of how fast the service is.
+                route, seconds = _route_template(scope), time.perf_counter() - began - state.get(WAITED, 0)
+                problem = state.get("problem")
                 self._metrics.answered(method, route, status, seconds, problem=problem)
                 self._metrics.transferred(route, received=received, sent=sent)
 

@@ -1,4 +1,4 @@
-"""Which image types a client names in its ``Accept`` header (RFC 9110, section 12.5.1)."""
+"""Which types a client names in its ``Accept`` header (RFC 9110, section 12.5.1)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,12 @@ from starlette.requests import Request
 _MAX_ACCEPT: Final = 2048
 """Characters of all Accept headers of a request: browsers send some 150. A longer one names nothing."""
 _MAX_MEMBERS: Final = 64
-_IMAGE_TYPE: Final = re.compile(r"image/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}", re.ASCII)
+_TYPE: Final = re.compile(r"[a-z]{1,16}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}", re.ASCII)
 _QUALITY: Final = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
 def named_types(request: Request) -> frozenset[str]:
-    """Returns the image types that the client accepts by their full names, in lower case.
+    """Returns the types that the client accepts by their full names, in lower case.
 
     ``*/*`` and ``image/*`` name none: browsers send them whatever they can show. A type of quality 0 is refused,
     wherever else it is named. Members that are malformed, or have other parameters than the quality, are ignored.
@@ -26,7 +26,7 @@ def named_types(request: Request) -> frozenset[str]:
     members = [member for line in lines for member in _members(line)]
     for member in members[:_MAX_MEMBERS]:
         kind, *parameters = [each.strip(" \t") for each in member.lower().split(";")]
-        if not _IMAGE_TYPE.fullmatch(kind):
+        if not _TYPE.fullmatch(kind):
             continue
         quality = _quality(parameters)
         if quality is not None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from image_service.documents.event import EXAMPLE_EVENT_ID, EventDocument
 from image_service.documents.image import EXAMPLE_ID, ImageStatus
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
@@ -37,6 +38,21 @@ class ImageList(BaseModel):
 
     images: list[ImageStatus]
     next: str | None = Field(description="The URL of the next page; null on the last one.")
+
+
+class ListedEvent(EventDocument):
+    """An event in a page."""
+
+    id: str = Field(description="The same wherever the event is sent.", examples=[EXAMPLE_EVENT_ID])
+
+
+class EventList(BaseModel):
+    """A page of events, from the oldest to the newest."""
+
+    events: list[ListedEvent]
+    next: str = Field(
+        description="The URL of the page that follows. After the newest event it is empty: ask for it again later."
+    )
 
 
 class ServicesHealth(BaseModel):

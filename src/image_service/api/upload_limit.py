@@ -12,10 +12,10 @@ So a client that sends next to nothing holds no slot, however often it connects 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
-from ipaddress import IPv6Address
+from contextlib import contextmanager
 from typing import Final
 
+from image_service.api.networks import network_of
 from image_service.errors import TooManyUploads, UploadDisplaced, UploadStalled
 
 _ALLOWANCE: Final = 2
@@ -32,7 +32,7 @@ class Upload:
     """One upload: where it comes from, and how long its bytes are still waited for.
 
     Args:
-        network: Where it comes from; see ``_network``.
+        network: Where it comes from; see ``network_of``.
         idle_timeout: Seconds without a byte after which it ends.
         min_rate: Bytes that earn one second.
         first: Bytes after which it takes a slot; a smaller one takes it when it is complete.
@@ -218,7 +218,7 @@ class UploadLimit:
         Raises:
             TooManyUploads: it would get no slot now, or too many uploads have none yet, and none gives way.
         """
-        network = _network(client)
+        network = network_of(client)
         self._slots.check(network)
         upload = Upload(
             network,
@@ -237,12 +237,3 @@ class UploadLimit:
     def _take_slot(self, upload: Upload) -> None:
         self._slots.add(upload)
         self._without_slot.remove(upload)
-
-
-def _network(client: str) -> str:
-    """Returns what one client can be assumed to have: an IPv4 address, or the first 64 bits of an IPv6 address."""
-    if ":" in client:
-        with suppress(ValueError):
-            address = IPv6Address(client)
-            return str(address.ipv4_mapped or int(address) >> 64)
-    return client

@@ -17,6 +17,8 @@ from image_service.domain.recipe import Recipes
 from image_service.imaging.inspect import HeaderInspector
 from image_service.services.backlog import Backlog
 from image_service.services.deletion import Deletion
+from image_service.services.event_feed import EventFeed
+from image_service.services.event_log import EventLog
 from image_service.services.health import HealthCheck
 from image_service.services.ingest import Ingest, IngestLimits
 from image_service.services.lookup import Lookup
@@ -37,6 +39,8 @@ class ApiServices:
     webhooks: Webhooks
     webhook_replay: WebhookReplay
     health: HealthCheck
+    feed: EventFeed
+    event_log: EventLog
     recipes: Recipes
 
 
@@ -57,6 +61,7 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
             limits=IngestLimits(max_file_size=settings.max_file_size),
             recipes=recipes,
             observer=resources.observer,
+            signal=resources.signal,
         ),
         backlog=Backlog(database=resources.database, limit=settings.max_backlog),
         lookup=Lookup(
@@ -70,5 +75,7 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
         webhooks=make_webhooks(settings, resources),
         webhook_replay=make_webhook_replay(resources),
         health=make_health(resources),
+        feed=EventFeed(database=resources.database, signal=resources.signal, observer=resources.observer),
+        event_log=EventLog(database=resources.database),
         recipes=recipes,
     )

@@ -12,6 +12,7 @@ from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedStorage
 from image_service.ports import (
     NULL_OBSERVER,
+    EventExchange,
     EventSignal,
     Observer,
     Outbound,
@@ -20,7 +21,7 @@ from image_service.ports import (
     TaskQueue,
 )
 from image_service.queue.embedded import EmbeddedQueue
-from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.queue.rabbitmq import RabbitMQExchange, RabbitMQQueue, RabbitMQSignal
 from image_service.queue.signal import LocalSignal
 from image_service.storage.local import LocalStorage
 
@@ -39,6 +40,8 @@ class Resources:
     """Tells all processes that events have been recorded."""
     outbound: Outbound
     """Sends to addresses that users chose; it connects to nothing before it is used."""
+    exchange: EventExchange | None = None
+    """Where events are published to other services, not connected yet; None if they are not."""
     presigned_urls: PresignedUrls | None = None
     """The storage, if clients download files directly from it."""
     metrics: Metrics | None = None
@@ -68,6 +71,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         queue, storage = ObservedQueue(queue, metrics), ObservedStorage(storage, metrics)
         metrics.track_connections("in-use", lambda: database.connections[0])
         metrics.track_connections("idle", lambda: database.connections[1])
+    signal = LocalSignal() if settings.embedded_queue else RabbitMQSignal(settings.rabbitmq_url.get_secret_value())
     outbound = make_outbound(settings)
     await queue.start()
     try:
@@ -75,12 +79,14 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
             database=database,
             storage=storage,
             queue=queue,
-            signal=LocalSignal(),
+            signal=signal,
+            exchange=_exchange(settings),
             outbound=outbound,
             presigned_urls=presigned_urls,
             metrics=metrics,
         )
     finally:
+        await signal.close()
         await outbound.close()
         await queue.close()
         await database.close()
@@ -110,3 +116,9 @@ def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
     if metrics is not None:
         metrics.track_dead_letters(lambda: queue.dead_letters)
     return queue
+
+
+def _exchange(settings: Settings) -> EventExchange | None:
+    if settings.events_exchange is None:
+        return None
+    return RabbitMQExchange(settings.rabbitmq_url.get_secret_value(), settings.events_exchange)

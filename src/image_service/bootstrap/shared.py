@@ -42,7 +42,10 @@ def make_publisher(settings: Settings, resources: Resources) -> Publisher:
 def make_reprocessing(settings: Settings, resources: Resources) -> Reprocessing:
     """Returns the use case that processes images again."""
     return Reprocessing(
-        database=resources.database, publisher=make_publisher(settings, resources), recipes=settings.recipes
+        database=resources.database,
+        publisher=make_publisher(settings, resources),
+        recipes=settings.recipes,
+        signal=resources.signal,
     )
 
 
@@ -58,7 +61,7 @@ def make_sweeper(settings: Settings, resources: Resources) -> Sweeper:
 
 def make_deletion(resources: Resources) -> Deletion:
     """Returns the use case that deletes images."""
-    return Deletion(database=resources.database, storage=resources.storage)
+    return Deletion(database=resources.database, storage=resources.storage, signal=resources.signal)
 
 
 def make_webhooks(settings: Settings, resources: Resources) -> Webhooks:

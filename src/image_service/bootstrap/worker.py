@@ -15,6 +15,7 @@ from image_service.bootstrap.shared import (
     storage_binding,
 )
 from image_service.config import Settings
+from image_service.documents.cloudevent import encode_cloudevent
 from image_service.documents.event import encode_event
 from image_service.documents.urls import Urls
 from image_service.domain.lane import Lane
@@ -24,6 +25,7 @@ from image_service.observability.observed import ObservedRenderer
 from image_service.ports import Renderer
 from image_service.services.attempts import ProcessingPolicy
 from image_service.services.deletion import Deletion
+from image_service.services.event_relay import EventRelay
 from image_service.services.health import HealthCheck
 from image_service.services.processing import Processing
 from image_service.services.reconciler import Reconciler
@@ -48,6 +50,8 @@ class WorkerServices:
     health: HealthCheck
     storage_binding: StorageBinding
     webhooks: WebhookLoop
+    event_relay: EventRelay | None
+    """None if there is no exchange for other services."""
 
 
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
@@ -62,10 +66,25 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
             database=resources.database,
             originals_for=_seconds(settings.retain_originals_days),
             images_for=_seconds(settings.retain_images_days),
+            signal=resources.signal,
         ),
         health=make_health(resources),
         storage_binding=storage_binding(resources),
         webhooks=_webhooks(settings, resources),
+        event_relay=_event_relay(settings, resources),
+    )
+
+
+def _event_relay(settings: Settings, resources: Resources) -> EventRelay | None:
+    if resources.exchange is None:
+        return None
+    urls, source = Urls(settings.public_url or ""), settings.public_url
+    return EventRelay(
+        database=resources.database,
+        exchange=resources.exchange,
+        encode=partial(encode_cloudevent, urls=urls, recipes=settings.recipes, source=source),
+        signal=resources.signal,
+        observer=resources.observer,
     )
 
 
@@ -93,6 +112,7 @@ def processing(settings: Settings, resources: Resources, renderers: Mapping[Lane
         renderers=renderers,
         recipes=settings.recipes,
         observer=resources.observer,
+        signal=resources.signal,
         policy=ProcessingPolicy(
             lease=settings.lease_seconds,
             heartbeat=settings.heartbeat_seconds,

@@ -13,6 +13,7 @@ from sqlalchemy import (
     delete,
     exists,
     literal,
+    or_,
     select,
     tuple_,
     union_all,
@@ -30,6 +31,7 @@ from image_service.domain.event import START, Event, EventType, Position, event_
 from image_service.models import DeliveryRow, EventRow, IdentityRow, PositionRow
 
 _NAMES: Final = tuple(EventType)
+"""A version may meet types that a later one has recorded: it leaves such events out."""
 
 
 class oldest_transaction(GenericFunction[Any]):  # noqa: N801 — SQLAlchemy names functions in lower case
@@ -104,12 +106,10 @@ class EventStatements(Repository):
         """
         conditions: list[ColumnElement[bool]] = [tuple_(*map(_number, position)) < _POSITION]
         conditions += [] if image_id is None else [EventRow.image_id == image_id]
-        conditions += [] if types is None else [EventRow.type.in_([each.value for each in types])]
+        conditions += [EventRow.type.in_([each.value for each in (_NAMES if types is None else types)])]
         rows = (await self._connection.execute(_EVENTS.where(*conditions).limit(limit))).all()
         settled = [row for row in rows if row.settled]
-        # A version may meet types that a later one has recorded.
-        known = [_event(row) for row in settled if row.type in _NAMES]
-        return EventPage(events=known, unsettled=len(settled) < len(rows))
+        return EventPage(events=[_event(row) for row in settled], unsettled=len(settled) < len(rows))
 
     async def before(self, position: Position | None, *, limit: int) -> Sequence[Event]:
         """The last settled events before a position, the newest first; None: before the end of the log."""
@@ -153,6 +153,16 @@ class EventStatements(Repository):
         """
         statement = select(literal(position.transaction, BigInteger) < oldest_transaction())
         return bool((await self._connection.execute(statement)).scalar_one())
+
+    async def can_resume(self, position: Position) -> bool:
+        """Whether there is a settled event at a position, or the last purged one was: none after it is missing."""
+        this = tuple_(*map(_number, position))
+        settled = exists().where(this == _POSITION, _SETTLED)
+        purged = tuple_(PositionRow.transaction_id, PositionRow.number)
+        statement = select(PositionRow.name).where(
+            PositionRow.name == "purged", purged <= this, or_(purged == this, settled)
+        )
+        return (await self._connection.execute(statement)).first() is not None
 
     async def lease(self, name: str, *, seconds: float) -> Lease | None:
         """Lease the right to pass events on. None: another process holds it."""

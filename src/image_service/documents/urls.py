@@ -15,7 +15,7 @@ class Urls:
     """Builds URLs below one base, such as ``https://img.example.org``."""
 
     def __init__(self, base: str) -> None:
-        self._base = base
+        self.base = base
         self._path = urlsplit(base).path
 
     def location(self, image_id: UUID) -> str:
@@ -24,7 +24,12 @@ class Urls:
 
     def after(self, image_id: UUID, query: Mapping[str, str]) -> str:
         """Returns the URL of the page that starts after an image, in a list with this query."""
-        return f"{self._base}/images?{urlencode({**query, 'before': image_id})}"
+        return f"{self.base}/images?{urlencode({**query, 'before': image_id})}"
+
+    def events(self, image_id: UUID | None, query: Mapping[str, str]) -> str:
+        """Returns the URL of the events of an image, or of all, with this query."""
+        path = "/events" if image_id is None else f"/images/{image_id}/events"
+        return f"{self.base}{path}?{urlencode(query)}"
 
     def webhook(self, webhook_id: UUID) -> str:
         """Returns the path of a webhook endpoint, for a ``Location`` header."""
@@ -32,15 +37,15 @@ class Urls:
 
     def deliveries(self, webhook_id: UUID, *, before: int, limit: int) -> str:
         """Returns the URL of the page of an endpoint's deliveries that comes after one."""
-        return f"{self._base}/webhooks/{webhook_id}/deliveries?{urlencode({'limit': limit, 'before': before})}"
+        return f"{self.base}/webhooks/{webhook_id}/deliveries?{urlencode({'limit': limit, 'before': before})}"
 
     def original(self, image_id: UUID) -> str:
         """Returns the URL of an image's original."""
-        return f"{self._base}/images/{image_id}/original"
+        return f"{self.base}/images/{image_id}/original"
 
     def thumbnails(self, image_id: UUID) -> "ThumbnailUrls":
         """Returns the URLs of an image's thumbnails."""
-        return ThumbnailUrls(f"{self._base}{_thumbnails(image_id)}")
+        return ThumbnailUrls(f"{self.base}{_thumbnails(image_id)}")
 
     def content_location(self, image_id: UUID, name: str, sha256: str) -> str:
         """Returns the path of a thumbnail with this explicit name, for a ``Content-Location`` header."""

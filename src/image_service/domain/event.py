@@ -17,7 +17,9 @@ from image_service.domain.image import Image
 MAX_METADATA: Final = 1024
 """Bytes of the metadata that an upload may give, in UTF-8."""
 
-_ID: Final = re.compile(r"evt_([0-9a-f]{8})_(\d{1,19})_(\d{1,19})")
+_ID: Final = re.compile(r"evt_([0-9a-f]{8})_([0-9]{1,19})_([0-9]{1,19})")
+_LARGEST: Final = 2**63 - 1
+"""That databases store."""
 
 
 class EventType(StrEnum):
@@ -91,7 +93,8 @@ def position_of(text: str, database: UUID) -> Position | None:
     found = _ID.fullmatch(text)
     if found is None or found[1] != _mark(database):
         return None
-    return Position(int(found[2]), int(found[3]))
+    position = Position(int(found[2]), int(found[3]))
+    return position if max(position) <= _LARGEST else None
 
 
 def _mark(database: UUID) -> str:

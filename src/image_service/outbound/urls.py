@@ -24,8 +24,8 @@ _URL: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)(?:(?!-)[a-z0-9_-]{1,63}(?<!-)\.)*(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
-_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
-"""A name whose last part is a number, which browsers and ``getaddrinfo`` take for an IPv4 address."""
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
+"""As the last part of a name, which browsers and ``getaddrinfo`` then take for an IPv4 address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ def _address(host: str) -> Address | None:
         return IPv6Address(host[1:-1]) if host.startswith("[") else IPv4Address(host)
     except ValueError:
         pass
-    if _NUMBER.fullmatch(host):
+    if _NUMBER.fullmatch(host.rpartition(".")[2]):
         raise UrlNotAllowed("The host is no complete IPv4 address. Send one with four decimal numbers, or a name.")
     if not _NAME.fullmatch(host):
         raise UrlNotAllowed("The host is no valid name. Send one such as hooks.example.org, without a dot at its end.")

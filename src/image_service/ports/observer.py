@@ -63,6 +63,25 @@ class Observer(Protocol):
         """A run of a periodic job ended."""
         ...
 
+    def relayed(self, events: int, *, lag: float) -> None:
+        """Events were published to the exchange for other services.
+
+        Args:
+            events: How many; 0 if they could not be, or there were none.
+            lag: Seconds since the oldest one that is still to be published happened; 0 if there is none, or another
+                process publishes them.
+        """
+        ...
+
+    def events_read(self, number: int, *, lag: float) -> None:
+        """Events were read for those who wait for them.
+
+        Args:
+            number: How many.
+            lag: Seconds since the oldest of them happened, by the clocks of two machines.
+        """
+        ...
+
     def webhook_attempted(self, outcome: str, status: int | None, seconds: float) -> None:
         """An event was sent to a webhook endpoint.
 
@@ -103,6 +122,12 @@ class NullObserver:
         """Do nothing."""
 
     def job_ended(self, name: str, *, succeeded: bool) -> None:
+        """Do nothing."""
+
+    def relayed(self, events: int, *, lag: float) -> None:
+        """Do nothing."""
+
+    def events_read(self, number: int, *, lag: float) -> None:
         """Do nothing."""
 
     def webhook_attempted(self, outcome: str, status: int | None, seconds: float) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
+from fastapi import FastAPI
 
 from image_service.api.connections import (
     ConnectionLimits,
@@ -53,13 +54,28 @@ async def _api(
     settings: Settings, listener: socket.socket, metrics: Metrics | None, started: Callable[[], None]
 ) -> None:
     stop = stop_on_signals()
-    async with open_resources(settings, metrics) as resources, measured_backlog(settings, resources):
-        app = create_app(api_services(settings, resources), settings, metrics)
+    async with (
+        open_resources(settings, metrics) as resources,
+        measured_backlog(settings, resources),
+        open_app(settings, resources, metrics, stop) as app,
+    ):
         connections = open_connections(settings, metrics)
         async with bound_storage(resources):
             await serve(
                 app, listener, stop, drain_timeout=settings.drain_timeout, started=started, connections=connections
             )
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings, resources: Resources, metrics: Metrics | None, stop: asyncio.Event
+) -> AsyncIterator[FastAPI]:
+    """Provide the application for the duration of the block. Requests that wait are answered once ``stop`` is set."""
+    services = api_services(settings, resources)
+    try:
+        yield create_app(services, settings, metrics, stop)
+    finally:
+        await services.feed.close()
 
 
 @asynccontextmanager

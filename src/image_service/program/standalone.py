@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from image_service.api.listening import listen, url_of, warn_of_open_access
-from image_service.api.main import create_app
 from image_service.api.server import serve
-from image_service.bootstrap import api_services, open_resources
+from image_service.bootstrap import open_resources
 from image_service.config import Settings
 from image_service.errors import ForeignStorage, Outage, StartError
 from image_service.observability.metrics import Metrics
-from image_service.program.api import bound_storage, open_connections
+from image_service.program.api import bound_storage, open_app, open_connections
 from image_service.program.migrations import run_migrations
 from image_service.program.process import logging_to_stderr, measured_backlog, run, stop_on_signals, telemetry
 from image_service.program.worker import make_worker
@@ -52,8 +51,11 @@ async def _standalone(
     settings: Settings, listener: socket.socket, metrics: Metrics | None, started: Callable[[], None]
 ) -> None:
     stop = stop_on_signals()
-    async with open_resources(settings, metrics) as resources, measured_backlog(settings, resources):
-        app = create_app(api_services(settings, resources), settings, metrics)
+    async with (
+        open_resources(settings, metrics) as resources,
+        measured_backlog(settings, resources),
+        open_app(settings, resources, metrics, stop) as app,
+    ):
         connections = open_connections(settings, metrics)
         worker = make_worker(settings, resources)
         try:

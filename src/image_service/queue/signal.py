@@ -18,3 +18,6 @@ class LocalSignal:
         """Add a listener; returns what removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    async def close(self) -> None:
+        """Nothing is to be closed."""

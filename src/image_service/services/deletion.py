@@ -9,7 +9,7 @@ import structlog
 
 from image_service.database import Database
 from image_service.errors import ImageNotFound, Outage
-from image_service.ports import Storage
+from image_service.ports import NULL_SIGNAL, EventSignal, Storage
 from image_service.services.removing import delete_each
 
 _BATCH: Final = 256
@@ -31,15 +31,23 @@ class Deletion:
         storage: Where the files are.
         batch: Files deleted at once.
         files_timeout: Seconds for which ``delete`` waits until the files are deleted.
+        signal: Tells of the events that are recorded.
     """
 
     def __init__(
-        self, *, database: Database, storage: Storage, batch: int = _BATCH, files_timeout: float = _FILES_TIMEOUT
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        batch: int = _BATCH,
+        files_timeout: float = _FILES_TIMEOUT,
+        signal: EventSignal = NULL_SIGNAL,
     ) -> None:
         self._database = database
         self._storage = storage
         self._batch = batch
         self._files_timeout = files_timeout
+        self._signal = signal
         self._failed = False
         """Whether the last run failed. The next one then deletes one file at a time: it may have been a single one."""
         self._failures: dict[str, int] = {}
@@ -56,6 +64,7 @@ class Deletion:
             keys = await repositories.images.remove([image_id])
         if not keys:
             raise ImageNotFound
+        self._signal.notify()
         _log.info("image deleted", image_id=str(image_id))
         try:
             async with asyncio.timeout(self._files_timeout):

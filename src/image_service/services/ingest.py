@@ -17,14 +17,17 @@ from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane, lane_of
 from image_service.domain.recipe import DEFAULT_NAME, Recipes
 from image_service.domain.status import Status
-from image_service.errors import (
-    DatabaseUnavailable,
-    EmptyUpload,
-    IdempotencyKeyReused,
-    Outage,
-    UploadTooLarge,
+from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
+from image_service.ports import (
+    NULL_OBSERVER,
+    NULL_SIGNAL,
+    Delivery,
+    EventSignal,
+    Inspector,
+    ObjectAttributes,
+    Observer,
+    Storage,
 )
-from image_service.ports import NULL_OBSERVER, Delivery, Inspector, ObjectAttributes, Observer, Storage
 from image_service.services.outage_retry import retry_on_outage
 from image_service.services.publishing import Publisher
 from image_service.services.recipes import recipe_named
@@ -91,6 +94,7 @@ class Ingest:
         limits: IngestLimits,
         recipes: Recipes,
         observer: Observer = NULL_OBSERVER,
+        signal: EventSignal = NULL_SIGNAL,
     ) -> None:
         self._database = database
         self._storage = storage
@@ -99,6 +103,7 @@ class Ingest:
         self._limits = limits
         self._recipes = recipes
         self._observer = observer
+        self._signal = signal
         self._receiving = 0
 
     async def accept(
@@ -158,6 +163,7 @@ class Ingest:
         if holder is not None:
             await self._remove(original, answer_by)
             return _replayed(holder, original)
+        self._signal.notify()
         header = original.header
         delivery = Delivery(image_id=original.id, lane=staged.lane, request_id=request_id)
         queued = await self._publisher.try_publish(delivery, until=answer_by)

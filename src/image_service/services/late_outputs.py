@@ -90,7 +90,9 @@ class LateOutputs(RenderingWork):
 
     async def _complete(self, result: LateResult) -> bool:
         async with self._database.transaction() as repositories:
-            return await repositories.outputs.complete_outputs(self.claim, result, superseded_for=SUPERSEDED_FOR)
+            done = await repositories.outputs.complete_outputs(self.claim, result, superseded_for=SUPERSEDED_FOR)
+        self._signal.notify()
+        return done
 
 
 def _known(image: Image, thumbnails: Mapping[str, Thumbnail]) -> dict[str, str]:

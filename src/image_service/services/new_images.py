@@ -49,7 +49,9 @@ class NewImage(RenderingWork):
     async def fail(self, error: ServiceError) -> bool:
         """Record that the image ended in ERROR; see ``Work``."""
         async with self._database.statement() as repositories:
-            return await repositories.claims.fail(self.claim, ImageError(code=error.code, detail=error.detail))
+            failed = await repositories.claims.fail(self.claim, ImageError(code=error.code, detail=error.detail))
+        self._signal.notify()
+        return failed
 
     async def release(self, release: Release) -> bool:
         """Give up the claim; see ``Work``."""

@@ -9,7 +9,7 @@ from image_service.domain.image import Claim
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE, Recipes
 from image_service.errors import AttemptsExhausted
-from image_service.ports import NULL_OBSERVER, Delivery, Observer, Renderer, Storage
+from image_service.ports import NULL_OBSERVER, NULL_SIGNAL, Delivery, EventSignal, Observer, Renderer, Storage
 from image_service.services.attempts import Attempts, ProcessingPolicy
 from image_service.services.late_outputs import LateOutputs
 from image_service.services.new_images import NewImage
@@ -28,9 +28,10 @@ class Processing:
         recipes: The recipes that this process knows.
         policy: Limits on the attempts of an image.
         observer: Notified of claims and attempts.
+        signal: Tells of the events that are recorded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — collaborators, by keyword
         self,
         *,
         database: Database,
@@ -39,6 +40,7 @@ class Processing:
         recipes: Recipes,
         policy: ProcessingPolicy,
         observer: Observer = NULL_OBSERVER,
+        signal: EventSignal = NULL_SIGNAL,
     ) -> None:
         self._database = database
         self._storage = storage
@@ -46,6 +48,7 @@ class Processing:
         self._recipes = recipes
         self._policy = policy
         self._observer = observer
+        self._signal = signal
         self._attempts = Attempts(storage=storage, policy=policy, observer=observer)
 
     async def process(self, delivery: Delivery) -> None:
@@ -73,7 +76,12 @@ class Processing:
     async def _work(self, kind: type[RenderingWork], claim: Claim, lane: Lane) -> None:
         recipe = self._recipes.find(claim.recipe_name)
         work = kind(
-            claim, recipe or DEFAULT_RECIPE, database=self._database, storage=self._storage, policy=self._policy
+            claim,
+            recipe or DEFAULT_RECIPE,
+            database=self._database,
+            storage=self._storage,
+            policy=self._policy,
+            signal=self._signal,
         )
         if recipe is None:
             await self._attempts.leave(work)

@@ -9,7 +9,7 @@ from image_service.database import Database
 from image_service.domain.image import Claim, RenderedThumbnail, Rendering, Thumbnail
 from image_service.domain.keys import original_key, thumbnail_key
 from image_service.domain.recipe import Recipe
-from image_service.ports import ObjectAttributes, Renderer, Storage
+from image_service.ports import EventSignal, ObjectAttributes, Renderer, Storage
 from image_service.services.attempts import ProcessingPolicy, Work
 from image_service.services.image_faults import render
 from image_service.services.outage_retry import retry_on_outage
@@ -29,16 +29,25 @@ class RenderingWork(Work):
         database: Where images are recorded.
         storage: Where their files are.
         policy: How long claims last.
+        signal: Tells of the events that the work records.
     """
 
     def __init__(
-        self, claim: Claim, recipe: Recipe, *, database: Database, storage: Storage, policy: ProcessingPolicy
+        self,
+        claim: Claim,
+        recipe: Recipe,
+        *,
+        database: Database,
+        storage: Storage,
+        policy: ProcessingPolicy,
+        signal: EventSignal,
     ) -> None:
         super().__init__(claim)
         self._recipe = recipe
         self._database = database
         self._storage = storage
         self._policy = policy
+        self._signal = signal
 
     @abstractmethod
     async def attempt(self, renderer: Renderer) -> bool:
@@ -74,7 +83,9 @@ class RenderingWork(Work):
             record: Returns False if the claim is lost.
             thumbnails: What was stored.
         """
-        return await retry_on_outage(record, budget=self._policy.lease / 2) or not await self._discard(thumbnails)
+        recorded = await retry_on_outage(record, budget=self._policy.lease / 2)
+        self._signal.notify()
+        return recorded or not await self._discard(thumbnails)
 
     async def _discard(self, thumbnails: tuple[Thumbnail, ...]) -> bool:
         """Delete this attempt's files unless they are recorded, as after a COMMIT whose reply was lost.

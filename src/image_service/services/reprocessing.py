@@ -13,7 +13,7 @@ from image_service.domain.lane import Lane, lane_of
 from image_service.domain.recipe import Recipes
 from image_service.domain.status import Status
 from image_service.errors import ImageNotFound, OriginalRemoved, StillProcessing
-from image_service.ports import Delivery
+from image_service.ports import NULL_SIGNAL, Delivery, EventSignal
 from image_service.services.publishing import Publisher
 
 _BATCH: Final = 100
@@ -43,15 +43,23 @@ class Reprocessing:
         publisher: Publishes images that are reprocessed at once; requeued images are left to the reconciler.
         recipes: All recipes, by which the lane is chosen.
         answer_within: Seconds after which ``reprocess`` stops waiting for the queue.
+        signal: Tells of the events that are recorded.
     """
 
     def __init__(
-        self, *, database: Database, publisher: Publisher, recipes: Recipes, answer_within: float = 5.0
+        self,
+        *,
+        database: Database,
+        publisher: Publisher,
+        recipes: Recipes,
+        answer_within: float = 5.0,
+        signal: EventSignal = NULL_SIGNAL,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._recipes = recipes
         self._answer_within = answer_within
+        self._signal = signal
 
     async def reprocess(self, image_id: UUID, *, recipe: str | None = None, request_id: str | None = None) -> Status:
         """Reprocess a finished image at once; returns PROCESSING, or NEW if the queue is unavailable.
@@ -78,6 +86,7 @@ class Reprocessing:
             due_in = self._publisher.timing.unqueued_after
             if not await repositories.images.reprocess([image_id], due_in=due_in, lane=lane, recipe=recipe):
                 raise StillProcessing
+        self._signal.notify()
         delivery = Delivery(image_id=image_id, lane=lane, request_id=request_id)
         queued = await self._publisher.try_publish(delivery, until=answer_by)
         _log.info("reprocessing accepted", image_id=str(image_id), queued=queued)
@@ -95,8 +104,10 @@ class Reprocessing:
                 return RequeueResult.NOT_FOUND
             if await repositories.scheduling.make_due([image_id]):
                 return RequeueResult.MADE_DUE
-            if await self._reprocess(repositories, image):
-                return RequeueResult.REPROCESSING
+            reprocessing = await self._reprocess(repositories, image)
+        if reprocessing:
+            self._signal.notify()
+            return RequeueResult.REPROCESSING
         return RequeueResult.BUSY if image.original_removed_at is None else RequeueResult.ORIGINAL_REMOVED
 
     async def requeue_failed(self, *, code: str | None = None) -> int:
@@ -114,6 +125,7 @@ class Reprocessing:
                 marked += sum([await self._reprocess(repositories, image) for image in images if image])
             if not failed:
                 return marked
+            self._signal.notify()
             last = failed[-1]
 
     async def _reprocess(self, repositories: Repositories, image: Image) -> bool:

@@ -7,6 +7,7 @@ from uuid import UUID
 import structlog
 
 from image_service.database import Database, Repositories
+from image_service.ports import NULL_SIGNAL, EventSignal
 
 _BATCH: Final = 100
 
@@ -21,15 +22,23 @@ class Retention:
         originals_for: Seconds after an image was finished for which its original is kept; None: no limit.
         images_for: The same for the whole image.
         batch: Images deleted in one transaction.
+        signal: Tells of the events that are recorded.
     """
 
     def __init__(
-        self, *, database: Database, originals_for: float | None, images_for: float | None, batch: int = _BATCH
+        self,
+        *,
+        database: Database,
+        originals_for: float | None,
+        images_for: float | None,
+        batch: int = _BATCH,
+        signal: EventSignal = NULL_SIGNAL,
     ) -> None:
         self._database = database
         self._originals_for = originals_for
         self._images_for = images_for
         self._batch = batch
+        self._signal = signal
 
     async def run_once(self) -> int:
         """Delete what is old enough; returns how many files that concerns. Safe to run in all workers at once.
@@ -63,4 +72,5 @@ class Retention:
                 keys = await remove(repositories, await expired(repositories))
             if not keys:
                 return files
+            self._signal.notify()
             files += len(keys)

@@ -78,6 +78,8 @@ class Worker:
             asyncio.create_task(every(sweep, self._services.retention.run_once, "retention")),
             asyncio.create_task(every(self._liveness_interval, liveness.refresh, "liveness")),
         ]
+        if self._services.event_relay is not None:
+            jobs.append(asyncio.create_task(self._services.event_relay.run()))
         grace = min(_WEBHOOK_GRACE, self._settings.drain_timeout)
         webhooks = asyncio.create_task(self._services.webhooks.run(stop.wait, grace=grace))
         jobs.append(webhooks)

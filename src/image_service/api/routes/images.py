@@ -6,11 +6,19 @@ from uuid import UUID
 from fastapi import Path, Query, Request, Response
 
 from image_service import errors
-from image_service.api.accepted import set_accepted_headers
+from image_service.api.accepted import (
+    FINISHED,
+    STILL_WAITING,
+    finished_response,
+    set_accepted_headers,
+    set_waited_headers,
+)
 from image_service.api.caching import NO_STORE
 from image_service.api.dependencies import context_of
 from image_service.api.middleware import request_id_of
-from image_service.api.problems import documented
+from image_service.api.prefer import HEADER
+from image_service.api.prefer import PARAMETER as PREFER
+from image_service.api.problems import VARY, documented
 from image_service.api.routing import Router
 from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, UploadAccepted
 from image_service.api.upload_options import RECIPE_PARAMETER, recipe_of
@@ -56,14 +64,21 @@ async def list_images(
     "/{image_id}",
     summary="Get an image's status",
     description="NEW and PROCESSING become DONE, with thumbnails, or ERROR, with the reason. DONE and ERROR are final "
-    "unless the image is reprocessed.",
-    responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable),
+    "unless the image is reprocessed. With `Prefer: wait=10` the answer comes when the image is DONE or in ERROR, or "
+    "after ten seconds, then with 202.",
+    responses=documented(errors.ImageNotFound, errors.InvalidRequest, errors.DatabaseUnavailable) | STILL_WAITING,
+    openapi_extra={"parameters": [PREFER]},
 )
 async def get_image(request: Request, response: Response, image_id: ImageId) -> ImageStatus:
-    """Returns an image's status."""
+    """Returns an image's status, if the client wants so once it is DONE or in ERROR."""
     context = context_of(request)
-    image = await context.services.lookup.image(image_id)
+    request.scope["state"][VARY] = response.headers["Vary"] = HEADER
     response.headers["Cache-Control"] = NO_STORE
+    async with context.waiting.of(request, image_id) as wait:
+        image = await context.services.lookup.image(image_id)
+        if wait is not None:
+            image = await wait.ended_after(image) or image
+            set_waited_headers(response, context.urls(request), image, wait)
     return image_status(image, context.urls(request), context.services.recipes)
 
 
@@ -85,6 +100,7 @@ async def delete_image(request: Request, image_id: ImageId) -> None:
 @router.post(
     "/{image_id}/reprocess",
     status_code=202,
+    response_model=UploadAccepted,
     summary="Reprocess an image",
     description="Makes the thumbnails of an image that is DONE or in ERROR again, from its original, with the recipe "
     "that it has or another. Existing thumbnails are served until the new ones are complete.",
@@ -97,15 +113,19 @@ async def delete_image(request: Request, image_id: ImageId) -> None:
         errors.StillProcessing,
         errors.OriginalRemoved,
         errors.DatabaseUnavailable,
-    ),
-    openapi_extra={"parameters": [RECIPE_PARAMETER]},
+    )
+    | FINISHED,
+    openapi_extra={"parameters": [RECIPE_PARAMETER, PREFER]},
 )
-async def reprocess_image(request: Request, response: Response, image_id: ImageId) -> UploadAccepted:
+async def reprocess_image(request: Request, response: Response, image_id: ImageId) -> UploadAccepted | Response:
     """Queues a finished image for reprocessing."""
     context = context_of(request)
     services = context.services
     recipe = recipe_of(request)
     recipe_named(services.recipes, recipe)
-    status = await services.reprocessing.reprocess(image_id, recipe=recipe, request_id=request_id_of(request))
-    set_accepted_headers(response, context.urls(request), image_id)
+    async with context.waiting.of(request, image_id) as wait:
+        status = await services.reprocessing.reprocess(image_id, recipe=recipe, request_id=request_id_of(request))
+        if wait is not None and (image := await wait.ended()) is not None:
+            return finished_response(image, context.urls(request), services.recipes, wait, response.headers)
+    set_accepted_headers(response, context.urls(request), image_id, wait)
     return UploadAccepted(id=image_id, status=status, message=REPROCESS_MESSAGE)

@@ -1,16 +1,17 @@
 """``POST /images``: uploads."""
 
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final
 
 from fastapi import Request, Response
 
 from image_service import errors
-from image_service.api.accepted import set_accepted_headers
+from image_service.api.accepted import FINISHED, finished_response, set_accepted_headers
 from image_service.api.dependencies import context_of
 from image_service.api.form_file import FIELD, FormFile
 from image_service.api.idempotency import KEY_HEADER, MAX_KEY, idempotency_key_of
 from image_service.api.middleware import request_id_of
+from image_service.api.prefer import PARAMETER as PREFER
 from image_service.api.problems import documented
 from image_service.api.routing import Router
 from image_service.api.schemas import QUEUED_MESSAGE, REPLAYED_MESSAGE, UNQUEUED_MESSAGE, UploadAccepted
@@ -37,6 +38,7 @@ _UPLOAD: Final[dict[str, Any]] = {
             },
         },
         *PARAMETERS,
+        PREFER,
     ],
     "requestBody": {
         "required": True,
@@ -66,10 +68,11 @@ _UPLOAD: Final[dict[str, Any]] = {
 @router.post(
     "",
     status_code=202,
+    response_model=UploadAccepted,
     summary="Upload an image",
     description="The image is stored durably before the response is sent, and its thumbnails are made afterwards: "
-    "`Location` is the URL of its status. The format is detected from the file's content; its name and Content-Type "
-    "are ignored.",
+    "`Location` is the URL of its status. With `Prefer: wait=10` the answer comes when they exist, or after ten "
+    "seconds as usual. The format is detected from the file's content; its name and Content-Type are ignored.",
     response_description="The image is stored, and will become DONE or ERROR.",
     responses=documented(
         errors.EmptyUpload,
@@ -100,28 +103,38 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.DatabaseUnavailable,
         errors.StorageUnavailable,
         errors.StorageFull,
-    ),
+    )
+    | FINISHED,
     openapi_extra=_UPLOAD,
 )
-async def upload_image(request: Request, response: Response) -> UploadAccepted:
+async def upload_image(request: Request, response: Response) -> UploadAccepted | Response:
     """Accepts one image: limits first, then the body, of which little is read before it has a slot."""
     context = context_of(request)
     services = context.services
     key = idempotency_key_of(request)
     checked(options_of(request), services.recipes)
-    with context.upload_limit.upload(request.client.host if request.client else "") as upload:
-        await services.backlog.admit()
-        form = FormFile()
-        async with aclosing(context.upload_reader.file(request, upload, form)) as content:
-            accepted = await services.ingest.accept(
-                content,
-                options=lambda: options_of(request, form.options),
-                request_id=request_id_of(request),
-                idempotency_key=key,
-            )
-    set_accepted_headers(response, context.urls(request), accepted.id)
+    async with AsyncExitStack() as waiting:
+        with context.upload_limit.upload(request.client.host if request.client else "") as upload:
+            await services.backlog.admit()
+            form = FormFile()
+            async with aclosing(context.upload_reader.file(request, upload, form)) as content:
+                staged = await services.ingest.receive(content, options=lambda: options_of(request, form.options))
+            async with staged.scratch:
+                # Before the commit, so that it misses no event.
+                wait = await waiting.enter_async_context(context.waiting.of(request, staged.original.id))
+                accepted = await services.ingest.commit(staged, request_id=request_id_of(request), idempotency_key=key)
+        image = None
+        if accepted.replayed:
+            await waiting.aclose()
+            wait = await waiting.enter_async_context(context.waiting.of(request, accepted.id))
+            response.headers["Idempotent-Replayed"] = "true"
+        if wait is not None:
+            image = await (wait.ended() if accepted.replayed else wait.ended_after(None))
+    urls = context.urls(request)
+    if wait is not None and image is not None:
+        return finished_response(image, urls, services.recipes, wait, response.headers)
+    set_accepted_headers(response, urls, accepted.id, wait)
     if accepted.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
         message = REPLAYED_MESSAGE
     elif accepted.status is Status.NEW:
         message = UNQUEUED_MESSAGE
