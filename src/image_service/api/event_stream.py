@@ -144,7 +144,8 @@ class EventSource:
                         happened = await live.next(self._heartbeat)
                         if happened is None:
                             yield _COMMENT
-                        else:
+                        elif happened.position > position:
+                            # A client may be ahead of this process: another one has sent it these events already.
                             yield self._block(happened)
                             position = happened.position
 
