@@ -254,10 +254,9 @@ class Endpoints(_Loop):
         assert connection is not None
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
-        try:
+        with suppress(asyncio.CancelledError):  # at the end
             await self._serve_all(reader, writer)
-        finally:
-            writer.close()
+        writer.close()
 
     async def _serve_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
