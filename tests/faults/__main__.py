@@ -20,13 +20,13 @@ from shutil import copyfile
 from tempfile import mkdtemp
 
 from harness.service import Service
-from tests.faults.audience import Audience
 from tests.faults.checker import Evidence, violations, violations_without_workers
 from tests.faults.client import Abilities
 from tests.faults.cluster import OLD_WORKER, Cluster
 from tests.faults.fault_injector import FaultInjector, schedule
 from tests.faults.history import History
 from tests.faults.pictures import Pictures
+from tests.faults.receiver_set import ReceiverSet
 from tests.faults.report import summary
 from tests.faults.workload import Workload
 
@@ -60,10 +60,10 @@ async def _run(seed: int, seconds: float, beside: str | None) -> int:
     _print(f"seed {seed}, {seconds:.0f} s of faults{others}; the history goes to {folder / 'history.jsonl'}")
     history = History(folder / "history.jsonl")
     async with Cluster.running(beside) as cluster:
-        audience = Audience(seed, history, cluster.urls, cluster.rabbitmq.url)
-        endpoints = await audience.begin(next(iter(cluster.urls.values())))
+        receivers = ReceiverSet(seed, history, cluster.urls, cluster.rabbitmq.url)
+        endpoints = await receivers.begin(next(iter(cluster.urls.values())))
         injector = await _inject_faults(cluster, history, seed, seconds, endpoints)
-        audience.heal()
+        receivers.recover()
         began = time.monotonic()
         evidence = Evidence(
             history=history,
@@ -80,7 +80,7 @@ async def _run(seed: int, seconds: float, beside: str | None) -> int:
         await _wait_for_acknowledgements(cluster)
         await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in cluster.workers))
         found += await violations_without_workers(evidence)
-        await audience.close()
+        await receivers.close()
         if beside is not None:
             _print(_share_of(cluster.services[OLD_WORKER]))
         if found:

@@ -18,7 +18,7 @@ from harness.replication import ReplicatedPostgres
 from harness.servers import RabbitMQServer, new_folder
 from harness.service import FAST_SETTINGS, PROGRAM, Service
 from image_service.database.migrations import upgrade
-from tests.faults import hurried
+from tests.faults import short_schedule
 from tests.faults.disk import Disk
 from tests.faults.evidence import Running
 from tests.faults.pictures import POISON_LIMIT, POISON_PIXELS
@@ -46,7 +46,7 @@ SETTINGS = {
     "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}:{SOURCE.parent}",
 }
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2", "worker-3")
-HURRIED = (*PROGRAM[:-1], hurried.__name__)
+WITH_SHORT_SCHEDULE = (*PROGRAM[:-1], short_schedule.__name__)
 OLD_WORKER = "worker-old"
 """A worker of another version."""
 
@@ -108,7 +108,7 @@ class Cluster:
     def _add_services(self) -> None:
         for name in (*APIS, *self.workers):
             role = name.partition("-")[0]
-            program = PROGRAM if name == OLD_WORKER else HURRIED
+            program = PROGRAM if name == OLD_WORKER else WITH_SHORT_SCHEDULE
             command: tuple[str | Path, ...] = (*program, role)
             if role == "api":
                 port = free_port()

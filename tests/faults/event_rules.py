@@ -79,9 +79,9 @@ def no_event_of_nothing(history: History, snapshot: Snapshot) -> Iterator[Findin
         if image_id not in snapshot.images and life[-1].type != DELETED:
             yield Finding(image_id, f"there is no such image, but the log says {life[-1].type}")
         if life[-1].type == DELETED and image_id not in deleted:
-            yield Finding(image_id, "nobody deleted it, but the log says so")
+            yield Finding(image_id, "no client deleted it, but the log says so")
         if life[0].image["sha256"] not in sent:
-            yield Finding(image_id, f"the log says {life[0].type}, but nobody uploaded it")
+            yield Finding(image_id, f"the log says {life[0].type}, but no client uploaded it")
 
 
 def events_show_the_image(history: History, snapshot: Snapshot) -> Iterator[Finding]:
@@ -121,7 +121,7 @@ def answers_agree_with_the_log(history: History, snapshot: Snapshot) -> Iterator
 
 
 def streams_miss_nothing(history: History, snapshot: Snapshot) -> Iterator[Finding]:
-    """Whoever reads the log by a stream or by pages, however often cut off, gets each event once, in its order."""
+    """Every client that reads the log by a stream or by pages gets each event once and in order, however often cut."""
     for receiver, got in _receivers(history, Way.STREAM, Way.PAGES):
         wanted = [event for event in snapshot.log if _wants(receiver, event)]
         for number, (event, received) in enumerate(zip_longest(wanted, got)):

@@ -5,17 +5,17 @@ from contextlib import suppress
 from typing import Final
 
 from harness.waiting import eventually
-from tests.faults.audience import Members
 from tests.faults.failpoints import Action, Failpoint
 from tests.faults.history import OK
 from tests.faults.host import Host
 from tests.faults.kill_points import PHOTO
+from tests.faults.receiver_set import ReceiverNames
 from tests.faults.receivers import EXCHANGE, Answer
 from tests.faults.scenario import scenario
 
-STREAM: Final = Members(streams=("stream",), pages=(), endpoints={}, queues=())
-ENDPOINT: Final = Members(streams=(), pages=(), endpoints={"hook": (None, ())}, queues=())
-QUEUE: Final = Members(streams=(), pages=(), endpoints={}, queues=("bound-queue",))
+STREAM: Final = ReceiverNames(streams=("stream",), pages=(), endpoints={}, queues=())
+ENDPOINT: Final = ReceiverNames(streams=(), pages=(), endpoints={"hook": (None, ())}, queues=())
+QUEUE: Final = ReceiverNames(streams=(), pages=(), endpoints={}, queues=("bound-queue",))
 LIMIT: Final = 20.0
 A_READ: Final = 1.5
 """Seconds within which a stream gets an event that nothing holds up."""
@@ -27,7 +27,7 @@ async def deletion_commits_late(host: Host) -> None:
     holds = Failpoint.at("before remove.commit", Action.HOLD)
     await host.start("worker")
     api = await host.start("api", holds)
-    await host.gather_audience(STREAM)
+    await host.start_receivers(STREAM)
     first = await host.upload_accepted(PHOTO)
     await host.wait_for_state(first, "DONE")
     deletion = asyncio.create_task(host.delete(first))
@@ -45,8 +45,8 @@ async def deletion_commits_late(host: Host) -> None:
 async def stream_resumes_while_something_happens(host: Host) -> None:
     """A client resumes its stream at a new process; while that begins to follow the log, an image is processed."""
     await host.start_all()
-    audience = await host.gather_audience(STREAM)
-    (stream,) = audience.readers
+    receivers = await host.start_receivers(STREAM)
+    (stream,) = receivers.readers
     first = await host.upload_accepted(PHOTO)
     await host.wait_for_state(first, "DONE")
     await eventually(lambda: len(host.history.received["stream"]) == 2, timeout=LIMIT)
@@ -66,7 +66,7 @@ async def worker_dies_after_it_created_deliveries(host: Host) -> None:
     """A worker dies as soon as it has noted which events were passed on to webhook endpoints."""
     dies = Failpoint.at("after deliveries.dispatch.commit", Action.KILL)
     await host.start("api")
-    await host.gather_audience(ENDPOINT)
+    await host.start_receivers(ENDPOINT)
     await host.start("worker", dies)
     await host.upload_accepted(PHOTO)
     await host.wait_for_death("worker", dies)
@@ -79,7 +79,7 @@ async def worker_resumes_after_its_lease_on_a_delivery(host: Host) -> None:
     """A worker is stopped between sending an event and recording that, until another has claimed the delivery."""
     stops, holds = Failpoint.at("after post", Action.STOP), Failpoint.at("before post", Action.HOLD)
     await host.start("api")
-    await host.gather_audience(ENDPOINT)
+    await host.start_receivers(ENDPOINT)
     first = await host.start("worker-1", stops)
     await host.upload_accepted(PHOTO)
     await first.wait_until_reached(stops)
@@ -99,7 +99,7 @@ async def worker_dies_after_it_noted_what_is_published(host: Host) -> None:
     """A worker dies as soon as it has noted which events are published to the exchange."""
     dies = Failpoint.at("after events.advance.commit", Action.KILL)
     await host.start("api")
-    await host.gather_audience(QUEUE)
+    await host.start_receivers(QUEUE)
     await host.start("worker", dies)
     await host.upload_accepted(PHOTO)
     await host.wait_for_death("worker", dies)
@@ -111,9 +111,9 @@ async def worker_dies_after_it_noted_what_is_published(host: Host) -> None:
 async def events_with_deliveries_to_make_are_old(host: Host) -> None:
     """An endpoint refuses events for longer than events are kept."""
     await host.start_all()
-    accepted = Members(streams=(), pages=(), endpoints={"hook": (("image.accepted",), ())}, queues=())
-    audience = await host.gather_audience(accepted)
-    audience.endpoints.answer(Answer.FAILS)
+    accepted = ReceiverNames(streams=(), pages=(), endpoints={"hook": (("image.accepted",), ())}, queues=())
+    receivers = await host.start_receivers(accepted)
+    receivers.endpoints.answer(Answer.FAILS)
     await host.upload_accepted(PHOTO)
     await host.wait_for(lambda snapshot: snapshot.positions["purged"] > (0, 0))
     await eventually(lambda: len(host.history.received["hook"]) > 0, timeout=LIMIT)

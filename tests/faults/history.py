@@ -150,7 +150,7 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receiver:
-    """Somebody who is to get all events from now on."""
+    """A client that must get all events from now on."""
 
     name: str
     way: Way

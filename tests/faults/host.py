@@ -25,12 +25,12 @@ from harness.pace import slowness
 from harness.processes import free_port
 from harness.waiting import eventually
 from tests.faults import failpoints, powerloss
-from tests.faults.audience import Audience, Members
 from tests.faults.checker import Evidence, Running, Violation, violations
 from tests.faults.client import Client
 from tests.faults.evidence import Snapshot, take_snapshot
 from tests.faults.failpoints import Failpoint
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
+from tests.faults.receiver_set import ReceiverNames, ReceiverSet
 from tests.faults.recipes import write_recipes
 from tests.faults.rules import IDLE_RULES
 
@@ -116,7 +116,7 @@ class Host:
         self.disk = folder / "disk"
         self.history = History(folder / "history.jsonl")
         self.processes: dict[str, Process] = {}
-        self.audience: Audience | None = None
+        self.receivers: ReceiverSet | None = None
         self._urls: dict[str, str] = {}
         self._client = Client(self._urls, self.history)
         self._fork_server = fork_server
@@ -157,8 +157,8 @@ class Host:
 
     async def close(self) -> None:
         """Kill all processes."""
-        if self.audience is not None:
-            await self.audience.close()
+        if self.receivers is not None:
+            await self.receivers.close()
         for name in [*self.processes]:
             await self.kill(name)
         await self._client.close()
@@ -211,11 +211,11 @@ class Host:
         process.kill()
         await asyncio.to_thread(process.wait)
 
-    async def gather_audience(self, members: Members | None = None) -> Audience:
-        """Let receivers of events begin to receive; an API process must run. See ``Audience``."""
-        self.audience = Audience(0, self.history, self._urls, self.rabbitmq_url, members)
-        await self.audience.begin(next(iter(self._urls.values())))
-        return self.audience
+    async def start_receivers(self, members: ReceiverNames | None = None) -> ReceiverSet:
+        """Let receivers of events begin to receive; an API process must run. See ``ReceiverSet``."""
+        self.receivers = ReceiverSet(0, self.history, self._urls, self.rabbitmq_url, members)
+        await self.receivers.begin(next(iter(self._urls.values())))
+        return self.receivers
 
     async def start_all(self) -> None:
         """Start API and worker, or the standalone process."""
@@ -342,9 +342,9 @@ class Host:
         return snapshot
 
     async def violations(self, grace: float = CONVERGENCE) -> list[Violation]:
-        """Wait until the service is idle, then check all invariants. Receivers have no troubles any more."""
-        if self.audience is not None:
-            self.audience.heal()
+        """Let webhook endpoints recover, wait until the service is idle, and check all invariants."""
+        if self.receivers is not None:
+            self.receivers.recover()
         evidence = self._evidence(grace)
         try:
             return await violations(evidence)

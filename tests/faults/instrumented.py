@@ -35,8 +35,8 @@ from image_service.storage.local import LocalStorage
 from image_service.storage.probe import PROBES
 from tests.faults import failpoints
 from tests.faults.failpoints import Failpoints, When
-from tests.faults.hurried import hurry
 from tests.faults.powerloss import Journal
+from tests.faults.short_schedule import shorten
 
 EFFECTS: tuple[tuple[type, str, str, type[Exception]], ...] = (
     (LocalStorage, "adopt", "adopt", StorageUnavailable),
@@ -60,7 +60,7 @@ KINDS = {"originals": "original", "thumbnails": "thumbnail"}
 
 def main() -> None:
     """Run the program."""
-    hurry()
+    shorten()
     active = Failpoints(failpoints.decode(os.environ.get("FAULT_POINTS", "[]")), Path(os.environ["FAULT_FOLDER"]))
     for owner, method, effect, outage in EFFECTS:
         setattr(owner, method, _with_failpoints(getattr(owner, method), active, effect, outage))

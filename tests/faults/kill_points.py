@@ -211,7 +211,7 @@ PASSED_ON: Final = _kill_points(
     WORKER,
     kept=True,
     rows={
-        "before deliveries.dispatch": "events that nobody has passed on yet are passed on by the next worker",
+        "before deliveries.dispatch": "events that were not passed on are passed on by the next worker",
         "after deliveries.dispatch": "uncommitted deliveries are rolled back together with the position in the log",
         "before deliveries.dispatch.commit": "the same",
         "after deliveries.dispatch.commit": "deliveries are recorded together with the position in the log",
@@ -338,7 +338,7 @@ async def die_while_events_are_passed_on(host: Host) -> None:
     """Let the worker die at each kill point, and the power fail, while events are on their way; some endpoints fail."""
     role = WORKER if host.distributed else STANDALONE
     await host.start(API if host.distributed else STANDALONE)
-    await host.gather_audience()
+    await host.start_receivers()
     if not host.distributed:
         await host.kill(STANDALONE)
     points = for_distributed(PASSED_ON) if host.distributed else for_standalone(PASSED_ON)

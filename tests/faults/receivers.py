@@ -31,8 +31,8 @@ CUTS: Final = (0.3, 4.0)
 """Minimum and maximum seconds after which a reader cuts its own connection."""
 PAUSE: Final = (0.0, 0.5)
 """Between two connections, or two pages."""
-TROUBLES: Final = (1.0, 4.0)
-"""For which an endpoint is in one mood."""
+FAILURE: Final = (1.0, 4.0)
+"""Minimum and maximum seconds for which an endpoint answers in one way."""
 HANGS: Final = 30.0
 """Longer than any sender waits."""
 _PAGE: Final = 50
@@ -182,21 +182,21 @@ class Pages(_Reader):
 
 
 class Endpoint:
-    """A webhook endpoint, which is in trouble at random until it heals."""
+    """A webhook endpoint, which fails at random until it recovers."""
 
-    def __init__(self, name: str, rng: random.Random, troubles: Sequence[Answer]) -> None:
+    def __init__(self, name: str, rng: random.Random, failures: Sequence[Answer]) -> None:
         self.name = name
         self.secret = ""
         self.answer = Answer.ACCEPTS
-        self.healed = False
+        self.recovered = False
         self._rng = rng
-        self._troubles = troubles
+        self._failures = failures
 
-    async def be_in_trouble(self) -> None:
-        """Change how it answers now and then, until it heals."""
-        while self._troubles and not self.healed:
-            self.answer = self._rng.choice([Answer.ACCEPTS, *self._troubles])
-            await asyncio.sleep(self._rng.uniform(*TROUBLES))
+    async def fail_at_random(self) -> None:
+        """Change how it answers now and then, until it recovers."""
+        while self._failures and not self.recovered:
+            self.answer = self._rng.choice([Answer.ACCEPTS, *self._failures])
+            await asyncio.sleep(self._rng.uniform(*FAILURE))
 
 
 class Endpoints(_Loop):
@@ -206,7 +206,7 @@ class Endpoints(_Loop):
         super().__init__("webhooks", history)
         self._server: asyncio.Server | None = None
         self._endpoints: dict[str, Endpoint] = {}
-        self._moods: list[asyncio.Task[None]] = []
+        self._failing: list[asyncio.Task[None]] = []
         self._connections: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> None:
@@ -219,7 +219,7 @@ class Endpoints(_Loop):
 
     async def close(self) -> None:
         await super().close()
-        tasks = [*self._moods, *self._connections]
+        tasks = [*self._failing, *self._connections]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -229,10 +229,10 @@ class Endpoints(_Loop):
         for endpoint in self._endpoints.values():
             endpoint.answer = answer
 
-    def heal(self) -> None:
+    def recover(self) -> None:
         """Let every endpoint accept everything from now on."""
         for endpoint in self._endpoints.values():
-            endpoint.healed = True
+            endpoint.recovered = True
         self.answer(Answer.ACCEPTS)
 
     async def register(self, api_url: str, endpoint: Endpoint, types: Sequence[str] | None = None) -> str:
@@ -246,7 +246,7 @@ class Endpoints(_Loop):
         endpoint.secret = created["secret"]
         receiver = Receiver(name=endpoint.name, way=Way.WEBHOOK, types=types, webhook_id=created["id"])
         self._history.append(receiver)
-        self._moods.append(asyncio.create_task(endpoint.be_in_trouble()))
+        self._failing.append(asyncio.create_task(endpoint.fail_at_random()))
         return str(created["id"])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

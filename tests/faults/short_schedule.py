@@ -1,6 +1,6 @@
 """The program with retries and leases of events that take seconds instead of hours.
 
-    python -m tests.faults.hurried api|worker|standalone …
+    python -m tests.faults.short_schedule api|worker|standalone …
 
 The real program with its own command line; the product contains no switch for this.
 """
@@ -12,7 +12,7 @@ from image_service.domain import delivery_schedule
 from image_service.services import event_relay, webhook_sending
 
 TRIES = 200
-"""Of a delivery: more than an endpoint in trouble ever takes here."""
+"""Of a delivery: more than a failing endpoint ever takes here."""
 RETRY_DELAYS = (0.2, 0.5, *(1.0,) * (TRIES - 3))
 """Seconds."""
 LEASE = 4.0
@@ -22,7 +22,7 @@ MARGIN = 3.0
 """Seconds by which the lease of a delivery is longer than its endpoint has to answer."""
 
 
-def hurry() -> None:
+def shorten() -> None:
     """Shorten the schedule of deliveries and the relay's lease in this process."""
     delivery_schedule.RETRY_DELAYS = RETRY_DELAYS  # type: ignore[misc,assignment]  # final in the product
     delivery_schedule.MAX_TRIES = TRIES  # type: ignore[misc]  # the same
@@ -33,7 +33,7 @@ def hurry() -> None:
 
 def main() -> None:
     """Run the program."""
-    hurry()
+    shorten()
     image_service()
 
 

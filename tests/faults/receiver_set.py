@@ -9,9 +9,9 @@ from typing import Final, TypeAlias
 from tests.faults.history import History
 from tests.faults.receivers import Answer, BoundQueue, Endpoint, Endpoints, Pages, Stream
 
-Troubles: TypeAlias = Mapping[str, tuple[Sequence[str] | None, Sequence[Answer]]]
-"""By the name of a webhook endpoint: the types that it wants, and how it is in trouble at times."""
-ENDPOINTS: Final[Troubles] = {
+Failing: TypeAlias = Mapping[str, tuple[Sequence[str] | None, Sequence[Answer]]]
+"""By the name of a webhook endpoint: the types that it wants, and how it fails at times."""
+ENDPOINTS: Final[Failing] = {
     "hook-steady": (None, ()),
     "hook-failing": (("image.done", "image.failed"), (Answer.FAILS, Answer.THROTTLES, Answer.DROPS)),
     "hook-hanging": (("image.accepted", "image.output", "image.deleted"), (Answer.HANGS, Answer.IS_SLOW)),
@@ -19,17 +19,17 @@ ENDPOINTS: Final[Troubles] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Members:
+class ReceiverNames:
     """Who receives events, by name."""
 
     streams: Collection[str] = ("stream-1", "stream-2")
     pages: Collection[str] = ("pages",)
-    endpoints: Troubles = field(default_factory=lambda: ENDPOINTS)
+    endpoints: Failing = field(default_factory=lambda: ENDPOINTS)
     queues: Collection[str] = ("bound-queue",)
     """Where there is a broker."""
 
 
-class Audience:
+class ReceiverSet:
     """Streams, pages, webhook endpoints and a bound queue.
 
     Args:
@@ -46,16 +46,16 @@ class Audience:
         history: History,
         urls: Mapping[str, str],
         broker: str | None,
-        members: Members | None = None,
+        members: ReceiverNames | None = None,
     ) -> None:
-        chosen = members or Members()
-        self._rng = random.Random(f"{seed}-audience")
+        chosen = members or ReceiverNames()
+        self._rng = random.Random(f"{seed}-receivers")
         self.readers = [
             *(Stream(name, history, urls, random.Random(f"{seed}-{name}")) for name in chosen.streams),
             *(Pages(name, history, urls, random.Random(f"{seed}-{name}")) for name in chosen.pages),
         ]
         self.endpoints = Endpoints(history)
-        self._troubles = chosen.endpoints
+        self._failing = chosen.endpoints
         self._queues = [BoundQueue(name, history, broker) for name in chosen.queues if broker is not None]
 
     async def begin(self, api: str) -> list[str]:
@@ -70,14 +70,14 @@ class Audience:
         await self.endpoints.listen()
         self.endpoints.start()
         ids: list[str] = []
-        for name, (types, troubles) in self._troubles.items():
-            endpoint = Endpoint(name, random.Random(self._rng.random()), troubles)
+        for name, (types, failures) in self._failing.items():
+            endpoint = Endpoint(name, random.Random(self._rng.random()), failures)
             ids.append(await self.endpoints.register(api, endpoint, types))
         return ids
 
-    def heal(self) -> None:
-        """End the troubles of all endpoints."""
-        self.endpoints.heal()
+    def recover(self) -> None:
+        """Let all endpoints accept everything from now on."""
+        self.endpoints.recover()
 
     async def close(self) -> None:
         """Stop receiving."""
