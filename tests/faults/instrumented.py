@@ -31,6 +31,8 @@ from image_service.outbound.client import GuardedClient
 from image_service.ports import OutboundFailed
 from image_service.queue.embedded import EmbeddedQueue
 from image_service.queue.rabbitmq import RabbitMQExchange, RabbitMQQueue
+from image_service.queue.rabbitmq.signal import RabbitMQSignal
+from image_service.queue.signal import LocalSignal
 from image_service.storage.local import LocalStorage
 from image_service.storage.probe import PROBES
 from tests.faults import failpoints
@@ -65,6 +67,7 @@ def main() -> None:
     for owner, method, effect, outage in EFFECTS:
         setattr(owner, method, _with_failpoints(getattr(owner, method), active, effect, outage))
     _instrument_inspector(active)
+    _instrument_signal(active)
     _instrument_database(active)
     _instrument_disk(active, Path(os.environ["FAULT_DISK"]).resolve(), Journal(Path(os.environ["FAULT_JOURNAL"])))
     image_service()
@@ -89,6 +92,19 @@ def _instrument_inspector(active: Failpoints) -> None:
     for effect in ("sniff", "inspect"):
         original = getattr(HeaderInspector, effect)
         setattr(HeaderInspector, effect, _with_failpoints_in_thread(original, active, effect))
+
+
+def _instrument_signal(active: Failpoints) -> None:
+    """``signal``: the processes are notified of new events."""
+    for owner in (LocalSignal, RabbitMQSignal):
+
+        def notify(self: LocalSignal, owner: type = owner, original: Callable[..., None] = owner.notify) -> None:
+            points = active if type(self) is owner else Failpoints((), Path())
+            points.run_in_thread(When.BEFORE, "signal", RuntimeError)
+            original(self)
+            points.run_in_thread(When.AFTER, "signal", RuntimeError)
+
+        owner.notify = notify  # type: ignore[method-assign]  # instrumentation
 
 
 def _with_failpoints_in_thread(

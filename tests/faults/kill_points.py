@@ -15,6 +15,7 @@ from harness.images import encoded, noise
 from tests.faults.failpoints import Action, Failpoint
 from tests.faults.history import OK, Exchange
 from tests.faults.host import Host
+from tests.faults.receiver_set import ReceiverNames
 from tests.faults.recipes import CHANGED, LATE, write_recipes
 
 API, WORKER, STANDALONE = "api", "worker", "standalone"
@@ -83,6 +84,8 @@ ACCEPTED: Final = _kill_points(
     kept=True,
     rows={
         "after add.commit": "a row is committed only after its file: the reconciler queues it",
+        "before signal": "its event is recorded with it: those who wait for events look for them without a signal, too",
+        "after signal": "the same",
         "before publish": "the NEW row is the outbox",
         "before confirm": "the broker has the message, unconfirmed: one image, however often it is delivered",
         "after publish": "a queued image that is still NEW is processed anyway",
@@ -213,24 +216,30 @@ PASSED_ON: Final = _kill_points(
     rows={
         "before deliveries.dispatch": "events that were not passed on are passed on by the next worker",
         "after deliveries.dispatch": "uncommitted deliveries are rolled back together with the position in the log",
-        "before deliveries.dispatch.commit": "the same",
         "after deliveries.dispatch.commit": "deliveries are recorded together with the position in the log",
         "after deliveries.claim": "an uncommitted claim on deliveries holds nothing",
         "after deliveries.claim.commit": "a claim on deliveries ends with its lease",
-        "before post": "the same",
         "after post": "the endpoint gets the event again, with the same id",
-        "after deliveries.finish": "the same",
         "before deliveries.finish.commit": "the same",
         "after deliveries.finish.commit": "a delivery that is made is not made again",
         "before exchange.publish": "events that were not published are published by the next worker",
         "after exchange.publish": "events are published again, in the same order and with the same ids",
-        "before events.advance.commit": "the same",
         "after events.advance.commit": "the position moves on after the broker has confirmed the events",
     },
 )
 """Of events on their way to webhook endpoints and to the exchange, one death after the other."""
 
-KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING + FOLLOWING + REPLACED + PASSED_ON
+PURGED: Final = _kill_points(
+    WORKER,
+    kept=True,
+    rows={
+        "before events.purge.commit": "old events are deleted together with the note of how far",
+        "after events.purge.commit": "events that endpoints have not got are not deleted, however old",
+    },
+)
+"""Of events that are older than they are kept."""
+
+KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING + FOLLOWING + REPLACED + PASSED_ON + PURGED
 
 
 def for_distributed(kill_points: tuple[KillPoint, ...]) -> list[KillPoint]:
@@ -336,13 +345,21 @@ async def die_while_outputs_are_replaced(host: Host) -> None:
 
 async def die_while_events_are_passed_on(host: Host) -> None:
     """Let the worker die at each kill point, and the power fail, while events are on their way; some endpoints fail."""
+    await _die_with_receivers(host, PASSED_ON, ReceiverNames())
+
+
+async def die_while_events_are_purged(host: Host) -> None:
+    """Do the same while events are deleted that are older than they are kept: clients are not to ask for them."""
+    await _die_with_receivers(host, PURGED, ReceiverNames(streams=(), pages=()))
+
+
+async def _die_with_receivers(host: Host, kill_points: tuple[KillPoint, ...], receivers: ReceiverNames) -> None:
     role = WORKER if host.distributed else STANDALONE
     await host.start(API if host.distributed else STANDALONE)
-    await host.start_receivers()
+    await host.start_receivers(receivers)
     if not host.distributed:
         await host.kill(STANDALONE)
-    points = for_distributed(PASSED_ON) if host.distributed else for_standalone(PASSED_ON)
-    for point in points:
+    for point in for_distributed(kill_points) if host.distributed else for_standalone(kill_points):
         others = [host.start(API)] if host.distributed and API not in host.processes else []
         await asyncio.gather(host.start(role, point.failpoint), *others)
         await host.upload(PHOTO)

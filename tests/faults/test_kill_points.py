@@ -35,5 +35,10 @@ async def test_kill_while_events_are_passed_on_loses_none(make_host: Callable[..
     await kill_points.die_while_events_are_passed_on(make_host(**MANY_ATTEMPTS, EVENTS_EXCHANGE=EXCHANGE))
 
 
+async def test_kill_while_events_are_purged_keeps_those_that_are_needed(make_host: Callable[..., Host]) -> None:
+    settings = {**MANY_ATTEMPTS, "EVENTS_EXCHANGE": EXCHANGE, "EVENTS_RETENTION_HOURS": "0.0003"}
+    await kill_points.die_while_events_are_purged(make_host(**settings))
+
+
 async def test_kill_while_outputs_are_replaced_keeps_old_or_new_ones(make_host: Callable[..., Host]) -> None:
     await kill_points.die_while_outputs_are_replaced(make_host(**MANY_ATTEMPTS))
