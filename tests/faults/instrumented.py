@@ -57,6 +57,8 @@ EFFECTS: tuple[tuple[type, str, str, type[Exception]], ...] = (
 
 PREFIXED = frozenset({"events", "deliveries", "webhooks"})
 """Repositories by which the effects of their queries are named, too: ``deliveries.claim``."""
+OWNERS = {"EventStatements": "events.", "DeliveryStatements": "deliveries.", "WebhookStatements": "webhooks."}
+"""The same for their classes."""
 KINDS = {"originals": "original", "thumbnails": "thumbnail"}
 
 
@@ -163,11 +165,11 @@ def _instrument_writer(active: Failpoints) -> None:
     work, original = QueryUnit.work, Writer._commit
 
     def work_with_failpoints(unit: QueryUnit, connection: Connection) -> None:
-        active.run_in_thread(When.BEFORE, f"{unit.query.name}.work", DatabaseUnavailable)
+        active.run_in_thread(When.BEFORE, f"{_name_of(unit)}.work", DatabaseUnavailable)
         work(unit, connection)
 
     def commit_with_failpoints(connection: Connection, units: Sequence[Unit]) -> None:
-        queries = [unit.query.name for unit in units if isinstance(unit, QueryUnit)]
+        queries = [_name_of(unit) for unit in units if isinstance(unit, QueryUnit)]
         for query in queries:
             active.run_in_thread(When.AFTER, query, DatabaseUnavailable)
         commits = [f"{query}.commit" for query in queries]
@@ -181,6 +183,12 @@ def _instrument_writer(active: Failpoints) -> None:
 
     QueryUnit.work = work_with_failpoints  # type: ignore[method-assign,assignment]  # the same
     Writer._commit = staticmethod(commit_with_failpoints)  # type: ignore[method-assign]
+
+
+def _name_of(unit: QueryUnit) -> str:
+    """Name the effect of a query that SQLite's writer runs."""
+    repository, _, query = str(getattr(unit.query._coroutine, "__qualname__", "")).rpartition(".")
+    return OWNERS.get(repository, "") + query
 
 
 class _InstrumentedRepository:

@@ -324,23 +324,30 @@ class BoundQueue(_Loop):
             await asyncio.sleep(0.3)
 
     async def _consume(self) -> None:
-        async with await aio_pika.connect(self._url, timeout=CONNECT_LIMIT) as connection:
-            if not await self._exists(connection):
-                channel = await connection.channel()
-                exchange = await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
-                queue = await channel.declare_queue(self.name, durable=True)
-                await queue.bind(exchange, "#")
-                self._got("", BOUND, b"")
-            if not self.begun.is_set():
-                self._history.append(Receiver(name=self.name, way=Way.EXCHANGE))
-                self.begun.set()
+        connection = aio_pika.Connection(aio_pika.connection.make_url(self._url))
+        try:
+            await connection.connect(timeout=CONNECT_LIMIT)
+            await self._receive(connection)
+        finally:
+            await connection.close()
+
+    async def _receive(self, connection: aio_pika.abc.AbstractConnection) -> None:
+        if not await self._exists(connection):
             channel = await connection.channel()
-            await channel.set_qos(prefetch_count=100)
-            queue = await channel.get_queue(self.name)
-            async with queue.iterator() as messages:
-                async for message in messages:
-                    self._got(message.message_id or "", message.routing_key or "", message.body)
-                    await message.ack()
+            exchange = await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+            queue = await channel.declare_queue(self.name, durable=True)
+            await queue.bind(exchange, "#")
+            self._got("", BOUND, b"")
+        if not self.begun.is_set():
+            self._history.append(Receiver(name=self.name, way=Way.EXCHANGE))
+            self.begun.set()
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=100)
+        queue = await channel.get_queue(self.name)
+        async with queue.iterator() as messages:
+            async for message in messages:
+                self._got(message.message_id or "", message.routing_key or "", message.body)
+                await message.ack()
 
     async def _exists(self, connection: aio_pika.abc.AbstractConnection) -> bool:
         async with connection.channel() as channel:
