@@ -3,9 +3,9 @@
     with Chromium() as browser:
         shown = browser.show(content, "image/png")
 
-No web server and no network: the address of the picture contains it. Playwright's own browsers are never downloaded.
-The browser runs in a thread of its own, because Playwright's blocking interface leaves an event loop running in the
-thread that uses it, where no other could run.
+Pictures need no web server and no network: the address of one contains it. Playwright's own browsers are never
+downloaded. The browser runs in a thread of its own, because Playwright's blocking interface leaves an event loop
+running in the thread that uses it, where no other could run.
 """
 
 import os
@@ -102,6 +102,10 @@ class Chromium:
         """Return the pixels of a picture file; None if the browser shows it as broken."""
         return self._run(lambda: self._show(content, content_type, screenshot=screenshot), _SHOW_SECONDS)
 
+    def call(self, address: str, function: str, argument: object) -> Any:  # noqa: ANN401 — whatever JSON can say
+        """Return what a JavaScript function returns in a page of this address, which may reach the network."""
+        return self._run(lambda: self._call(address, function, argument), _SHOW_SECONDS)
+
     def _run(self, work: Callable[[], _T], seconds: float) -> _T:
         result: Future[_T] = self._thread.submit(work)
         try:
@@ -135,6 +139,14 @@ class Chromium:
     def _stop(self) -> None:
         self._browser.close()
         self._playwright.stop()
+
+    def _call(self, address: str, function: str, argument: object) -> Any:  # noqa: ANN401 — as above
+        page = self._browser.new_page()
+        try:
+            page.goto(address)
+            return page.evaluate(function, argument)
+        finally:
+            page.close()
 
     def _kill(self) -> None:
         for driver in self._drivers:

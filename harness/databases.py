@@ -35,10 +35,6 @@ _END_OTHER_SESSIONS: Final = """
 """
 
 _RESET: Final = "UPDATE event_positions SET transaction_id = 0, number = 0, lease_until = NULL, lease = 0"
-"""Makes rows that the template has like the template's again."""
-
-
-_RESET: Final = "UPDATE event_positions SET transaction_id = 0, number = 0, lease_until = NULL, lease = 0"
 """Restores the rows that the migrations make and the service changes."""
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from starlette.types import Message
@@ -16,8 +17,9 @@ from image_service.api.connections import ConnectionLimits
 from image_service.api.dependencies import ApiContext
 from image_service.api.event_stream import Choice, EventSource, EventStream
 from image_service.api.stream_places import StreamPlaces
-from image_service.domain.event import Event
+from image_service.domain.event import START, Event
 from image_service.errors import DatabaseUnavailable, TooManyEventStreams
+from image_service.services.event_feed import EventFeed, Subscription
 from tests.integration.test_http_server import Connection, Server, serving
 
 STREAM = b"GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n"
@@ -239,6 +241,28 @@ async def test_comment_is_sent_while_nothing_happens(server: Server) -> None:
     blocks = source.blocks(None, missed=False)
     assert (await anext(blocks)).startswith(b"retry")
     assert [await anext(blocks) for _ in range(2)] == [b":\n\n"] * 2
+    await blocks.aclose()
+
+
+async def test_client_that_is_ahead_of_the_process_gets_no_event_again(server: Server) -> None:
+    """It has got events from a replica that reads the log earlier."""
+    for _ in range(3):
+        await accepted(server.api)
+    log = server.api.app.state.context.services.event_log
+    first, second, third = await log.page(START, limit=3)
+
+    class Behind:
+        @asynccontextmanager
+        async def subscribe(self, **_: object) -> AsyncIterator[Subscription]:
+            subscription = Subscription(first.position, None, 256)
+            for event in (second, third):
+                subscription.add(event)
+            yield subscription
+
+    source = EventSource(feed=cast("EventFeed", Behind()), log=log, choice=Choice(), encode=lambda _: b"{}")
+    blocks = source.blocks(second.position, missed=False)
+    await anext(blocks)
+    assert third.id.encode() in await anext(blocks)
     await blocks.aclose()
 
 

@@ -144,7 +144,7 @@ class EventSource:
                         happened = await live.next(self._heartbeat)
                         if happened is None:
                             yield _COMMENT
-                        else:
+                        elif happened.position > position:  # a client that comes from another replica may be ahead
                             yield self._block(happened)
                             position = happened.position
 

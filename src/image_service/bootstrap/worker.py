@@ -26,6 +26,7 @@ from image_service.ports import Renderer
 from image_service.services.attempts import ProcessingPolicy
 from image_service.services.deletion import Deletion
 from image_service.services.event_relay import EventRelay
+from image_service.services.event_retention import EventRetention
 from image_service.services.health import HealthCheck
 from image_service.services.processing import Processing
 from image_service.services.reconciler import Reconciler
@@ -36,7 +37,8 @@ from image_service.services.webhook_dispatch import WebhookDispatcher
 from image_service.services.webhook_loop import WebhookLoop
 from image_service.services.webhook_sending import WebhookSender
 
-_DAY: Final = 86_400.0
+_HOUR: Final = 3600.0
+_DAY: Final = 24 * _HOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class WorkerServices:
     sweeper: Sweeper
     deletion: Deletion
     retention: Retention
+    event_retention: EventRetention
     health: HealthCheck
     storage_binding: StorageBinding
     webhooks: WebhookLoop
@@ -67,6 +70,11 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
             originals_for=_seconds(settings.retain_originals_days),
             images_for=_seconds(settings.retain_images_days),
             signal=resources.signal,
+        ),
+        event_retention=EventRetention(
+            database=resources.database,
+            kept_for=settings.events_retention_hours * _HOUR,
+            published=settings.events_exchange is not None,
         ),
         health=make_health(resources),
         storage_binding=storage_binding(resources),

@@ -77,6 +77,7 @@ class Worker:
             asyncio.create_task(every(sweep, self._services.sweeper.run_once, "sweeper")),
             asyncio.create_task(every(sweep, self._services.retention.run_once, "retention")),
             asyncio.create_task(every(self._liveness_interval, liveness.refresh, "liveness")),
+            asyncio.create_task(every(sweep, self._services.event_retention.run_once, "event-retention")),
         ]
         if self._services.event_relay is not None:
             jobs.append(asyncio.create_task(self._services.event_relay.run()))
