@@ -169,7 +169,7 @@ requirements: $(DEV) ## Pin the dependencies in pyproject.toml; pins that still 
 
 .PHONY: clean
 clean: ## Remove virtual environments, caches and build results; stored images stay
-	rm -rf .venv .venv-bench .venv-k8s .azurite .azurite.new build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf .venv .venv-bench .venv-k8s .azurite .azurite.new .standardwebhooks .standardwebhooks.new build .coverage .coverage.* htmlcov dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests harness migrations benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The development requirements contain those of the program, with the same versions.

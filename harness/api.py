@@ -18,6 +18,7 @@ from harness.images import encoded, gradient
 from image_service.api.dependencies import ApiContext
 from image_service.api.main import create_app
 from image_service.bootstrap import Resources, api_services
+from image_service.bootstrap.outbound import make_outbound
 from image_service.config import Settings, load_settings
 from image_service.database import Database
 from image_service.domain.image import Claim, ImageError, Result, Thumbnail
@@ -124,6 +125,7 @@ async def api_on(
         storage=LocalStorage(chosen.storage_path),
         queue=queue or EmbeddedQueue(),
         signal=LocalSignal(),
+        outbound=make_outbound(chosen),
         presigned_urls=presigned_urls,
         metrics=Metrics(),
     )

@@ -34,7 +34,6 @@ _END_OTHER_SESSIONS: Final = """
     WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
-
 _RESET: Final = "UPDATE event_positions SET transaction_id = 0, number = 0, lease_until = NULL, lease = 0"
 """Restores the rows that the migrations make and the service changes."""
 
@@ -82,6 +81,7 @@ class Databases:
             for table in rows:
                 if not self._rows[table]:
                     await connection.execute(f"DELETE FROM {table}")  # noqa: S608  (a name from the catalogue)
+            await connection.execute(_RESET)
             return sum(rows.values()) <= _MOST_ROWS and await _rows(connection) == self._rows
         except asyncpg.PostgresError:
             return False

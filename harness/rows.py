@@ -13,11 +13,12 @@ from harness.fakes import TRAITS
 from image_service.database import Database, Repositories
 from image_service.database.clock import in_seconds
 from image_service.database.scheduling import UnfinishedImage
+from image_service.domain.event import Event
 from image_service.domain.image import Claim, Image, ImageError, ImageFormat, ImageHeader, Original, Result, Thumbnail
 from image_service.domain.keys import thumbnail_key
 from image_service.domain.lane import Lane
 from image_service.domain.status import Status
-from image_service.models import ImageRow, RemovalRow, ThumbnailRow
+from image_service.models import EventRow, ImageRow, RemovalRow, ThumbnailRow
 
 T = TypeVar("T")
 
@@ -175,6 +176,13 @@ async def image(database: Database, image_id: UUID) -> Image:
     found = await in_transaction(database, lambda r: r.images.get(image_id))
     assert found is not None
     return found
+
+
+async def recorded_events(database: Database) -> list[Event]:
+    """All events, settled or not, as they were recorded."""
+    async with database.transaction() as repositories:
+        numbers = (await repositories.connection.execute(select(EventRow.number))).scalars().all()
+        return sorted((await repositories.events.by_number(numbers)).values(), key=lambda event: event.position.number)
 
 
 async def status_of(database: Database, image_id: UUID) -> Status:

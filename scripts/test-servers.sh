@@ -1,8 +1,11 @@
-# Functions for install-test-servers and with-test-servers: which servers of the tests, and which browser, are installed.
+# Functions for install-test-servers and with-test-servers: which servers of the tests, browser and JavaScript library are
+# installed.
 
 # The last version that runs on the Node.js of Debian 12.
 azurite_version=3.35.0
 azurite_folder="$(dirname "$0")/../.azurite"
+webhooks_version=1.1.1
+webhooks_folder="$(dirname "$0")/../.standardwebhooks"
 
 have_postgres() {
     [ -n "${TEST_DATABASE_URL:-}" ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
@@ -31,6 +34,12 @@ have_azurite() {
     }
 }
 
+# The official library for receivers of webhooks.
+have_webhooks() {
+    command -v node >/dev/null &&
+        grep -qs "\"version\": \"$webhooks_version\"" "$webhooks_folder/node_modules/standardwebhooks/package.json"
+}
+
 # The names in harness/chromium.py.
 have_chromium() {
     for name in ${TEST_CHROMIUM:-chromium chromium-browser google-chrome-stable google-chrome}; do
@@ -49,6 +58,6 @@ missing_packages() {
     have_nginx || missing="$missing nginx-light"
     have_chromium || missing="$missing chromium"
     command -v openssl >/dev/null || missing="$missing openssl"
-    have_azurite || command -v npm >/dev/null || missing="$missing nodejs npm"
+    { have_azurite && have_webhooks; } || command -v npm >/dev/null || missing="$missing nodejs npm"
     echo "${missing# }"
 }

@@ -11,8 +11,13 @@
     │   ├── MissingFile              missing-file
     │   ├── TooManyFiles             too-many-files
     │   ├── NotMultipart             not-multipart
-    │   ├── RecipeConflict           recipe-conflict
-    │   ├── RecipeAfterFile          recipe-after-file
+    │   ├── OptionConflict           option-conflict
+    │   │   └── RecipeConflict           recipe-conflict
+    │   ├── OptionAfterFile          option-after-file
+    │   │   └── RecipeAfterFile          recipe-after-file
+    │   ├── UnknownWebhook           unknown-webhook
+    │   ├── MetadataTooLarge         metadata-too-large
+    │   ├── InvalidMetadata          invalid-metadata
     │   ├── UnsupportedEncoding      unsupported-encoding
     │   ├── UploadStalled            upload-stalled
     │   ├── UploadTooLarge           upload-too-large
@@ -22,11 +27,17 @@
     │       └── ImageTooLarge            image-too-large
     ├── NotFound                 not-found
     │   ├── ImageNotFound            image-not-found
-    │   └── ThumbnailNotFound        thumbnail-not-found
+    │   ├── ThumbnailNotFound        thumbnail-not-found
+    │   ├── WebhookNotFound          webhook-not-found
+    │   └── DeliveryNotFound         delivery-not-found
     ├── HostNotAllowed           host-not-allowed
     ├── OriginNotAllowed         origin-not-allowed
     ├── InvalidRequest           invalid-request
+    ├── NotJson                  not-json
+    ├── BodyTooLarge             body-too-large
+    ├── BodyTimeout              body-timeout
     ├── UnknownRecipe            unknown-recipe
+    ├── UrlNotAllowed            url-not-allowed
     ├── MalformedRequest         malformed-request
     ├── UrlTooLong               url-too-long
     ├── HeadTooLarge             head-too-large
@@ -37,6 +48,8 @@
     ├── StillProcessing          still-processing
     ├── OriginalRemoved          original-removed
     ├── EventsExpired            events-expired
+    ├── TooManyWebhooks          too-many-webhooks
+    ├── WebhookDisabled          webhook-disabled
     ├── Busy                     try again later; nothing is broken
     │   ├── TooManyConnections       too-many-connections
     │   ├── TooManyUploads           too-many-uploads
@@ -125,20 +138,50 @@ class NotMultipart(UploadRejected):
     code = "not-multipart"
 
 
-class RecipeConflict(UploadRejected):
+class OptionConflict(UploadRejected):
+    """The request gives an option of the upload twice, and not the same. Send it once, in the query or in the form."""
+
+    code = "option-conflict"
+
+
+class RecipeConflict(OptionConflict):
     """The request names two recipes. Send one, either in the query or in the form field `recipe`."""
 
     code = "recipe-conflict"
 
 
-class RecipeAfterFile(UploadRejected):
+class OptionAfterFile(UploadRejected):
+    """A form field with an option of the upload comes after the file. Send it before the file, or in the query."""
+
+    code = "option-after-file"
+
+
+class RecipeAfterFile(OptionAfterFile):
     """The form field `recipe` comes after the file. Send it before the file, or in the query: ?recipe=NAME."""
 
     code = "recipe-after-file"
 
 
+class UnknownWebhook(UploadRejected):
+    """There is no webhook endpoint with this id. Send the `id` of one that GET /webhooks lists, or none."""
+
+    code = "unknown-webhook"
+
+
+class MetadataTooLarge(UploadRejected):
+    """The upload's metadata has more than 1,024 bytes in UTF-8. Send less, such as the id of a record of your own."""
+
+    code = "metadata-too-large"
+
+
+class InvalidMetadata(UploadRejected):
+    """The upload's metadata is no text in UTF-8, or has a NUL character. Send text, such as JSON."""
+
+    code = "invalid-metadata"
+
+
 class UnsupportedEncoding(UploadRejected):
-    """The request's body is compressed, as its Content-Encoding says. Send it without: images are compressed anyway."""
+    """The request's body is compressed, as its Content-Encoding says. Send it uncompressed."""
 
     code = "unsupported-encoding"
 
@@ -195,6 +238,18 @@ class ThumbnailNotFound(NotFound):
     code = "thumbnail-not-found"
 
 
+class WebhookNotFound(NotFound):
+    """There is no webhook endpoint with this id. Look at those that GET /webhooks lists."""
+
+    code = "webhook-not-found"
+
+
+class DeliveryNotFound(NotFound):
+    """This webhook endpoint has no such delivery (any more). Look at those that GET /webhooks/ID/deliveries lists."""
+
+    code = "delivery-not-found"
+
+
 class HostNotAllowed(ServiceError):
     """This host name is not known to the service. Send requests to its IP address, or have ALLOWED_HOSTS name it."""
 
@@ -213,10 +268,34 @@ class InvalidRequest(ServiceError):
     code = "invalid-request"
 
 
+class NotJson(ServiceError):
+    """The request's body is not JSON, as its Content-Type says. Send a JSON object as application/json."""
+
+    code = "not-json"
+
+
+class BodyTooLarge(ServiceError):
+    """The request's body is larger than 16 KB. Send only the fields that the documentation at /docs names."""
+
+    code = "body-too-large"
+
+
+class BodyTimeout(ServiceError):
+    """The request's body did not arrive in time. Send the request again over a more stable connection."""
+
+    code = "body-timeout"
+
+
 class UnknownRecipe(ServiceError):
     """There is no recipe of this name. Send one of those that GET /recipes lists, or none for the default recipe."""
 
     code = "unknown-recipe"
+
+
+class UrlNotAllowed(ServiceError):
+    """Nothing is sent to this URL. Send one like https://hooks.example.org/images, which is a public address."""
+
+    code = "url-not-allowed"
 
 
 class MalformedRequest(ServiceError):
@@ -277,6 +356,18 @@ class EventsExpired(ServiceError):
     """Later events are missing: this one is too old, or unknown. Ask for your images' state, and begin without it."""
 
     code = "events-expired"
+
+
+class TooManyWebhooks(ServiceError):
+    """There are 100 webhook endpoints already. Look for one that can be deleted, or let one serve several receivers."""
+
+    code = "too-many-webhooks"
+
+
+class WebhookDisabled(ServiceError):
+    """The webhook endpoint is disabled, and gets nothing. Send a PATCH with {"enabled": true} first."""
+
+    code = "webhook-disabled"
 
 
 class Busy(ServiceError):

@@ -1,4 +1,4 @@
-"""TLS to the database and the broker, as the parameters of their URLs ask for it.
+"""TLS to the database and the broker, as the parameters of their URLs ask for it, and to web servers.
 
 The settings use it to refuse unusable files at the start, the adapters to connect.
 """
@@ -49,6 +49,11 @@ def amqp_tls(query: Mapping[str, Any]) -> ssl.SSLContext:
         verified=verified,
         host_checked=verified,
     )
+
+
+def web_tls() -> ssl.SSLContext:
+    """Returns the context for web servers, which are verified by the authorities that the system trusts."""
+    return _context(ca=None, certificate=None, key=None, password=None, verified=True, host_checked=True)
 
 
 def _context(

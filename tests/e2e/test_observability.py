@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from harness.broker import channel_to
 from harness.images import encoded, gradient
 from harness.monitoring import FAST_METRICS, fired, firing, panels, prometheus, rules, values
 from harness.plans import superuser
@@ -25,6 +27,7 @@ PHOTO = encoded(gradient(1600, 1200), "JPEG")
 POSTER = encoded(gradient(1600, 1200), "PNG")
 """Rendering takes long enough for its claim to be taken meanwhile."""
 CUT_OFF = PHOTO[: len(PHOTO) // 2]
+EXCHANGE = "watched.events"
 LIMIT = 30.0
 ALL = {rule["alert"] for rule in rules()}
 
@@ -93,7 +96,8 @@ class Watched:
 @pytest.fixture
 def watched(tmp_path: Path, running: ExitStack, own_postgres: PostgresServer, own_rabbitmq: RabbitMQServer) -> Watched:
     database = own_postgres.create_database(f"watched_{uuid4().hex}")
-    return Watched(tmp_path, running, {"DATABASE_URL": database, "RABBITMQ_URL": own_rabbitmq.url})
+    env = {"DATABASE_URL": database, "RABBITMQ_URL": own_rabbitmq.url, "EVENTS_EXCHANGE": EXCHANGE}
+    return Watched(tmp_path, running, env)
 
 
 async def test_every_dashboard_panel_has_data(watched: Watched, tmp_path: Path) -> None:
@@ -122,9 +126,11 @@ async def test_every_dashboard_panel_has_data(watched: Watched, tmp_path: Path) 
 async def test_every_alert_fires_for_its_fault(
     watched: Watched, own_postgres: PostgresServer, own_rabbitmq: RabbitMQServer
 ) -> None:
+    await declare_another_exchange(own_rabbitmq)
     watched.start()
     await watched.wait_until_quiet()
     async with client(watched.api.url) as http:
+        await publish_no_events(watched, http, own_rabbitmq)
         await exhaust_connections(watched)
         await publish_malformed_message(own_rabbitmq)
         await kill_decoders(watched, http)
@@ -136,6 +142,21 @@ async def test_every_alert_fires_for_its_fault(
     watched.api.kill()
     await watched.wait_for_alerts("ImageServiceApiDown", since=began)
     assert watched.fired == ALL
+
+
+async def declare_another_exchange(rabbitmq: RabbitMQServer) -> None:
+    async with channel_to(rabbitmq.url) as channel:
+        await channel.exchange_delete(EXCHANGE)
+        await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.FANOUT)
+
+
+async def publish_no_events(watched: Watched, http: httpx.AsyncClient, rabbitmq: RabbitMQServer) -> None:
+    """The exchange is of another type."""
+    began = time.monotonic()
+    await upload_all(http, [PHOTO])
+    await watched.wait_for_alerts("ImageServiceEventsNotPublished", since=began)
+    async with channel_to(rabbitmq.url) as channel:
+        await channel.exchange_delete(EXCHANGE)
 
 
 async def exhaust_connections(watched: Watched) -> None:
@@ -233,9 +254,16 @@ async def remove_storage(watched: Watched) -> None:
 
 
 async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
-    """Upload without a worker until uploads are refused."""
+    """Upload without a worker until uploads are refused, with one webhook endpoint that works and one that fails."""
     began = time.monotonic()
     watched.worker.kill()
+    endpoint = text(
+        "INSERT INTO webhooks (id, url, secret, failing_since, created_at, updated_at) "
+        "VALUES (gen_random_uuid(), 'https://example.org/', 'whsec_', :since, now(), now())"
+    )
+    async with superuser(watched.database_url) as connection:
+        await connection.execute(endpoint, {"since": None})
+        await connection.execute(endpoint, {"since": datetime.now(UTC)})
     answers: set[int] = set()
 
     async def go_on() -> None:
@@ -250,6 +278,8 @@ async def fill_backlog(watched: Watched, http: httpx.AsyncClient) -> None:
             "ImageServiceImagesStuck",
             "ImageServiceBacklogNearLimit",
             "ImageServiceUploadsRefused",
+            "ImageServiceWebhooksOverdue",
+            "ImageServiceWebhookFailing",
             since=began,
         )
     finally:

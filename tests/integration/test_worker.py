@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -19,8 +20,10 @@ from structlog.typing import EventDict
 
 from harness.fakes import FakeRenderer, Script
 from harness.images import encoded, gradient
+from harness.receiver import Receiver
 from harness.service_harness import OUTDATED, ServiceHarness
 from harness.waiting import eventually, wait_for
+from harness.webhooks import registered
 from image_service.bootstrap import (
     Resources,
     WorkerServices,
@@ -30,6 +33,7 @@ from image_service.bootstrap import (
     worker_services,
 )
 from image_service.config import EMBEDDED_QUEUE, Settings
+from image_service.domain.event import EventType
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane
 from image_service.domain.recipe import DEFAULT_RECIPE
@@ -166,6 +170,19 @@ async def test_worker_without_decode_slots_runs_periodic_jobs_only(settings: Set
 
 async def is_queued(resources: Resources) -> bool:
     return sum((await resources.queue.depth()).values()) == 1
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+async def test_worker_delivers_events_to_webhooks(settings: Settings, env: ServiceHarness, slots: int) -> None:
+    chosen = settings.model_copy(update={"decode_slots": slots, "outbound_allow": (ip_network("127.0.0.0/8"),)})
+    async with Receiver() as receiver, working(chosen, pools=(Pool(), Pool())) as worker:
+        await registered(worker.resources.database, receiver.url("hook"), [EventType.ACCEPTED])
+        await env.new(PNG)
+        worker.resources.signal.notify()
+        await eventually(lambda: receiver.received, timeout=60)
+        await worker.ended()
+    (received,) = receiver.received
+    assert received.document["type"] == EventType.ACCEPTED
 
 
 async def test_worker_removes_deleted_images_and_applies_retention(settings: Settings, env: ServiceHarness) -> None:

@@ -24,7 +24,7 @@ from image_service.config import Settings
 
 COMMANDS = [
     *("standalone", "api", "worker", "migrate", "healthcheck", "render", "recipes"),
-    *("check", "requeue", "backfill", "dead-letters"),
+    *("check", "requeue", "backfill", "dead-letters", "webhooks"),
 ]
 
 
@@ -77,6 +77,7 @@ def test_without_a_command_help_is_shown() -> None:
         ("requeue", ["--failed", "--code", "--data", "in any state"]),
         ("backfill", ["--window", "--data", "recipe", "Ctrl-C"]),
         ("dead-letters", ["list", "retry"]),
+        ("webhooks", ["add", "list", "show", "change", "rotate", "disable", "enable", "remove", "test", "deliveries"]),
     ],
 )
 def test_every_command_has_help(command: str, words: list[str]) -> None:

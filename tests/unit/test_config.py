@@ -326,6 +326,15 @@ def test_a_standalone_service_needs_a_decoder(monkeypatch: pytest.MonkeyPatch) -
         standalone_settings(Path("data"))
 
 
+def test_a_standalone_service_has_no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTS_EXCHANGE", "image.events")
+    assert load_settings().events_exchange == "image.events"
+    with pytest.raises(
+        ConfigError, match=r"^EVENTS_EXCHANGE=image\.events is on a broker, and there is none: unset it"
+    ):
+        standalone_settings(Path("data"))
+
+
 def test_retention_is_off_by_default() -> None:
     settings = load_settings()
     assert (settings.retain_originals_days, settings.retain_images_days) == (None, None)
@@ -487,6 +496,14 @@ def test_tracing_is_enabled_only_where_its_packages_are_installed(monkeypatch: p
         r"install image-processing-service\[otel\]\.$"
     )
     with pytest.raises(ConfigError, match=message):
+        load_settings()
+
+
+def test_signatures_v1a_are_made_only_where_their_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_SIGNATURES", "v1a")
+    assert load_settings().webhook_signatures == "v1a"
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(ConfigError, match=r"^WEBHOOK_SIGNATURES=v1a .*install image-processing-service\[ed25519\]\.$"):
         load_settings()
 
 

@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from image_service.api.idempotency import KEY_HEADER
 from image_service.api.prefer import APPLIED, HEADER
 
-_METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
+_METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 _REQUEST_HEADERS: Final = (
     KEY_HEADER,
     HEADER,

@@ -17,7 +17,7 @@ from image_service.api.middleware import ForwardedHeaders, RequestContext, Reque
 from image_service.api.multipart import UploadReader
 from image_service.api.problems import install_handlers
 from image_service.api.recipe_documents import limits_of, recipe_list
-from image_service.api.routes import events, files, health, images, recipes, uploads
+from image_service.api.routes import deliveries, events, files, health, images, recipes, uploads, webhooks
 from image_service.api.stream_places import StreamPlaces
 from image_service.api.upload_limit import UploadLimit
 from image_service.api.waiting import Waiting
@@ -98,7 +98,7 @@ def create_app(
         ),
     )
     install_handlers(app)
-    for module in (uploads, images, files, events, recipes, health):
+    for module in (uploads, images, files, events, webhooks, deliveries, recipes, health):
         app.include_router(module.router)
     install_docs(app)
     # The middleware that is added last runs first.

@@ -45,8 +45,8 @@ class UploadReader:
             TooManyUploads: it found no slot.
         """
         boundary = _boundary(request.headers.get("content-type", ""))
-        _check_encoding(request)
-        if _content_length(request) > self._max_body:
+        check_encoding(request)
+        if content_length(request) > self._max_body:
             raise self._too_large()
         try:
             parser = FormParser(boundary)
@@ -101,7 +101,7 @@ def _boundary(content_type: str) -> str:
     return boundaries[0]
 
 
-def _check_encoding(request: Request) -> None:
+def check_encoding(request: Request) -> None:
     """Check that the body is not compressed: it would have to be decompressed to be limited (RFC 9110, 8.4).
 
     Raises:
@@ -112,7 +112,7 @@ def _check_encoding(request: Request) -> None:
             raise UnsupportedEncoding
 
 
-def _content_length(request: Request) -> int:
+def content_length(request: Request) -> int:
     """Returns the body's length as the client announced it; 0 if it did not, or not as a number."""
     length = request.headers.get("content-length", "")
     return int(length.lstrip("0")[:_MAX_DIGITS] or "0") if length.isascii() and length.isdigit() else 0

@@ -16,9 +16,15 @@ from image_service import errors
 from image_service.api.caching import NO_STORE
 from image_service.api.schemas import Problem
 from image_service.api.security_headers import NOSNIFF
+from image_service.domain.wellformed import one_line
 from image_service.errors import Busy, Outage, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
+
+_SHOWN: Final = 5
+"""Problems that the detail of an invalid request names."""
+_NAME_SHOWN: Final = 64
+"""Characters of the name of a field there."""
 
 VARY: Final = "vary"
 """Where a route notes, in the scope's state, the request headers that every response at this URL depends on."""
@@ -34,15 +40,22 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.NotFound.code: HTTPStatus.NOT_FOUND,
     errors.ImageNotFound.code: HTTPStatus.NOT_FOUND,
     errors.ThumbnailNotFound.code: HTTPStatus.NOT_FOUND,
+    errors.WebhookNotFound.code: HTTPStatus.NOT_FOUND,
+    errors.DeliveryNotFound.code: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowed.code: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.HeadTimeout.code: HTTPStatus.REQUEST_TIMEOUT,
     errors.UploadStalled.code: HTTPStatus.REQUEST_TIMEOUT,
+    errors.BodyTimeout.code: HTTPStatus.REQUEST_TIMEOUT,
+    errors.TooManyWebhooks.code: HTTPStatus.CONFLICT,
+    errors.WebhookDisabled.code: HTTPStatus.CONFLICT,
     errors.StillProcessing.code: HTTPStatus.CONFLICT,
     errors.OriginalRemoved.code: HTTPStatus.GONE,
     errors.EventsExpired.code: HTTPStatus.GONE,
     errors.PreconditionFailed.code: HTTPStatus.PRECONDITION_FAILED,
     errors.UploadTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.BodyTooLarge.code: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UrlTooLong.code: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.NotJson.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.NotMultipart.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedEncoding.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedFormat.code: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -50,9 +63,15 @@ STATUS: Final[dict[str, HTTPStatus]] = {
     errors.HostNotAllowed.code: HTTPStatus.MISDIRECTED_REQUEST,
     errors.IdempotencyKeyReused.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidRequest.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.InvalidMetadata.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.MetadataTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.OptionAfterFile.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.OptionConflict.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RecipeAfterFile.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RecipeConflict.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownRecipe.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.UnknownWebhook.code: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.UrlNotAllowed.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptImage.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageTooLarge.code: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TooManyUploads.code: HTTPStatus.TOO_MANY_REQUESTS,
@@ -133,8 +152,10 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(_request: Request, error: RequestValidationError) -> Response:
-        wrong = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-        return problem_response(errors.InvalidRequest(f"The request is not valid: {wrong}."))
+        found = error.errors()
+        wrong = "; ".join(map(_wrong, found[:_SHOWN]))
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        return problem_response(errors.InvalidRequest(f"The request is not valid: {wrong}{more}."))
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
@@ -147,6 +168,15 @@ def install_handlers(app: FastAPI) -> None:
             wrong = f"{request.method} is not allowed at {path}. The API is at /docs."
             return problem_response(errors.MethodNotAllowed(wrong), error.headers and {"Allow": _allowed(request)})
         return problem_response(errors.InvalidRequest(f"The request is not valid: {error.detail}."))
+
+
+def _wrong(problem: Mapping[str, Any]) -> str:
+    """Returns what is wrong with one parameter or field; nothing that the client sent but its name, which is cut."""
+    if problem["type"] == "json_invalid":
+        return f"the body is not JSON: {problem['ctx']['error']}"
+    where = problem["loc"]
+    name = one_line(".".join(map(str, where[1:] or where)), _NAME_SHOWN)
+    return f"{name}: {'there is no such field' if problem['type'] == 'extra_forbidden' else problem['msg']}"
 
 
 def _log_error(error: ServiceError) -> None:

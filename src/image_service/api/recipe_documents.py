@@ -6,6 +6,7 @@ from image_service.api.form_file import FIELD, RECIPE
 from image_service.api.form_parser import MAX_PARTS
 from image_service.api.idempotency import MAX_KEY
 from image_service.config import Settings
+from image_service.domain.event import MAX_METADATA
 from image_service.domain.image import ImageFormat
 from image_service.domain.recipe import Animation, Effort, Fit, Gravity, OutputFormat, Preset, Recipe, Recipes
 from image_service.services.recipes import MAX_RECIPE_NAME
@@ -107,6 +108,7 @@ class Limits(BaseModel):
                     "recipe_field": RECIPE,
                     "max_fields": MAX_PARTS,
                     "max_recipe_name": MAX_RECIPE_NAME,
+                    "max_metadata": MAX_METADATA,
                     "max_idempotency_key": MAX_KEY,
                 }
             ]
@@ -121,6 +123,7 @@ class Limits(BaseModel):
     recipe_field: str = Field(description="The form field, before the file, for the recipe.")
     max_fields: int = Field(description="Fields of a form.")
     max_recipe_name: int = Field(description="Bytes of the field for the recipe.")
+    max_metadata: int = Field(description="Bytes of the field `metadata`, in UTF-8.")
     max_idempotency_key: int = Field(description="Characters of an Idempotency-Key.")
 
 
@@ -140,6 +143,7 @@ def limits_of(settings: Settings, recipes: Recipes) -> Limits:
         recipe_field=RECIPE,
         max_fields=MAX_PARTS,
         max_recipe_name=MAX_RECIPE_NAME,
+        max_metadata=MAX_METADATA,
         max_idempotency_key=MAX_KEY,
     )
 

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 
 from image_service.bootstrap.resources import Resources
-from image_service.bootstrap.shared import formats, make_deletion, make_health, make_publisher, make_reprocessing
+from image_service.bootstrap.shared import (
+    formats,
+    make_deletion,
+    make_health,
+    make_publisher,
+    make_reprocessing,
+    make_webhook_replay,
+    make_webhooks,
+)
 from image_service.config import Settings
 from image_service.domain.recipe import Recipes
 from image_service.imaging.inspect import HeaderInspector
@@ -15,6 +23,8 @@ from image_service.services.health import HealthCheck
 from image_service.services.ingest import Ingest, IngestLimits
 from image_service.services.lookup import Lookup
 from image_service.services.reprocessing import Reprocessing
+from image_service.services.webhook_replay import WebhookReplay
+from image_service.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +36,8 @@ class ApiServices:
     lookup: Lookup
     reprocessing: Reprocessing
     deletion: Deletion
+    webhooks: Webhooks
+    webhook_replay: WebhookReplay
     health: HealthCheck
     feed: EventFeed
     event_log: EventLog
@@ -60,6 +72,8 @@ def api_services(settings: Settings, resources: Resources) -> ApiServices:
         ),
         reprocessing=make_reprocessing(settings, resources),
         deletion=make_deletion(resources),
+        webhooks=make_webhooks(settings, resources),
+        webhook_replay=make_webhook_replay(resources),
         health=make_health(resources),
         feed=EventFeed(database=resources.database, signal=resources.signal, observer=resources.observer),
         event_log=EventLog(database=resources.database),

@@ -5,20 +5,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from image_service.bootstrap.outbound import make_outbound
 from image_service.config import Settings
 from image_service.database import Database
 from image_service.observability.metrics import Metrics
 from image_service.observability.observed import ObservedQueue, ObservedStorage
 from image_service.ports import (
     NULL_OBSERVER,
+    EventExchange,
     EventSignal,
     Observer,
+    Outbound,
     PresignedUrls,
     Storage,
     TaskQueue,
 )
 from image_service.queue.embedded import EmbeddedQueue
-from image_service.queue.rabbitmq import RabbitMQQueue, RabbitMQSignal
+from image_service.queue.rabbitmq import RabbitMQExchange, RabbitMQQueue, RabbitMQSignal
 from image_service.queue.signal import LocalSignal
 from image_service.storage.local import LocalStorage
 
@@ -35,6 +38,10 @@ class Resources:
     queue: TaskQueue
     signal: EventSignal
     """Tells all processes that events have been recorded."""
+    outbound: Outbound
+    """Sends to addresses that users chose; it connects to nothing before it is used."""
+    exchange: EventExchange | None = None
+    """Where events are published to other services, not connected yet; None if they are not."""
     presigned_urls: PresignedUrls | None = None
     """The storage, if clients download files directly from it."""
     metrics: Metrics | None = None
@@ -65,6 +72,7 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
         metrics.track_connections("in-use", lambda: database.connections[0])
         metrics.track_connections("idle", lambda: database.connections[1])
     signal = LocalSignal() if settings.embedded_queue else RabbitMQSignal(settings.rabbitmq_url.get_secret_value())
+    outbound = make_outbound(settings)
     await queue.start()
     try:
         yield Resources(
@@ -72,11 +80,14 @@ async def open_resources(settings: Settings, metrics: Metrics | None = None) -> 
             storage=storage,
             queue=queue,
             signal=signal,
+            exchange=_exchange(settings),
+            outbound=outbound,
             presigned_urls=presigned_urls,
             metrics=metrics,
         )
     finally:
         await signal.close()
+        await outbound.close()
         await queue.close()
         await database.close()
 
@@ -105,3 +116,9 @@ def _queue(settings: Settings, metrics: Metrics | None) -> TaskQueue:
     if metrics is not None:
         metrics.track_dead_letters(lambda: queue.dead_letters)
     return queue
+
+
+def _exchange(settings: Settings) -> EventExchange | None:
+    if settings.events_exchange is None:
+        return None
+    return RabbitMQExchange(settings.rabbitmq_url.get_secret_value(), settings.events_exchange)

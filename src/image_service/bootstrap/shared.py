@@ -11,6 +11,8 @@ from image_service.services.reconciler import Reconciler
 from image_service.services.reprocessing import Reprocessing
 from image_service.services.storage_binding import StorageBinding
 from image_service.services.sweeper import Sweeper
+from image_service.services.webhook_replay import WebhookReplay
+from image_service.services.webhooks import Webhooks
 
 
 def storage_binding(resources: Resources) -> StorageBinding:
@@ -60,6 +62,21 @@ def make_sweeper(settings: Settings, resources: Resources) -> Sweeper:
 def make_deletion(resources: Resources) -> Deletion:
     """Returns the use case that deletes images."""
     return Deletion(database=resources.database, storage=resources.storage, signal=resources.signal)
+
+
+def make_webhooks(settings: Settings, resources: Resources) -> Webhooks:
+    """Returns the use cases of webhook endpoints."""
+    return Webhooks(
+        database=resources.database,
+        outbound=resources.outbound,
+        signatures=settings.webhook_signatures,
+        signal=resources.signal,
+    )
+
+
+def make_webhook_replay(resources: Resources) -> WebhookReplay:
+    """Returns the use cases of deliveries to webhook endpoints."""
+    return WebhookReplay(database=resources.database, signal=resources.signal)
 
 
 def make_health(resources: Resources) -> HealthCheck:

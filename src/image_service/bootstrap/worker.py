@@ -15,6 +15,9 @@ from image_service.bootstrap.shared import (
     storage_binding,
 )
 from image_service.config import Settings
+from image_service.documents.cloudevent import encode_cloudevent
+from image_service.documents.event import encode_event
+from image_service.documents.urls import Urls
 from image_service.domain.lane import Lane
 from image_service.imaging.isolation.pool import RenderPool
 from image_service.imaging.limits import RenderLimits
@@ -22,6 +25,7 @@ from image_service.observability.observed import ObservedRenderer
 from image_service.ports import Renderer
 from image_service.services.attempts import ProcessingPolicy
 from image_service.services.deletion import Deletion
+from image_service.services.event_relay import EventRelay
 from image_service.services.event_retention import EventRetention
 from image_service.services.health import HealthCheck
 from image_service.services.processing import Processing
@@ -29,6 +33,9 @@ from image_service.services.reconciler import Reconciler
 from image_service.services.retention import Retention
 from image_service.services.storage_binding import StorageBinding
 from image_service.services.sweeper import Sweeper
+from image_service.services.webhook_dispatch import WebhookDispatcher
+from image_service.services.webhook_loop import WebhookLoop
+from image_service.services.webhook_sending import WebhookSender
 
 _HOUR: Final = 3600.0
 _DAY: Final = 24 * _HOUR
@@ -45,6 +52,9 @@ class WorkerServices:
     event_retention: EventRetention
     health: HealthCheck
     storage_binding: StorageBinding
+    webhooks: WebhookLoop
+    event_relay: EventRelay | None
+    """None if there is no exchange for other services."""
 
 
 def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
@@ -68,6 +78,37 @@ def worker_services(settings: Settings, resources: Resources) -> WorkerServices:
         ),
         health=make_health(resources),
         storage_binding=storage_binding(resources),
+        webhooks=_webhooks(settings, resources),
+        event_relay=_event_relay(settings, resources),
+    )
+
+
+def _event_relay(settings: Settings, resources: Resources) -> EventRelay | None:
+    if resources.exchange is None:
+        return None
+    urls, source = Urls(settings.public_url or ""), settings.public_url
+    return EventRelay(
+        database=resources.database,
+        exchange=resources.exchange,
+        encode=partial(encode_cloudevent, urls=urls, recipes=settings.recipes, source=source),
+        signal=resources.signal,
+        observer=resources.observer,
+    )
+
+
+def _webhooks(settings: Settings, resources: Resources) -> WebhookLoop:
+    sender = WebhookSender(
+        database=resources.database,
+        outbound=resources.outbound,
+        encode=partial(encode_event, urls=Urls(settings.public_url or ""), recipes=settings.recipes),
+        timeout=settings.webhook_timeout,
+        observer=resources.observer,
+    )
+    return WebhookLoop(
+        dispatcher=WebhookDispatcher(database=resources.database),
+        sender=sender,
+        signal=resources.signal,
+        observer=resources.observer,
     )
 
 

@@ -50,9 +50,9 @@ def check(
     processes. Safe beside a running service. Exits with 0 if nothing is wrong or everything was repaired, with 3 if
     findings are left, and with 1 if the check could not complete.
     """
-    from image_service.admin import run_check  # noqa: PLC0415 — see __init__
+    from image_service.admin.operations import run_check  # noqa: PLC0415 — see __init__
 
-    with _settings(data) as settings:
+    with admin_settings(data) as settings:
         left = run_check(settings, repair=repair, delete_newer=delete_newer, contents=not quick, say=typer.echo)
     if left:
         raise typer.Exit(FINDINGS_LEFT)
@@ -75,11 +75,11 @@ def requeue(
     An unfinished image is queued again within seconds. A finished image is rendered again, with as many attempts as a
     new one, and keeps its thumbnails until the new ones are complete.
     """
-    from image_service.admin import run_requeue  # noqa: PLC0415 — see __init__
+    from image_service.admin.operations import run_requeue  # noqa: PLC0415 — see __init__
 
     if bool(images) == (failed or code is not None):
         raise typer.BadParameter("Give image ids, or --failed, or --code CODE for failed images with this code.")
-    with _settings(data) as settings:
+    with admin_settings(data) as settings:
         run_requeue(settings, images=images, code=code, say=typer.echo)
 
 
@@ -94,9 +94,9 @@ def backfill(
     Existing thumbnails are served until the new ones are complete. Stop it with Ctrl-C at any time: the next run
     continues.
     """
-    from image_service.admin import run_backfill  # noqa: PLC0415 — see __init__
+    from image_service.admin.operations import run_backfill  # noqa: PLC0415 — see __init__
 
-    with _settings(data) as settings:
+    with admin_settings(data) as settings:
         run_backfill(settings, window=window, say=typer.echo)
 
 
@@ -105,9 +105,9 @@ def list_dead_letters(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number to list.")] = 100,
 ) -> None:
     """List dead letters, oldest first, each with its reason and the state of its image."""
-    from image_service.admin import run_list_dead_letters  # noqa: PLC0415 — see __init__
+    from image_service.admin.operations import run_list_dead_letters  # noqa: PLC0415 — see __init__
 
-    with _settings(None) as settings:
+    with admin_settings(None) as settings:
         run_list_dead_letters(settings, limit=limit, say=typer.echo)
 
 
@@ -119,13 +119,14 @@ def retry_dead_letters(
     ] = False,
 ) -> None:
     """Queue every dead letter that names an image again, in its original lane."""
-    from image_service.admin import run_retry_dead_letters  # noqa: PLC0415 — see __init__
+    from image_service.admin.operations import run_retry_dead_letters  # noqa: PLC0415 — see __init__
 
-    with _settings(None) as settings:
+    with admin_settings(None) as settings:
         run_retry_dead_letters(settings, discard=discard, say=typer.echo)
 
 
 @contextmanager
-def _settings(data: Path | None) -> Iterator[Settings]:
+def admin_settings(data: Path | None) -> Iterator[Settings]:
+    """Gives the settings, and ends the program with one sentence where one is wrong or the command fails."""
     with report_errors():
         yield load_settings() if data is None else standalone_settings(data)

@@ -1,7 +1,5 @@
 """The settings of events: waiting for them, streaming them, and sending them to others."""
 
-from typing import Literal
-
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
@@ -49,7 +47,7 @@ class EventSettings(BaseSettings):
         le=60,
         description="Seconds in which a webhook endpoint must answer; then the attempt has failed.",
     )
-    webhook_signatures: Literal["v1", "v1a"] = Field(
+    webhook_signatures: types.Signatures = Field(
         default="v1",
         description="How deliveries to endpoints registered from now on are signed: v1 (HMAC, shared secret) or v1a "
         "(Ed25519, public key; needs the extra `ed25519`).",

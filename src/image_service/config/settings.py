@@ -259,6 +259,9 @@ class Settings(EventSettings):
         if self.embedded_queue and not self.decode_slots:
             msg = "DECODE_SLOTS=0 leaves all images to other workers, but without a broker there are none"
             raise ValueError(msg)
+        if self.embedded_queue and self.events_exchange is not None:
+            msg = f"EVENTS_EXCHANGE={self.events_exchange} is on a broker, and there is none: unset it, or use a broker"
+            raise ValueError(msg)
         return self
 
     @cached_property

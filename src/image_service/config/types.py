@@ -76,6 +76,13 @@ def _collector_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _signatures(value: str) -> str:
+    if value == "v1a" and not find_spec("cryptography"):
+        msg = "v1a needs a package that is not installed: install image-processing-service[ed25519]"
+        raise ValueError(msg)
+    return value
+
+
 def _networks(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -133,6 +140,8 @@ UpToADay = Annotated[float, Field(gt=0, le=DAY)]
 """Seconds."""
 Days = Annotated[float | None, Field(gt=0, le=36_500)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+Signatures = Annotated[Literal["v1", "v1a"], AfterValidator(_signatures)]
+"""Of Standard Webhooks."""
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 """Comma-separated addresses and networks."""
 Hosts = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_hosts)]

@@ -59,11 +59,21 @@ async def record_events(connection: AsyncConnection, event: EventType, image_ids
     await connection.execute(_record(images))
 
 
-async def record_fact(connection: AsyncConnection, event: EventType, facts: Mapping[str, Any]) -> None:
-    """Record an event that is about no image, in the transaction that made it true."""
+async def record_fact(
+    connection: AsyncConnection, event: EventType, facts: Mapping[str, Any], *, only: UUID | None = None
+) -> None:
+    """Record an event that is about no image, in the transaction that made it true.
+
+    Args:
+        connection: The caller's transaction.
+        event: What happened.
+        facts: What the event tells.
+        only: The only webhook endpoint that gets it; None: all that want its type.
+    """
+    snapshot = dict(facts) if only is None else {**facts, "webhook_id": str(only)}
     await connection.execute(
         insert(EventRow).values(
-            type=event.value, happened_at=now(), transaction_id=current_transaction(), snapshot=dict(facts)
+            type=event.value, happened_at=now(), transaction_id=current_transaction(), snapshot=snapshot
         )
     )
 

@@ -111,6 +111,13 @@ class EventStatements(Repository):
         settled = [row for row in rows if row.settled]
         return EventPage(events=[_event(row) for row in settled], unsettled=len(settled) < len(rows))
 
+    async def before(self, position: Position | None, *, limit: int) -> Sequence[Event]:
+        """The last settled events before a position, the newest first; None: before the end of the log."""
+        conditions = [_SETTLED] + ([] if position is None else [tuple_(*map(_number, position)) > _POSITION])
+        newest_first = _EVENTS.order_by(None).order_by(EventRow.transaction_id.desc(), EventRow.number.desc())
+        rows = (await self._connection.execute(newest_first.where(*conditions).limit(limit))).all()
+        return [_event(row) for row in rows if row.type in _NAMES]
+
     async def head(self) -> Position:
         """The position of the newest settled event, or of the last purged one."""
         newest = (
@@ -251,7 +258,7 @@ def _event(row: AnyRow) -> Event:
     position = _position_of(row)
     snapshot: Mapping[str, Any] = row.snapshot
     about = row.image_id is not None
-    webhook_id = snapshot.get("webhook_id") if about else None
+    webhook_id = snapshot.get("webhook_id")
     return Event(
         id=event_id(row.database, position),
         position=position,

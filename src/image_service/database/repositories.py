@@ -4,11 +4,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from image_service.database.catalogue import CatalogueRepository, CatalogueStatements
 from image_service.database.claims import ClaimRepository, ClaimStatements
+from image_service.database.deliveries import DeliveryRepository, DeliveryStatements
 from image_service.database.events import EventRepository, EventStatements
 from image_service.database.images import ImageRepository, ImageStatements
 from image_service.database.outputs import OutputRepository, OutputStatements
 from image_service.database.removals import RemovalRepository
 from image_service.database.scheduling import SchedulingRepository, SchedulingStatements
+from image_service.database.webhooks import WebhookRepository, WebhookStatements
 
 
 class SingleStatements:
@@ -20,6 +22,8 @@ class SingleStatements:
     scheduling: SchedulingStatements
     catalogue: CatalogueStatements
     events: EventStatements
+    webhooks: WebhookStatements
+    deliveries: DeliveryStatements
     removals: RemovalRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -29,6 +33,8 @@ class SingleStatements:
         self.scheduling = SchedulingStatements(connection)
         self.catalogue = CatalogueStatements(connection)
         self.events = EventStatements(connection)
+        self.webhooks = WebhookStatements(connection)
+        self.deliveries = DeliveryStatements(connection)
         self.removals = RemovalRepository(connection)
         self.connection = connection
         """For statements that no repository has: those of tests and benchmarks."""
@@ -43,6 +49,8 @@ class Repositories(SingleStatements):
     scheduling: SchedulingRepository
     catalogue: CatalogueRepository
     events: EventRepository
+    webhooks: WebhookRepository
+    deliveries: DeliveryRepository
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection)
@@ -52,3 +60,5 @@ class Repositories(SingleStatements):
         self.scheduling = SchedulingRepository(connection)
         self.catalogue = CatalogueRepository(connection)
         self.events = EventRepository(connection)
+        self.webhooks = WebhookRepository(connection)
+        self.deliveries = DeliveryRepository(connection)

@@ -20,13 +20,18 @@ class EventImage(ImageStatus):
     metadata: str | None = Field(description="What was given with the upload; null: nothing.")
 
 
-class DisabledWebhook(BaseModel):
-    """An endpoint that gets no events any more."""
+class EventWebhook(BaseModel):
+    """A webhook endpoint that an event tells of."""
 
     model_config = ConfigDict(extra="ignore")
 
     id: UUID
     url: str
+
+
+class DisabledWebhook(EventWebhook):
+    """One that gets no events any more."""
+
     reason: str = Field(description="Why, for people.")
 
 
@@ -35,7 +40,7 @@ class EventDocument(BaseModel):
 
     type: EventType
     timestamp: datetime = Field(description="When it happened.")
-    data: EventImage | DisabledWebhook
+    data: EventImage | DisabledWebhook | EventWebhook
 
 
 def event_document(event: Event, urls: Urls, recipes: Recipes) -> EventDocument:
@@ -46,9 +51,10 @@ def event_document(event: Event, urls: Urls, recipes: Recipes) -> EventDocument:
         urls: The URLs to use.
         recipes: The recipes that this process knows.
     """
-    data: EventImage | DisabledWebhook
+    data: EventImage | EventWebhook
     if event.image is None:
-        data = DisabledWebhook.model_validate(event.facts)
+        kind = DisabledWebhook if event.type is EventType.WEBHOOK_DISABLED else EventWebhook
+        data = kind.model_validate(event.facts)
     else:
         shown = image_status(event.image, urls, recipes)
         data = EventImage.model_construct(**shown.__dict__, metadata=event.metadata)

@@ -31,6 +31,14 @@ class Urls:
         path = "/events" if image_id is None else f"/images/{image_id}/events"
         return f"{self.base}{path}?{urlencode(query)}"
 
+    def webhook(self, webhook_id: UUID) -> str:
+        """Returns the path of a webhook endpoint, for a ``Location`` header."""
+        return f"{self._path}/webhooks/{webhook_id}"
+
+    def deliveries(self, webhook_id: UUID, *, before: int, limit: int) -> str:
+        """Returns the URL of the page of an endpoint's deliveries that comes after one."""
+        return f"{self.base}/webhooks/{webhook_id}/deliveries?{urlencode({'limit': limit, 'before': before})}"
+
     def original(self, image_id: UUID) -> str:
         """Returns the URL of an image's original."""
         return f"{self.base}/images/{image_id}/original"

@@ -38,6 +38,8 @@ class EventType(StrEnum):
     DELETED = "image.deleted"
     WEBHOOK_DISABLED = "webhook.disabled"
     """A webhook endpoint gets no events any more, because deliveries to it failed for too long or it answered 410."""
+    WEBHOOK_TEST = "webhook.test"
+    """Deliveries to a webhook endpoint are tested; only that endpoint gets it."""
 
 
 ENDS: Final = frozenset({EventType.DONE, EventType.FAILED, EventType.DELETED})

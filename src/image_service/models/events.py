@@ -67,6 +67,8 @@ class WebhookRow(Base):
     previous_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Of the first of the deliveries that failed since the last successful one."""
+    paused_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Nothing is sent to it until then, because it said that it is busy."""
     disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     disabled_reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

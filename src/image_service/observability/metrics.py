@@ -34,6 +34,8 @@ from image_service.errors import (
     ObjectUnreadable,
     UnsupportedFormat,
 )
+from image_service.observability.exchange_metrics import ExchangeMetrics
+from image_service.observability.webhook_metrics import WebhookMetrics
 from image_service.ports import AttemptOutcome
 
 _STEP_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -132,6 +134,10 @@ class Metrics:
             "task_last_success_timestamp_seconds", "When a periodic task last succeeded.", "task"
         )
 
+        self._webhooks = WebhookMetrics(_NAMESPACE, self.registry)
+        self.webhook_attempted = self._webhooks.attempted
+        self.webhooks_measured = self._webhooks.measured
+
         self.storage = self._histogram(
             "storage_operation_seconds", "Duration of storage operations.", _STEP_BUCKETS, "operation", "outcome"
         )
@@ -160,6 +166,8 @@ class Metrics:
         self._event_lag = self._histogram(
             "event_lag_seconds", "Time from an event until it is read for those who wait for it.", _STEP_BUCKETS
         )
+
+        self.relayed = ExchangeMetrics(_NAMESPACE, self.registry).relayed
 
         self._lines_lost = self._counter("log_lines_lost", "Log lines dropped because nothing read them in time.")
         self._slots = self._gauge("decoder_slots", "Images that can be rendered at once.", "pool")
@@ -258,6 +266,7 @@ class Metrics:
             for outcome in ("claimed", "skipped"):
                 self._claims.labels(lane.value, outcome)
             self.deliveries_in_progress.labels(lane.value)
+        self._webhooks.expect()
         for ended in AttemptOutcome:
             self._attempts.labels(ended.value)
         for failure in _FAILURES:

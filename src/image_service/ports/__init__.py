@@ -3,8 +3,9 @@
 ``tests/contract`` tests what the docstrings here require, with the same suite for every adapter.
 """
 
-from image_service.ports.events import NULL_SIGNAL, EncodedEvent, EventExchange, EventSignal
+from image_service.ports.events import NULL_SIGNAL, PUBLISH_LIMIT, EncodedEvent, EventExchange, EventSignal
 from image_service.ports.observer import NULL_OBSERVER, AttemptOutcome, NullObserver, Observer
+from image_service.ports.outbound import Answer, Outbound, OutboundFailed
 from image_service.ports.queue import DeadLetter, DeadLetters, Delivery, Drain, Handler, RetryResult, TaskQueue
 from image_service.ports.renderer import Inspector, Renderer
 from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage, StoredObject, no_links
@@ -12,6 +13,8 @@ from image_service.ports.storage import ObjectAttributes, PresignedUrls, Storage
 __all__ = [
     "NULL_OBSERVER",
     "NULL_SIGNAL",
+    "PUBLISH_LIMIT",
+    "Answer",
     "AttemptOutcome",
     "DeadLetter",
     "DeadLetters",
@@ -25,6 +28,8 @@ __all__ = [
     "NullObserver",
     "ObjectAttributes",
     "Observer",
+    "Outbound",
+    "OutboundFailed",
     "PresignedUrls",
     "Renderer",
     "RetryResult",

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+PUBLISH_LIMIT: Final = 5.0
+"""Seconds that publishing events to the exchange may take."""
+
 
 class EventSignal(Protocol):
     """Tells the processes of the service that events have been recorded.
@@ -41,6 +44,8 @@ class EncodedEvent:
     id: str
     topic: str
     """Its type, such as ``image.done``, by which receivers choose."""
+    subject: str
+    """Whom it is about: events with the same one stay in order."""
     content_type: str
     body: bytes
 
@@ -48,12 +53,22 @@ class EncodedEvent:
 class EventExchange(Protocol):
     """Publishes events to other services, which take those that they want."""
 
-    async def publish(self, events: Sequence[EncodedEvent]) -> None:
-        """Publish events in this order.
+    async def start(self) -> None:
+        """Begin connecting; returns at once."""
+        ...
 
-        When this returns, the broker has taken all of them.
+    async def close(self) -> None:
+        """Disconnect, within a few seconds."""
+        ...
+
+    async def publish(self, events: Sequence[EncodedEvent]) -> None:
+        """Publish events, those with the same subject in this order.
+
+        When this returns, the broker has taken all of them. It begins no later than ``PUBLISH_LIMIT`` seconds from the
+        call to send any of them, whatever happens.
 
         Raises:
-            QueueUnavailable: the broker did not confirm all of them; some may be published.
+            QueueUnavailable: the broker did not confirm all of them; some may be published. If one is missing, later
+                ones with its subject are not published.
         """
         ...

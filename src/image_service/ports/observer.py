@@ -63,12 +63,42 @@ class Observer(Protocol):
         """A run of a periodic job ended."""
         ...
 
+    def relayed(self, events: int, *, lag: float) -> None:
+        """Events were published to the exchange for other services.
+
+        Args:
+            events: How many; 0 if they could not be, or there were none.
+            lag: Seconds since the oldest one that is still to be published happened; 0 if there is none, or another
+                process publishes them.
+        """
+        ...
+
     def events_read(self, number: int, *, lag: float) -> None:
         """Events were read for those who wait for them.
 
         Args:
             number: How many.
             lag: Seconds since the oldest of them happened, by the clocks of two machines.
+        """
+        ...
+
+    def webhook_attempted(self, outcome: str, status: int | None, seconds: float) -> None:
+        """An event was sent to a webhook endpoint.
+
+        Args:
+            outcome: The status of the delivery: ``delivered``, ``pending`` or ``failed``.
+            status: Of the answer; None: there was none.
+            seconds: How long that took.
+        """
+        ...
+
+    def webhooks_measured(self, endpoints: Mapping[str, int], *, pending: int, overdue: float) -> None:
+        """Webhook endpoints and deliveries were counted.
+
+        Args:
+            endpoints: How many are ``working``, ``failing`` and ``disabled``.
+            pending: Deliveries that are to be sent, up to a limit.
+            overdue: Seconds for which the first delivery to a working endpoint waits.
         """
         ...
 
@@ -94,7 +124,16 @@ class NullObserver:
     def job_ended(self, name: str, *, succeeded: bool) -> None:
         """Do nothing."""
 
+    def relayed(self, events: int, *, lag: float) -> None:
+        """Do nothing."""
+
     def events_read(self, number: int, *, lag: float) -> None:
+        """Do nothing."""
+
+    def webhook_attempted(self, outcome: str, status: int | None, seconds: float) -> None:
+        """Do nothing."""
+
+    def webhooks_measured(self, endpoints: Mapping[str, int], *, pending: int, overdue: float) -> None:
         """Do nothing."""
 
 

@@ -27,7 +27,7 @@ class BacklogGauges:
         self._limit = limit
 
     async def run_once(self) -> None:
-        """Probe all dependencies and count unfinished images. Takes some seconds at most.
+        """Probe all dependencies and count unfinished images and deliveries. Takes some seconds at most.
 
         Raises:
             DatabaseUnavailable: the backlog could not be counted.
@@ -36,4 +36,10 @@ class BacklogGauges:
         async with self._database.transaction() as repositories:
             unfinished = await repositories.catalogue.open_count(limit=self._limit)
             oldest_age = await repositories.catalogue.oldest_unfinished(among=_AMONG)
+            webhooks = await repositories.deliveries.backlog()
         self._observer.backlog_measured(unfinished, oldest_age)
+        self._observer.webhooks_measured(
+            {"working": webhooks.working, "failing": webhooks.failing, "disabled": webhooks.disabled},
+            pending=webhooks.pending,
+            overdue=webhooks.overdue,
+        )

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -15,7 +15,7 @@ from image_service.database import Database
 from image_service.domain.image import Image, ImageHeader, Original
 from image_service.domain.keys import original_key
 from image_service.domain.lane import Lane, lane_of
-from image_service.domain.recipe import DEFAULT_NAME, Recipe, Recipes
+from image_service.domain.recipe import DEFAULT_NAME, Recipes
 from image_service.domain.status import Status
 from image_service.errors import DatabaseUnavailable, EmptyUpload, IdempotencyKeyReused, Outage, UploadTooLarge
 from image_service.ports import (
@@ -32,6 +32,7 @@ from image_service.services.outage_retry import retry_on_outage
 from image_service.services.publishing import Publisher
 from image_service.services.recipes import recipe_named
 from image_service.services.scratch_file import ScratchFile
+from image_service.services.upload_options import CheckedOptions, OptionsChoice, UploadOptions, registered
 
 _HEAD: Final = 4096
 """Bytes from which the format is detected; see ``Inspector.sniff``."""
@@ -40,17 +41,9 @@ _TOTAL_BUFFER: Final = 16 * 1024 * 1024
 _MIN_BUFFER: Final = 128 * 1024
 _MAX_BUFFER: Final = 512 * 1024
 
-RecipeChoice: TypeAlias = Callable[[], str | None]
-"""Gives the name of a recipe, None for the default one. Called when the first bytes of the file have arrived: a form
-names the recipe before the file."""
-
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
-
-
-def no_choice() -> None:
-    """The choice of a client that names no recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +110,22 @@ class Ingest:
         self,
         content: AsyncIterator[bytes],
         *,
-        recipe: RecipeChoice = no_choice,
+        options: OptionsChoice = UploadOptions,
         request_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Accepted:
         """Receive and commit one file; see ``receive`` and ``commit``, whose errors it raises."""
-        staged = await self.receive(content, recipe=recipe)
+        staged = await self.receive(content, options=options)
         return await self.commit(staged, request_id=request_id, idempotency_key=idempotency_key)
 
-    async def receive(self, content: AsyncIterator[bytes], *, recipe: RecipeChoice = no_choice) -> Staged:
+    async def receive(self, content: AsyncIterator[bytes], *, options: OptionsChoice = UploadOptions) -> Staged:
         """Write a file to a scratch directory and check it. ``commit`` removes the directory.
 
         Args:
             content: The file's bytes. Reading stops as soon as the file is known to be unacceptable.
-            recipe: Gives the name of the recipe for its thumbnails.
+            options: Gives what the client says about it; if that is not valid, nothing of the file is written.
 
         Raises:
-            UnknownRecipe: there is no such recipe; nothing of the file was written.
             UploadRejected: the file is unacceptable; nothing of it is kept.
             Outage: the scratch directory cannot be written to, or the disk is almost full.
         """
@@ -141,7 +133,7 @@ class Ingest:
         async with AsyncExitStack() as stack:
             scratch = await stack.enter_async_context(self._storage.scratch())
             path = scratch / "original"
-            original = await self._write(content, path, recipe)
+            original = await self._write(content, path, options)
             lane = lane_of(original.header, original.size_bytes, recipe_named(self._recipes, original.recipe_name))
             return Staged(original=original, lane=lane, path=path, scratch=stack.pop_all())
 
@@ -188,18 +180,20 @@ class Ingest:
         self._observer.accepted(original, queued=queued)
         return Accepted(id=original.id, status=Status.PROCESSING if queued else Status.NEW)
 
-    async def _write(self, content: AsyncIterator[bytes], path: Path, recipe: RecipeChoice) -> Original:
+    async def _write(self, content: AsyncIterator[bytes], path: Path, options: OptionsChoice) -> Original:
         """Write the content to a file and check it."""
         file = ScratchFile(path)
         max_size = self._limits.max_file_size
         buffer = bytearray()
         size = 0
         sniffed = False
-        chosen: Recipe | None = None
+        chosen: CheckedOptions | None = None
         self._receiving += 1
         try:
             async for piece in content:
-                chosen = chosen or recipe_named(self._recipes, recipe())
+                if chosen is None:
+                    budget = self._limits.record_budget
+                    chosen = await registered(options(), self._recipes, self._database, budget=budget)
                 size += len(piece)
                 if size > max_size:
                     raise UploadTooLarge(
@@ -220,8 +214,15 @@ class Ingest:
         finally:
             self._receiving -= 1
             file.close()
-        name = None if chosen is self._recipes.default else chosen.name
-        return Original(id=uuid7(), header=header, size_bytes=size, sha256=file.sha256, recipe_name=name)
+        return Original(
+            id=uuid7(),
+            header=header,
+            size_bytes=size,
+            sha256=file.sha256,
+            recipe_name=None if chosen.recipe is self._recipes.default else chosen.recipe.name,
+            metadata=chosen.metadata,
+            webhook_id=chosen.webhook_id,
+        )
 
     def _buffer_size(self) -> int:
         return max(_MIN_BUFFER, min(_MAX_BUFFER, _TOTAL_BUFFER // self._receiving))

@@ -19,6 +19,9 @@ from image_service.worker.storage_check import is_confirmed
 _BACKGROUND_MAX_WAIT: Final = 60.0
 """Seconds after which an image of a background lane is rendered although the worker is busy."""
 
+_WEBHOOK_GRACE: Final = 5.0
+"""Seconds for which attempts to send webhooks may continue after the stop, within the drain timeout."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -68,7 +71,7 @@ class Worker:
         liveness = LivenessFile(self._settings.liveness_file, self._is_healthy)
         every = partial(periodic.every, observer=self._observer)
         reconcile, sweep = self._settings.reconcile_interval, self._settings.sweep_interval
-        jobs = [
+        jobs: list[asyncio.Task[None]] = [
             asyncio.create_task(every(reconcile, self._services.reconciler.run_once, "reconciler")),
             asyncio.create_task(every(reconcile, self._services.deletion.run_once, "deletion")),
             asyncio.create_task(every(sweep, self._services.sweeper.run_once, "sweeper")),
@@ -76,11 +79,17 @@ class Worker:
             asyncio.create_task(every(self._liveness_interval, liveness.refresh, "liveness")),
             asyncio.create_task(every(sweep, self._services.event_retention.run_once, "event-retention")),
         ]
+        if self._services.event_relay is not None:
+            jobs.append(asyncio.create_task(self._services.event_relay.run()))
+        grace = min(_WEBHOOK_GRACE, self._settings.drain_timeout)
+        webhooks = asyncio.create_task(self._services.webhooks.run(stop.wait, grace=grace))
+        jobs.append(webhooks)
         try:
             if self._settings.decode_slots:
                 await self._consume(Drain(stop.wait, self._settings.drain_timeout))
             else:
                 await stop.wait()
+            await asyncio.wait({webhooks})
         finally:
             for job in jobs:
                 job.cancel()

@@ -196,6 +196,7 @@ async def test_limits_are_those_of_the_settings(sqlite_url: str, tmp_path: Path)
         "recipe_field": "recipe",
         "max_fields": 64,
         "max_recipe_name": 64,
+        "max_metadata": 1024,
         "max_idempotency_key": 255,
     }
 

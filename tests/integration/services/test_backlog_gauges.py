@@ -6,6 +6,8 @@ import pytest
 
 from harness.counted import counted
 from harness.service_harness import ServiceHarness
+from harness.waiting import eventually
+from harness.webhooks import registered
 from image_service.domain.lane import Lane
 from image_service.errors import CorruptImage, DatabaseUnavailable, QueueUnavailable, StorageUnavailable
 from image_service.ports import AttemptOutcome, Delivery
@@ -27,6 +29,21 @@ async def test_the_count_ends_at_the_limit(env: ServiceHarness) -> None:
         await env.new()
     await env.backlog_gauges(limit=2).run_once()
     assert counted(env.metrics, "unfinished_images") == 2
+
+
+async def test_webhook_endpoints_and_deliveries_are_reported(env: ServiceHarness) -> None:
+    webhook = await registered(env.database, "https://example.org/")
+    await env.ask(lambda r: r.webhooks.mark_failing(webhook.id))
+    await registered(env.database, "https://example.org/")
+    await env.new()
+    await eventually(lambda: env.ask(lambda r: r.deliveries.dispatch()), 60)
+    await env.backlog_gauges().run_once()
+    states = [counted(env.metrics, "webhook_endpoints", state=state) for state in ("working", "failing", "disabled")]
+    assert states == [1, 1, 0]
+    assert counted(env.metrics, "webhook_pending_deliveries") == 2
+    overdue = counted(env.metrics, "webhook_overdue_seconds")
+    assert overdue is not None
+    assert overdue < 60
 
 
 async def test_a_reprocessed_image_is_not_the_oldest(env: ServiceHarness) -> None:

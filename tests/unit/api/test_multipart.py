@@ -12,13 +12,15 @@ from starlette.requests import Request
 from harness.asgi import Body, scope
 from harness.forms import BOUNDARY, CONTENT_TYPE, form, part
 from harness.pace import Stopwatch
-from image_service.api.form_file import MAX_HELD, FormFile
+from image_service.api.form_file import MAX_HELD, OPTIONS, FormFile
 from image_service.api.multipart import UploadReader
 from image_service.api.upload_limit import UploadLimit
 from image_service.errors import (
     MalformedUpload,
     MissingFile,
     NotMultipart,
+    OptionAfterFile,
+    OptionConflict,
     RecipeAfterFile,
     RecipeConflict,
     TooManyFiles,
@@ -56,8 +58,8 @@ async def read_form(
     *,
     idle_timeout: float = 5.0,
     content_type: str = CONTENT_TYPE,
-) -> tuple[bytes, str | None]:
-    """Returns the file and the recipe of a form."""
+) -> tuple[bytes, dict[str, bytes]]:
+    """Returns the file and the options of a form."""
     reader = UploadReader(max_file_size=MAX_FILE_SIZE)
     body = body if isinstance(body, Body) else Body([body])
     given_headers = {"content-type": content_type, **(headers or {})}
@@ -66,7 +68,7 @@ async def read_form(
     with limit.upload() as upload:
         chosen = FormFile()
         async with aclosing(reader.file(request, upload, chosen)) as content:
-            return b"".join([piece async for piece in content]), chosen.recipe
+            return b"".join([piece async for piece in content]), dict(chosen.options)
 
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
@@ -373,54 +375,73 @@ async def test_file_is_streamed_as_it_arrives() -> None:
             assert body.received < 5
 
 
+def option(value: bytes, name: bytes = b"recipe", file_name: bytes | None = None) -> bytes:
+    return part(value, name, file_name)
+
+
 @pytest.mark.parametrize(
-    ("fields", "recipe"),
+    ("fields", "options"),
     [
-        ([part(b"avatar", b"recipe", None)], "avatar"),
-        ([part(b"avatar", b"recipe", b"blob")], "avatar"),
-        ([part(b"note", b"x", None), part("späť".encode(), b"recipe", None)], "späť"),
-        ([part(b"a", b"recipe", None), part(b"a", b"recipe", None)], "a"),
-        ([part(b"{}", b"file", None), part(b"a", b"recipe", None)], "a"),
-        ([part(b"a", b"recipe", None), part(b"{}", b"file", None)], "a"),
-        ([part(b"", b"recipe", None)], ""),
-        ([part(b"avatar", b"Recipe", None)], None),
-        ([], None),
+        ([option(b"avatar")], {"recipe": b"avatar"}),
+        ([option(b"avatar", file_name=b"blob")], {"recipe": b"avatar"}),
+        ([part(b"note", b"x", None), option("späť".encode())], {"recipe": "späť".encode()}),
+        ([option(b"a"), option(b"a")], {"recipe": b"a"}),
+        ([part(b"{}", b"file", None), option(b"a")], {"recipe": b"a"}),
+        ([option(b"a"), part(b"{}", b"file", None)], {"recipe": b"a"}),
+        ([option(b"")], {"recipe": b""}),
+        ([option(b"1", b"metadata"), option(b"2", b"webhook")], {"metadata": b"1", "webhook": b"2"}),
+        ([option(b"avatar", b"Recipe")], {}),
+        ([], {}),
     ],
 )
-async def test_recipe_before_the_file_is_read(fields: list[bytes], recipe: str | None) -> None:
+async def test_options_before_the_file_are_read(fields: list[bytes], options: dict[str, bytes]) -> None:
     body = form(*fields, part(b"the file"))
-    assert await read_form(body) == (b"the file", recipe)
-    assert await read_form(Body([bytes([byte]) for byte in body])) == (b"the file", recipe)
+    assert await read_form(body) == (b"the file", options)
+    assert await read_form(Body([bytes([byte]) for byte in body])) == (b"the file", options)
 
 
-async def test_recipe_is_known_before_the_file_has_arrived() -> None:
-    body = Body([form(part(b"avatar", b"recipe", None), part(b"x" * 1000))[:500]], then="silence")
+async def test_options_are_known_before_the_file_has_arrived() -> None:
+    body = Body([form(option(b"avatar"), option(b"1", b"metadata"), part(b"x" * 1000))[:500]], then="silence")
     request = Request(scope("POST", headers={"content-type": CONTENT_TYPE}), body)
     with UploadLimit(1, idle_timeout=60, min_rate=4096, first=1).upload() as upload:
         chosen = FormFile()
         async with aclosing(UploadReader(max_file_size=MAX_FILE_SIZE).file(request, upload, chosen)) as content:
             await anext(content)
-            assert chosen.recipe == "avatar"
+            assert chosen.options == {"recipe": b"avatar", "metadata": b"1"}
 
 
-@pytest.mark.parametrize("content", [b"x" * 64, b"x" * 65, b"x" * 60_000, b"\xff" * 100])
-async def test_recipe_is_kept_in_bounded_memory(content: bytes) -> None:
-    _, recipe = await read_form(form(part(content, b"recipe", None), part(b"the file")))
-    assert recipe == content[:65].decode(errors="replace")
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("beyond", [0, 1, 60_000])
+async def test_options_are_kept_in_bounded_memory(name: str, beyond: int) -> None:
+    content = b"\xff" * (OPTIONS[name] + beyond)
+    _, options = await read_form(form(option(content, name.encode()), part(b"the file")))
+    assert options == {name: content[: OPTIONS[name] + 1]}
 
 
 @pytest.mark.parametrize("size", [0, 10, MAX_HELD + 1])
 @pytest.mark.parametrize("file_name", [None, b"a.jpg"])
-async def test_recipe_after_the_file_is_refused(size: int, file_name: bytes | None) -> None:
-    with pytest.raises(RecipeAfterFile):
-        await read(form(part(bytes(size), b"file", file_name), part(b"avatar", b"recipe", None)))
+@pytest.mark.parametrize(("name", "error"), [(b"recipe", RecipeAfterFile), (b"metadata", OptionAfterFile)])
+async def test_option_after_the_file_is_refused(
+    size: int, file_name: bytes | None, name: bytes, error: type[OptionAfterFile]
+) -> None:
+    fields = [part(bytes(size), b"file", file_name), option(b"avatar", name)]
+    with pytest.raises(error, match=f"field `{name.decode()}` comes after"):
+        await read(form(*fields))
+    with pytest.raises(error):
+        await read(form(option(b"other", b"webhook"), *fields))
 
 
 @pytest.mark.parametrize("position", [1, 2])
-async def test_two_recipes_are_refused(position: int) -> None:
-    parts = [part(b"a", b"recipe", None), part(b"b", b"recipe", None)]
+@pytest.mark.parametrize(
+    ("name", "conflict", "after"),
+    [(b"recipe", RecipeConflict, RecipeAfterFile), (b"webhook", OptionConflict, OptionAfterFile)],
+)
+async def test_two_values_of_an_option_are_refused(
+    position: int, name: bytes, conflict: type[OptionConflict], after: type[OptionAfterFile]
+) -> None:
+    parts = [option(b"a", name), option(b"b", name)]
     parts.insert(position, part(b"x", b"file", None))
-    with pytest.raises((RecipeConflict, RecipeAfterFile)):
+    with pytest.raises((conflict, after)):
         await read(form(*parts))
-    with pytest.raises(RecipeConflict):
-        await read(form(parts[0], part(b"b", b"recipe", None), part(b"the file")))
+    with pytest.raises(conflict):
+        await read(form(parts[0], option(b"b", name), part(b"the file")))

@@ -53,11 +53,14 @@ def test_event_of_an_image_has_the_images_document_and_the_uploads_metadata() ->
     }
 
 
-def test_event_about_an_endpoint_has_its_facts() -> None:
-    facts = {"id": str(DATABASE), "url": "https://x.example", "reason": "It answered 410.", "secret": "whsec_x"}
-    disabled = event(type=EventType.WEBHOOK_DISABLED, image=None, image_id=None, facts=facts)
-    del facts["secret"]
-    assert json.loads(encode_event(disabled, URLS, Recipes()))["data"] == facts
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [(EventType.WEBHOOK_DISABLED, {"reason": "It answered 410."}), (EventType.WEBHOOK_TEST, {})],
+)
+def test_event_about_an_endpoint_has_its_facts(kind: EventType, facts: dict[str, str]) -> None:
+    shown = {"id": str(DATABASE), "url": "https://x.example", **facts}
+    about = event(type=kind, image=None, image_id=None, facts={**shown, "secret": "whsec_x"})
+    assert json.loads(encode_event(about, URLS, Recipes()))["data"] == shown
 
 
 @pytest.mark.parametrize("position", [Position(0, 1), Position(731, 42), Position(2**62, 2**62)])

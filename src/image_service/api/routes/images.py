@@ -19,9 +19,9 @@ from image_service.api.middleware import request_id_of
 from image_service.api.prefer import HEADER
 from image_service.api.prefer import PARAMETER as PREFER
 from image_service.api.problems import VARY, documented
-from image_service.api.recipe_choice import PARAMETER, recipe_of
 from image_service.api.routing import Router
 from image_service.api.schemas import REPROCESS_MESSAGE, ImageList, UploadAccepted
+from image_service.api.upload_options import RECIPE_PARAMETER, recipe_of
 from image_service.documents.image import ImageStatus, image_status
 from image_service.domain.status import Status
 from image_service.services.recipes import recipe_named
@@ -115,7 +115,7 @@ async def delete_image(request: Request, image_id: ImageId) -> None:
         errors.DatabaseUnavailable,
     )
     | FINISHED,
-    openapi_extra={"parameters": [PARAMETER, PREFER]},
+    openapi_extra={"parameters": [RECIPE_PARAMETER, PREFER]},
 )
 async def reprocess_image(request: Request, response: Response, image_id: ImageId) -> UploadAccepted | Response:
     """Queues a finished image for reprocessing."""

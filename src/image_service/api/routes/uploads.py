@@ -8,16 +8,16 @@ from fastapi import Request, Response
 from image_service import errors
 from image_service.api.accepted import FINISHED, finished_response, set_accepted_headers
 from image_service.api.dependencies import context_of
-from image_service.api.form_file import FIELD, RECIPE, FormFile
+from image_service.api.form_file import FIELD, FormFile
 from image_service.api.idempotency import KEY_HEADER, MAX_KEY, idempotency_key_of
 from image_service.api.middleware import request_id_of
 from image_service.api.prefer import PARAMETER as PREFER
 from image_service.api.problems import documented
-from image_service.api.recipe_choice import PARAMETER, recipe_of
 from image_service.api.routing import Router
 from image_service.api.schemas import QUEUED_MESSAGE, REPLAYED_MESSAGE, UNQUEUED_MESSAGE, UploadAccepted
+from image_service.api.upload_options import FIELDS, PARAMETERS, options_of
 from image_service.domain.status import Status
-from image_service.services.recipes import MAX_RECIPE_NAME, recipe_named
+from image_service.services.upload_options import checked
 
 router: Final = Router(prefix="/images", tags=["images"])
 
@@ -29,7 +29,7 @@ _UPLOAD: Final[dict[str, Any]] = {
             "required": False,
             "description": "Makes it safe to repeat an upload whose response was lost: the same file sent again under "
             "the same key is the same image, until that is deleted. Another file or recipe under the same key is "
-            "refused.",
+            "refused; `webhook` and `metadata` are those of the first.",
             "schema": {
                 "type": "string",
                 "minLength": 1,
@@ -37,7 +37,7 @@ _UPLOAD: Final[dict[str, Any]] = {
                 "pattern": "^[!-~]([ -~]*[!-~])?$",
             },
         },
-        PARAMETER,
+        *PARAMETERS,
         PREFER,
     ],
     "requestBody": {
@@ -48,12 +48,7 @@ _UPLOAD: Final[dict[str, Any]] = {
                     "type": "object",
                     "required": [FIELD],
                     "properties": {
-                        RECIPE: {
-                            "type": "string",
-                            "maxLength": MAX_RECIPE_NAME,
-                            "description": "The recipe for the thumbnails, instead of in the query. Must come before "
-                            "the file.",
-                        },
+                        **FIELDS,
                         FIELD: {
                             "type": "string",
                             "format": "binary",
@@ -86,9 +81,14 @@ _UPLOAD: Final[dict[str, Any]] = {
         errors.MalformedUpload,
         errors.MissingFile,
         errors.OriginNotAllowed,
+        errors.OptionAfterFile,
+        errors.OptionConflict,
         errors.RecipeAfterFile,
         errors.RecipeConflict,
         errors.UnknownRecipe,
+        errors.UnknownWebhook,
+        errors.MetadataTooLarge,
+        errors.InvalidMetadata,
         errors.TooManyFiles,
         errors.UploadStalled,
         errors.UploadTooLarge,
@@ -112,13 +112,13 @@ async def upload_image(request: Request, response: Response) -> UploadAccepted |
     context = context_of(request)
     services = context.services
     key = idempotency_key_of(request)
-    recipe_named(services.recipes, recipe_of(request))
+    checked(options_of(request), services.recipes)
     async with AsyncExitStack() as waiting:
         with context.upload_limit.upload(request.client.host if request.client else "") as upload:
             await services.backlog.admit()
             form = FormFile()
             async with aclosing(context.upload_reader.file(request, upload, form)) as content:
-                staged = await services.ingest.receive(content, recipe=lambda: recipe_of(request, form.recipe))
+                staged = await services.ingest.receive(content, options=lambda: options_of(request, form.options))
             async with staged.scratch:
                 # Before the commit, so that it misses no event.
                 wait = await waiting.enter_async_context(context.waiting.of(request, staged.original.id))

@@ -6,7 +6,8 @@ connection, whose hidden waits would let a publish hang: here an operation on a 
 """
 
 from image_service.queue.rabbitmq.dead_letters import RabbitMQDeadLetters
+from image_service.queue.rabbitmq.exchange import RabbitMQExchange
 from image_service.queue.rabbitmq.queue import RabbitMQQueue
 from image_service.queue.rabbitmq.signal import RabbitMQSignal
 
-__all__ = ["RabbitMQDeadLetters", "RabbitMQQueue", "RabbitMQSignal"]
+__all__ = ["RabbitMQDeadLetters", "RabbitMQExchange", "RabbitMQQueue", "RabbitMQSignal"]

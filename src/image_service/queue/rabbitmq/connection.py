@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 from urllib.parse import parse_qsl, urlsplit
@@ -14,12 +15,14 @@ from aio_pika.exceptions import AMQPConnectionError, AMQPError, ChannelPrecondit
 from aiormq.exceptions import InvalidFrameError
 
 from image_service.causes import address_of, cause_of, one_line
+from image_service.errors import QueueUnavailable
 from image_service.queue.rabbitmq.timeouts import ignore_errors, now, within
 from image_service.tls import amqp_tls
 
 _HEARTBEAT: Final = 10
 """Seconds between AMQP heartbeats, unless the URL says otherwise."""
 
+_FIRST_CONNECT_TIMEOUT: Final = 1.0
 _CONNECT_TIMEOUT: Final = 5.0
 _SETUP_TIMEOUT: Final = 10.0  # a broker that has just started takes seconds to create a quorum queue
 _CLOSE_TIMEOUT: Final = 3.0
@@ -108,6 +111,26 @@ class BrokerConnection:
             self._renewing = True
             self.session.lost.set()
 
+    async def usable(self, deadline: float) -> Session:
+        """Returns the open session. Waits only for the first attempt to connect, and for a second at most.
+
+        Args:
+            deadline: The event loop's time at which to stop waiting.
+
+        Raises:
+            QueueUnavailable: it is not open, or the broker takes no messages on it.
+        """
+        if not self.tried.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(deadline, now() + _FIRST_CONNECT_TIMEOUT)):
+                    await self.tried.wait()
+        session = self.session
+        if session is None:
+            raise QueueUnavailable(cause=self.reason)
+        if await session.blocked():
+            raise QueueUnavailable("The broker is short of memory or disk and takes no messages.")
+        return session
+
     async def keep_open(self) -> NoReturn:
         """Connect and reconnect until cancelled."""
         failures = 0
@@ -165,7 +188,7 @@ def reason_of(error: BaseException) -> str:
     """Returns what may be logged of an error: a malformed URL's message may quote a part of the password."""
     if isinstance(error, ChannelPreconditionFailed):
         told = one_line(str(error))
-        return f"a queue of this name exists with other arguments; delete it or use another name: {told}"
+        return f"a queue or exchange of this name exists with other arguments; delete it or use another name: {told}"
     if isinstance(error, TimeoutError):
         # A quorum queue that has lost its members for good is declared, but never served: that times out, too.
         return "no answer in time"

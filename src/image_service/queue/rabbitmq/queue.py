@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final, NoReturn
 
 import structlog
@@ -19,7 +18,6 @@ from image_service.queue.rabbitmq.consumer import Consumer, ConsumerTiming
 from image_service.queue.rabbitmq.timeouts import now, within
 from image_service.queue.rabbitmq.topology import Topology
 
-_FIRST_CONNECT_TIMEOUT: Final = 1.0
 _DEPTH_TIMEOUT: Final = 1.9
 _BREAKER_SECONDS: Final = 3.0
 """How long publishes fail at once after one that the broker did not confirm in time."""
@@ -131,19 +129,9 @@ class RabbitMQQueue:
         return self._topology.dead_letters
 
     async def _connected(self, deadline: float) -> Session:
-        """Returns the open session. Waits only for the first attempt to connect, and for a second at most."""
-        if self._connecting is not None and not self._connection.tried.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(min(deadline, now() + _FIRST_CONNECT_TIMEOUT)):
-                    await self._connection.tried.wait()
         if self._closed.is_set():
             raise QueueUnavailable("The queue is closed.")
-        session = self._connection.session
-        if session is None:
-            raise QueueUnavailable(cause=self._connection.reason)
-        if await session.blocked():
-            raise QueueUnavailable("The broker is short of memory or disk and takes no messages.")
-        return session
+        return await self._connection.usable(deadline)
 
     async def _send(self, session: Session, message: Message, queue: str) -> None:
         for last_try in (False, False, True):

@@ -1,19 +1,16 @@
-"""Runs the commands for operators, on the database, storage and queue of a service that may be running."""
+"""Checks and repairs: the commands check, requeue, backfill and dead-letters."""
 
 import asyncio
-import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
-import uvloop
-
-from image_service.bootstrap import AdminServices, admin_services, open_resources
+from image_service.admin.running import Say, run_with_services
+from image_service.bootstrap import AdminServices
 from image_service.config import Settings
 from image_service.domain.image import Image
 from image_service.errors import StartError
-from image_service.observability.logging import configure_logging
 from image_service.ports import DeadLetter, DeadLetters
 from image_service.services.audit import Finding, Remedy
 from image_service.services.reprocessing import RequeueResult
@@ -48,9 +45,6 @@ _UNREPAIRED: Final[dict[Remedy, str]] = {
     Remedy.REQUEUE: "start a worker and check that it reaches the queue; it will queue the image",
 }
 
-Say = Callable[[str], None]
-T = TypeVar("T")
-
 
 def run_check(settings: Settings, *, repair: bool, delete_newer: bool, contents: bool, say: Say) -> int:
     """Compares database, storage and queue; returns the number of findings that were not repaired.
@@ -71,7 +65,7 @@ def run_check(settings: Settings, *, repair: bool, delete_newer: bool, contents:
         say(f"{counts}{f'; {repaired} repaired' if repaired else ''}.")
         return left
 
-    return _run(settings, check)
+    return run_with_services(settings, check)
 
 
 def run_requeue(settings: Settings, *, images: Sequence[UUID] | None, code: str | None, say: Say) -> None:
@@ -88,7 +82,7 @@ def run_requeue(settings: Settings, *, images: Sequence[UUID] | None, code: str 
         for image_id in images:
             say(f"{image_id}  {_REQUEUED[await services.reprocessing.requeue(image_id)]}")
 
-    _run(settings, requeue)
+    run_with_services(settings, requeue)
 
 
 def run_backfill(settings: Settings, *, window: int, say: Say) -> None:
@@ -116,7 +110,7 @@ def run_backfill(settings: Settings, *, window: int, say: Say) -> None:
                 return
             await asyncio.sleep(_STEP_INTERVAL)
 
-    _run(settings, backfill)
+    run_with_services(settings, backfill)
 
 
 def run_list_dead_letters(settings: Settings, *, limit: int, say: Say) -> None:
@@ -134,7 +128,7 @@ def run_list_dead_letters(settings: Settings, *, limit: int, say: Say) -> None:
             say(_describe(letter, image))
         say(f"{len(letters)} dead letters{' or more' if len(letters) == limit else ''}.")
 
-    _run(settings, list_dead_letters)
+    run_with_services(settings, list_dead_letters)
 
 
 def run_retry_dead_letters(settings: Settings, *, discard: bool, say: Say) -> None:
@@ -152,7 +146,7 @@ def run_retry_dead_letters(settings: Settings, *, discard: bool, say: Say) -> No
         if discard:
             say(f"{await letters.discard_unreadable()} of these deleted.")
 
-    _run(settings, retry_dead_letters)
+    run_with_services(settings, retry_dead_letters)
 
 
 def _remedy(finding: Finding) -> str:
@@ -172,15 +166,3 @@ def _describe(letter: DeadLetter, image: Image | None) -> str:
     else:
         subject = f"{letter.image_id}  {'deleted' if image is None else image.status.value}"
     return f"{when}  {letter.reason or 'unknown reason'}, {letter.times} times, from {letter.queue or '?'}  {subject}"
-
-
-def _run(settings: Settings, work: Callable[[AdminServices], Coroutine[Any, Any, T]]) -> T:
-    """Runs a coroutine with the services for operators. Warnings and errors are logged to standard error."""
-    configure_logging("WARNING", settings.log_format, sys.stderr)
-
-    async def run() -> T:
-        async with open_resources(settings) as resources:
-            return await work(admin_services(settings, resources))
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
