@@ -122,6 +122,10 @@ bench-backfill: $(DEV) test-servers ## Measure the effect of a back-fill on new 
 bench-growth: $(DEV) test-servers ## Measure the effect of a million images in the table and 100,000 in the queue (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.growth $(ARGS)
 
+.PHONY: bench-waiting
+bench-waiting: $(DEV) test-servers ## Measure requests that wait for an image: queries, memory, how late the answers are (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.waiting $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: $(DEV) test-servers ## Measure the throughput of several workers, and what limits it (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.scale_out $(ARGS)

@@ -126,6 +126,12 @@ _DELIVERIES: Final = """
     FROM events
 """
 """One of each event, to one of ten endpoints; 0.4 % are pending."""
+_ATTEMPTS: Final = """
+    INSERT INTO delivery_attempts (delivery_id, attempt, made_at, milliseconds, status)
+    SELECT id, 1, created_at, 12, 204 FROM deliveries WHERE status = 'delivered'
+"""
+_WEBHOOK: Final = UUID("c4ca4238-a0b9-2382-0dcc-509a6f75849b")
+"""The endpoint that has all pending deliveries: the MD5 of ``1``."""
 _ONE_PAGE: Final = frozenset({"identity", "event_positions", "webhooks"})
 """Tables of a few rows: no index makes reading them cheaper."""
 
@@ -439,6 +445,26 @@ QUERIES: Final = (
         index="ix_events_position",
         examines=400,
     ),
+    Query(name="webhook work", run=lambda r, _: r.deliveries.work(), index="ix_deliveries_due", examines=100),
+    Query(name="pass on events", run=lambda r, _: r.deliveries.dispatch(), index="ix_events_position"),
+    Query(
+        name="claim deliveries",
+        run=lambda r, _: r.deliveries.claim({_WEBHOOK: 1}, each=4, lease=60),
+        index="ix_deliveries_due",
+    ),
+    Query(
+        name="deliveries of an endpoint",
+        run=lambda r, _: r.deliveries.of_webhook(_WEBHOOK, limit=20),
+        index="uq_deliveries_webhook_id",
+        or_index="ix_deliveries_event",  # if an endpoint has many of all events
+    ),
+    Query(
+        name="end deliveries of disabled endpoints",
+        run=lambda r, _: r.deliveries.end_of_disabled(limit=100),
+        index="ix_deliveries_due",
+    ),
+    Query(name="webhook backlog", run=lambda r, _: r.deliveries.backlog(), index="ix_deliveries_due"),
+    Query(name="events before", run=lambda r, s: r.events.before(s.position, limit=100), index="ix_events_position"),
     Query(name="removals due", run=lambda r, _: r.removals.due(limit=100), index="ix_removals_due_at"),
 )
 
@@ -469,8 +495,9 @@ async def fill(connection: AsyncConnection, count: int, outputs: int = len(RESUL
     await connection.execute(text(_EVENTS), {"count": 2 * count})
     await connection.execute(text(_WEBHOOKS))
     await connection.execute(text(_DELIVERIES))
+    await connection.execute(text(_ATTEMPTS))
     await connection.execute(text("RESET session_replication_role"))
-    tables = "images, thumbnails, removals, events, webhooks, deliveries"
+    tables = "images, thumbnails, removals, events, webhooks, deliveries, delivery_attempts"
     await connection.execute(text(f"VACUUM (ANALYZE) {tables}"))
     return await _subjects(connection)
 

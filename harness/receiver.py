@@ -90,6 +90,10 @@ class Receiver:
         if self._connections:
             await asyncio.wait(self._connections)
 
+    def now(self) -> float:
+        """Seconds since the receiver began."""
+        return time.monotonic() - self._began
+
     def url(self, path: str) -> str:
         assert self._server is not None
         port = self._server.sockets[0].getsockname()[1]
@@ -131,7 +135,7 @@ class Receiver:
         headers = parse_headers(BytesIO(rest))
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         path = urlsplit(line.split()[1].decode()).path.removeprefix("/")
-        self.received.append(Received(path=path, at=time.monotonic() - self._began, headers=headers, body=body))
+        self.received.append(Received(path=path, at=self.now(), headers=headers, body=body))
         reply = self._next(path)
         if reply.after is None:
             await reader.read()  # until the client gives up

@@ -82,6 +82,9 @@ async def claim_one(database: Database, lease: float = 60) -> ClaimedDelivery:
 async def finish(
     database: Database, claimed: ClaimedDelivery, attempt: DeliveryAttempt, result: DeliveryResult
 ) -> Finished:
+    if result.status is DeliveryStatus.DELIVERED:
+        async with database.statement() as repositories:
+            return Finished(held=await repositories.deliveries.complete(claimed, attempt), disabled=None)
     return await in_transaction(database, lambda r: r.deliveries.finish(claimed, attempt, result))
 
 

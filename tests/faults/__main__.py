@@ -26,6 +26,7 @@ from tests.faults.cluster import OLD_WORKER, Cluster
 from tests.faults.fault_injector import FaultInjector, schedule
 from tests.faults.history import History
 from tests.faults.pictures import Pictures
+from tests.faults.receiver_set import ReceiverSet
 from tests.faults.report import summary
 from tests.faults.workload import Workload
 
@@ -59,7 +60,10 @@ async def _run(seed: int, seconds: float, beside: str | None) -> int:
     _print(f"seed {seed}, {seconds:.0f} s of faults{others}; the history goes to {folder / 'history.jsonl'}")
     history = History(folder / "history.jsonl")
     async with Cluster.running(beside) as cluster:
-        injector = await _inject_faults(cluster, history, seed, seconds)
+        receivers = ReceiverSet(seed, history, cluster.urls, cluster.rabbitmq.url)
+        endpoints = await receivers.begin(next(iter(cluster.urls.values())))
+        injector = await _inject_faults(cluster, history, seed, seconds, endpoints)
+        receivers.recover()
         began = time.monotonic()
         evidence = Evidence(
             history=history,
@@ -69,12 +73,14 @@ async def _run(seed: int, seconds: float, beside: str | None) -> int:
             grace=CONVERGENCE,
             api_url=next(iter(cluster.urls.values())),
             processes=cluster.processes(),
+            old_log=None if beside is None else cluster.folder / OLD_WORKER / "server.log",
         )
         found = await violations(evidence)
         _print(f"idle and checked after {time.monotonic() - began:.1f} s")
         await _wait_for_acknowledgements(cluster)
         await asyncio.gather(*(asyncio.to_thread(cluster.services[name].stop) for name in cluster.workers))
         found += await violations_without_workers(evidence)
+        await receivers.close()
         if beside is not None:
             _print(_share_of(cluster.services[OLD_WORKER]))
         if found:
@@ -108,7 +114,9 @@ async def _wait_for_acknowledgements(cluster: Cluster) -> None:
     _print(f"{held} messages are unacknowledged {time.monotonic() - began:.1f} s later")
 
 
-async def _inject_faults(cluster: Cluster, history: History, seed: int, seconds: float) -> FaultInjector:
+async def _inject_faults(
+    cluster: Cluster, history: History, seed: int, seconds: float, endpoints: list[str]
+) -> FaultInjector:
     """Run clients and fault injector together; return when the last fault is over, and uploads are accepted again."""
     fewest, most = POISONS
     workload = Workload(
@@ -117,6 +125,7 @@ async def _inject_faults(cluster: Cluster, history: History, seed: int, seconds:
         history=history,
         pictures=await asyncio.to_thread(Pictures),
         abilities=await Abilities.of(next(iter(cluster.urls.values()))),
+        endpoints=endpoints,
         poison_every=seconds / max(fewest, min(most, seconds / 40)),
     )
     injector = FaultInjector(cluster, history, workload, random.Random(f"{seed}-fault-injector"), _print)

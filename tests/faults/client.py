@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import httpx
@@ -65,14 +66,14 @@ class Client:
         """Close the client."""
         await self._http.aclose()
 
-    async def upload(self, server: str, content: bytes, sent: Sent) -> Exchange:
-        """``POST /images``."""
-        path = f"/images{_query(sent.recipe)}"
-        return await self._ask(server, _Request(Operation.UPLOAD, "POST", path, content=content, sent=sent))
+    async def upload(self, server: str, content: bytes, sent: Sent, wait: float = 0) -> Exchange:
+        """``POST /images``; wait for the end, at most a number of seconds."""
+        path = f"/images{_query(recipe=sent.recipe, webhook=sent.webhook_id, metadata=sent.metadata)}"
+        return await self._ask(server, _Request(Operation.UPLOAD, "POST", path, content=content, sent=sent, wait=wait))
 
-    async def status(self, server: str, image_id: str) -> Exchange:
-        """``GET /images/{id}``."""
-        return await self._ask(server, _Request(Operation.STATUS, "GET", f"/images/{image_id}", image_id))
+    async def status(self, server: str, image_id: str, wait: float = 0) -> Exchange:
+        """``GET /images/{id}``; the same."""
+        return await self._ask(server, _Request(Operation.STATUS, "GET", f"/images/{image_id}", image_id, wait=wait))
 
     async def original(self, server: str, image_id: str) -> Exchange:
         """``GET /images/{id}/original``."""
@@ -89,7 +90,7 @@ class Client:
 
     async def reprocess(self, server: str, image_id: str, recipe: str | None = None) -> Exchange:
         """``POST /images/{id}/reprocess``."""
-        path = f"/images/{image_id}/reprocess{_query(recipe)}"
+        path = f"/images/{image_id}/reprocess{_query(recipe=recipe)}"
         return await self._ask(server, _Request(Operation.REPROCESS, "POST", path, image_id, recipe=recipe))
 
     async def _ask(self, server: str, request: "_Request") -> Exchange:
@@ -117,6 +118,7 @@ class Client:
             retry_after=answer is not None and "retry-after" in answer.headers,
             image_id=request.image_id or body_json.get("id"),
             sent=request.sent,
+            wait=request.wait,
             recipe=request.recipe,
             seen=None if answer is None or answer.is_error else _seen(request, answer, body_json),
             error=error,
@@ -136,6 +138,7 @@ class _Request:
     content: bytes | None = None
     sent: Sent | None = None
     recipe: str | None = None
+    wait: float = 0
 
 
 class _Body:
@@ -148,6 +151,8 @@ class _Body:
             self.headers |= {"Content-Type": CONTENT_TYPE, "Content-Length": str(len(self._form))}
         if request.sent is not None and request.sent.key is not None:
             self.headers[KEY_HEADER] = request.sent.key
+        if request.wait:
+            self.headers["Prefer"] = f"wait={request.wait:.0f}"
         self.sent = Stopwatch()
 
     def pieces(self) -> AsyncIterator[bytes] | None:
@@ -159,8 +164,9 @@ class _Body:
         self.sent = Stopwatch()
 
 
-def _query(recipe: str | None) -> str:
-    return "" if recipe is None else f"?{RECIPE}={recipe}"
+def _query(**parameters: str | None) -> str:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
@@ -172,9 +178,9 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _seen(request: _Request, answer: httpx.Response, body_json: dict[str, Any]) -> Seen | None:
-    if request.operation is Operation.STATUS:
-        error = body_json["error"] or {}
-        return Seen(state=body_json["status"], finished_at=body_json["finished_at"], code=error.get("code"))
+    if request.operation is Operation.STATUS or (request.operation is Operation.UPLOAD and request.wait):
+        error = body_json.get("error") or {}
+        return Seen(state=body_json["status"], finished_at=body_json.get("finished_at"), code=error.get("code"))
     if request.operation in {Operation.ORIGINAL, Operation.THUMBNAIL}:
         return Seen(preset=request.preset, sha256=hashlib.sha256(answer.content).hexdigest())
     return None

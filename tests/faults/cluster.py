@@ -18,9 +18,11 @@ from harness.replication import ReplicatedPostgres
 from harness.servers import RabbitMQServer, new_folder
 from harness.service import FAST_SETTINGS, PROGRAM, Service
 from image_service.database.migrations import upgrade
+from tests.faults import short_schedule
 from tests.faults.disk import Disk
 from tests.faults.evidence import Running
 from tests.faults.pictures import POISON_LIMIT, POISON_PIXELS
+from tests.faults.receivers import EXCHANGE
 from tests.faults.recipes import write_recipes
 
 PROCESS_FAULTS = Path(__file__).with_name("process_faults")
@@ -38,9 +40,13 @@ SETTINGS = {
     "MAX_PIXELS": str(POISON_PIXELS),
     "MAX_FILE_SIZE": str(20 << 20),
     "DRAIN_TIMEOUT": "5",
-    "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}",
+    "EVENTS_EXCHANGE": EXCHANGE,
+    "OUTBOUND_ALLOW": "127.0.0.0/8",
+    "WEBHOOK_TIMEOUT": "1",
+    "PYTHONPATH": f"{PROCESS_FAULTS}:{SOURCE}:{SOURCE.parent}",
 }
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2", "worker-3")
+WITH_SHORT_SCHEDULE = (*PROGRAM[:-1], short_schedule.__name__)
 OLD_WORKER = "worker-old"
 """A worker of another version."""
 
@@ -102,7 +108,8 @@ class Cluster:
     def _add_services(self) -> None:
         for name in (*APIS, *self.workers):
             role = name.partition("-")[0]
-            command: tuple[str | Path, ...] = (*PROGRAM, role)
+            program = PROGRAM if name == OLD_WORKER else WITH_SHORT_SCHEDULE
+            command: tuple[str | Path, ...] = (*program, role)
             if role == "api":
                 port = free_port()
                 self.urls[name] = f"http://127.0.0.1:{port}"

@@ -40,7 +40,19 @@ OWNER = ".owner"
 """A file that belongs to no image."""
 PROBES = ".probe"
 """The folders in which health checks write files for a moment."""
-TABLES = {name: f"SELECT * FROM {name}" for name in ("images", "thumbnails", "removals")}  # noqa: S608  (constant names)
+TABLES = {
+    name: f"SELECT * FROM {name}"  # noqa: S608  (constant names)
+    for name in (
+        "images",
+        "thumbnails",
+        "removals",
+        "identity",
+        "events",
+        "event_positions",
+        "deliveries",
+        "delivery_attempts",
+    )
+}
 EXTENSIONS = {"jpeg": "jpg"}
 """Of file formats whose extension is another word."""
 DECODER = "image_service.imaging.isolation.child"
@@ -84,6 +96,26 @@ class Evidence:
     api_url: str | None = None
     """None if no API process runs."""
     processes: Sequence[Running] = ()
+    old_log: Path | None = None
+    """The log of a worker of a version that records no events, if one runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEvent:
+    """One event of the service's log."""
+
+    id: str
+    position: tuple[int, int]
+    """The number of the transaction that recorded it, and its own: the order of the log."""
+    type: str
+    image_id: str | None
+    image: Row
+    """The image as the event left it; empty if it is about no image."""
+
+    @property
+    def only(self) -> str | None:
+        """The only webhook endpoint that gets it; None: all that want its type."""
+        return self.image.get("webhook_id")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +128,15 @@ class Snapshot:
     thumbnails: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
     removals: dict[str, datetime] = field(default_factory=dict)
     """Files to be removed, each with the time from which it may be removed."""
+    log: list[LogEvent] = field(default_factory=list)
+    """All events in the order of the log."""
+    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """How far the log is passed on, or purged, by purpose."""
+    deliveries: list[Row] = field(default_factory=list)
+    attempts: dict[tuple[int, int], Row] = field(default_factory=dict)
+    """What came of attempts at deliveries, by delivery and number."""
+    unrecorded: set[str] = field(default_factory=set)
+    """Images that a worker of a version without events had to do with."""
     files: set[str] = field(default_factory=set)
     """Paths below the storage folder, without those of the scratch folder."""
     scratch: set[str] = field(default_factory=set)
@@ -139,6 +180,8 @@ async def take_snapshot(evidence: Evidence) -> Snapshot:
     # the caller takes another snapshot.
     await asyncio.to_thread(_walk, snapshot)
     await _read_database(evidence.database_url, snapshot)
+    if evidence.old_log is not None:
+        snapshot.unrecorded = set(_UUID.findall(evidence.old_log.read_text(errors="replace")))
     if evidence.rabbitmq_url is not None:
         async with await aio_pika.connect(evidence.rabbitmq_url, timeout=5) as connection:
             snapshot.queues = await _depths(connection, evidence.queue)
@@ -178,6 +221,11 @@ async def _read_database(url: str, snapshot: Snapshot) -> None:
         snapshot.images[_uuid(image["id"])] = image
     for thumbnail in tables["thumbnails"]:
         snapshot.thumbnails[_uuid(thumbnail["image_id"])].append(thumbnail)
+    (identity,) = tables["identity"] or ({"id": UUID(int=0)},)
+    snapshot.log = sorted((_event(row, _uuid(identity["id"])) for row in tables["events"]), key=lambda e: e.position)
+    snapshot.positions = {row["name"]: (row["transaction_id"], row["number"]) for row in tables["event_positions"]}
+    snapshot.attempts = {(row["delivery_id"], row["attempt"]): row for row in tables["delivery_attempts"]}
+    snapshot.deliveries = tables["deliveries"]
     for removal in tables["removals"]:
         snapshot.removals[removal["key"]] = moment(removal["due_at"]) or datetime.min.replace(tzinfo=UTC)
 
@@ -196,6 +244,17 @@ def _read_sqlite(path: str) -> dict[str, list[Row]]:
         connection.row_factory = sqlite3.Row
         connection.execute("BEGIN")
         return {name: [dict(row) for row in connection.execute(query)] for name, query in TABLES.items()}
+
+
+def _event(row: Row, database: str) -> LogEvent:
+    about = row["image_id"] is not None
+    return LogEvent(
+        id=f"evt_{database[-8:]}_{row['transaction_id']}_{row['number']}",
+        position=(row["transaction_id"], row["number"]),
+        type=row["type"],
+        image_id=_uuid(row["image_id"]) if about else None,
+        image=json.loads(row["snapshot"]) if about else {},
+    )
 
 
 def _uuid(value: object) -> str:
@@ -224,6 +283,15 @@ def left_out(row: Row) -> set[str]:
 def _from_json(value: Any) -> Any:  # noqa: ANN401  (any JSON)
     """Parse a JSON column, which both databases return as text."""
     return json.loads(value) if isinstance(value, str) else value
+
+
+def comparable(name: str, value: Any) -> Any:  # noqa: ANN401  (any value of a column)
+    """Convert a column's value, from a row of either database or from JSON, to what can be compared."""
+    if name.endswith("_at"):
+        return moment(value)
+    if name in {"metadata_removed", "left_out"}:
+        return _from_json(value) or None
+    return str(value) if isinstance(value, UUID) else value
 
 
 def original_path(image_id: str) -> str:

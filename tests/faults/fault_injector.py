@@ -6,7 +6,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aio_pika
@@ -117,6 +117,15 @@ LANES: dict[str, tuple[tuple[float, float], Sequence[Kind]]] = {
     "disk": ((8.0, 16.0), (Kind("fill-disk", ("disk",), (1.0, 4.0)),)),
 }
 """By lane: minimum and maximum seconds between faults, and the kinds of faults."""
+TIMES: Mapping[str, tuple[Sequence[str], str]] = {
+    "images": (
+        ("lease_until", "due_at", "queued_at", "outputs_lease_until", "outputs_due_at"),
+        "due_at IS NOT NULL OR outputs_due_at IS NOT NULL",
+    ),
+    "deliveries": (("lease_until", "due_at"), "due_at IS NOT NULL"),
+    "event_positions": (("lease_until",), "lease_until IS NOT NULL"),
+}
+"""The columns with times that are compared with the database's clock, and the rows in which they are."""
 GARBAGE = ("", "\x00\x01", "[]", '{"v":1}', '{"v":1,"image_id":"none"}', '{"v":"1","image_id":null}', "{" * 2000)
 
 
@@ -296,12 +305,11 @@ class FaultInjector:
 
     async def _step_database_clock(self, planned: Planned) -> str | None:
         """Shift all stored times: times are only compared, so this equals a jump of the clock."""
-        times = ("lease_until", "due_at", "queued_at", "outputs_lease_until", "outputs_due_at")
-        moved = ", ".join(f"{name} = {name} - $1 * interval '1 second'" for name in times)
-        unfinished = "due_at IS NOT NULL OR outputs_due_at IS NOT NULL"
         try:
             connection = await asyncpg.connect(self.cluster.database_url.replace("+asyncpg", ""), timeout=5)
-            await connection.execute(f"UPDATE images SET {moved} WHERE {unfinished}", float(planned.subject))  # noqa: S608  (constant names)
+            for table, (times, unfinished) in TIMES.items():
+                moved = ", ".join(f"{name} = {name} - $1 * interval '1 second'" for name in times)
+                await connection.execute(f"UPDATE {table} SET {moved} WHERE {unfinished}", float(planned.subject))  # noqa: S608  (constant names)
             await connection.close()
         except (OSError, asyncpg.PostgresError):
             return "the database is unavailable"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 CLEAN = frozenset({503, 507})
@@ -50,6 +50,9 @@ class Sent:
     """The Idempotency-Key, if one was sent."""
     recipe: str | None = None
     """The recipe that was chosen, if one was."""
+    webhook_id: str | None = None
+    """The webhook endpoint that is to get its events, if one was named."""
+    metadata: str | None = None
 
     @classmethod
     def of(
@@ -93,6 +96,8 @@ class Exchange:
     """Whether the response says when to try again."""
     image_id: str | None = None
     sent: Sent | None = None
+    wait: float = 0.0
+    """Seconds for which the client asked the service to wait for the end (``Prefer: wait``)."""
     recipe: str | None = None
     """The recipe that a request for reprocessing chose."""
     seen: Seen | None = None
@@ -131,6 +136,51 @@ class Garbage:
     body: str
 
 
+class Way(StrEnum):
+    """How a receiver gets events."""
+
+    STREAM = "stream"
+    """Server-Sent Events."""
+    PAGES = "pages"
+    """JSON with a cursor."""
+    WEBHOOK = "webhook"
+    EXCHANGE = "exchange"
+    """The broker's topic exchange."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """A client that must get all events from now on."""
+
+    name: str
+    way: Way
+    types: Sequence[str] | None = None
+    """The types that it wants; None: all."""
+    webhook_id: str | None = None
+    after: str | None = None
+    """The id of the last event before those that it is to get; None: it gets all that there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One event that reached a receiver. Times are seconds since the epoch."""
+
+    receiver: str
+    event_id: str
+    type: str
+    image_id: str | None
+    at: float
+    document: str
+    """The SHA-256 of what tells of the event."""
+    accepted: bool = True
+    """Whether the receiver confirmed it."""
+    wrong: str | None = None
+    """What is wrong with it, such as its signature."""
+
+
+Entry: TypeAlias = Exchange | Fault | Garbage | Receiver | Received
+
+
 class History:
     """The history file and its entries."""
 
@@ -139,12 +189,15 @@ class History:
         self.exchanges: list[Exchange] = []
         self.faults: list[Fault] = []
         self.garbage: list[Garbage] = []
+        self.receivers: list[Receiver] = []
+        self.received: dict[str, list[Received]] = defaultdict(list)
+        """By receiver, in the order of their arrival."""
         if path.exists():
             for line in path.read_text().splitlines():
                 self._remember(_parsed(json.loads(line)))
         self._file = path.open("a", buffering=1)
 
-    def append(self, entry: Exchange | Fault | Garbage) -> None:
+    def append(self, entry: Entry) -> None:
         """Append one entry."""
         self._remember(entry)
         self._file.write(json.dumps({"entry": type(entry).__name__, **asdict(entry)}, separators=(",", ":")) + "\n")
@@ -165,7 +218,7 @@ class History:
                 found[exchange.image_id].append(exchange)
         return found
 
-    def _remember(self, entry: Exchange | Fault | Garbage) -> None:
+    def _remember(self, entry: Entry) -> None:
         match entry:
             case Exchange():
                 self.exchanges.append(entry)
@@ -173,14 +226,22 @@ class History:
                 self.faults.append(entry)
             case Garbage():
                 self.garbage.append(entry)
+            case Receiver():
+                self.receivers.append(entry)
+            case Received():
+                self.received[entry.receiver].append(entry)
 
 
-def _parsed(line: dict[str, Any]) -> Exchange | Fault | Garbage:
+def _parsed(line: dict[str, Any]) -> Entry:
     kind = line.pop("entry")
     if kind == "Fault":
         return Fault(**line)
     if kind == "Garbage":
         return Garbage(**line)
+    if kind == "Receiver":
+        return Receiver(**{**line, "way": Way(line["way"])})
+    if kind == "Received":
+        return Received(**line)
     sent, seen = line.pop("sent"), line.pop("seen")
     return Exchange(
         **{**line, "operation": Operation(line["operation"])},

@@ -30,6 +30,7 @@ from tests.faults.client import Client
 from tests.faults.evidence import Snapshot, take_snapshot
 from tests.faults.failpoints import Failpoint
 from tests.faults.history import OK, Exchange, Fault, History, Picture, Sent
+from tests.faults.receiver_set import ReceiverNames, ReceiverSet
 from tests.faults.recipes import write_recipes
 from tests.faults.rules import IDLE_RULES
 
@@ -39,6 +40,8 @@ SETTINGS = {
     "SWEEP_INTERVAL": "0.3",
     "RETRY_DELAY": "0.2",
     "DECODE_SLOTS": "1",
+    "OUTBOUND_ALLOW": "127.0.0.0/8",
+    "WEBHOOK_TIMEOUT": "1",
 }
 """Periodic jobs run all the time; longer delays are skipped with ``advance_time``."""
 ORPHAN_GRACE = 1.5
@@ -53,6 +56,9 @@ CONVERGENCE = 25.0
 _TIMED = {
     "images": ("queued_at", "lease_until", "due_at", "outputs_lease_until", "outputs_due_at"),
     "removals": ("due_at",),
+    "event_positions": ("lease_until",),
+    "webhooks": ("failing_since", "paused_until", "previous_until"),
+    "deliveries": ("due_at", "lease_until"),
 }
 _SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _STARTED = {
@@ -110,6 +116,7 @@ class Host:
         self.disk = folder / "disk"
         self.history = History(folder / "history.jsonl")
         self.processes: dict[str, Process] = {}
+        self.receivers: ReceiverSet | None = None
         self._urls: dict[str, str] = {}
         self._client = Client(self._urls, self.history)
         self._fork_server = fork_server
@@ -150,6 +157,8 @@ class Host:
 
     async def close(self) -> None:
         """Kill all processes."""
+        if self.receivers is not None:
+            await self.receivers.close()
         for name in [*self.processes]:
             await self.kill(name)
         await self._client.close()
@@ -201,6 +210,12 @@ class Host:
         )
         process.kill()
         await asyncio.to_thread(process.wait)
+
+    async def start_receivers(self, members: ReceiverNames | None = None) -> ReceiverSet:
+        """Let receivers of events begin to receive; an API process must run. See ``ReceiverSet``."""
+        self.receivers = ReceiverSet(0, self.history, self._urls, self.rabbitmq_url, members)
+        await self.receivers.begin(next(iter(self._urls.values())))
+        return self.receivers
 
     async def start_all(self) -> None:
         """Start API and worker, or the standalone process."""
@@ -327,7 +342,9 @@ class Host:
         return snapshot
 
     async def violations(self, grace: float = CONVERGENCE) -> list[Violation]:
-        """Wait until the service is idle, then check all invariants."""
+        """Let webhook endpoints recover, wait until the service is idle, and check all invariants."""
+        if self.receivers is not None:
+            self.receivers.recover()
         evidence = self._evidence(grace)
         try:
             return await violations(evidence)

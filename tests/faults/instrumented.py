@@ -27,13 +27,18 @@ from image_service.database.sqlite_writer import QueryUnit, Unit, Writer
 from image_service.errors import DatabaseUnavailable, Outage, QueueUnavailable, StorageUnavailable
 from image_service.imaging.inspect import HeaderInspector
 from image_service.imaging.isolation.pool import RenderPool
+from image_service.outbound.client import GuardedClient
+from image_service.ports import OutboundFailed
 from image_service.queue.embedded import EmbeddedQueue
-from image_service.queue.rabbitmq import RabbitMQQueue
+from image_service.queue.rabbitmq import RabbitMQExchange, RabbitMQQueue
+from image_service.queue.rabbitmq.signal import RabbitMQSignal
+from image_service.queue.signal import LocalSignal
 from image_service.storage.local import LocalStorage
 from image_service.storage.probe import PROBES
 from tests.faults import failpoints
 from tests.faults.failpoints import Failpoints, When
 from tests.faults.powerloss import Journal
+from tests.faults.short_schedule import shorten
 
 EFFECTS: tuple[tuple[type, str, str, type[Exception]], ...] = (
     (LocalStorage, "adopt", "adopt", StorageUnavailable),
@@ -42,21 +47,27 @@ EFFECTS: tuple[tuple[type, str, str, type[Exception]], ...] = (
     (RabbitMQQueue, "publish", "publish", QueueUnavailable),
     (EmbeddedQueue, "publish", "publish", QueueUnavailable),
     (RenderPool, "render", "render", Outage),
+    (GuardedClient, "post", "post", OutboundFailed),
+    (RabbitMQExchange, "publish", "exchange.publish", QueueUnavailable),
     # Two that no port shows: the broker's confirm of a published message, and our acknowledgement of a consumed one.
     (Channel, "_on_confirm_frame", "confirm", ConnectionError),
     (IncomingMessage, "ack", "ack", ConnectionError),
 )
 """Coroutine methods: class, method, name of the effect, and the exception for an outage."""
 
+PREFIXED = frozenset({"events", "deliveries", "webhooks"})
+"""Repositories by which the effects of their queries are named, too: ``deliveries.claim``."""
 KINDS = {"originals": "original", "thumbnails": "thumbnail"}
 
 
 def main() -> None:
     """Run the program."""
+    shorten()
     active = Failpoints(failpoints.decode(os.environ.get("FAULT_POINTS", "[]")), Path(os.environ["FAULT_FOLDER"]))
     for owner, method, effect, outage in EFFECTS:
         setattr(owner, method, _with_failpoints(getattr(owner, method), active, effect, outage))
     _instrument_inspector(active)
+    _instrument_signal(active)
     _instrument_database(active)
     _instrument_disk(active, Path(os.environ["FAULT_DISK"]).resolve(), Journal(Path(os.environ["FAULT_JOURNAL"])))
     image_service()
@@ -81,6 +92,19 @@ def _instrument_inspector(active: Failpoints) -> None:
     for effect in ("sniff", "inspect"):
         original = getattr(HeaderInspector, effect)
         setattr(HeaderInspector, effect, _with_failpoints_in_thread(original, active, effect))
+
+
+def _instrument_signal(active: Failpoints) -> None:
+    """``signal``: the processes are notified of new events."""
+    for owner in (LocalSignal, RabbitMQSignal):
+
+        def notify(self: LocalSignal, owner: type = owner, original: Callable[..., None] = owner.notify) -> None:
+            points = active if type(self) is owner else Failpoints((), Path())
+            points.run_in_thread(When.BEFORE, "signal", RuntimeError)
+            original(self)
+            points.run_in_thread(When.AFTER, "signal", RuntimeError)
+
+        owner.notify = notify  # type: ignore[method-assign]  # instrumentation
 
 
 def _with_failpoints_in_thread(
@@ -131,7 +155,8 @@ def _instrument_repositories(
     repositories: SingleStatements, active: Failpoints, queries: list[str] | None, *, in_writer: bool = False
 ) -> None:
     for name, repository in vars(repositories).items():
-        setattr(repositories, name, _InstrumentedRepository(repository, active, queries, in_writer=in_writer))
+        prefix = f"{name}." if name in PREFIXED else ""
+        setattr(repositories, name, _InstrumentedRepository(repository, active, queries, prefix, in_writer=in_writer))
 
 
 def _instrument_writer(active: Failpoints) -> None:
@@ -164,7 +189,10 @@ class _InstrumentedRepository:
     Unless it is committed ``in_writer``, which runs the failpoints of what follows its beginning.
     """
 
-    def __init__(self, repository: object, active: Failpoints, queries: list[str] | None, *, in_writer: bool) -> None:
+    def __init__(
+        self, repository: object, active: Failpoints, queries: list[str] | None, prefix: str, *, in_writer: bool
+    ) -> None:
+        self._prefix = prefix
         self._in_writer = in_writer
         self._repository = repository
         self._active = active
@@ -172,10 +200,11 @@ class _InstrumentedRepository:
 
     def __getattr__(self, query: str) -> Callable[..., Awaitable[object]]:
         original = getattr(self._repository, query)
+        effect = self._prefix + query
         if self._queries is None:
-            return _committed(original, self._active, query, in_writer=self._in_writer)
-        self._queries.append(query)
-        return _with_failpoints(original, self._active, query, DatabaseUnavailable)
+            return _committed(original, self._active, effect, in_writer=self._in_writer)
+        self._queries.append(effect)
+        return _with_failpoints(original, self._active, effect, DatabaseUnavailable)
 
 
 def _committed(

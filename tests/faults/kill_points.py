@@ -15,6 +15,7 @@ from harness.images import encoded, noise
 from tests.faults.failpoints import Action, Failpoint
 from tests.faults.history import OK, Exchange
 from tests.faults.host import Host
+from tests.faults.receiver_set import ReceiverNames
 from tests.faults.recipes import CHANGED, LATE, write_recipes
 
 API, WORKER, STANDALONE = "api", "worker", "standalone"
@@ -22,6 +23,10 @@ PHOTO = encoded(noise(160, 120), "JPEG")
 """Large enough for the sniffing of its first bytes to happen before the rest has arrived."""
 MANY_ATTEMPTS: Final = {"MAX_ATTEMPTS": "1000", "MAX_DECODER_FAILURES": "1000"}
 """Settings under which an image may be attempted at many kill points."""
+IN_ONE_STATEMENT: Final = frozenset({"after mark_queued", "after claim", "after complete"})
+"""Of transactions of a single statement: on PostgreSQL, there is no state before the commit."""
+OF_BROKER: Final = frozenset({"confirm", "ack", "exchange.publish", "events.advance.commit"})
+"""Effects that need a broker."""
 GROUP: Final = 3
 """Uploads that are committed together."""
 
@@ -79,6 +84,8 @@ ACCEPTED: Final = _kill_points(
     kept=True,
     rows={
         "after add.commit": "a row is committed only after its file: the reconciler queues it",
+        "before signal": "its event is recorded with it: those who wait for events look for them without a signal, too",
+        "after signal": "the same",
         "before publish": "the NEW row is the outbox",
         "before confirm": "the broker has the message, unconfirmed: one image, however often it is delivered",
         "after publish": "a queued image that is still NEW is processed anyway",
@@ -203,17 +210,46 @@ REPLACED: Final = _kill_points(
 )
 """The same for outputs that are replaced because their recipe has changed."""
 
-KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING + FOLLOWING + REPLACED
+PASSED_ON: Final = _kill_points(
+    WORKER,
+    kept=True,
+    rows={
+        "before deliveries.dispatch": "events that were not passed on are passed on by the next worker",
+        "after deliveries.dispatch": "uncommitted deliveries are rolled back together with the position in the log",
+        "after deliveries.dispatch.commit": "deliveries are recorded together with the position in the log",
+        "after deliveries.claim": "an uncommitted claim on deliveries holds nothing",
+        "after deliveries.claim.commit": "a claim on deliveries ends with its lease",
+        "after post": "the endpoint gets the event again, with the same id",
+        "before deliveries.finish.commit": "the same",
+        "after deliveries.finish.commit": "a delivery that is made is not made again",
+        "before exchange.publish": "events that were not published are published by the next worker",
+        "after exchange.publish": "events are published again, in the same order and with the same ids",
+        "after events.advance.commit": "the position moves on after the broker has confirmed the events",
+    },
+)
+"""Of events on their way to webhook endpoints and to the exchange, one death after the other."""
+
+PURGED: Final = _kill_points(
+    WORKER,
+    kept=True,
+    rows={
+        "before events.purge.commit": "old events are deleted together with the note of how far",
+        "after events.purge.commit": "events that endpoints have not got are not deleted, however old",
+    },
+)
+"""Of events that are older than they are kept."""
+
+KILL_POINTS: Final = UPLOAD + DELETION + REPROCESSING + FOLLOWING + REPLACED + PASSED_ON + PURGED
 
 
 def for_distributed(kill_points: tuple[KillPoint, ...]) -> list[KillPoint]:
-    """Return those that exist on PostgreSQL, where a single-statement transaction has no state before its commit."""
-    return [each for each in kill_points if each.where not in {"after mark_queued", "after claim", "after complete"}]
+    """Return those that exist on PostgreSQL."""
+    return [each for each in kill_points if each.where not in IN_ONE_STATEMENT]
 
 
 def for_standalone(kill_points: tuple[KillPoint, ...]) -> list[KillPoint]:
     """Return those that exist without a broker."""
-    return [each for each in kill_points if each.failpoint.effect not in {"confirm", "ack"}]
+    return [each for each in kill_points if each.failpoint.effect not in OF_BROKER]
 
 
 async def die_during_upload(host: Host, kill_point: KillPoint) -> None:
@@ -305,6 +341,34 @@ async def die_while_outputs_are_replaced(host: Host) -> None:
     await _die_at_each(host, REPLACED)
     after = await _keys(host, image_id)
     assert {name for name, key in after.items() if before[name] != key} == {"wide"}
+
+
+async def die_while_events_are_passed_on(host: Host) -> None:
+    """Let the worker die at each kill point, and the power fail, while events are on their way; some endpoints fail."""
+    await _die_with_receivers(host, PASSED_ON, ReceiverNames())
+
+
+async def die_while_events_are_purged(host: Host) -> None:
+    """Do the same while events are deleted that are older than they are kept: clients are not to ask for them."""
+    await _die_with_receivers(host, PURGED, ReceiverNames(streams=(), pages=()))
+
+
+async def _die_with_receivers(host: Host, kill_points: tuple[KillPoint, ...], receivers: ReceiverNames) -> None:
+    role = WORKER if host.distributed else STANDALONE
+    await host.start(API if host.distributed else STANDALONE)
+    await host.start_receivers(receivers)
+    if not host.distributed:
+        await host.kill(STANDALONE)
+    for point in for_distributed(kill_points) if host.distributed else for_standalone(kill_points):
+        others = [host.start(API)] if host.distributed and API not in host.processes else []
+        await asyncio.gather(host.start(role, point.failpoint), *others)
+        await host.upload(PHOTO)
+        await host.wait_for_death(role, point.failpoint)
+        await host.lose_power()
+        await host.advance_time()
+        await host.assert_nothing_is_broken()
+    await host.start_all()
+    await host.assert_invariants()
 
 
 async def _die_at_each(host: Host, kill_points: tuple[KillPoint, ...]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from tests.faults.checker import Violation
-from tests.faults.history import OK, Exchange, Fault, History, Operation
+from tests.faults.history import OK, Exchange, Fault, History, Operation, Received
 from tests.faults.rules import was_down
 
 READ_ONLY_FAULTS = frozenset({"fail-over", "read-only-database", "serve-standby"})
@@ -27,11 +27,17 @@ def summary(seed: int, history: History, left_out: Mapping[str, str], found: Seq
             *(f"answers to {name:9}{answers}" for name, answers in _answers(history)),
             f"longest answer      {max(waits, default=0):.1f} s",
             f"faults              {len(history.faults)}: {_counted(Counter(fault.kind for fault in history.faults))}",
+            *(f"{name:20}{_arrivals(got)}" for name, got in history.received.items()),
             *(f"{fault.kind:20}{told}" for fault, told in _outages(history)),
             *(f"left out            {kind}: {why}" for kind, why in left_out.items()),
             f"violations          {len(found)}{': ' if found else ''}{_counted(Counter(v.invariant for v in found))}",
         )
     )
+
+
+def _arrivals(got: Sequence[Received]) -> str:
+    different = {each.event_id for each in got if each.event_id}
+    return f"{len(got)} arrivals of {len(different)} events, {sum(not each.accepted for each in got)} not confirmed"
 
 
 def _outages(history: History) -> Iterator[tuple[Fault, str]]:

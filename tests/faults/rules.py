@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
+from tests.faults import event_rules
 from tests.faults.evidence import EXTENSIONS, Row, Served, Snapshot, image_in, moment, original_path
 from tests.faults.finding import DONE, ERROR, Finding, Rule
 from tests.faults.history import OK, UNKNOWN, Exchange, History, Operation, Picture, Sent
@@ -228,7 +229,7 @@ def files_are_what_was_stored(history: History, snapshot: Snapshot) -> Iterator[
 def answers_in_time(history: History, _snapshot: Snapshot) -> Iterator[Finding]:
     """Every response arrives within six seconds."""
     for each in history.exchanges:
-        if each.waited > ANSWER_LIMIT + ALLOWANCE * each.slowness and not was_down(history, each):
+        if each.waited - each.wait > ANSWER_LIMIT + ALLOWANCE * each.slowness and not was_down(history, each):
             yield Finding(
                 each.image_id or each.server, f"{each.operation} took {each.waited:.1f} s: {_answer(each)}", each
             )
@@ -297,6 +298,10 @@ def decoders_rest(_history: History, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 IDLE_RULES: dict[str, Rule] = {
+    "streams-miss-nothing": event_rules.streams_miss_nothing,
+    "webhooks-miss-nothing": event_rules.webhooks_miss_nothing,
+    "exchange-misses-nothing": event_rules.exchange_misses_nothing,
+    "deliveries-return-to-zero": event_rules.deliveries_end,
     "accepted-image-ends": accepted_ends,
     "no-orphan-file": no_orphan_files,
     "no-scratch-left": no_scratch_left,
@@ -326,6 +331,12 @@ RULES: dict[str, Rule] = {
     "answer-in-time": answers_in_time,
     "answer-is-clean": answers_are_clean,
     "uploads-are-accepted-again": uploads_are_accepted_again,
+    "every-change-has-its-event": event_rules.every_change_has_its_event,
+    "no-event-of-nothing": event_rules.no_event_of_nothing,
+    "events-show-the-image": event_rules.events_show_the_image,
+    "answers-agree-with-the-log": event_rules.answers_agree_with_the_log,
+    "delivered-is-true": event_rules.delivered_is_true,
+    "what-is-sent-is-genuine": event_rules.what_is_sent_is_genuine,
 }
 """All invariants."""
 

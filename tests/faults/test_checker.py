@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from harness.images import encoded, gradient
 from harness.service import Api
-from image_service.models import ImageRow, RemovalRow, ThumbnailRow
+from image_service.models import EventRow, ImageRow, RemovalRow, ThumbnailRow
 from tests.faults.checker import Evidence, Running, violations, violations_without_workers
-from tests.faults.evidence import DECODER, Snapshot, take_snapshot
+from tests.faults.evidence import DECODER, Row, Snapshot, moment, take_snapshot
 from tests.faults.history import Exchange, Fault, Garbage, History, Operation, Picture, Seen, Sent
 from tests.faults.recipes import AVATAR, DEFAULT, LATE, outputs_of
 from tests.faults.rules import RECOVERY, RULES
@@ -41,6 +41,10 @@ UNAVAILABLE: dict[str, Any] = {
 OTHER = encoded(gradient(640, 480), "PNG")
 HOW = "r123456789abcdef"
 """The fingerprint of everything that is made here."""
+
+
+TYPES = {"DONE": "image.done", "ERROR": "image.failed"}
+"""Of the event of an end."""
 
 
 class SmallSystem:
@@ -182,7 +186,43 @@ class SmallSystem:
 
     async def violated(self) -> set[str]:
         """Return the names of the violated invariants."""
-        return {violation.invariant for violation in await violations(self.evidence)}
+        return {violation.invariant for violation in await violations(await self.told())}
+
+    async def told(self, **changes: Any) -> Evidence:  # noqa: ANN401  (the evidence's own fields)
+        """Record the events of all that was uploaded, seen and recorded; return the evidence, changed."""
+        snapshot = await take_snapshot(self.evidence)
+        uploads = {each.image_id: each.sent for each in self.history.of(Operation.UPLOAD) if each.image_id}
+        await self.execute(delete(EventRow))
+        for image_id in {**uploads, **snapshot.images}:
+            row, sent = snapshot.images.get(image_id), uploads.get(image_id)
+            shown: dict[str, Any] = {"client_metadata": None, "webhook_id": None, "thumbnails": []}
+            shown["sha256"] = sent.sha256 if sent else snapshot.images[image_id]["sha256"]
+            await self._tell(image_id, "image.accepted", {**shown, "status": "NEW"})
+            ends: list[tuple[Any, Any]] = [*self._ends(image_id)]
+            if row is not None:
+                ends.append((row["status"], row["finished_at"]))
+                shown |= {"sha256": row["sha256"], "thumbnails": _shown(snapshot.thumbnails[image_id])}
+            known = dict.fromkeys((state, moment(finished)) for state, finished in ends if state in TYPES)
+            for number, (state, finished) in enumerate(known):
+                end = {**shown, "status": state, "finished_at": finished.isoformat() if finished else None}
+                if number:
+                    await self._tell(image_id, "image.reprocessing", {**shown, "status": "NEW"})
+                await self._tell(image_id, TYPES[state], end)
+                if row is not None and row["recipe_name"] == LATE and state == "DONE":
+                    await self._tell(image_id, "image.output", end)
+            if row is None:
+                await self._tell(image_id, "image.deleted", {**shown, "status": "DONE"})
+        return replace(self.evidence, **changes)
+
+    def _ends(self, image_id: str) -> Iterator[tuple[str | None, str | None]]:
+        for each in self.history.of(Operation.STATUS):
+            if each.image_id == image_id and each.seen is not None:
+                yield each.seen.state, each.seen.finished_at
+
+    async def _tell(self, image_id: str, kind: str, shown: dict[str, Any]) -> None:
+        now = datetime.now(UTC)
+        values = {"transaction_id": 1, "type": kind, "image_id": _uuid(image_id), "happened_at": now, "snapshot": shown}
+        await self.execute(insert(EventRow).values(values))
 
 
 @pytest.fixture
@@ -196,7 +236,7 @@ async def system(database_url: str, tmp_path: Path) -> AsyncIterator[SmallSystem
 
 
 async def test_consistent_system_has_no_violations(system: SmallSystem) -> None:
-    assert await violations(system.evidence) == []
+    assert await violations(await system.told()) == []
 
 
 async def lost_row(system: SmallSystem) -> None:
@@ -517,6 +557,19 @@ TESTED_BELOW = {
     "decoders-return-to-zero",
 }
 """Invariants that need a server or a process; their tests are below."""
+ABOUT_EVENTS = {
+    "every-change-has-its-event",
+    "no-event-of-nothing",
+    "events-show-the-image",
+    "answers-agree-with-the-log",
+    "streams-miss-nothing",
+    "webhooks-miss-nothing",
+    "exchange-misses-nothing",
+    "what-is-sent-is-genuine",
+    "delivered-is-true",
+    "deliveries-return-to-zero",
+}
+"""Invariants about events; their tests are in ``test_event_rules``."""
 
 
 @pytest.mark.parametrize(
@@ -532,7 +585,7 @@ async def test_violation_is_detected(
 
 
 def test_every_invariant_has_a_violation_test() -> None:
-    assert {invariant for invariant, _ in VIOLATIONS} | TESTED_BELOW == RULES.keys()
+    assert {invariant for invariant, _ in VIOLATIONS} | TESTED_BELOW | ABOUT_EVENTS == RULES.keys()
 
 
 async def test_checker_waits_until_the_service_is_idle(system: SmallSystem) -> None:
@@ -543,7 +596,7 @@ async def test_checker_waits_until_the_service_is_idle(system: SmallSystem) -> N
         rmtree(system.storage / "scratch/0123", ignore_errors=True)
         return seen
 
-    assert await violations(replace(system.evidence, grace=30), observe=look_and_repair) == []
+    assert await violations(await system.told(grace=30), observe=look_and_repair) == []
 
 
 async def test_replaced_thumbnail_may_stay_until_its_removal_is_due(system: SmallSystem) -> None:
@@ -621,7 +674,7 @@ async def test_violation_details_contain_history_rows_files_and_logs(system: Sma
     system.history.append(Fault(kind="kill-worker", subject="worker-1", began=BEGAN, ended=BEGAN + 1))
     system.thumbnail("100x100").unlink()
     running = Running(name="worker-1", pid=0, log=log)
-    (violation,) = await violations(replace(system.evidence, processes=[running]))
+    (violation,) = await violations(await system.told(processes=[running]))
     assert violation.subject == system.done
     for known in ("kill-worker", "upload at api-1: 202", "key-of-done", "'status': 'DONE'", "300x300", "image done"):
         assert known in violation.details
@@ -651,7 +704,7 @@ async def test_served_files_are_compared_with_stored_files(system: SmallSystem, 
         "LIVENESS_FILE": str(tmp_path / "alive"),
     }
     with Api(tmp_path, env) as api:
-        evidence = replace(system.evidence, api_url=api.url)
+        evidence = await system.told(api_url=api.url)
         assert await violations(evidence) == []
         system.thumbnail("100x100").write_bytes(system.thumbnail("300x300").read_bytes())
         system.original(system.corrupt).write_bytes(b"CORRUPT")
@@ -683,7 +736,7 @@ class Queue:
 
 
 async def test_waiting_messages_are_detected(system: SmallSystem, queue: Queue) -> None:
-    evidence = replace(system.evidence, rabbitmq_url=queue.url, queue=queue.name)
+    evidence = await system.told(rabbitmq_url=queue.url, queue=queue.name)
     assert await violations(evidence) == []
     await queue.put("{}")
     for found in (await violations(evidence), await violations_without_workers(evidence)):
@@ -691,7 +744,7 @@ async def test_waiting_messages_are_detected(system: SmallSystem, queue: Queue) 
 
 
 async def test_dead_letters_are_detected_unless_injected_as_garbage(system: SmallSystem, queue: Queue) -> None:
-    evidence = replace(system.evidence, rabbitmq_url=queue.url, queue=queue.name)
+    evidence = await system.told(rabbitmq_url=queue.url, queue=queue.name)
     system.history.append(Garbage(body="garbage"))
     await queue.put("garbage", ".dead")
     assert await violations(evidence) == []
@@ -727,10 +780,14 @@ async def test_busy_or_orphaned_decoders_are_detected(
 ) -> None:
     log = tmp_path / "server.log"
     log.touch()
-    evidence = replace(system.evidence, processes=[Running(name="worker-1", pid=owner, log=log)])
+    evidence = await system.told(processes=[Running(name="worker-1", pid=owner, log=log)])
     with decoder(tmp_path, f"print(flush=True)\n{program}"):
         found = await violations(evidence)
     assert [violation.invariant for violation in found] == ["decoders-return-to-zero"] * noticed
+
+
+def _shown(thumbnails: Iterable[Row]) -> list[dict[str, Any]]:
+    return [{**each, "output": each["preset"], "image_id": str(each["image_id"])} for each in thumbnails]
 
 
 def _uuid(image_id: str) -> UUID:

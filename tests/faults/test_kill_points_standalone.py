@@ -37,6 +37,16 @@ async def test_standalone_kill_while_outputs_follow_loses_none(make_standalone: 
     await kill_points.die_while_outputs_follow(make_standalone(**MANY_ATTEMPTS))
 
 
+async def test_standalone_kill_while_events_are_passed_on_loses_none(make_standalone: Callable[..., Host]) -> None:
+    await kill_points.die_while_events_are_passed_on(make_standalone(**MANY_ATTEMPTS))
+
+
+async def test_standalone_kill_while_events_are_purged_keeps_those_that_are_needed(
+    make_standalone: Callable[..., Host],
+) -> None:
+    await kill_points.die_while_events_are_purged(make_standalone(**MANY_ATTEMPTS, EVENTS_RETENTION_HOURS="0.0003"))
+
+
 async def test_standalone_kill_while_outputs_are_replaced_keeps_old_or_new_ones(
     make_standalone: Callable[..., Host],
 ) -> None:

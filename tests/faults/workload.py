@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from tests.faults.client import Abilities, Client
@@ -24,6 +24,10 @@ RECENT, FINISHED = 20, 80
 """How many images ago one was uploaded that is probably still processed, and one that probably is not."""
 CONNECTIONS = 10
 """Connections to the database that each API process keeps: as many uploads at a time use all of them."""
+WAIT_SHARE, WAIT = 0.25, 5.0
+"""Of uploads and status reads: those that ask the service to wait for the end, and for how many seconds."""
+NAMED_ENDPOINT_SHARE = 0.15
+"""Of uploads: those whose events go to one webhook endpoint only."""
 TRIES = 12
 """Tries of an upload under one key before it is given up."""
 RETRY_AFTER = (0.2, 1.0)
@@ -52,6 +56,8 @@ class Workload:
     abilities: Abilities
     poison_every: float
     """Seconds. Each costs six CPU seconds and 19 MB, so their number is limited."""
+    endpoints: list[str] = field(default_factory=list)
+    """The ids of webhook endpoints."""
     known: list[Known] = field(default_factory=list)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -123,9 +129,9 @@ class _User:
     async def upload(self, upload: Upload) -> Known | None:
         """Upload a file; with idempotency keys, retry until the outcome is known."""
         keys = self._workload.abilities.keys
-        sent = Sent.of(upload.content, upload.picture, self._key() if keys else None, self._recipe())
+        sent = self._sent(upload, self._key() if keys else None)
         for _ in range(TRIES if keys else 1):
-            answer = await self.client.upload(self._server(), upload.content, sent)
+            answer = await self.client.upload(self._server(), upload.content, sent, self._wait())
             if answer.outcome == OK and answer.image_id is not None:
                 remembered = upload if upload.picture is not Picture.POISON else None
                 known = Known(answer.image_id, remembered, sent, kept=self.rng.random() < 0.5)
@@ -135,6 +141,17 @@ class _User:
                 return None
             await _pause(self._stop, self.rng.uniform(*RETRY_AFTER))
         return None
+
+    def _sent(self, upload: Upload, key: str | None) -> Sent:
+        sent = Sent.of(upload.content, upload.picture, key, self._recipe())
+        if self._workload.endpoints and self.rng.random() < NAMED_ENDPOINT_SHARE:
+            endpoint = self.rng.choice(self._workload.endpoints)
+            return replace(sent, webhook_id=endpoint, metadata=f"ä {sent.sha256[:8]}")
+        return sent
+
+    def _wait(self) -> float:
+        """Choose the seconds that the service is to wait; none in most cases."""
+        return WAIT if self.rng.random() < WAIT_SHARE else 0
 
     def _key(self) -> str:
         return str(UUID(int=self.rng.getrandbits(128)))
@@ -161,7 +178,7 @@ class _User:
     async def _read(self) -> None:
         """Read an image's status and download one of its files."""
         if known := self._any():
-            answer = await self.client.status(self._server(), known.image_id)
+            answer = await self.client.status(self._server(), known.image_id, self._wait())
             if answer.seen is None:
                 return
             if answer.seen.state == DONE and self.rng.random() < 0.7:

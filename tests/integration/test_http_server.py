@@ -461,6 +461,28 @@ async def test_disconnect_releases_the_upload_slot(single_upload_server: Server,
     await single_upload_server.assert_nothing_stored()
 
 
+@pytest.mark.parametrize("cut", [True, False])
+async def test_disconnect_ends_the_wait_of_a_request(server: Server, *, cut: bool) -> None:
+    waiting = server.api.app.state.context.waiting
+    async with server.connection() as connection:
+        await connection.send(upload(FORM, "Prefer: wait=20"))
+        await eventually(lambda: waiting.number == 1)
+        if cut:
+            connection.cut()
+        else:
+            await connection.close()
+        await eventually(lambda: waiting.number == 0)
+
+
+async def test_drain_answers_requests_that_wait(server: Server) -> None:
+    async with server.connection() as connection:
+        await connection.send(upload(FORM, "Prefer: wait=20"))
+        await eventually(lambda: server.api.originals)
+        server.stop.set()
+        assert (await connection.reply()).status == 202
+    await wait_for(server.task)
+
+
 async def test_upload_repeated_after_a_disconnect_creates_one_image(server: Server) -> None:
     request = upload(FORM, "Idempotency-Key: 8e03978e-40d5")
     async with server.connection() as connection:

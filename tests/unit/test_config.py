@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 from image_service.config import (
     ConfigError,
     Settings,
+    doubts,
     formats,
     load_settings,
     settings_without_recipes,
@@ -333,6 +334,12 @@ def test_a_standalone_service_has_no_exchange(monkeypatch: pytest.MonkeyPatch) -
         ConfigError, match=r"^EVENTS_EXCHANGE=image\.events is on a broker, and there is none: unset it"
     ):
         standalone_settings(Path("data"))
+
+
+def test_urls_of_events_without_a_host_are_doubted() -> None:
+    (doubt,) = doubts(load_settings(events_exchange="image.events"), {})
+    assert "Set PUBLIC_URL" in doubt
+    assert not doubts(load_settings(events_exchange="image.events", public_url="https://img.example.org"), {})
 
 
 def test_retention_is_off_by_default() -> None:

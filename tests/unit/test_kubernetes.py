@@ -1,12 +1,14 @@
 """The rendered manifests match the program's settings, beyond what their schemas check."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,11 @@ pytestmark = pytest.mark.parametrize("overlay", OVERLAYS)
 
 @cache
 def rendered(overlay: str) -> list[Manifest]:
-    command: list[str | Path] = [KUBECTL, "kustomize", ROOT / "k8s/overlays" / overlay]
+    return kustomized(ROOT / "k8s/overlays" / overlay)
+
+
+def kustomized(folder: Path) -> list[Manifest]:
+    command: list[str | Path] = [KUBECTL, "kustomize", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  (a fixed command)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
@@ -224,6 +230,27 @@ def test_selectors_match_the_intended_pods(overlay: str) -> None:
     assert chosen["image-api"] == {"image-api"}
     dns = policies["image-service"]["spec"]["egress"][0]["to"]
     assert [each["podSelector"] for each in dns] == [{"matchLabels": {"k8s-app": "kube-dns"}}]
+
+
+def test_webhooks_component_lets_the_workers_reach_public_addresses_only(overlay: str, tmp_path: Path) -> None:
+    parts = {"resources": [f"overlays/{overlay}"], "components": ["components/webhooks"]}
+    places = {
+        kind: [os.path.relpath(ROOT / "k8s" / each, tmp_path.resolve()) for each in parts[kind]] for kind in parts
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(places))
+    manifests = kustomized(tmp_path)
+    (policy,) = (each for each in manifests if each["metadata"]["name"] == "image-webhooks")
+    selector = policy["spec"]["podSelector"]
+    templates = [each["spec"]["template"]["metadata"] for each in manifests if each["kind"] in {"Deployment", "Job"}]
+    assert {each["labels"][COMPONENT] for each in templates if selects(selector, each["labels"])} == {
+        "worker",
+        "keeper",
+    }
+    (rule,) = policy["spec"]["egress"]
+    every, public = (each["ipBlock"] for each in rule["to"])
+    assert not any(ip_network(network).is_global for network in every["except"])
+    assert ip_network(public["cidr"]) == ip_network("2000::/3")
+    assert [each["port"] for each in rule["ports"]] == [443]
 
 
 def test_documented_first_step_has_what_the_migration_needs(overlay: str) -> None:

@@ -176,7 +176,8 @@ def _wrong(problem: Mapping[str, Any]) -> str:
         return f"the body is not JSON: {problem['ctx']['error']}"
     where = problem["loc"]
     name = one_line(".".join(map(str, where[1:] or where)), _NAME_SHOWN)
-    return f"{name}: {'there is no such field' if problem['type'] == 'extra_forbidden' else problem['msg']}"
+    what = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {'there is no such field' if problem['type'] == 'extra_forbidden' else what}"
 
 
 def _log_error(error: ServiceError) -> None:

@@ -82,6 +82,11 @@ def doubts(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[
             "DATABASE_URL asks for channel_binding=require, which has no effect: "
             "use sslmode=verify-full, which also makes sure of the server."
         )
+    if settings.events_exchange is not None and settings.public_url is None:
+        found.append(
+            "EVENTS_EXCHANGE is set and PUBLIC_URL is not: URLs in events have paths only. "
+            "Set PUBLIC_URL to where clients reach the API."
+        )
     return found
 
 

@@ -15,7 +15,7 @@ from image_service.database.delivery_claims import (
     ENDPOINTS_WITH_DUE,
     sending_parameters,
 )
-from image_service.database.delivery_results import Finished, record_result
+from image_service.database.delivery_results import Finished, record_failure, record_success
 from image_service.database.delivery_views import (
     BACKLOG,
     WORK,
@@ -95,6 +95,10 @@ class DeliveryStatements(Repository):
     async def backlog(self) -> WebhookBacklog:
         """How endpoints and deliveries are doing."""
         return backlog_of((await self._connection.execute(BACKLOG)).one())
+
+    async def complete(self, claim: ClaimedDelivery, attempt: DeliveryAttempt) -> bool:
+        """Record that a delivery has succeeded; returns whether the claim was still held. Safe to repeat."""
+        return await record_success(self._connection, claim, attempt)
 
     async def end_of_disabled(self, *, limit: int) -> int:
         """End pending deliveries to endpoints that are disabled, as failed; returns how many.
@@ -193,8 +197,13 @@ class DeliveryRepository(DeliveryStatements):
         ]
 
     async def finish(self, claim: ClaimedDelivery, attempt: DeliveryAttempt, result: DeliveryResult) -> Finished:
-        """Record an attempt and what follows from it; see ``record_result``."""
-        return await record_result(self._connection, claim, attempt, result)
+        """Record an attempt and what follows from it. A second call changes nothing.
+
+        An endpoint that is gone, or has failed for ``DISABLED_AFTER``, is disabled.
+        """
+        if result.status is DeliveryStatus.DELIVERED:
+            return Finished(held=await self.complete(claim, attempt), disabled=None)
+        return await record_failure(self._connection, claim, attempt, result)
 
     async def of_webhook(
         self, webhook_id: UUID, *, limit: int, before: int | None = None, status: DeliveryStatus | None = None

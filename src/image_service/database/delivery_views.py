@@ -20,11 +20,20 @@ from image_service.models import DeliveryAttemptRow, DeliveryRow, EventRow, Iden
 COUNTED: Final = 10_000
 """Pending deliveries beyond these are not counted."""
 
+_PASSED_ON: Final = [
+    select(column).where(PositionRow.name == "webhooks").scalar_subquery()
+    for column in (PositionRow.transaction_id, PositionRow.number)
+]
 _NEW: Final = (
-    PositionRow.name == "webhooks",
-    tuple_(EventRow.transaction_id, EventRow.number) > tuple_(PositionRow.transaction_id, PositionRow.number),
+    select(EventRow.happened_at)
+    .where(tuple_(EventRow.transaction_id, EventRow.number) > tuple_(*_PASSED_ON))
+    .order_by(EventRow.transaction_id, EventRow.number)
+    .limit(1)
 )
-"""The conditions that an event has not been passed on to the endpoints."""
+"""When the first event happened that has not been passed on to the endpoints.
+
+Not an EXISTS: for one event of many, PostgreSQL would read the whole log until it has found it.
+"""
 
 _ENABLED: Final = WebhookRow.disabled_at.is_(None)
 _PENDING: Final = DeliveryRow.due_at.is_not(None)
@@ -46,7 +55,7 @@ class WebhookWork:
 
 WORK: Final = select(
     exists(select(WebhookRow.id).where(_ENABLED)).label("registered"),
-    exists(select(EventRow.number).where(*_NEW, EventRow.transaction_id < oldest_transaction())).label("new"),
+    _NEW.where(EventRow.transaction_id < oldest_transaction()).scalar_subquery().is_not(None).label("new"),
     exists(select(WebhookRow.id).where(*ALIVE, HAS_DUE)).label("due"),
     exists(select(DeliveryRow.id).where(DeliveryRow.webhook_id == WebhookRow.id, ~_ENABLED, _PENDING)).label("ended"),
 )
@@ -83,12 +92,7 @@ BACKLOG: Final = select(
     .scalar_subquery()
     .label("pending"),
     select(func.min(_first_due)).where(*ALIVE, WebhookRow.failing_since.is_(None)).scalar_subquery().label("due_at"),
-    select(EventRow.happened_at)
-    .where(*_NEW)
-    .order_by(EventRow.transaction_id, EventRow.number)
-    .limit(1)
-    .scalar_subquery()
-    .label("happened_at"),
+    _NEW.scalar_subquery().label("happened_at"),
     now().label("now"),
 )
 """One row, for ``backlog_of``."""

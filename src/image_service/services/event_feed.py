@@ -100,6 +100,8 @@ class EventFeed:
         self._position = START
         self._recorded = asyncio.Event()
         self._interrupted = False
+        self._backoff = 0.0
+        """Seconds of the last pause before the same read is tried again; 0: it was not necessary."""
 
     @asynccontextmanager
     async def subscribe(
@@ -158,11 +160,10 @@ class EventFeed:
         """Read until there are no users any more, which is noticed after the pause."""
         self._recorded = asyncio.Event()
         stop_listening = self._signal.listen(self._recorded.set)
-        pause = 0.0
         try:
             while self._users:
                 self._recorded.clear()
-                pause = await self._read(pause)
+                pause = await self._read()
                 await asyncio.sleep(_SHORTEST_PAUSE)
                 if pause > _SHORTEST_PAUSE:
                     await self._until_recorded(pause - _SHORTEST_PAUSE)
@@ -177,8 +178,8 @@ class EventFeed:
         except TimeoutError:
             return
 
-    async def _read(self, pause: float) -> float:
-        """Read the next events and hand them out; returns the seconds to wait for others, given those of last time."""
+    async def _read(self) -> float:
+        """Read the next events and hand them out; returns the seconds to wait for others."""
         try:
             async with self._database.statement() as repositories:
                 page = await repositories.events.after(self._position, limit=_PAGE)
@@ -187,14 +188,17 @@ class EventFeed:
                 reason = str(error) if isinstance(error, Outage) else repr(error)
                 _log.warning("event feed interrupted", reason=reason, exc_info=not isinstance(error, Outage))
             self._interrupted = True
-            return min(_LONGEST_BACKOFF, max(self._poll, pause * 2))
+            self._backoff = min(_LONGEST_BACKOFF, max(self._poll, self._backoff * 2))
+            return self._backoff
         if self._interrupted:
             _log.info("event feed resumed")
-            self._interrupted, pause = False, 0.0
+            self._interrupted = False
         self._hand_out(page.events)
         if page.unsettled and not page.events:
             # A transaction that takes long holds up all later ones: ask more and more rarely.
-            return min(self._poll, max(_SHORTEST_PAUSE, pause * 2))
+            self._backoff = min(self._poll, max(_SHORTEST_PAUSE, self._backoff * 2))
+            return self._backoff
+        self._backoff = 0.0
         return _SHORTEST_PAUSE if page.unsettled or len(page.events) >= _PAGE else self._poll
 
     def _hand_out(self, events: Collection[Event]) -> None:

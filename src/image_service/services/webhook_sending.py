@@ -37,6 +37,8 @@ _LEASE_MARGIN: Final = 20.0
 """Seconds by which a lease is longer than an endpoint has to answer: for the body of the answer, and to record it."""
 _RECORDING: Final = 12.0
 """Seconds for which recording an attempt is repeated while the database is unavailable."""
+_RECORDED_AT_ONCE: Final = 4
+"""Attempts that a process records at once: all that end in a moment would take every connection to the database."""
 _DEFECT: Final = "internal-error"
 
 _log = structlog.get_logger(__name__)
@@ -67,6 +69,7 @@ class WebhookSender:
         self._encode = encode
         self._timeout = timeout
         self._observer = observer
+        self._recording = asyncio.Semaphore(_RECORDED_AT_ONCE)
         self._sending: dict[asyncio.Task[None], UUID] = {}
         self.on_room: Callable[[], None] = lambda: None
         """Called after each attempt, when there is room for another one."""
@@ -108,21 +111,20 @@ class WebhookSender:
         self.on_room()
 
     async def _send(self, claim: ClaimedDelivery) -> None:
+        log = _log.bind(webhook_id=str(claim.webhook.id), event_id=claim.event.id)
         began = time.monotonic()
         try:
             attempt, result = await self._attempt(claim)
-        except Exception:  # noqa: BLE001 — the schedule bounds how often that is repeated
-            _log.exception("webhook not sent: a defect", webhook_id=str(claim.webhook.id), event_id=claim.event.id)
+        except Exception:
+            log.exception("webhook not sent: a defect")
             attempt, result = DeliveryAttempt(milliseconds=0, error=_DEFECT), _retry(claim, None)
         seconds = time.monotonic() - began
         try:
             await retry_on_outage(lambda: self._record(claim, attempt, result), budget=_RECORDING)
         except Outage:
-            _log.warning(
-                "webhook's attempt not recorded; it will be repeated",
-                webhook_id=str(claim.webhook.id),
-                event_id=claim.event.id,
-            )
+            log.warning("webhook's attempt not recorded; it will be repeated")
+        except Exception:
+            log.exception("webhook's attempt not recorded: a defect")
         self._observer.webhook_attempted(result.status.value, attempt.status, seconds)
 
     async def _attempt(self, claim: ClaimedDelivery) -> tuple[DeliveryAttempt, DeliveryResult]:
@@ -140,7 +142,11 @@ class WebhookSender:
         return attempt, _result(claim, answer)
 
     async def _record(self, claim: ClaimedDelivery, attempt: DeliveryAttempt, result: DeliveryResult) -> None:
-        async with self._database.transaction() as repositories:
+        if result.status is DeliveryStatus.DELIVERED:
+            async with self._recording, self._database.statement() as statements:
+                await statements.deliveries.complete(claim, attempt)
+            return
+        async with self._recording, self._database.transaction() as repositories:
             finished = await repositories.deliveries.finish(claim, attempt, result)
         if finished.disabled is not None:
             _log.warning("webhook endpoint disabled", webhook_id=str(claim.webhook.id), reason=finished.disabled)

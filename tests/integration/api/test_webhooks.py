@@ -299,7 +299,8 @@ async def test_other_changes_are_refused_and_change_nothing(sqlite_api: Api, bod
 async def test_replay_needs_a_time_with_its_zone(sqlite_api: Api, since: object) -> None:
     webhook = await register(sqlite_api)
     answer = await sqlite_api.client.post(f"/webhooks/{webhook['id']}/replay", json={"since": since})
-    problem(answer, 422, "invalid-request")
+    wrong = problem(answer, 422, "invalid-request")["detail"]
+    assert wrong.startswith("The request is not valid: since: ")
 
 
 @pytest.fixture
