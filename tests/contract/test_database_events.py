@@ -30,7 +30,7 @@ from image_service.database.clock import in_seconds
 from image_service.domain.event import START, Event, EventType, Position, position_of
 from image_service.domain.image import LateResult
 from image_service.domain.lane import Lane
-from image_service.models import EventRow
+from image_service.models import EventRow, PositionRow
 
 
 async def events(database: Database, after: Position = START, **conditions: object) -> list[Event]:
@@ -213,3 +213,20 @@ async def test_purge_deletes_old_events_and_says_how_far(database: Database) -> 
     assert await purge() == 0
     assert [event.image_id for event in await events(database)] == [new, new]
     assert await in_transaction(database, lambda r: r.events.head()) == before[-1].position
+
+
+async def test_events_restored_from_another_server_come_before_all_others(database: Database) -> None:
+    """There the transactions had larger numbers than here."""
+    old = await done(database)
+    await execute(database, update(EventRow).values(transaction_id=EventRow.number + 2**40))
+    await execute(database, update(PositionRow).values(transaction_id=2**40 + 2, number=2))
+    new = await done(database)
+    assert await in_transaction(database, lambda r: r.events.take_over_restored()) == 2
+    found = await events(database)
+    assert [(event.image_id, event.type) for event in found] == [
+        (image_id, kind) for image_id in (old, new) for kind in (EventType.ACCEPTED, EventType.DONE)
+    ]
+    assert await in_transaction(database, lambda r: r.events.position("webhooks")) == START
+    assert await in_transaction(database, lambda r: r.events.head()) == found[-1].position
+    assert await in_transaction(database, lambda r: r.events.take_over_restored()) == 0
+    assert await events(database) == found

@@ -9,8 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
-    and_,
-    delete,
     exists,
     literal,
     or_,
@@ -28,7 +26,7 @@ from image_service.database.repository import Repository
 from image_service.database.rows import AnyRow
 from image_service.database.snapshots import image_from_snapshot
 from image_service.domain.event import START, Event, EventType, Position, event_id
-from image_service.models import DeliveryRow, EventRow, IdentityRow, PositionRow
+from image_service.models import EventRow, IdentityRow, PositionRow
 
 _NAMES: Final = tuple(EventType)
 """A version may meet types that a later one has recorded: it leaves such events out."""
@@ -51,8 +49,8 @@ def _sqlite(element: oldest_transaction, compiler: SQLCompiler, **options: objec
     return "1"  # transactions commit one at a time, and all of them have the number 0
 
 
-_POSITION: Final = tuple_(EventRow.transaction_id, EventRow.number)
-_SETTLED: Final[ColumnElement[bool]] = EventRow.transaction_id < oldest_transaction()
+POSITION: Final = tuple_(EventRow.transaction_id, EventRow.number)
+SETTLED: Final[ColumnElement[bool]] = EventRow.transaction_id < oldest_transaction()
 _EVENTS: Final = select(
     EventRow.number,
     EventRow.transaction_id,
@@ -61,7 +59,7 @@ _EVENTS: Final = select(
     EventRow.happened_at,
     EventRow.snapshot,
     select(IdentityRow.id).scalar_subquery().label("database"),
-    _SETTLED.cast(Boolean).label("settled"),
+    SETTLED.cast(Boolean).label("settled"),
 ).order_by(EventRow.transaction_id, EventRow.number)
 
 
@@ -104,7 +102,7 @@ class EventStatements(Repository):
             image_id: Only events of this image.
             types: Only events of these types.
         """
-        conditions: list[ColumnElement[bool]] = [tuple_(*map(_number, position)) < _POSITION]
+        conditions: list[ColumnElement[bool]] = [tuple_(*map(number, position)) < POSITION]
         conditions += [] if image_id is None else [EventRow.image_id == image_id]
         conditions += [EventRow.type.in_([each.value for each in (_NAMES if types is None else types)])]
         rows = (await self._connection.execute(_EVENTS.where(*conditions).limit(limit))).all()
@@ -113,7 +111,7 @@ class EventStatements(Repository):
 
     async def before(self, position: Position | None, *, limit: int) -> Sequence[Event]:
         """The last settled events before a position, the newest first; None: before the end of the log."""
-        conditions = [_SETTLED] + ([] if position is None else [tuple_(*map(_number, position)) > _POSITION])
+        conditions = [SETTLED] + ([] if position is None else [tuple_(*map(number, position)) > POSITION])
         newest_first = _EVENTS.order_by(None).order_by(EventRow.transaction_id.desc(), EventRow.number.desc())
         rows = (await self._connection.execute(newest_first.where(*conditions).limit(limit))).all()
         return [_event(row) for row in rows if row.type in _NAMES]
@@ -122,7 +120,7 @@ class EventStatements(Repository):
         """The position of the newest settled event, or of the last purged one."""
         newest = (
             select(EventRow.transaction_id, EventRow.number)
-            .where(_SETTLED)
+            .where(SETTLED)
             .order_by(EventRow.transaction_id.desc(), EventRow.number.desc())
             .limit(1)
             .subquery()
@@ -156,8 +154,8 @@ class EventStatements(Repository):
 
     async def can_resume(self, position: Position) -> bool:
         """Whether there is a settled event at a position, or the last purged one was: none after it is missing."""
-        this = tuple_(*map(_number, position))
-        settled = exists().where(this == _POSITION, _SETTLED)
+        this = tuple_(*map(number, position))
+        settled = exists().where(this == POSITION, SETTLED)
         purged = tuple_(PositionRow.transaction_id, PositionRow.number)
         statement = select(PositionRow.name).where(
             PositionRow.name == "purged", purged <= this, or_(purged == this, settled)
@@ -198,64 +196,13 @@ class EventStatements(Repository):
         )
 
 
-class EventRepository(EventStatements):
-    """All queries on events."""
-
-    async def purge(self, *, older_than: float, kept_after: Position | None, limit: int) -> int:
-        """Delete old events, the oldest first; returns how many.
-
-        Those with a delivery that is still to be made are kept.
-
-        Args:
-            older_than: Seconds since they happened.
-            kept_after: Events after this position are kept however old they are; None: none are.
-            limit: The most to delete, roughly.
-        """
-        deleted = 0
-        last = START
-        while deleted < limit:
-            page = await self._oldest(last, older_than=older_than, limit=limit)
-            old = [row for row in page if row.old and (kept_after is None or _position_of(row) <= kept_after)]
-            if unneeded := [row.number for row in old if not row.needed]:
-                await self._connection.execute(delete(EventRow).where(EventRow.number.in_(unneeded)))
-                deleted += len(unneeded)
-                await self._note_purged(_position_of(old[-1]))
-            if len(old) < limit:
-                break
-            last = _position_of(page[-1])
-        return deleted
-
-    async def _oldest(self, after: Position, *, older_than: float, limit: int) -> Sequence[AnyRow]:
-        """The next events after a position: whether each is old, and still needed. No index is on their time."""
-        delivery = exists().where(DeliveryRow.event_number == EventRow.number, DeliveryRow.due_at.is_not(None))
-        statement = (
-            select(
-                EventRow.transaction_id,
-                EventRow.number,
-                and_(EventRow.happened_at <= in_seconds(-older_than), _SETTLED).label("old"),
-                delivery.label("needed"),
-            )
-            .where(tuple_(*map(_number, after)) < _POSITION)
-            .order_by(EventRow.transaction_id, EventRow.number)
-            .limit(limit)
-        )
-        return (await self._connection.execute(statement)).all()
-
-    async def _note_purged(self, last: Position) -> None:
-        purged = tuple_(PositionRow.transaction_id, PositionRow.number)
-        await self._connection.execute(
-            update(PositionRow)
-            .where(PositionRow.name == "purged", purged < tuple_(*map(_number, last)))
-            .values(transaction_id=last.transaction, number=last.number)
-        )
-
-
-def _position_of(row: AnyRow) -> Position:
+def position_of_row(row: AnyRow) -> Position:
+    """The position of an event's row."""
     return Position(row.transaction_id, row.number)
 
 
 def _event(row: AnyRow) -> Event:
-    position = _position_of(row)
+    position = position_of_row(row)
     snapshot: Mapping[str, Any] = row.snapshot
     about = row.image_id is not None
     webhook_id = snapshot.get("webhook_id")
@@ -272,5 +219,6 @@ def _event(row: AnyRow) -> Event:
     )
 
 
-def _number(value: int) -> ColumnElement[int]:
+def number(value: int) -> ColumnElement[int]:
+    """A part of a position as PostgreSQL compares it."""
     return literal(value, BigInteger)

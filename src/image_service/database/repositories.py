@@ -5,7 +5,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from image_service.database.catalogue import CatalogueRepository, CatalogueStatements
 from image_service.database.claims import ClaimRepository, ClaimStatements
 from image_service.database.deliveries import DeliveryRepository, DeliveryStatements
-from image_service.database.events import EventRepository, EventStatements
+from image_service.database.event_upkeep import EventRepository
+from image_service.database.events import EventStatements
 from image_service.database.images import ImageRepository, ImageStatements
 from image_service.database.outputs import OutputRepository, OutputStatements
 from image_service.database.removals import RemovalRepository

@@ -33,6 +33,7 @@ class EventRetention:
         Raises:
             DatabaseUnavailable: the rest stays for the next run.
         """
+        await self._take_over_restored()
         total = 0
         while True:
             async with self._database.transaction() as repositories:
@@ -46,3 +47,9 @@ class EventRetention:
         if total:
             _log.info("old events deleted", events=total)
         return total
+
+    async def _take_over_restored(self) -> None:
+        async with self._database.transaction() as repositories:
+            restored = await repositories.events.take_over_restored()
+        if restored:
+            _log.info("events restored from a dump; they come before all others now", events=restored)
