@@ -6,7 +6,7 @@ First a client follows all events over two API processes, each of its connection
 a random number of lines, often within an event. Meanwhile images are uploaded and rendered by a worker, on PostgreSQL
 and RabbitMQ, and one of the API processes is killed with SIGKILL and started again, twice. What the client has received
 is compared with the log. Then many streams are opened at one API process, where nothing happens for half a minute; at
-the end one image is uploaded, of which all are told. Everything is on loopback.
+the end one image is uploaded, which all streams report. Everything is on loopback.
 """
 
 import argparse
