@@ -110,7 +110,7 @@ class WebhookList(BaseModel):
 class TestAccepted(BaseModel):
     """A test delivery that will be made."""
 
-    message: str = "The test is delivered within seconds; see what became of it in the endpoint's deliveries"
+    message: str = "The test is sent within seconds; its result is in the endpoint's deliveries"
 
 
 class AttemptDocument(BaseModel):

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from harness.api import BASE, Api, accepted, api_on, finish
 from image_service.api.problems import STATUS
-from image_service.api.routes import files, health, images, recipes, uploads
+from image_service.api.routes import deliveries, events, files, health, images, recipes, uploads, webhooks
 
 
 class References(HTMLParser):
@@ -54,7 +54,7 @@ async def test_every_operation_is_documented(small_api: Api) -> None:
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     }
-    modules = (uploads, images, files, recipes, health)
+    modules = (uploads, images, files, events, webhooks, deliveries, recipes, health)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     assert set(operations) == {(method, route.path) for route in routes for method in route.methods or ()} - {
         ("HEAD", route.path) for route in routes
@@ -67,6 +67,18 @@ async def test_every_operation_is_documented(small_api: Api) -> None:
         ("POST", "/images/{image_id}/reprocess"),
         ("GET", "/images/{image_id}/original"),
         ("GET", "/images/{image_id}/thumbnails/{size}"),
+        ("GET", "/events"),
+        ("GET", "/images/{image_id}/events"),
+        ("POST", "/webhooks"),
+        ("GET", "/webhooks"),
+        ("GET", "/webhooks/{webhook_id}"),
+        ("PATCH", "/webhooks/{webhook_id}"),
+        ("DELETE", "/webhooks/{webhook_id}"),
+        ("POST", "/webhooks/{webhook_id}/rotate"),
+        ("POST", "/webhooks/{webhook_id}/test"),
+        ("GET", "/webhooks/{webhook_id}/deliveries"),
+        ("POST", "/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"),
+        ("POST", "/webhooks/{webhook_id}/replay"),
         ("GET", "/recipes"),
         ("GET", "/limits"),
         ("GET", "/health"),
@@ -172,10 +184,11 @@ async def test_head_is_get_without_a_body(small_api: Api, path: str) -> None:
 async def test_head_is_answered_wherever_get_is(small_api: Api) -> None:
     image_id = await accepted(small_api)
     await finish(small_api, image_id)
+    webhook = await small_api.client.post("/webhooks", json={"url": "https://hooks.example.org/"})
     paths = [path for path, methods in small_api.app.openapi()["paths"].items() if "get" in methods]
     assert len(paths) >= 7
     for path in paths:
-        url = path.format(image_id=image_id, size="100x100")
+        url = path.format(image_id=image_id, size="100x100", webhook_id=webhook.json()["id"])
         got, head = await small_api.client.get(url), await small_api.client.head(url)
         assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
         assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content)), path
