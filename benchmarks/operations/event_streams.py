@@ -4,9 +4,9 @@
 
 First a client follows all events over two API processes, each of its connections to one of them by chance and cut after
 a random number of lines, often within an event. Meanwhile images are uploaded and rendered by a worker, on PostgreSQL
-and RabbitMQ, and one of the API processes is killed with SIGKILL and started again, twice. What the client has received
+and RabbitMQ, and one of the API processes is killed with SIGKILL and started again, five times. What the client got
 is compared with the log. Then many streams are opened at one API process, where nothing happens for half a minute; at
-the end one image is uploaded, of which all are told. Everything is on loopback.
+the end one image is uploaded, which all streams report. Everything is on loopback.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _LIMIT: Final = 1800.0
 _LINES_PER_IMAGE: Final = 8
 """Of its two events in a stream."""
 _IDLE_SECONDS: Final = 30
-_DEATHS: Final = 2
+_DEATHS: Final = 5
 _KILOBYTE: Final = 1024
 _REQUEST: Final = b"GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 

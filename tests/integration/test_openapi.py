@@ -56,9 +56,7 @@ async def register(api: Api) -> tuple[str, ...]:
 @pytest.fixture
 def populated(sqlite_url: str, tmp_path: Path) -> Iterator[PopulatedApi]:
     with asyncio.Runner() as runner:
-        context = api_on(
-            sqlite_url, tmp_path, recipes=RECIPES, log_level="WARNING", upload_idle_timeout=1, max_wait=0.05
-        )
+        context = api_on(sqlite_url, tmp_path, recipes=RECIPES, log_level="WARNING", upload_idle_timeout=1, max_wait=0)
         api = runner.run(context.__aenter__())
         yield PopulatedApi(api, runner.run(populate(api)), runner.run(register(api)))
         runner.run(context.__aexit__(None, None, None))
