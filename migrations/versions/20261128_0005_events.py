@@ -20,6 +20,7 @@ POSITIONS = ("purged", "webhooks", "exchange")
 
 def upgrade() -> None:
     op.add_column("images", sa.Column("client_metadata", sa.Text(), nullable=True))
+    op.add_column("images", sa.Column("event_transaction", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("images", sa.Column("webhook_id", sa.Uuid(), nullable=True))
     op.create_table(
         "events",
@@ -113,4 +114,5 @@ def downgrade() -> None:
     for table in ("delivery_attempts", "deliveries", "webhooks", "event_positions", "events"):
         op.drop_table(table)
     op.drop_column("images", "webhook_id")
+    op.drop_column("images", "event_transaction")
     op.drop_column("images", "client_metadata")

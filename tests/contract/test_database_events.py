@@ -158,6 +158,16 @@ async def test_event_of_a_slow_transaction_is_not_overtaken(postgresql: Database
     assert [event.image_id for event in await events(postgresql, head)] == [slow.id, fast.id]
 
 
+async def test_events_of_an_image_are_in_order_whichever_transaction_began_first(postgresql: Database) -> None:
+    async with postgresql.transaction() as slow:
+        await slow.images.add(upload(), lane=Lane.NORMAL, due_in=60)  # gives it its number
+        image_id = await done(postgresql)
+        assert await slow.images.reprocess([image_id], due_in=60)
+    await remove(postgresql, image_id)
+    expected = [EventType.ACCEPTED, EventType.DONE, EventType.REPROCESSING, EventType.DELETED]
+    assert await of_image(postgresql, image_id) == expected
+
+
 async def test_pages_follow_each_other_without_gap_or_repeat(database: Database) -> None:
     for _ in range(5):
         await done(database)

@@ -16,12 +16,17 @@ from image_service.database.snapshots import COLUMNS, image_snapshot, snapshot_o
 from image_service.domain.event import EventType
 from image_service.models import EventRow, ImageRow, ThumbnailRow
 
-SNAPSHOT_COLUMNS: Final = (ImageRow.id, *(getattr(ImageRow, name) for name in COLUMNS))
+SNAPSHOT_COLUMNS: Final = (ImageRow.id, ImageRow.event_transaction, *(getattr(ImageRow, name) for name in COLUMNS))
 """What a change must return for ``with_event``."""
 
 
 class current_transaction(GenericFunction[Any]):  # noqa: N801 — SQLAlchemy names functions in lower case
-    """The number of the transaction; see ``domain.event.Position``."""
+    """The number of the transaction, or a larger one that is given; see ``domain.event.Position``.
+
+    A transaction that waits for an image may have got its number before the one that it waits for. The events of an
+    image are in order all the same, because each has at least the number of those before. None is missed: a reader goes
+    past a number only when all transactions up to it have ended, this one included.
+    """
 
     type = BigInteger()
     inherit_cache = True
@@ -49,13 +54,18 @@ def with_event(
         made = thumbnails(changed).returning(*ThumbnailRow.__table__.c).cte("made")
         files = select(thumbnails_of(made.c))
     snapshot = snapshot_of(changed.c, files.scalar_subquery())
-    recording = _record(_event(event, changed.c.id, snapshot).select_from(changed))
+    recording = _record(_event(event, changed.c.id, changed.c.event_transaction, snapshot).select_from(changed))
     return select(changed.c.id).add_cte(recording.cte("recorded"))
 
 
 async def record_events(connection: AsyncConnection, event: EventType, image_ids: Collection[UUID]) -> None:
     """Record an event of images as they are now, in the transaction that changed them."""
-    images = _event(event, ImageRow.id, image_snapshot()).where(ImageRow.id.in_(image_ids)).order_by(ImageRow.id)
+    transaction = current_transaction(ImageRow.event_transaction)
+    images = (
+        _event(event, ImageRow.id, transaction, image_snapshot())
+        .where(ImageRow.id.in_(image_ids))
+        .order_by(ImageRow.id)
+    )
     await connection.execute(_record(images))
 
 
@@ -78,8 +88,8 @@ async def record_fact(
     )
 
 
-def _event(event: EventType, image_id: Any, snapshot: ColumnElement[Any]) -> Select[Any]:  # noqa: ANN401 — a column of any table
-    return select(literal_column(f"'{event}'", String), image_id, now(), current_transaction(), snapshot)
+def _event(event: EventType, image_id: Any, transaction: Any, snapshot: ColumnElement[Any]) -> Select[Any]:  # noqa: ANN401 — columns of any table
+    return select(literal_column(f"'{event}'", String), image_id, now(), transaction, snapshot)
 
 
 def _record(events: Select[Any]) -> Insert:
@@ -88,10 +98,10 @@ def _record(events: Select[Any]) -> Insert:
 
 
 @compiles(current_transaction, "postgresql")
-def _postgresql(element: current_transaction, compiler: SQLCompiler, **options: object) -> str:  # noqa: ARG001 — SQLAlchemy's signature
-    return "pg_current_xact_id()::text::bigint"
+def _postgresql(element: current_transaction, compiler: SQLCompiler, **options: object) -> str:
+    return f"greatest({compiler.process(element.clauses, **options)}, pg_current_xact_id()::text::bigint)"
 
 
 @compiles(current_transaction, "sqlite")
-def _sqlite(element: current_transaction, compiler: SQLCompiler, **options: object) -> str:  # noqa: ARG001 — the same
+def _sqlite(element: current_transaction, compiler: SQLCompiler, **options: object) -> str:  # noqa: ARG001 — SQLAlchemy's signature
     return "0"

@@ -19,7 +19,7 @@ from image_service.database.prepared import Prepared
 from image_service.database.removals import remove_thumbnails
 from image_service.database.repository import Repository
 from image_service.database.states import in_state
-from image_service.database.transitions import NO_LATE_OUTPUTS
+from image_service.database.transitions import HAS_EVENT, NO_LATE_OUTPUTS
 from image_service.domain.event import EventType
 from image_service.domain.image import Claim, LateResult
 from image_service.domain.status import Status
@@ -64,6 +64,8 @@ _CLAIM: Final = Prepared(
     .returning(ImageRow.attempt, ImageRow.outputs_attempts, ImageRow.sha256, ImageRow.recipe_name)
 )
 """Claim the outputs that a DONE image lacks, under a new attempt. Parameters: image, lease."""
+
+_NOTHING_LACKS: Final = NO_LATE_OUTPUTS | HAS_EVENT
 
 _LACKING: Final = select(ImageRow.id, ImageRow.outputs_due_at, ImageRow.publishes).order_by(ImageRow.outputs_due_at)
 """The columns of a ``LackingImage``, the longest due first."""
@@ -219,7 +221,7 @@ class OutputRepository(OutputStatements):
         statement = (
             update(ImageRow)
             .where(*_HELD)
-            .values(**NO_LATE_OUTPUTS, recipe=result.recipe, left_out=dict(result.left_out) or null(), updated_at=now())
+            .values(**_NOTHING_LACKS, recipe=result.recipe, left_out=dict(result.left_out) or null(), updated_at=now())
         )
         if not await self._changed(statement, _held(claim)):
             return False

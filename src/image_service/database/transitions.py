@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from image_service.database.clock import in_seconds, now
 from image_service.database.dialect import insert_if_new
-from image_service.database.event_log import SNAPSHOT_COLUMNS, with_event
+from image_service.database.event_log import SNAPSHOT_COLUMNS, current_transaction, with_event
 from image_service.database.prepared import Prepared
 from image_service.domain.event import EventType
 from image_service.domain.status import CLAIMABLE, TERMINAL, Status
@@ -39,7 +39,15 @@ _THIS_IMAGE = ImageRow.id == bindparam("image")
 HELD_BY_CLAIM: Final = (_THIS_IMAGE, ImageRow.attempt == bindparam("held"), ImageRow.status == Status.PROCESSING)
 """Fencing: true only for the holder of the newest attempt. Parameters: image, held (the attempt)."""
 
-_FINISHED: Final[dict[str, Any]] = {"lease_until": None, "due_at": None, "finished_at": now(), "updated_at": now()}
+HAS_EVENT: Final[dict[str, Any]] = {"event_transaction": current_transaction(ImageRow.event_transaction)}
+"""What a change sets that an event tells of."""
+
+_FINISHED: Final[dict[str, Any]] = HAS_EVENT | {
+    "lease_until": None,
+    "due_at": None,
+    "finished_at": now(),
+    "updated_at": now(),
+}
 """What a terminal state sets besides the status."""
 
 NO_LATE_OUTPUTS: Final[dict[str, Any]] = {
@@ -76,6 +84,7 @@ def _add(dialect: str) -> Insert:
         publishes=0,
         outputs_attempts=0,
         recipe_attempt=0,
+        event_transaction=current_transaction(0),
         due_at=in_seconds(bindparam("due_in")),
         created_at=now(),
         updated_at=now(),
@@ -237,6 +246,7 @@ def reprocess(image_ids: Collection[UUID], *, due_in: float, changes: Mapping[st
             due_at=in_seconds(due_in),
             updated_at=now(),
             **NO_LATE_OUTPUTS,
+            **HAS_EVENT,
             **changes,
         )
     )

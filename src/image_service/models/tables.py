@@ -86,6 +86,8 @@ class ImageRow(Base):
     """Claims on them that count; see ``attempts_charged``."""
     client_metadata: Mapped[str | None] = mapped_column(Text)
     """What the client gave with the upload, for its events."""
+    event_transaction: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """The largest transaction number of its events, so that a later one never comes before them in the log."""
     webhook_id: Mapped[UUID | None] = mapped_column(Uuid)
     """The only webhook endpoint that gets its events, which may be deleted since; empty: all."""
 
