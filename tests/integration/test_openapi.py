@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from harness.api import JPEG, Api, accepted, api_on, fail, finish, remove_original
 from harness.outputs import RECIPES, finish_with
+from harness.waiting import eventually
 
 # Coverage doubles the time that it takes to generate the requests; the tests of the API cover the same code.
 pytestmark = pytest.mark.no_cover
@@ -56,9 +57,14 @@ async def register(api: Api) -> tuple[str, ...]:
 @pytest.fixture
 def populated(sqlite_url: str, tmp_path: Path) -> Iterator[PopulatedApi]:
     with asyncio.Runner() as runner:
-        context = api_on(sqlite_url, tmp_path, recipes=RECIPES, log_level="WARNING", upload_idle_timeout=1, max_wait=0)
+        context = api_on(
+            sqlite_url, tmp_path, recipes=RECIPES, log_level="WARNING", upload_idle_timeout=1, max_wait=0.05
+        )
         api = runner.run(context.__aenter__())
         yield PopulatedApi(api, runner.run(populate(api)), runner.run(register(api)))
+        # It reads in the client's event loop, so it cannot be closed from here; without requests it ends by itself.
+        feed = api.app.state.context.services.feed
+        runner.run(eventually(lambda: feed._reader is None))
         runner.run(context.__aexit__(None, None, None))
 
 
