@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import httpx
@@ -28,7 +29,7 @@ from benchmarks.service.pictures import picture
 from harness.plain_http import NO_TLS
 from harness.plans import superuser
 from harness.processes import free_port
-from harness.service import Worker, upload_all
+from harness.service import Worker, client, upload_all
 
 SIZE: Final = (816, 612)
 LIMIT: Final = 300.0
@@ -103,8 +104,8 @@ async def together(
         tasks.append(asyncio.create_task(answered(ask)))
         await asyncio.sleep(ARRIVAL)
     deadline = time.monotonic() + LIMIT
-    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        while f"image_service_waiting_requests {float(len(asks))}\n" not in (await client.get(metrics)).text:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as scraper:
+        while f"image_service_waiting_requests {float(len(asks))}\n" not in (await scraper.get(metrics)).text:
             if time.monotonic() > deadline or any(task.done() for task in tasks):
                 sys.exit("not all requests wait")
             await asyncio.sleep(0.2)
@@ -129,26 +130,30 @@ async def measure(cluster: LocalCluster, metrics: str, given: argparse.Namespace
     """Print all figures; returns the 95th percentile on the idle service, in milliseconds."""
     content = picture(*SIZE)
     await count_statements(cluster)
-    limits = httpx.Limits(max_connections=None)
-    async with (
-        httpx.AsyncClient(
-            base_url=cluster.api.url, timeout=LIMIT, limits=limits, trust_env=False, verify=NO_TLS
-        ) as api,
-        superuser(cluster.postgres.url) as database,
-    ):
+    async with client(cluster.api.url) as api, superuser(cluster.postgres.url) as database:
         with Worker(cluster.folder, cluster.env) as worker:
             p95 = await idle(api, worker, content, given.uploads)
             worker.stop()
-        posts: list[Ask] = [lambda: _post(api, content)] * given.clients
+        posts: list[Ask] = [partial(_alone, cluster.api.url, partial(_post, content=content))] * given.clients
         await together("uploads", cluster, database, metrics, posts)
         images = await upload_all(api, [content] * given.clients)
-        gets: list[Ask] = [lambda path=f"/images/{each}": api.get(path, headers=PREFER) for each in images]  # type: ignore[misc]
+        gets: list[Ask] = [partial(_alone, cluster.api.url, partial(_get, image_id=each)) for each in images]
         await together("requests for a status", cluster, database, metrics, gets)
     return p95
 
 
+async def _alone(url: str, ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Ask with a client of its own: httpx goes through all connections of a client at every answer."""
+    async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False, verify=NO_TLS) as api:
+        return await ask(api)
+
+
 async def _post(api: httpx.AsyncClient, content: bytes) -> httpx.Response:
     return await api.post("/images", files={"file": ("photo.jpg", content)}, headers=PREFER)
+
+
+async def _get(api: httpx.AsyncClient, image_id: str) -> httpx.Response:
+    return await api.get(f"/images/{image_id}", headers=PREFER)
 
 
 def main() -> None:

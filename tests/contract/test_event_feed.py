@@ -40,12 +40,23 @@ async def taken(subscription: Subscription, number: int) -> list[Event]:
     return await wait_for(take())
 
 
+async def settled(log: EventLog, number: int) -> Sequence[Event]:
+    """All events, once they are settled: transactions of other databases can delay that."""
+
+    async def find() -> Sequence[Event]:
+        page = await log.page(START, limit=100)
+        return page if len(page) == number else ()
+
+    return await eventually(find)
+
+
 def types_of(events: Sequence[Event]) -> list[tuple[EventType, UUID | None]]:
     return [(event.type, event.image_id) for event in events]
 
 
 async def test_subscribers_get_the_events_of_their_choice_from_then_on(database: Database) -> None:
     await done(database)
+    await settled(EventLog(database=database), 2)
     feed = feed_of(database)
     async with AsyncExitStack() as stack:
         every = await stack.enter_async_context(feed.subscribe())
@@ -144,6 +155,7 @@ async def test_it_reads_only_while_there_are_subscribers(database: Database) -> 
         assert metrics.registry.get_sample_value("image_service_event_lag_seconds_count") == 1
     await eventually(lambda: feed._reader is None)
     await recorded(database)
+    await settled(EventLog(database=database), 2)
     async with feed.subscribe() as subscription:
         image_id = await recorded(database)
         assert [event.image_id for event in await taken(subscription, 1)] == [image_id]
@@ -197,11 +209,7 @@ async def test_resuming_needs_an_event_after_which_none_is_missing(database: Dat
     await recorded(database)
     await recorded(database)
 
-    async def settled() -> Sequence[Event]:
-        page = await log.page(START, limit=10)
-        return page if len(page) == 2 else ()
-
-    first, second = await eventually(settled)
+    first, second = await settled(log, 2)
     assert await log.resume(first.id) == first.position
     assert await log.resume(second.id) == second.position
     assert await log.resume(event_id(uuid4(), first.position)) is None
