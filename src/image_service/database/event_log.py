@@ -83,7 +83,7 @@ async def record_fact(
     snapshot = dict(facts) if only is None else {**facts, "webhook_id": str(only)}
     await connection.execute(
         insert(EventRow).values(
-            type=event.value, happened_at=now(), transaction_id=current_transaction(), snapshot=snapshot
+            type=event.value, happened_at=now(), transaction_id=current_transaction(0), snapshot=snapshot
         )
     )
 

@@ -34,7 +34,7 @@ class RabbitMQSignal(LocalSignal):
 
     def __init__(self, url: str, queue_name: str = "images") -> None:
         super().__init__()
-        self._name = f"{queue_name}.events"
+        self._name = f"{queue_name}.signal"
         self._connection = BrokerConnection(url, f"image-service signal {queue_name}", self._set_up)
         self._session: Session | None = None
         """The newest one; it may be lost."""
