@@ -35,6 +35,7 @@ from image_service.errors import (
     UnsupportedFormat,
 )
 from image_service.observability.exchange_metrics import ExchangeMetrics
+from image_service.observability.feed_metrics import FeedMetrics
 from image_service.observability.webhook_metrics import WebhookMetrics
 from image_service.ports import AttemptOutcome
 
@@ -160,13 +161,10 @@ class Metrics:
             "render_step_seconds", "Duration of each rendering step.", _STEP_BUCKETS, "step", "preset"
         )
 
-        self._waiting_requests = self._gauge("waiting_requests", "Requests whose answer waits for an image to end.")
-        self._events = self._counter("events_read", "Events read for requests and streams that wait for them.")
-        self._event_streams = self._gauge("event_streams", "Open event streams.")
-        self._event_lag = self._histogram(
-            "event_lag_seconds", "Time from an event until it is read for those who wait for it.", _STEP_BUCKETS
-        )
-
+        feed = FeedMetrics(_NAMESPACE, self.registry)
+        self.events_read = feed.events_read
+        self.track_event_streams = feed.track_event_streams
+        self.track_waiting_requests = feed.track_waiting_requests
         self.relayed = ExchangeMetrics(_NAMESPACE, self.registry).relayed
 
         self._lines_lost = self._counter("log_lines_lost", "Log lines dropped because nothing read them in time.")
@@ -211,11 +209,6 @@ class Metrics:
         self._task_runs.labels(name, "ok" if succeeded else "failed").inc()
         if succeeded:
             self._task_succeeded.labels(name).set_to_current_time()
-
-    def events_read(self, number: int, *, lag: float) -> None:
-        """See ``Observer``."""
-        self._events.inc(number)
-        self._event_lag.observe(lag)
 
     # --- HTTP requests -----------------------------------------------------------------------------------------------
 
@@ -291,14 +284,6 @@ class Metrics:
         self._http_connection_limit.set(limit)
         for reason in reasons:
             self._http_connections_closed.labels(reason)
-
-    def track_event_streams(self, number: Callable[[], int]) -> None:
-        """Show the number of open event streams, read at every scrape; the function must not block."""
-        self._event_streams.set_function(number)
-
-    def track_waiting_requests(self, number: Callable[[], int]) -> None:
-        """Show the requests that wait for an image to end, read at every scrape; the function must not block."""
-        self._waiting_requests.set_function(number)
 
     def track_dead_letters(self, number: Callable[[], int]) -> None:
         """Show the number of dead letters, read at every scrape; the function must not block."""
