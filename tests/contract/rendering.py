@@ -25,8 +25,14 @@ def slow() -> bytes:
 
 
 def children() -> set[int]:
-    module = "image_service.imaging.isolation.child"
-    return {process.pid for process in psutil.Process().children() if module in process.cmdline()}
+    return {process.pid for process in psutil.Process().children() if _decodes(process)}
+
+
+def _decodes(process: psutil.Process) -> bool:
+    try:
+        return "image_service.imaging.isolation.child" in process.cmdline()
+    except psutil.NoSuchProcess:  # it has ended since, and may still be a zombie
+        return False
 
 
 async def render(renderer: Renderer, paths: tuple[Path, Path], recipe: Recipe = DEFAULT_RECIPE) -> Rendering:

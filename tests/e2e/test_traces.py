@@ -14,7 +14,11 @@ from harness.waiting import eventually
 
 PHOTO = encoded(gradient(1600, 1200), "JPEG")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-STATEMENTS = ("INSERT INTO images", "UPDATE images SET status", "WITH done AS")
+STATEMENTS = (
+    "WITH changed AS (INSERT INTO images",
+    "UPDATE images SET status",
+    "WITH changed AS (UPDATE images SET status",
+)
 STEPS = [
     "inspect",
     "find_metadata",
