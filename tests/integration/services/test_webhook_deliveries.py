@@ -286,7 +286,7 @@ class Unreliable(Database):
 async def test_outage_of_the_database_costs_a_round(
     sqlite_url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("image_service.services.webhook_loop._IDLE_PAUSE", 0.01)
+    monkeypatch.setattr("image_service.services.webhook_loop._FAILED_PAUSE", 0.01)
     database, other = Unreliable(sqlite_url, time_limit=LONG_TIMEOUT), Database(sqlite_url, time_limit=LONG_TIMEOUT)
     webhook = await registered(other, receiver.url("one"), [EventType.ACCEPTED])
     observer = Counted()

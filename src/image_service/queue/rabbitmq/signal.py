@@ -13,7 +13,7 @@ from image_service.queue.rabbitmq.connection import BrokerConnection, Session
 from image_service.queue.rabbitmq.timeouts import ignore_errors, within
 from image_service.queue.signal import LocalSignal
 
-_INTERVAL: Final = 0.02
+_INTERVAL: Final = 0.05
 """Seconds between two messages that a process sends, and between two that it takes."""
 _TIMEOUT: Final = 5.0
 _LINGER: Final = 60.0
