@@ -13,8 +13,10 @@ from image_service.queue.rabbitmq.connection import BrokerConnection, Session
 from image_service.queue.rabbitmq.timeouts import ignore_errors, within
 from image_service.queue.signal import LocalSignal
 
-_INTERVAL: Final = 0.05
-"""Seconds between two messages that a process sends, and between two that it takes."""
+_SENT_EVERY: Final = 0.05
+"""Seconds between two messages that a process sends, while there are many; the first one is sent at once."""
+_TAKEN_EVERY: Final = 0.01
+"""Seconds between two that it takes, however many processes send them."""
 _TIMEOUT: Final = 5.0
 _LINGER: Final = 60.0
 """Seconds for which messages are received after the last listener is gone: another one may come soon."""
@@ -122,7 +124,7 @@ class RabbitMQSignal(LocalSignal):
 
     async def _received(self, message: AbstractIncomingMessage) -> None:
         super().notify()
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(_TAKEN_EVERY)
         with suppress(Exception):  # the connection is lost, and the queue with it
             await message.ack()
 
@@ -146,7 +148,7 @@ class RabbitMQSignal(LocalSignal):
             while self._unsent and self._session is not None and not self._session.lost.is_set():
                 self._unsent = False
                 await ignore_errors(within(_TIMEOUT, self._publish()))
-                await asyncio.sleep(_INTERVAL)
+                await asyncio.sleep(_SENT_EVERY)
         finally:
             self._sending = False
 
