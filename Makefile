@@ -144,6 +144,10 @@ bench-storage: $(DEV) test-servers ## Measure the memory of API and worker with 
 bench-slow-clients: $(DEV) ## Measure good uploads beside 900 slow and idle connections (options in ARGS: --nginx)
 	@$(BIN)/python -m benchmarks.operations.slow_clients $(ARGS)
 
+.PHONY: bench-webhooks
+bench-webhooks: $(DEV) test-servers ## Send events to good, dead, hanging and failing endpoints, and show what was sent when (options in ARGS)
+	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.webhooks $(ARGS)
+
 .PHONY: bench-events
 bench-events: $(DEV) test-servers ## Follow all events with a client that is cut, and measure idle streams (options in ARGS)
 	@sh scripts/with-test-servers $(BIN)/python -m benchmarks.operations.event_streams $(ARGS)
