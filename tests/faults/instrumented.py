@@ -125,7 +125,7 @@ def _instrument_database(active: Failpoints) -> None:
     """Name effects after queries, ``add``, and the commit of their transaction, ``add.commit``.
 
     A query that PostgreSQL commits with its statement has nothing between the two. On SQLite the thread that writes
-    reaches what comes between, and a commit for several at once is a ``group.commit`` too.
+    reaches what comes between, and a commit for several uploads at once is a ``group.commit`` too.
     """
     transaction, statement = Database.transaction, Database.statement
 
@@ -173,7 +173,7 @@ def _instrument_writer(active: Failpoints) -> None:
         for query in queries:
             active.run_in_thread(When.AFTER, query, DatabaseUnavailable)
         commits = [f"{query}.commit" for query in queries]
-        if len(units) > 1:
+        if queries.count("add") > 1:
             commits.append("group.commit")
         for commit in commits:
             active.run_in_thread(When.BEFORE, commit, DatabaseUnavailable)
