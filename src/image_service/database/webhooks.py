@@ -71,14 +71,6 @@ class WebhookStatements(Repository):
             .values(failing_since=now())
         )
 
-    async def mark_working(self, webhook_id: UUID) -> None:
-        """Record that a delivery has succeeded."""
-        await self._connection.execute(
-            update(WebhookRow)
-            .where(WebhookRow.id == webhook_id, WebhookRow.failing_since.is_not(None))
-            .values(failing_since=None)
-        )
-
     async def remove(self, webhook_id: UUID) -> bool:
         """Delete an endpoint with its deliveries. False: there is none."""
         removed = await self._connection.execute(delete(WebhookRow).where(WebhookRow.id == webhook_id))
